@@ -1,0 +1,36 @@
+"""DAPO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from rlframe.algorithm import ops
+from rlframe.algorithm.base import Algorithm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlframe.types import TrainBatch
+
+
+class DAPO(Algorithm):
+    """Decoupled clip and dynamic sampling (Yu et al., 2025, arXiv:2503.14476, eq. 8): clip-higher and token mean.
+
+    Its third piece, drawing new prompts for groups without signal, is the run's `dynamic_sampling`.
+    """
+
+    name: Literal["dapo"]
+    clip_low: float = Field(gt=0)
+    clip_high: float = Field(gt=0)
+
+    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
+        return ops.standardize(rewards)
+
+    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+        return ops.token_mean(lengths)
+
+    def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
+        ratio = (logprobs - batch.rollout_logprobs).exp()
+        return -ops.clipped_surrogate(ratio, batch.advantages, self.clip_low, self.clip_high)

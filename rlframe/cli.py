@@ -1,0 +1,134 @@
+"""`rlframe <verb>`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rlframe
+
+USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language models on Ray
+
+  rlframe train experiment=NAME [key=value ...]   run a job; --help lists groups and keys
+  rlframe train resume=RUN_DIR [key=value ...]    go on where a run stood
+  rlframe train ... --cfg job                     print the composed config
+  rlframe train ... -m lr=1e-6,2e-6               one run after the other (Hydra's multirun)
+"""
+EXIT_CONFIG = 2  # the config cannot run; nothing was started
+EXIT_FAILED = 1
+EXIT_STOPPED = 130  # by a signal, after a checkpoint
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    match verb:
+        case "train":
+            sys.exit(_train(sys.argv[2:]))
+        case "--version":
+            print(rlframe.__version__)
+        case "-h" | "--help" | "help":
+            print(USAGE, end="")
+        case _:
+            print(f"rlframe: there is no verb {verb!r}\n\n{USAGE}", file=sys.stderr, end="")
+            sys.exit(EXIT_CONFIG)
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package in an install, beside it in a clone."""
+    package = Path(rlframe.__file__).parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def _train(arguments: list[str]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from rlframe.config import ConfigError
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, to be told in our words
+    sys.argv = ["rlframe train", *arguments]
+    job = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)
+    try:
+        job()
+    except ConfigError as error:
+        print(f"This config cannot run:\n{_indent(str(error))}", file=sys.stderr)
+        return EXIT_CONFIG
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"This config cannot run:\n{_indent(_with_suggestion(str(error)))}", file=sys.stderr)
+        return EXIT_CONFIG
+    return _OUTCOME[-1] if _OUTCOME else 0
+
+
+_OUTCOME: list[int] = []  # exit codes of the jobs that Hydra ran; it keeps their return values for itself
+
+
+def _job(composed: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from rlframe import config
+
+    if composed.resume is not None:
+        saved = Path(composed.resume) / "config.yaml"
+        if not saved.is_file():
+            raise config.ConfigError(f"resume: {composed.resume} holds no run: there is no {saved}")
+        composed = config.merge_saved(saved, composed, list(HydraConfig.get().overrides.task))
+        composed.run_dir = composed.resume
+    run = config.load(composed)
+    _OUTCOME.append(_run(run))
+
+
+def _run(run: Any) -> int:
+    from rlframe import cluster
+    from rlframe.config import ConfigError
+    from rlframe.run_dir import RunDir
+    from rlframe.signals import Stop
+    from rlframe.train import train
+
+    files = RunDir(Path(run.run_dir))
+    if not run.resume and files.holds_a_run():
+        raise ConfigError(
+            f"run_dir: {files.path} holds a run already; go on with it by resume={files.path}, or choose another folder"
+        )
+    try:
+        train(run)
+    except Stop:
+        return EXIT_STOPPED
+    except cluster.ActorFailed as failure:
+        print(failure, file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _with_suggestion(message: str) -> str:
+    """Hydra's complaint about a key that is not there, and the keys that come nearest."""
+    unknown = re.search(r"full_key: (\S+)", message) or re.search(r"Could not override '([^']+)'", message)
+    if unknown is None:
+        return message
+    near = difflib.get_close_matches(unknown[1], _known_keys(), n=3)
+    return f"{unknown[1]}: there is no such key" + (f"; did you mean {', '.join(near)}?" if near else "")
+
+
+def _known_keys() -> list[str]:
+    """Every key of the default config, dotted."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig
+
+    def walk(node: DictConfig, path: str) -> Iterator[str]:
+        for key in node:
+            yield f"{path}{key}"
+            if isinstance(child := node._get_node(key), DictConfig):
+                yield from walk(child, f"{path}{key}.")
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return list(walk(compose("train"), ""))

@@ -1,0 +1,253 @@
+"""Plain class -> Ray actor, here and only here; placement; teardown that leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rlframe.learner.deepspeed import LearnerRank
+from rlframe.learner.group import LearnerGroup
+from rlframe.reward.pool import RewardPool
+from rlframe.reward.worker import RewardWorker
+from rlframe.rollout.pool import RolloutPool
+from rlframe.schema import USER_MODULE
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from rlframe.config import RunConfig
+
+MIB = 1 << 20
+GIB = 1 << 30
+REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker
+ENGINE_CALLS = 1000  # an engine's calls run on one event loop; this only lifts Ray's bound
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+LAST_LINES = 40  # of a failed actor's output
+SHUTDOWN_S = 20.0  # for actors to end what they started; then they are killed
+
+
+class ActorFailed(RuntimeError):
+    """An actor raised or died. The message begins with its name, then has its own traceback and its last output."""
+
+
+class Actors(NamedTuple):
+    """A run's actors behind their handles."""
+
+    rollouts: RolloutPool
+    rewards: RewardPool
+    learner: LearnerGroup
+
+
+@contextmanager
+def start(run: RunConfig, model_path: Path) -> Iterator[Actors]:
+    """Joins or makes the Ray cluster, starts every actor, and at the end takes all of it down again.
+
+    Raises TimeoutError naming the actors that did not start within `cluster.start_timeout_s`, and what the
+    cluster had to offer.
+    """
+    namespace = f"rlframe-{uuid.uuid4().hex[:8]}"
+    handles: dict[str, ActorHandle] = {}  # name -> actor, for waiting and for the end
+    _init(run, namespace)
+    try:
+        yield _start_actors(run, model_path, namespace, handles)
+    except ray.exceptions.RayError as error:
+        raise ActorFailed(_describe(error)) from None
+    finally:
+        _end(handles)
+
+
+def _init(run: RunConfig, namespace: str) -> None:
+    common: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice against its warning
+    if run.cluster.address is None:
+        # Cores are shared on a laptop: generation and learning take turns, so each may use all of them.
+        demand = run.rollout.engines * run.rollout.cpus + run.learner.ranks * run.learner.cpus
+        ray.init(
+            "local",
+            num_cpus=math.ceil(demand + run.reward.workers * run.reward.cpus),
+            object_store_memory=int(run.cluster.object_store_gib * GIB),
+            include_dashboard=False,
+            **common,
+        )
+    else:
+        ray.init(run.cluster.address, **common)
+    for name, module in list(sys.modules.items()):
+        if name.startswith(USER_MODULE):  # no worker could import a file that was named by its path
+            ray.cloudpickle.register_pickle_by_value(module)
+
+
+def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dict[str, ActorHandle]) -> Actors:
+    deadline = time.monotonic() + run.cluster.start_timeout_s
+    engines = _start_engines(run, model_path, handles)
+    ranks = _start_ranks(run, model_path, handles)
+    workers = []
+    for index in range(run.reward.workers):
+        options = {"num_cpus": run.reward.cpus}
+        workers.append(_actor(f"reward-{index}", RewardWorker, (run.reward.terms,), options, handles))
+    _wait({name: handle.__ray_ready__.remote() for name, handle in handles.items()}, "start", deadline)
+    meeting = ray.get(ranks[0].address.remote())
+    _wait(
+        {
+            f"learner-{rank}": handle.connect.remote(meeting, rank, run.cluster.stall_timeout_s)
+            for rank, handle in enumerate(ranks)
+        }
+        | _join_transfer(run, namespace, engines),
+        "load the model",
+        deadline,
+    )
+    if run.weights.backend != "object_store":
+        _join_gpu_transfer(run, engines, ranks, deadline)
+    ray.get([engine.stamp.remote(0) for engine in engines])
+    return Actors(
+        RolloutPool(engines, update_timeout_s=run.cluster.stall_timeout_s),
+        RewardPool(workers, max_in_flight=REWARDS_IN_FLIGHT),
+        LearnerGroup(
+            ranks,
+            run.algorithm,
+            micro_batch_tokens=run.learner.micro_batch_tokens,
+            chunk_bytes=run.weights.chunk_mib * MIB if run.weights.backend == "object_store" else None,
+            timeout_s=run.cluster.stall_timeout_s,
+        ),
+    )
+
+
+def _start_engines(run: RunConfig, model_path: Path, handles: dict[str, ActorHandle]) -> list[ActorHandle]:
+    from rlframe.rollout.vllm import VLLMEngine
+
+    length = run.prompts.max_tokens + run.rollout.max_tokens
+    options = {
+        "num_cpus": run.rollout.cpus,
+        "num_gpus": run.rollout.gpus,
+        "max_concurrency": ENGINE_CALLS,
+        "runtime_env": {"env_vars": _environment(run.rollout.cpus)},
+    }
+    engines = []
+    for index in range(run.rollout.engines):
+        name = f"rollout-{index}"
+        arguments = (name, run.rollout, model_path, length, run.weights.backend)
+        engines.append(_actor(name, VLLMEngine, arguments, options, handles))
+    return engines
+
+
+def _start_ranks(run: RunConfig, model_path: Path, handles: dict[str, ActorHandle]) -> list[ActorHandle]:
+    """The ranks' places are reserved together: a part of a learner would only wait for the rest."""
+    bundle = {"CPU": run.learner.cpus} | ({"GPU": run.learner.gpus} if run.learner.gpus else {})
+    group = placement_group([bundle] * run.learner.ranks, strategy="PACK")
+    environment = _environment(run.learner.cpus) | ({} if run.learner.gpus else {"DS_ACCELERATOR": "cpu"})
+    ranks = []
+    for index in range(run.learner.ranks):
+        name = f"learner-{index}"
+        options = {
+            "num_cpus": run.learner.cpus,
+            "num_gpus": run.learner.gpus,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+            "runtime_env": {"env_vars": environment},
+        }
+        arguments = (name, run.learner, model_path, run.rollout.temperature, run.steps)
+        ranks.append(_actor(name, LearnerRank, arguments, options, handles))
+    return ranks
+
+
+def _actor(
+    name: str, cls: type, arguments: tuple[Any, ...], options: dict[str, Any], handles: dict[str, ActorHandle]
+) -> ActorHandle:
+    handles[name] = ray.remote(cls).options(name=name, **options).remote(*arguments)
+    return handles[name]
+
+
+def _environment(cpus: int) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(max(1, cpus)),
+        "HF_HUB_OFFLINE": "1",  # an actor reads a folder; whatever is downloaded, the driver downloads
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+
+
+def _join_transfer(run: RunConfig, namespace: str, engines: list[ActorHandle]) -> dict[str, ray.ObjectRef]:
+    if run.weights.backend != "object_store":
+        return {}
+    address = ray.get_runtime_context().gcs_address
+    return {
+        f"rollout-{index}": engine.join_object_store.remote(address, namespace) for index, engine in enumerate(engines)
+    }
+
+
+def _join_gpu_transfer(run: RunConfig, engines: list[ActorHandle], ranks: list[ActorHandle], deadline: float) -> None:
+    meeting = ray.get(ranks[0].address.remote())
+    workers = len(engines) * max(1, run.rollout.gpus)
+    joined = {
+        f"learner-{index}": rank.join_engines.remote(run.weights.backend, engines, meeting, workers)
+        for index, rank in enumerate(ranks)
+    }
+    _wait(joined, f"join weights.backend={run.weights.backend}", deadline)
+
+
+def _wait(calls: dict[str, ray.ObjectRef], doing: str, deadline: float) -> None:
+    """Waits for all, and raises the error of the first that fails while others still run."""
+    names = {reference: name for name, reference in calls.items()}
+    while names:
+        done, _ = ray.wait(list(names), timeout=max(0.0, deadline - time.monotonic()))
+        if not done:
+            raise TimeoutError(
+                f"{', '.join(names.values())} did not {doing} within cluster.start_timeout_s; "
+                f"the cluster has {_resources(ray.cluster_resources())}, free {_resources(ray.available_resources())}"
+            )
+        for reference in done:
+            del names[reference]
+            ray.get(reference)
+
+
+def _resources(amounts: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {amounts.get(kind, 0):g}" for kind in ("CPU", "GPU"))
+
+
+def _end(handles: dict[str, ActorHandle]) -> None:
+    """Lets actors end their own processes, ends the actors, and kills what is left of this driver's offspring."""
+    offspring = psutil.Process().children(recursive=True)
+    try:
+        polite = [handle.shutdown.remote() for name, handle in handles.items() if name.startswith("rollout")]
+        polite += [handle.close.remote() for name, handle in handles.items() if name.startswith("reward")]
+        ray.wait(polite, num_returns=len(polite), timeout=SHUTDOWN_S) if polite else None
+        for handle in handles.values():
+            ray.kill(handle)
+    finally:
+        ray.shutdown()
+        _, alive = psutil.wait_procs(offspring, timeout=5)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _describe(error: ray.exceptions.RayError) -> str:
+    """Which actor, what it raised, and the end of what it and its child processes printed."""
+    text = ANSI_COLOUR.sub("", str(error)).rstrip()
+    name = re.search(r"repr=([\w-]+)|name: ([\w-]+)", text)
+    pid = re.search(r"pid[=:] ?(\d+)", text)
+    who = (name[1] or name[2]) if name else "an actor"
+    return f"{who} failed with {type(error).__name__}:\n{text}" + (_last_output(int(pid[1])) if pid else "")
+
+
+def _last_output(pid: int) -> str:
+    """The last lines that the actor's process wrote, where its log lies on this machine.
+
+    vLLM runs the model in a child process, whose traceback is nowhere else.
+    """
+    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    lines = [
+        line for log in sorted(logs.glob(f"worker-*-{pid}.*")) for line in log.read_text(errors="replace").splitlines()
+    ]
+    return "\nits last output:\n" + "\n".join(f"  {line}" for line in lines[-LAST_LINES:]) if lines else ""

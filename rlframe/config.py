@@ -1,0 +1,234 @@
+"""What `conf/` must say, checked once, before anything starts. The only importer of OmegaConf.
+
+YAML holds every value; here are types, bounds and combinations, and no second set of defaults.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from rlframe import model
+from rlframe.algorithm import AnyAlgorithm
+from rlframe.prompts import AnySource
+from rlframe.prompts.template import Template
+from rlframe.reward import AnyReward
+from rlframe.schema import Config
+
+
+class ConfigError(ValueError):
+    """A config that cannot run: every line names a key, what is wrong with it and what would be right."""
+
+
+class ModelConfig(Config):
+    path: str
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: str) -> str:
+        model.locate(path)
+        return path
+
+
+class PromptsConfig(Config):
+    train: AnySource
+    heldout: AnySource
+    template: Template
+    max_tokens: int = Field(gt=0)
+
+
+class RolloutConfig(Config):
+    engine: Literal["vllm"]
+    engines: int = Field(ge=1)
+    group_size: int = Field(ge=2)
+    max_tokens: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+    dtype: Literal["bfloat16", "float16", "float32"]
+    max_concurrent: int = Field(ge=1)
+    kv_cache_gib: int = Field(ge=1)
+    gpu_memory_share: float = Field(gt=0, le=1)
+    compile: bool
+    cpus: int = Field(ge=0)
+    gpus: int = Field(ge=0)
+
+
+class RewardConfig(Config):
+    workers: int = Field(ge=1)
+    cpus: float = Field(ge=0)
+    terms: dict[str, AnyReward] = Field(min_length=1)
+
+
+class LearnerConfig(Config):
+    ranks: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: int = Field(ge=0)
+    betas: list[float] = Field(min_length=2, max_length=2)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    micro_batch_tokens: int = Field(ge=1)
+    dtype: Literal["bfloat16", "float32"]
+    head_dtype: Literal["bfloat16", "float32"]
+    attention: str
+    gradient_checkpointing: bool
+    offload_optimizer: bool
+    cpus: int = Field(ge=0)
+    gpus: int = Field(ge=0)
+
+
+class WeightsConfig(Config):
+    backend: Literal["object_store", "nccl", "ipc"]
+    chunk_mib: int = Field(ge=1)
+
+
+class CheckpointConfig(Config):
+    every: int = Field(ge=0)
+    keep: int = Field(ge=1)
+    export: bool
+
+
+class EvaluateConfig(Config):
+    every: int = Field(ge=0)
+    reward: str
+    samples: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+
+
+class TrackingConfig(Config):
+    wandb: bool
+    project: str
+    mode: Literal["online", "offline"]
+
+
+class ClusterConfig(Config):
+    address: str | None
+    object_store_gib: float = Field(gt=0)
+    start_timeout_s: float = Field(gt=0)
+    stall_timeout_s: float = Field(gt=0)
+
+
+class RunConfig(Config):
+    """A whole run. `config.yaml` in the run directory is this value, dumped."""
+
+    steps: int = Field(ge=1)
+    prompts_per_step: int = Field(ge=1)
+    max_staleness: int = Field(ge=0)
+    dynamic_sampling: bool
+    seed: int = Field(ge=0)
+    run_dir: str
+    resume: str | None
+    model: ModelConfig
+    prompts: PromptsConfig
+    rollout: RolloutConfig
+    reward: RewardConfig
+    algorithm: AnyAlgorithm
+    learner: LearnerConfig
+    weights: WeightsConfig
+    checkpoint: CheckpointConfig
+    evaluate: EvaluateConfig
+    tracking: TrackingConfig
+    cluster: ClusterConfig
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunConfig:
+        completions = self.prompts_per_step * self.rollout.group_size
+        longest = self.prompts.max_tokens + self.rollout.max_tokens
+        context = model.context_length(self.model.path)
+        problems = []
+        if completions % self.learner.ranks:
+            problems.append(
+                f"learner.ranks: {completions} completions a step (prompts_per_step={self.prompts_per_step} x "
+                f"rollout.group_size={self.rollout.group_size}) do not divide over {self.learner.ranks} ranks; "
+                "choose a divisor"
+            )
+        if self.evaluate.reward not in self.reward.terms:
+            problems.append(
+                f"evaluate.reward: {self.evaluate.reward!r} is none of the rewards {', '.join(self.reward.terms)}"
+            )
+        if longest > context:
+            problems.append(
+                f"rollout.max_tokens: prompts.max_tokens={self.prompts.max_tokens} + rollout.max_tokens="
+                f"{self.rollout.max_tokens} = {longest} tokens, but the model at model.path takes {context}; "
+                f"at most {context - self.prompts.max_tokens} would fit"
+            )
+        if longest > self.learner.micro_batch_tokens:
+            problems.append(
+                f"learner.micro_batch_tokens: {self.learner.micro_batch_tokens} cannot hold one sequence of up to "
+                f"{longest} tokens (prompts.max_tokens + rollout.max_tokens); make it at least {longest}"
+            )
+        if self.weights.backend != "object_store" and not (self.rollout.gpus and self.learner.gpus):
+            problems.append(
+                f"weights.backend: {self.weights.backend} moves weights between GPUs, but rollout.gpus="
+                f"{self.rollout.gpus} and learner.gpus={self.learner.gpus}; use object_store"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load(composed: Any) -> RunConfig:
+    """Hydra's composed config -> the checked one.
+
+    Raises ConfigError with one line for each key that is unknown, missing, of a wrong type or out of range,
+    and for each combination that cannot work.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError(
+            "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
+        )
+    try:
+        values = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error))) from error
+
+
+def save(run: RunConfig, path: Path) -> None:
+    """Writes the config as YAML, every value resolved."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(OmegaConf.create(run.model_dump()), path)
+
+
+def merge_saved(path: Path, composed: Any, overrides: list[str]) -> Any:
+    """The config of a run that is resumed: what it was started with, and on top what the command line names.
+
+    `overrides` are Hydra's (`steps=40`, `algorithm=dapo`); a group's choice replaces the whole group, and
+    `experiment` is passed over, for the saved config already holds what it chose.
+    """
+    from omegaconf import OmegaConf
+
+    saved = OmegaConf.load(path)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "experiment":
+            continue
+        OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False)
+    return saved
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"])
+        match problem["type"]:
+            case "extra_forbidden":
+                text = f"{path}: there is no such key"
+            case "missing":
+                text = f"{path}: is missing"
+            case "value_error":
+                message = str(problem["ctx"]["error"])
+                text = f"{path}: {message}" if path else message
+            case _:
+                text = f"{path}: {problem['msg']}, not {problem['input']!r}"
+        lines.append(text)
+    return lines

@@ -1,0 +1,200 @@
+"""One ZeRO-3 rank: a plain class that becomes a Ray actor in `cluster.py`."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlframe.learner import zero3
+from rlframe.learner.policy import PREFIX, Policy, load_model
+from rlframe.learner.schedule import learning_rate
+from rlframe.samples import collate
+from rlframe.types import TrainBatch, TrainSample
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from rlframe.algorithm import Algorithm
+    from rlframe.config import LearnerConfig
+    from rlframe.weights.publish import Published
+
+
+class LearnerRank:
+    """A rank of the learner: holds its slice of the parameters and of the optimizer's state.
+
+    Every method but `address` is a collective: all ranks are called together, or they wait for each other.
+    """
+
+    def __init__(self, name: str, config: LearnerConfig, model_path: Path, temperature: float, steps: int) -> None:
+        """`temperature`: of sampling, so that log-probabilities are of the same distribution; `steps`: of the run."""
+        self.name = name
+        self.config = config
+        self.model_path = model_path
+        self.temperature = temperature
+        self.steps = steps
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
+        return self.name
+
+    def address(self) -> str:
+        """host:port where the ranks can meet; asked of rank 0 alone."""
+        import socket
+
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def connect(self, address: str, rank: int, timeout_s: float) -> None:
+        """Meets the other ranks at `address`, loads the model and partitions it."""
+        import deepspeed
+
+        # DeepSpeed reads these three from the environment only; an actor sees no device but its own.
+        os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(self.config.ranks))
+        torch.manual_seed(0)  # nothing in the update is random; this only pins what libraries might draw
+        deepspeed.init_distributed(
+            dist_backend="nccl" if self.device.type == "cuda" else "gloo",
+            init_method=f"tcp://{address}",
+            rank=rank,
+            world_size=self.config.ranks,
+            timeout=timedelta(seconds=timeout_s),
+            auto_mpi_discovery=False,
+            verbose=False,
+        )
+        dtype = getattr(torch, self.config.dtype)
+        model = load_model(self.model_path, dtype, self.config.attention)
+        self.model_config = model.config
+        if self.config.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy = Policy(model, getattr(torch, self.config.head_dtype))
+        optimizer = torch.optim.AdamW(
+            policy.parameters(),
+            lr=self.config.lr,
+            betas=(self.config.betas[0], self.config.betas[1]),
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=policy, optimizer=optimizer, config=zero3.settings(self.config)
+        )
+        self.engine.train()
+        self.rank = rank
+
+    def step(self, micro_batches: list[list[TrainSample]], algorithm: Algorithm, version: int) -> dict[str, float]:
+        """One optimizer step over this rank's share -> sums over its tokens, for the group to add up.
+
+        `version` is the policy's before the step. The gradient is that of the whole step's weighted sum of
+        token losses, whatever the split over ranks and micro-batches.
+        """
+        started = time.perf_counter()
+        rate = learning_rate(
+            version,
+            peak=self.config.lr,
+            schedule=self.config.schedule,
+            warmup_steps=self.config.warmup_steps,
+            steps=self.steps,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        sums: dict[str, float] = {}
+        for samples in micro_batches:
+            batch = _to(collate(samples), self.device)
+            logprobs, entropies = self.engine(batch, self.temperature)
+            loss = (algorithm.token_loss(logprobs, batch) * batch.loss_weights).sum()
+            # ZeRO averages over ranks; the weights already make this a mean over the step, so undo it here.
+            self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
+            for name, value in _token_sums(logprobs.detach(), entropies, batch).items():
+                sums[name] = sums.get(name, 0.0) + value
+            sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
+        self.engine.step()
+        sums["grad_norm"] = float(self.engine.get_global_grad_norm())
+        sums["lr"] = rate
+        sums["seconds"] = time.perf_counter() - started
+        return sums
+
+    def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
+        """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
+        answers = []
+        with torch.no_grad():
+            for sample in samples:
+                logprobs, _ = self.engine(_to(collate([sample]), self.device), self.temperature)
+                answers.append(logprobs.cpu().numpy())
+        return answers
+
+    def publish(self, version: int, chunk_bytes: int) -> Published | None:
+        """Puts the weights into the object store, layer by layer; rank 0 answers with what it put."""
+        from rlframe.weights.publish import publish
+        from rlframe.weights.source import Zero3Source
+
+        return publish(Zero3Source(self.engine.module, PREFIX), version, chunk_bytes, keep=self.rank == 0)
+
+    def join_engines(
+        self, backend: Literal["nccl", "ipc"], engines: list[ActorHandle], address: str, workers: int
+    ) -> None:
+        """Meets the engines' worker processes for transfers between GPUs."""
+        from rlframe.weights.broadcast import sender
+        from rlframe.weights.source import Zero3Source
+
+        source = Zero3Source(self.engine.module, PREFIX)
+        self.sender = sender(backend, engines, source, rank=self.rank, address=address, engine_workers=workers)
+
+    def send(self) -> None:
+        """Sends the weights to the engines that were joined."""
+        self.sender.send_weights()
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's shard of parameters and moments (DeepSpeed's own files) into `folder`."""
+        self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote with the same number of ranks."""
+        loaded, _ = self.engine.load_checkpoint(str(folder), tag="state")
+        if loaded is None:
+            raise RuntimeError(f"DeepSpeed found no learner state in {folder}")
+
+    def export(self, folder: Path) -> None:
+        """Writes a Hugging Face folder that transformers and vLLM open; rank 0 writes, all ranks gather."""
+        from rlframe.weights.source import Zero3Source
+
+        tensors = {
+            name: tensor.clone().cpu() if self.rank == 0 else None
+            for name, tensor in Zero3Source(self.engine.module, PREFIX)
+        }
+        if self.rank != 0:
+            return
+        from safetensors.torch import save_file
+        from transformers import AutoTokenizer
+
+        folder.mkdir(parents=True)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        self.model_config.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(self.model_path).save_pretrained(folder)
+
+
+def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
+    return TrainBatch(**{name: getattr(batch, name).to(device) for name in TrainBatch.__slots__})
+
+
+def _token_sums(logprobs: Tensor, entropies: Tensor, batch: TrainBatch) -> dict[str, float]:
+    """How far this policy is from the one that sampled, summed over the tokens that count.
+
+    k3 (Schulman, 2020, "Approximating KL divergence") estimates KL(rollout || learner): r - 1 - log r.
+    """
+    counted = batch.loss_weights != 0
+    difference = (logprobs - batch.rollout_logprobs)[counted]
+    return {
+        "tokens": float(counted.sum()),
+        "k3": float((difference.exp() - 1 - difference).sum()),
+        "abs": float(difference.abs().sum()),
+        "entropy": float(entropies[counted].sum()),
+        "packed_tokens": float(len(logprobs)),
+    }

@@ -1,0 +1,80 @@
+"""Log-probabilities of the tokens at hand, without ever holding [T, V] logits.
+
+The head's product, its softmax in float32 and their gradients are computed chunk by chunk, and once more in
+the backward pass, so peak memory is one chunk's logits: `CHUNK` x V floats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+CHUNK = 512  # rows of logits at a time; 100 MB in float32 at a vocabulary of 49k
+
+
+class LogprobHead(nn.Module):
+    """A language model's head that answers with log-probabilities of given tokens.
+
+    It takes over the weight of the `nn.Linear` that it stands in for, under the same name, so checkpoints and
+    ZeRO-3's gathering (whose hooks sit on modules) see no difference.
+    """
+
+    def __init__(self, linear: nn.Linear, compute_dtype: torch.dtype) -> None:
+        super().__init__()
+        if linear.bias is not None:
+            raise ValueError("a language-model head with a bias is not supported")
+        self.weight = linear.weight  # [V, H]
+        self.compute_dtype = compute_dtype
+
+    def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, H] and token ids [N] -> log-probabilities [N], entropies [N] (no gradient), float32."""
+        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.compute_dtype)
+
+
+class _TokenLogprobs(Function):
+    """log softmax(h W^T / temperature)[target]; d/dlogits = (onehot(target) - softmax) / temperature."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        entropies = torch.empty_like(logprobs)
+        cast = weight.to(dtype)
+        for rows in _chunks(len(hidden)):
+            log_softmax = _log_softmax(hidden[rows], cast, temperature)
+            logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
+            entropies[rows] = -(log_softmax.exp() * log_softmax).sum(1)
+        # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
+        # before the backward pass.
+        ctx.weight, ctx.temperature, ctx.dtype = weight, temperature, dtype
+        ctx.save_for_backward(hidden, targets)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, grad_logprobs: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, targets = ctx.saved_tensors
+        cast = ctx.weight.to(ctx.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros(cast.shape, dtype=torch.float32, device=hidden.device)
+        for rows in _chunks(len(hidden)):
+            grad_logits = _log_softmax(hidden[rows], cast, ctx.temperature).exp_().neg_()
+            grad_logits[torch.arange(len(grad_logits), device=hidden.device), targets[rows]] += 1
+            grad_logits *= grad_logprobs[rows, None] / ctx.temperature
+            grad_logits = grad_logits.to(ctx.dtype)
+            grad_hidden[rows] = (grad_logits @ cast).to(hidden.dtype)
+            grad_weight += grad_logits.T @ hidden[rows].to(ctx.dtype)
+        return grad_hidden, grad_weight.to(ctx.weight.dtype), None, None, None
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = (hidden.to(weight.dtype) @ weight.T).float()
+    return torch.log_softmax(logits / temperature if temperature != 1 else logits, dim=1)

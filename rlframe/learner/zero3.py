@@ -1,0 +1,35 @@
+"""What DeepSpeed is told: ZeRO-3 with gradients summed, not averaged, and float32 master weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlframe.config import LearnerConfig
+
+
+def settings(config: LearnerConfig) -> dict[str, Any]:
+    """DeepSpeed's JSON configuration (https://www.deepspeed.ai/docs/config-json/)."""
+    zero: dict[str, Any] = {
+        "stage": 3,
+        # Every parameter is partitioned, also small ones, so all of them live by one rule: checkpoints and
+        # weight sync read partitions.
+        "stage3_param_persistence_threshold": 0,
+    }
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    return {
+        # Micro-batches hold whole sequences, a different number of them at every step, so the caller owns the
+        # accumulation boundary: `step()`. These two numbers only satisfy DeepSpeed's own arithmetic.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "bf16": {"enabled": config.dtype == "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "gradient_clipping": config.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }

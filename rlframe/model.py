@@ -1,0 +1,84 @@
+"""Where a policy starts: a Hugging Face folder on this machine, made once from whatever `model.path` names.
+
+`model.path` is a Hugging Face folder, a GGUF file, or `package://name/file.gguf`: a file that an installed
+Python package carries. GGUF files are dequantised by transformers and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+PACKAGE = "package://"
+
+
+def locate(path: str) -> Path:
+    """The folder or GGUF file that `path` names.
+
+    Raises ValueError saying what is missing: the path, the package, or the folder's config.json.
+    """
+    if path.startswith(PACKAGE):
+        package, _, file = path.removeprefix(PACKAGE).partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"{path}: the package {package!r} is not installed in this environment")
+        found = Path(spec.submodule_search_locations[0]) / file
+    else:
+        found = Path(path).expanduser().resolve()
+    if found.is_dir() and not (found / "config.json").is_file():
+        raise ValueError(f"{path}: the folder has no config.json, so it is no Hugging Face model")
+    if not found.is_dir() and not (found.is_file() and found.suffix == ".gguf"):
+        raise ValueError(f"{path}: there is no such Hugging Face folder or .gguf file (looked at {found})")
+    return found
+
+
+def context_length(path: str) -> int:
+    """Tokens that the model at `path` was made for, prompt and completion together."""
+    found = locate(path)
+    if found.is_dir():
+        settings = json.loads((found / "config.json").read_text())
+        return int(settings.get("text_config", settings)["max_position_embeddings"])
+    from gguf import GGUFReader
+
+    fields = GGUFReader(found).fields
+    architecture = fields["general.architecture"].contents()
+    return int(fields[f"{architecture}.context_length"].contents())
+
+
+def prepare(path: str) -> Path:
+    """The Hugging Face folder for `path`; a GGUF file is dequantised to bfloat16 on first use (15 s for 135M)."""
+    found = locate(path)
+    if found.is_dir():
+        return found
+    stat = found.stat()
+    key = hashlib.sha256(f"{found.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "models"
+    folder = cache / f"{found.stem}-{key}"
+    if not folder.is_dir():
+        aside = cache / f".{folder.name}.{os.getpid()}"
+        _dequantise(found, aside)
+        try:
+            aside.rename(folder)
+        except OSError:  # another process was first; its folder holds the same weights
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    if hasattr(model.config, "quantization_config"):  # the weights written below are not quantised any more
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

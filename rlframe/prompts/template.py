@@ -1,0 +1,48 @@
+"""`Template`: how a raw question is put to the policy."""
+
+from __future__ import annotations
+
+from pydantic import field_validator
+
+from rlframe.schema import Config
+from rlframe.types import Message, Problem
+
+
+class Example(Config):
+    """A worked example, shown as an earlier turn."""
+
+    question: str
+    answer: str
+
+
+class Template(Config):
+    """System message, worked examples, and the words around the question.
+
+    >>> Template(system="", user="{question} Answer with a number.", examples=[]).wrap("What is 2 + 3?")
+    {'role': 'user', 'content': 'What is 2 + 3? Answer with a number.'}
+    """
+
+    system: str  # empty: no system message
+    user: str
+    examples: list[Example]
+
+    @field_validator("user")
+    @classmethod
+    def _user_holds_the_question(cls, user: str) -> str:
+        if "{question}" not in user:
+            raise ValueError("must contain {question}, which becomes the problem's question")
+        return user
+
+    def messages(self, problem: Problem) -> list[Message]:
+        """The conversation to complete; turns of the problem before its last question stay as they are."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        worked = [
+            message
+            for example in self.examples
+            for message in (self.wrap(example.question), {"role": "assistant", "content": example.answer})
+        ]
+        return [*system, *worked, *problem.messages[:-1], self.wrap(problem.messages[-1]["content"])]
+
+    def wrap(self, question: str) -> Message:
+        # Not str.format: questions and templates are full of LaTeX's braces.
+        return {"role": "user", "content": self.user.replace("{question}", question)}

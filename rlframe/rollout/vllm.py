@@ -1,0 +1,182 @@
+"""vLLM as a plain async class: prompts in, completions out as each ends, new weights in between."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlframe.types import Completion, Drawn, Prompt, Sampling, VersionSpan
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.output_processor import RequestOutputCollector
+
+    from rlframe.config import RolloutConfig
+    from rlframe.weights.publish import Published
+
+MIN_BATCHED_TOKENS = 8192  # a step's prefill; a prompt never waits because of it
+
+
+class VLLMEngine:
+    """One replica of the policy, drawing completions with vLLM's `AsyncLLM`."""
+
+    def __init__(self, name: str, config: RolloutConfig, model_path: Path, max_model_len: int, backend: str) -> None:
+        """`max_model_len`: tokens of a prompt and its completion together; `backend`: of vLLM's weight transfer."""
+        self.name = name
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        from vllm import AsyncEngineArgs
+        from vllm.config import WeightTransferConfig
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
+        if current_platform.is_cpu():
+            # A prompt prefilled in parts with a seed of its own ends vLLM's CPU worker.
+            device = {"enable_chunked_prefill": False}
+        self.llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(model_path),
+                dtype=config.dtype,
+                max_model_len=max_model_len,
+                max_num_seqs=config.max_concurrent,
+                max_num_batched_tokens=max(max_model_len, MIN_BATCHED_TOKENS),
+                tensor_parallel_size=max(1, config.gpus),
+                enable_prefix_caching=True,
+                enforce_eager=not config.compile,
+                # Of the distribution that was sampled from, after temperature.
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",
+                weight_transfer_config=WeightTransferConfig(backend=backend),
+                enable_log_requests=False,
+                disable_log_stats=True,
+                **device,
+            )
+        )
+        self.in_flight = 0  # completions
+        self.requests = 0  # since the start; vLLM wants every request id to be new
+        self.held: Published | None = None
+
+    def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
+        return self.name
+
+    async def join_object_store(self, address: str, namespace: str) -> None:
+        """Lets the engine's worker process reach the cluster's object store, and this actor by its name."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        init = {"address": address, "namespace": namespace, "holder": self.name}
+        await self.llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init))
+
+    async def stamp(self, version: int) -> None:
+        """What is drawn from now on is the policy's `version`."""
+        await self.llm.update_weight_version(str(version))
+
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[Drawn]:
+        """Every prompt's completions, each as it ends.
+
+        With nothing else in flight they all enter in one step of the scheduler, so that the batches that form,
+        and with them the last bits of every log-probability, do not depend on timing.
+        """
+        together = self.in_flight == 0
+        self.in_flight += len(prompts) * sampling.completions
+        if together:
+            await self.llm.pause_generation(mode="keep", clear_cache=False)
+        requests = []
+        for prompt in prompts:
+            for index in range(sampling.completions):
+                requests.append((prompt, index, await self._add(prompt, index, sampling)))
+        if together:
+            await self.llm.resume_generation()
+        tasks = [asyncio.create_task(_drawn(prompt, index, queue)) for prompt, index, queue in requests]
+        try:
+            for task in asyncio.as_completed(tasks):
+                yield await task
+        finally:
+            self.in_flight -= len(tasks)
+            for task in tasks:
+                task.cancel()
+
+    async def _add(self, prompt: Prompt, index: int, sampling: Sampling) -> RequestOutputCollector:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            n=1,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=request_seed(sampling.seed, prompt.id, index),
+            logprobs=0,  # of the drawn token alone
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self.requests += 1
+        request_id = f"{prompt.id}#{index}/{self.requests}"
+        return await self.llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids}, parameters)
+
+    def published(self, version: int) -> Published:
+        """What this engine is loading: its worker process asks for the references."""
+        if self.held is None or self.held.version != version:
+            raise RuntimeError(f"asked for weights of version {version}, but hold {self.held and self.held.version}")
+        return self.held
+
+    async def load(self, published: Published) -> None:
+        """Freezes what is in flight, loads the weights, and lets it go on with them."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        self.held = published
+        await self.pause()
+        await self.llm.start_weight_update()
+        await self.llm.update_weights(WeightTransferUpdateRequest(update_info={"version": published.version}))
+        await self.llm.finish_weight_update()
+        await self.resume(published.version)
+
+    async def pause(self) -> None:
+        """Freezes requests; their keys and values are computed anew with the next weights."""
+        await self.llm.pause_generation(mode="keep", clear_cache=True)
+
+    async def resume(self, version: int) -> None:
+        await self.stamp(version)
+        await self.llm.resume_generation()
+
+    # The four calls of vLLM's `VLLMWeightSyncClient`, by which its own trainer engines (nccl, ipc) drive an update.
+    async def init_weight_transfer_engine(self, request: Any) -> None:
+        await self.llm.init_weight_transfer_engine(request)
+
+    async def start_weight_update(self) -> None:
+        await self.llm.start_weight_update()
+
+    async def update_weights(self, request: Any) -> None:
+        await self.llm.update_weights(request)
+
+    async def finish_weight_update(self) -> None:
+        await self.llm.finish_weight_update()
+
+    def shutdown(self) -> None:
+        """Ends vLLM's own processes."""
+        self.llm.shutdown()
+
+
+def request_seed(seed: int, prompt_id: str, index: int) -> int:
+    """A seed of its own for each completion, the same in every run of one seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}/{index}".encode()).digest()[:7], "big")
+
+
+async def _drawn(prompt: Prompt, index: int, queue: RequestOutputCollector) -> Drawn:
+    output: Any = (await queue.get()).outputs[0]
+    token_ids = list(output.token_ids)
+    return Drawn(
+        prompt_id=prompt.id,
+        index=index,
+        completion=Completion(
+            token_ids=token_ids,
+            logprobs=[step[token].logprob for step, token in zip(output.logprobs, token_ids, strict=True)],
+            versions=[
+                VersionSpan(version=int(span.version), start=span.start, end=span.end)
+                for span in output.weight_versions
+            ],
+            text=output.text,
+            finish_reason=output.finish_reason,
+        ),
+    )

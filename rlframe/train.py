@@ -1,0 +1,165 @@
+"""The loop, one page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rlframe import checkpoint, cluster, curves, model
+from rlframe.config import RunConfig, save
+from rlframe.display import Console
+from rlframe.evaluate import HeldOut
+from rlframe.experience import Experience
+from rlframe.metrics import JsonlSink, RolloutWriter, Sink, WandbSink, rollout_metrics
+from rlframe.prompts.stream import PromptStream
+from rlframe.run_dir import RunDir
+from rlframe.samples import group_advantages, to_samples
+from rlframe.signals import Stop, StopSignals
+from rlframe.types import Prompt, Sampling
+
+
+def train(run: RunConfig) -> None:
+    """Runs to the last step, from the first or from the checkpoints of `run.resume`.
+
+    A signal ends it after a checkpoint with Stop; whatever an actor raises, ends it and is raised here.
+    """
+    files, signals = RunDir(Path(run.run_dir)), StopSignals()
+    signals.listen()
+    with ExitStack() as stack:
+        console = stack.enter_context(_console(run.steps))
+        with console.phase("preparing the model"):
+            path = model.prepare(run.model.path)
+            stream, heldout = _prompts(run, path)
+        with console.phase("starting engines, learner and reward workers"):
+            rollouts, rewards, learner = stack.enter_context(cluster.start(run, path))
+            signals.listen()  # Ray has put its own handlers in place of ours
+        experience = stack.enter_context(_experience(run, stream, rollouts, rewards))
+        step = 0
+        if run.resume:
+            with console.phase("restoring"):
+                step = checkpoint.restore(files.checkpoints, learner, experience, rollouts, console.warn)
+        files.create()
+        save(run, files.config)
+        sinks = stack.enter_context(_sinks(run, files, console, step))
+        evaluation = HeldOut(run.evaluate, run.rollout, run.seed, heldout, experience, files)
+        saved = step
+
+        def save_checkpoint() -> int:
+            with console.phase("saving a checkpoint"), signals.held_back():
+                keep, export = run.checkpoint.keep, run.checkpoint.export
+                checkpoint.save(files.checkpoints, step, learner, experience, keep=keep, export=export)
+            return step
+
+        try:
+            if step == 0:
+                evaluation.run(step, console)
+            writer = RolloutWriter(files.rollouts)
+            while step < run.steps:
+                watch = Stopwatch()
+                groups = experience.take(run.prompts_per_step)  # list[ScoredGroup], none staler than run.max_staleness
+                watch.lap("time/rollout_wait_s")
+                with signals.held_back():
+                    samples = to_samples(groups, run.algorithm)  # list[TrainSample]
+                    report = learner.step(samples)  # StepReport
+                    watch.lap("time/learner_s")
+                    version, step = step, report.policy_version
+                    rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on
+                    watch.lap("time/weight_sync_s")
+                    writer.write(step, groups, [group_advantages(group, run.algorithm) for group in groups])
+                    metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics | watch.laps()
+                    for sink in sinks:
+                        sink.log(step, metrics)
+                if run.checkpoint.every and step % run.checkpoint.every == 0:
+                    saved = save_checkpoint()
+                if run.evaluate.every and (step % run.evaluate.every == 0 or step == run.steps):
+                    evaluation.run(step, console)
+            if run.checkpoint.every and saved != step:
+                saved = save_checkpoint()
+        except Stop as stop:
+            if step != saved:
+                save_checkpoint()
+            console.warn(f"{stop}: stopped after step {step}; go on with: rlframe train resume={files.path}")
+            raise
+        finally:
+            if files.metrics.exists():
+                curves.draw(files.metrics, files.curves, files.read_evaluations())
+        console.summary(*evaluation.before_and_after(), evaluation.examples, files.path, files.curves)
+
+
+class Stopwatch:
+    """Seconds of a step, lap by lap."""
+
+    def __init__(self) -> None:
+        self._began = self._lapped = time.monotonic()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self._laps[name], self._lapped = now - self._lapped, now
+
+    def laps(self) -> dict[str, float]:
+        return {"time/step_s": time.monotonic() - self._began, **self._laps}
+
+
+def _prompts(run: RunConfig, model_path: Path) -> tuple[PromptStream, list[Prompt]]:
+    """The endless stream to train on, and every held-out prompt; one that is too long fails here."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    problems, heldout = run.prompts.train.load(), run.prompts.heldout.load()
+    stream, others = (
+        PromptStream(source, tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
+        for source in (problems, heldout)
+    )
+    stream.check_lengths()
+    return stream, others.take(len(heldout))
+
+
+@contextmanager
+def _experience(
+    run: RunConfig, stream: PromptStream, rollouts: cluster.RolloutPool, rewards: cluster.RewardPool
+) -> Iterator[Experience]:
+    sampling = Sampling(
+        completions=run.rollout.group_size,
+        max_tokens=run.rollout.max_tokens,
+        temperature=run.rollout.temperature,
+        seed=run.seed,
+    )
+    experience = Experience(
+        stream,
+        rollouts,
+        rewards,
+        sampling,
+        weights={name: reward.weight for name, reward in run.reward.terms.items()},
+        prompts_per_step=run.prompts_per_step,
+        max_staleness=run.max_staleness,
+        dynamic_sampling=run.dynamic_sampling,
+        stall_timeout_s=run.cluster.stall_timeout_s,
+    )
+    try:
+        yield experience
+    finally:
+        experience.close()
+
+
+@contextmanager
+def _console(steps: int) -> Iterator[Console]:
+    console = Console(steps)
+    try:
+        yield console
+    finally:
+        console.close()
+
+
+@contextmanager
+def _sinks(run: RunConfig, files: RunDir, console: Console, step: int) -> Iterator[list[Sink]]:
+    sinks: list[Sink] = [console, JsonlSink(files.metrics, keep_through_step=step)]
+    if run.tracking.wandb:
+        sinks.append(WandbSink(files.path, run.model_dump(), run.tracking.project, run.tracking.mode))
+    try:
+        yield sinks
+    finally:
+        for sink in sinks[1:]:
+            sink.close()

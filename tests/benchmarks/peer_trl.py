@@ -1,0 +1,124 @@
+"""TRL's GRPOTrainer on the reference job, in an environment of its own: what rlframe's step rate is compared with.
+
+Needs trl 1.16, torch, transformers, accelerate and datasets, and nothing of rlframe. Generation is TRL's own on plain
+transformers, as its CPU users get. Prints one JSON line a step, and the median without the first step at the end.
+
+    python peer_trl.py --model HF_FOLDER --prompts prompts.json --steps 5
+
+prompts.json: [{"messages": [{"role": "user", "content": "What is 2 + 3?"}], "reference": "5"}, ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+PROMPTS, GROUP, MAX_TOKENS = 8, 8, 40
+SHAPE = re.compile(r"\s*<think>.*?</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
+
+
+def format_reward(completions: list, **_: object) -> list[float]:
+    return [0.2 * bool(SHAPE.fullmatch(text(completion))) for completion in completions]
+
+
+def right_reward(completions: list, reference: list[str], **_: object) -> list[float]:
+    answers = [re.search(r"<answer>(.*?)</answer>", text(completion), re.DOTALL) for completion in completions]
+    return [0.8 * bool(answer and answer[1].strip() == right) for answer, right in zip(answers, reference, strict=True)]
+
+
+def text(completion: list[dict[str, str]]) -> str:
+    return completion[-1]["content"]
+
+
+class StepClock(TrainerCallback):
+    """Wall time from one optimizer step's end to the next: generation, rewards, learner, nothing left out."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        self.last = time.perf_counter()
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        now = time.perf_counter()
+        self.seconds.append(now - self.last)
+        self.last = now
+
+    def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
+        if "reward" in logs:
+            kept = ("reward", "completions/mean_length", "loss", "grad_norm", "learning_rate")
+            line = {"step": len(self.seconds), "seconds": round(self.seconds[-1], 3)}
+            print(json.dumps(line | {key: float(logs[key]) for key in kept if key in logs}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="Hugging Face folder")
+    parser.add_argument("--prompts", required=True, type=Path, help="JSON: [{messages, reference}, ...]")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--micro-batch", type=int, default=8, help="completions in one forward and backward")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="TRL's default; slower, less memory")
+    # bfloat16 weights (so no float32 master) are the quicker choice for TRL on a CPU; rlframe keeps a float32 master.
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"], help="of TRL's weights")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    rows = json.loads(arguments.prompts.read_text())
+    rows = (rows * (arguments.steps * PROMPTS // len(rows) + 1))[: arguments.steps * PROMPTS]
+    dataset = Dataset.from_list([{"prompt": row["messages"], "reference": row["reference"]} for row in rows])
+    clock = StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder,
+            max_steps=arguments.steps,
+            per_device_train_batch_size=arguments.micro_batch,
+            gradient_accumulation_steps=PROMPTS * GROUP // arguments.micro_batch,
+            num_generations=GROUP,
+            max_completion_length=MAX_TOKENS,
+            temperature=1.0,
+            learning_rate=2e-5,
+            lr_scheduler_type="constant",
+            optim="adamw_torch",
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            epsilon=0.2,
+            epsilon_high=0.28,
+            beta=0.0,
+            loss_type="dapo",
+            bf16=True,
+            use_cpu=True,
+            gradient_checkpointing=arguments.gradient_checkpointing,
+            model_init_kwargs={"dtype": arguments.dtype},
+            shuffle_dataset=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=0,
+        )
+        trainer = GRPOTrainer(
+            model=arguments.model,
+            args=config,
+            reward_funcs=[format_reward, right_reward],
+            train_dataset=dataset,
+            processing_class=AutoTokenizer.from_pretrained(arguments.model, padding_side="left"),
+            callbacks=[clock],
+        )
+        trainer.train()
+    counted = clock.seconds[1:] or clock.seconds
+    print(json.dumps({"steps": len(counted), "median_step_s": round(statistics.median(counted), 3)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Problems through `datasets`, from a local folder: no network."""
+
+import datasets
+import pytest
+
+from rlframe.prompts import Hub
+from rlframe.types import Problem
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A data set of three rows as a Parquet file, with a cache that goes when the test does."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}", "level": 3} for n in range(3)]
+    (tmp_path / "sums").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "sums" / "train.parquet")
+    return tmp_path / "sums"
+
+
+def hub(path, **changes) -> Hub:
+    fields = {
+        "name": "hub", "path": str(path), "subset": None, "split": "train", "prompt_field": "question",
+        "reference_field": "answer", "reference_pattern": r"####\s*(.+)", "task": "math", "offset": 1, "size": None,
+    }  # fmt: skip
+    return Hub(**(fields | changes))
+
+
+def test_rows_from_the_offset_on_become_problems(folder):
+    first, second = hub(folder).load()
+    question = {"role": "user", "content": "1 + 1?"}
+    assert first == Problem(id=f"{folder}/train/1", messages=[question], reference="2", task="math")
+    assert second.reference == "3"
+
+
+def test_a_missing_field_is_named_with_those_there_are(folder):
+    with pytest.raises(ValueError, match=r"sums \(train\): no field 'solution'; it has 'question', 'answer', 'level'"):
+        hub(folder, reference_field="solution").load()
+
+
+def test_a_row_without_a_reference_is_named(folder):
+    with pytest.raises(ValueError, match=r"row 1: field 'answer': reference_pattern .* finds nothing in '#### 2'"):
+        hub(folder, reference_pattern="answer: (.+)").load()
+
+
+def test_a_slice_beyond_the_split_is_refused(folder):
+    with pytest.raises(ValueError, match="offset 1, size 3 asks for more than its 3 records"):
+        hub(folder, size=3).load()

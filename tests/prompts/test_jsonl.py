@@ -1,0 +1,88 @@
+"""Problems from a JSONL file."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from rlframe.prompts import Jsonl
+from rlframe.types import Problem
+
+APPLES = {"question": "Two apples and three?", "answer": "2 + 3 = <<2+3=5>>5 apples.\n#### 5"}
+MILES = {"question": "Half of 2,400 miles?", "answer": "2400 / 2 = 1200.\n#### 1,200 "}
+PEARS = {"question": "Four pears less one?", "answer": "4 - 1 = 3.\n#### 3"}
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Writes the lines to a file of its own and returns its source."""
+
+    def write(*lines: dict | str, **changes) -> Jsonl:
+        file = tmp_path / "train.jsonl"
+        file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+        fields = {
+            "name": "jsonl", "path": str(file), "prompt_field": "question", "reference_field": "answer",
+            "reference_pattern": r"####\s*(.+)", "task": "math", "offset": 0, "size": None,
+        }  # fmt: skip
+        return Jsonl(**(fields | changes))
+
+    return write
+
+
+def test_the_pattern_of_gsm8k_cuts_the_reference_out_of_the_worked_answer(jsonl):
+    problems = jsonl(APPLES, MILES).load()
+    question = {"role": "user", "content": "Two apples and three?"}
+    assert problems[0] == Problem(id="train/0", messages=[question], reference="5", task="math")
+    assert problems[1].reference == "1,200"
+
+
+def test_without_a_pattern_the_whole_field_is_the_reference_and_a_number_becomes_text(jsonl):
+    [problem] = jsonl({"question": "2 + 3?", "answer": 5}, reference_pattern=None).load()
+    assert problem.reference == "5"
+
+
+def test_a_slice_takes_its_records_and_null_takes_the_rest(jsonl):
+    assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1, size=1).load()] == ["train/1"]
+    assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1).load()] == ["train/1", "train/2"]
+
+
+def test_a_slice_beyond_the_file_is_refused(jsonl):
+    with pytest.raises(ValueError, match=r"train\.jsonl: offset 2, size 2 asks for more than its 3 records"):
+        jsonl(APPLES, MILES, PEARS, offset=2, size=2).load()
+    with pytest.raises(ValueError, match="offset 3, size null asks for more than its 3 records"):
+        jsonl(APPLES, MILES, PEARS, offset=3).load()
+
+
+@pytest.mark.parametrize(
+    "second_line, message",
+    [
+        ({"question": "?"}, "line 2: no field 'answer'; it has 'question'"),
+        ({"question": ["?"], "answer": "#### 5"}, "line 2: field 'question' holds list, not text"),
+        ({"question": " ", "answer": "#### 5"}, "line 2: field 'question' is empty"),
+        ({"question": "?", "answer": "five"}, "line 2: field 'answer': reference_pattern .* finds nothing in 'five'"),
+        ("[1, 2]", "line 2: list where an object should be"),
+        ('{"question": ', "line 2: no JSON: Expecting value"),
+    ],
+)
+def test_a_bad_record_is_named_by_file_line_and_field(jsonl, second_line, message):
+    with pytest.raises(ValueError, match=f"train.jsonl, {message}"):
+        jsonl(APPLES, second_line).load()
+
+
+def test_a_blank_line_is_no_record_but_counts_as_a_line(jsonl):
+    assert len(jsonl(APPLES, "", MILES).load()) == 2
+    with pytest.raises(ValueError, match="line 3: no JSON"):
+        jsonl(APPLES, "", "oops").load()
+
+
+def test_a_missing_file_is_named_with_its_whole_path(jsonl, tmp_path):
+    with pytest.raises(ValueError, match=f"there is no file {tmp_path}/test.jsonl"):
+        jsonl(path=f"{tmp_path}/test.jsonl").load()
+
+
+@pytest.mark.parametrize(
+    "pattern, message", [("####", "has 0 groups"), ("(a)(b)", "has 2 groups"), ("(", "no regular")]
+)
+def test_a_pattern_must_be_an_expression_with_exactly_one_group(jsonl, pattern, message):
+    with pytest.raises(ValidationError, match=message):
+        jsonl(reference_pattern=pattern)
