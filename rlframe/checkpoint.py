@@ -39,8 +39,10 @@ def save(folder: Path, step: int, learner: LearnerGroup, experience: Experience,
         shutil.rmtree(target)
     aside.rename(target)
     _sync(folder)
-    for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
+    found = _newest_first(folder)
+    here = found.index(target)  # newer ones are broken: this run passed over them when it resumed
+    for unwanted in found[:here] + found[here + keep :]:
+        shutil.rmtree(unwanted)
     return target
 
 
@@ -90,7 +92,7 @@ def fault(folder: Path) -> str | None:
         return f"{MANIFEST} is missing"
     try:
         files = json.loads(manifest.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         return f"{MANIFEST} is cut short ({error})"
     for name, entry in files.items():
         file = folder / name

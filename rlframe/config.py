@@ -6,7 +6,7 @@ YAML holds every value; here are types, bounds and combinations, and no second s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -65,7 +65,7 @@ class LearnerConfig(Config):
     lr: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: int = Field(ge=0)
-    betas: list[float] = Field(min_length=2, max_length=2)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     micro_batch_tokens: int = Field(ge=1)
@@ -75,7 +75,7 @@ class LearnerConfig(Config):
     gradient_checkpointing: bool
     offload_optimizer: bool
     cpus: int = Field(ge=0)
-    gpus: int = Field(ge=0)
+    gpus: int = Field(ge=0, le=1)
 
 
 class WeightsConfig(Config):
@@ -177,15 +177,15 @@ def load(composed: Any) -> RunConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    missing = sorted(OmegaConf.missing_keys(composed))
+    try:
+        missing = sorted(OmegaConf.missing_keys(composed))
+        values = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     if missing:
         raise ConfigError(
             "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
         )
-    try:
-        values = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

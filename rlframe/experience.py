@@ -46,7 +46,7 @@ class Experience:
     """The ledger of prompts: each is admitted once, and leaves in one group or, without signal, not at all.
 
     At most (1 + max_staleness) * prompts_per_step prompts are out at a time. `take` waits for those that would
-    be too stale at the next version and fills up with whatever is ready, so no token is trained on that is more
+    else be too stale by their turn and fills up with whatever is ready, so no token is trained on that is more
     than `max_staleness` versions old. At 0 that is every prompt, in order: the result does not depend on timing.
     """
 
@@ -103,7 +103,8 @@ class Experience:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the place in the stream, and the places of the prompts that are out."""
-        return {"position": self.stream.position, "out": [record.position for record in self.in_flight]}
+        out = [record.position for record in self.in_flight]
+        return {"position": self.stream.position, "out": out + self._readmit}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`: prompts that were out are drawn anew, before any new one."""
@@ -126,14 +127,25 @@ class Experience:
         self._admit()
         while True:
             self._drop_groups_without_signal()
-            due = [r for r in self.in_flight if r.version <= self.rollouts.version - self.max_staleness]
-            ready = [r for r in self.in_flight if r.group is not None]
-            if len(ready) >= count and all(record.group is not None for record in due):
-                chosen = {id(record) for record in [*due, *(r for r in ready if r not in due)][:count]}
-                taken = [record for record in self.in_flight if id(record) in chosen]
+            ready = [record for record in self.in_flight if record.group is not None]
+            if len(ready) >= count and self._in_time(count):
+                chosen = {id(record) for record in ready[:count]}
                 self.in_flight = [record for record in self.in_flight if id(record) not in chosen]
-                return [record.group for record in taken if record.group is not None]
+                return [record.group for record in ready[:count] if record.group is not None]
             await self._next_change()
+
+    def _in_time(self, count: int) -> bool:
+        """Whether this take of `count` and later ones can hand out every prompt before it is too stale.
+
+        Of those whose last chance is now none may be waited for, of those whose last is `later` takes away at most
+        what these can carry.
+        """
+        for later in range(self.max_staleness + 1):
+            bound = self.rollouts.version - self.max_staleness + later
+            waiting = [record.group is None for record in self.in_flight if record.version <= bound]
+            if sum(waiting) > later * count:
+                return False
+        return True
 
     def _admit(self) -> None:
         """Fills the gate: prompts that a saved run had out first, then new ones of the stream."""

@@ -41,7 +41,11 @@ def import_class(path: str, base: type[T]) -> type[T]:
             spec = importlib.util.spec_from_file_location(module_name, file)
             assert spec and spec.loader
             sys.modules[module_name] = module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[module_name]
+                raise
         module = sys.modules[module_name]
     else:
         try:

@@ -35,11 +35,13 @@ class StopSignals:
     def held_back(self) -> Iterator[None]:
         """Inside, a first signal waits: what happens there leaves half a state when it is cut off."""
         before, self._at_once = self._at_once, False
+        told = self.received is not None  # by a Stop that the caller is dealing with
         try:
             yield
         finally:
             self._at_once = before
-        self.check()
+        if not told:
+            self.check()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         again, self.received = self.received is not None, signal.Signals(number).name

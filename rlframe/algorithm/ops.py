@@ -10,7 +10,8 @@ EPSILON = 1e-6  # keeps a group of equal rewards at advantage 0 instead of 0 / 0
 
 def standardize(rewards: Tensor) -> Tensor:
     """[G] -> [G]: distance from the group's mean in sample standard deviations."""
-    return (rewards - rewards.mean()) / (rewards.std() + EPSILON)
+    exact = rewards.double()  # in float32 the mean of equal rewards is off by a rounding, which EPSILON makes 0.1
+    return ((exact - exact.mean()) / (exact.std() + EPSILON)).to(rewards.dtype)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:

@@ -15,6 +15,9 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         # Every parameter is partitioned, also small ones, so all of them live by one rule: checkpoints and
         # weight sync read partitions.
         "stage3_param_persistence_threshold": 0,
+        # Let go of a layer after its use. The default looks through all later layers for one that needs it again,
+        # at every layer: on a small model that costs more than gathering.
+        "stage3_max_reuse_distance": 0,
     }
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}

@@ -35,8 +35,11 @@ class VLLMEngine:
 
         device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
         if current_platform.is_cpu():
+            # One process that schedules and computes: with two, the scheduler spins on a core while it waits, and
+            # computing is left one core less. vLLM falls back to two unless its clients' multiprocessing is off.
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
             # A prompt prefilled in parts with a seed of its own ends vLLM's CPU worker.
-            device = {"enable_chunked_prefill": False}
+            device = {"enable_chunked_prefill": False, "distributed_executor_backend": "uni"}
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),

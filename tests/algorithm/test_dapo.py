@@ -1,0 +1,47 @@
+"""DAPO's two differences from GRPO: clip-higher and the mean over tokens."""
+
+import math
+
+import pytest
+import torch
+
+from rlframe.algorithm import DAPO
+from rlframe.types import TrainBatch
+
+PAPER = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
+
+
+def loss_and_gradient(ratio: float, advantage: float) -> tuple[float, float]:
+    """Of one token, whose log-probability when it was drawn was -2; the gradient is in its log-probability now."""
+    one = torch.zeros(1, dtype=torch.int64)
+    batch = TrainBatch(
+        token_ids=one, rollout_logprobs=torch.tensor([-2.0]), advantages=torch.tensor([advantage]),
+        loss_weights=torch.ones(1), sequence_ids=one, position_ids=one,
+    )  # fmt: skip
+    logprobs = torch.tensor([-2.0 + math.log(ratio)], requires_grad=True)
+    loss = PAPER.token_loss(logprobs, batch)
+    loss.sum().backward()
+    assert logprobs.grad is not None
+    return loss.item(), logprobs.grad.item()
+
+
+def test_a_good_token_is_pushed_up_to_ratio_1_28_where_grpo_would_have_stopped_at_1_2():
+    assert loss_and_gradient(ratio=1.25, advantage=1.0) == pytest.approx((-1.25, -1.25), rel=1e-5)
+    assert loss_and_gradient(ratio=1.30, advantage=1.0) == pytest.approx((-1.28, 0.0), rel=1e-5)
+
+
+def test_a_bad_token_is_pushed_down_to_ratio_0_8_and_back_from_any_height():
+    assert loss_and_gradient(ratio=0.85, advantage=-1.0) == pytest.approx((0.85, 0.85), rel=1e-5)
+    assert loss_and_gradient(ratio=0.75, advantage=-1.0) == pytest.approx((0.8, 0.0), rel=1e-5)
+    assert loss_and_gradient(ratio=3.0, advantage=-1.0) == pytest.approx((3.0, 3.0), rel=1e-5)
+
+
+def test_every_token_weighs_the_same_so_a_long_completion_weighs_more():
+    weights = PAPER.token_weights(torch.tensor([1.0, 4.0]))
+    assert weights.tolist() == pytest.approx([0.2, 0.2])
+
+
+def test_advantages_are_grpo_s():
+    assert PAPER.advantages(torch.tensor([1.0, 1.0, 0.0, 0.0])).tolist() == pytest.approx(
+        [0.8660, 0.8660, -0.8660, -0.8660], abs=1e-4
+    )  # deviation of 1, 1, 0, 0 over n - 1: sqrt(1/3)

@@ -1,0 +1,66 @@
+"""The formulas that algorithms share, against numbers worked by hand."""
+
+import pytest
+import torch
+
+from rlframe.algorithm import ops
+
+
+def surrogate(ratio: float, advantage: float, low: float = 0.2, high: float = 0.2) -> tuple[float, float]:
+    """The objective of one token, and its slope in the ratio."""
+    at = torch.tensor([ratio], requires_grad=True)
+    value = ops.clipped_surrogate(at, torch.tensor([advantage]), low, high)
+    value.sum().backward()
+    assert at.grad is not None
+    return value.item(), at.grad.item()
+
+
+def test_one_right_answer_in_four_is_one_and_a_half_deviations_up():
+    advantages = ops.standardize(torch.tensor([1.0, 0.0, 0.0, 0.0]))  # mean 1/4, sample deviation 1/2
+    assert advantages.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
+
+
+def test_advantages_do_not_change_when_all_rewards_are_shifted_and_scaled():
+    advantages = ops.standardize(torch.tensor([103.0, 101.0, 101.0, 101.0]))
+    assert advantages.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 8, 11, 64])
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.2, 0.7, 0.8, 1.0, 1.1])
+def test_a_group_of_equal_rewards_has_advantage_0_to_the_last_bit(size, reward):
+    assert ops.standardize(torch.full((size,), reward)).tolist() == [0.0] * size
+
+
+def test_advantages_stay_in_float32():
+    assert ops.standardize(torch.tensor([1.0, 0.0])).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "ratio, advantage, value, slope",
+    [
+        (1.0, 2.0, 2.0, 2.0),  # on policy: the plain policy gradient
+        (1.1, 2.0, 2.2, 2.0),  # within the clip
+        (1.5, 2.0, 2.4, 0.0),  # a good token that is likelier already: 1.2 * 2, and no push
+        (1.5, -2.0, -3.0, -2.0),  # a bad token that is likelier: the full push back
+        (0.5, 2.0, 1.0, 2.0),  # a good token that is less likely: the full push
+        (0.5, -2.0, -1.6, 0.0),  # a bad token that is less likely already: 0.8 * -2, and no push
+    ],
+)
+def test_the_clip_stops_only_what_goes_further_the_same_way(ratio, advantage, value, slope):
+    assert surrogate(ratio, advantage) == pytest.approx((value, slope))
+
+
+def test_an_asymmetric_clip_lets_a_good_token_rise_to_its_own_bound():
+    assert surrogate(1.25, 1.0, low=0.2, high=0.28) == pytest.approx((1.25, 1.0))
+    assert surrogate(1.30, 1.0, low=0.2, high=0.28) == pytest.approx((1.28, 0.0))
+    assert surrogate(0.75, -1.0, low=0.2, high=0.28) == pytest.approx((-0.8, 0.0))
+
+
+def test_in_a_sequence_mean_a_token_of_two_weighs_four_times_a_token_of_eight():
+    weights = ops.sequence_mean(torch.tensor([2.0, 8.0]))
+    assert weights.tolist() == [1 / 4, 1 / 16]
+    assert 2 * weights[0] + 8 * weights[1] == 1.0
+
+
+def test_in_a_token_mean_all_ten_tokens_weigh_a_tenth():
+    assert ops.token_mean(torch.tensor([2.0, 8.0])).tolist() == pytest.approx([0.1, 0.1])

@@ -1,0 +1,84 @@
+"""The chunked head against PyTorch's own log-softmax of the full logits, in float64."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlframe.learner.logprobs import CHUNK, LogprobHead
+
+VOCABULARY, WIDTH = 37, 8
+
+
+def head_and_input(rows: int) -> tuple[LogprobHead, Tensor, Tensor]:
+    torch.manual_seed(rows)
+    hidden = torch.randn(rows, WIDTH, requires_grad=True)
+    return LogprobHead(nn.Linear(WIDTH, VOCABULARY, bias=False), torch.float32), hidden, torch.randint(37, (rows,))
+
+
+def reference(head: LogprobHead, hidden: Tensor, targets: Tensor, temperature: float) -> dict[str, Tensor]:
+    """The same through full float64 logits; gradients are of a sum in which each row has a weight of its own."""
+    hidden = hidden.detach().double().requires_grad_()
+    weight = head.weight.detach().double().requires_grad_()
+    log_softmax = (hidden @ weight.T / temperature).log_softmax(1)
+    logprobs = log_softmax[torch.arange(len(targets)), targets]
+    (logprobs * row_weights(len(targets)).double()).sum().backward()
+    assert hidden.grad is not None and weight.grad is not None
+    entropies = -(log_softmax.exp() * log_softmax).sum(1)
+    return {"logprobs": logprobs, "entropies": entropies, "hidden": hidden.grad, "weight": weight.grad}
+
+
+def row_weights(rows: int) -> Tensor:
+    return torch.linspace(-1, 1, rows)
+
+
+# Less than a chunk, exactly one, two and a part of a third.
+@pytest.mark.parametrize("rows", [5, CHUNK, 1100])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+def test_values_and_gradients_are_those_of_the_full_softmax_across_chunks(rows, temperature):
+    head, hidden, targets = head_and_input(rows)
+    logprobs, entropies = head(hidden, targets, temperature)
+    (logprobs * row_weights(rows)).sum().backward()
+    wanted = reference(head, hidden, targets, temperature)
+    got = {"logprobs": logprobs, "entropies": entropies, "hidden": hidden.grad, "weight": head.weight.grad}
+    for name, value in got.items():
+        torch.testing.assert_close(value.double(), wanted[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_two_equal_logits_make_log_a_half_and_an_entropy_of_log_2():
+    head = LogprobHead(nn.Linear(1, 2, bias=False), torch.float32)
+    nn.init.zeros_(head.weight)
+    logprobs, entropies = head(torch.ones(1, 1), torch.tensor([1]), 1.0)
+    assert logprobs.item() == pytest.approx(-0.693147)
+    assert entropies.item() == pytest.approx(0.693147)
+
+
+def test_a_batch_that_counts_no_token_has_gradient_0_rather_than_none():
+    head, hidden, targets = head_and_input(0)
+    logprobs, _ = head(hidden, targets, 1.0)
+    logprobs.sum().backward()
+    assert head.weight.grad is not None
+    assert head.weight.grad.abs().sum() == 0
+
+
+def test_weights_in_bfloat16_get_their_gradient_in_bfloat16_from_a_product_in_float32():
+    torch.manual_seed(0)
+    head = LogprobHead(nn.Linear(WIDTH, VOCABULARY, bias=False).bfloat16(), torch.float32)
+    hidden = torch.randn(600, WIDTH).bfloat16().requires_grad_()
+    targets = torch.randint(37, (600,))
+    logprobs, _ = head(hidden, targets, 1.0)
+    (logprobs * row_weights(600)).sum().backward()
+    wanted = reference(head, hidden, targets, 1.0)
+    assert head.weight.grad is not None
+    assert head.weight.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logprobs.double(), wanted["logprobs"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(head.weight.grad.double(), wanted["weight"], rtol=2**-8, atol=1e-3)  # half a last bit
+
+
+def test_entropies_carry_no_gradient():
+    head, hidden, targets = head_and_input(5)
+    assert not head(hidden, targets, 1.0)[1].requires_grad
+
+
+def test_a_head_with_a_bias_is_refused():
+    with pytest.raises(ValueError, match="bias"):
+        LogprobHead(nn.Linear(2, 3, bias=True), torch.float32)

@@ -1,0 +1,104 @@
+"""The policy on a packed batch against the plain transformers model on each sequence alone: a tiny random Llama."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rlframe.learner import attention
+from rlframe.learner.policy import Policy, load_model
+from rlframe.types import TrainBatch
+
+PROMPT_TOKENS = 2
+LENGTHS = [7, 3, 12, 4]
+
+
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def folder(request, tmp_path) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2, tie_word_embeddings=request.param,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def plain(folder) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+@pytest.fixture
+def policy(folder) -> Policy:
+    return Policy(load_model(folder, torch.float32, attention.NAME), torch.float32)
+
+
+def sequences() -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randint(3, 61, (length,)) for length in LENGTHS]
+
+
+def packed(parts: list[Tensor]) -> TrainBatch:
+    """Sequences whose first two tokens are the prompt, which has weight 0."""
+    tokens = torch.cat(parts)
+    lengths = torch.tensor([len(part) for part in parts])
+    position_ids = torch.cat([torch.arange(len(part)) for part in parts])
+    return TrainBatch(
+        token_ids=tokens,
+        rollout_logprobs=torch.zeros(len(tokens)),
+        advantages=torch.ones(len(tokens)),
+        loss_weights=(position_ids >= PROMPT_TOKENS).float() / 10,
+        sequence_ids=torch.repeat_interleave(torch.arange(len(parts)), lengths),
+        position_ids=position_ids,
+    )
+
+
+def alone(plain: nn.Module, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies of one sequence's completion, from all of its logits."""
+    log_softmax = (plain(tokens[None]).logits[0].double() / temperature).log_softmax(-1)
+    before = log_softmax[PROMPT_TOKENS - 1 : -1]
+    drawn = tokens[PROMPT_TOKENS:]
+    return before[torch.arange(len(drawn)), drawn], -(before.exp() * before).sum(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_packed_logprobs_are_those_of_each_sequence_alone(policy, plain, temperature):
+    batch = packed(sequences())
+    logprobs, entropies = policy(batch, temperature)
+    wanted = [alone(plain, part, temperature) for part in sequences()]
+    counted = batch.loss_weights != 0
+    torch.testing.assert_close(logprobs[counted].double(), torch.cat([w[0] for w in wanted]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(entropies[counted].double(), torch.cat([w[1] for w in wanted]), rtol=0, atol=1e-5)
+    assert logprobs[~counted].abs().sum() == 0
+
+
+def test_gradients_of_a_packed_batch_are_the_sum_of_those_of_each_sequence(policy, plain):
+    policy(packed(sequences()), 1.0)[0].sum().backward()
+    for part in sequences():
+        alone(plain, part, 1.0)[0].sum().backward()
+    got = dict(policy.model.named_parameters())
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(got[name].grad, parameter.grad, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_the_policy_has_the_parameter_names_of_its_checkpoint(policy, plain):
+    assert [name for name, _ in policy.model.named_parameters()] == [name for name, _ in plain.named_parameters()]
+
+
+def test_a_filler_without_weight_leaves_every_gradient_at_0(policy):
+    [part, *_] = sequences()
+    batch = packed([part])
+    filler = TrainBatch(
+        token_ids=batch.token_ids,
+        rollout_logprobs=batch.rollout_logprobs,
+        advantages=batch.advantages,
+        loss_weights=torch.zeros(len(part)),
+        sequence_ids=batch.sequence_ids,
+        position_ids=batch.position_ids,
+    )
+    policy(filler, 1.0)[0].sum().backward()
+    assert [name for name, p in policy.named_parameters() if p.grad is None or p.grad.abs().sum() != 0] == []

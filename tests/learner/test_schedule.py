@@ -1,0 +1,33 @@
+"""Learning rate by step."""
+
+import pytest
+
+from rlframe.learner.schedule import learning_rate
+
+
+def rates(schedule, warmup_steps: int = 0, steps: int = 4, upto: int = 4) -> list[float]:
+    return [
+        learning_rate(step, peak=8.0, schedule=schedule, warmup_steps=warmup_steps, steps=steps) for step in range(upto)
+    ]
+
+
+def test_a_constant_rate_is_its_peak_from_the_first_step():
+    assert rates("constant") == [8, 8, 8, 8]
+
+
+def test_a_warm_up_of_four_steps_rises_by_quarters_and_its_first_step_is_not_0():
+    assert rates("constant", warmup_steps=4, steps=6, upto=6) == [2, 4, 6, 8, 8, 8]
+
+
+def test_linear_falls_by_quarters_and_would_be_0_at_the_step_after_the_last():
+    assert rates("linear", upto=5) == [8, 6, 4, 2, 0]
+    assert rates("linear", warmup_steps=2, steps=6, upto=7) == [4, 8, 8, 6, 4, 2, 0]
+
+
+def test_cosine_is_half_way_down_half_way_through():
+    assert rates("cosine", upto=5) == pytest.approx([8, 6.8284, 4, 1.1716, 0], abs=1e-4)  # 4 +- 2 sqrt(2)
+
+
+def test_a_run_that_ends_within_its_warm_up_never_divides_by_0():
+    assert rates("cosine", warmup_steps=4, steps=4) == [2, 4, 6, 8]
+    assert learning_rate(4, peak=8.0, schedule="linear", warmup_steps=4, steps=4) == 8

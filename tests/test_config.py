@@ -1,0 +1,135 @@
+"""The border: whatever cannot run fails here, with the key's path and what would be right."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from rlframe.config import ConfigError, load, merge_saved, save
+
+
+def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
+    run = load(composed("steps=7", "algorithm=dapo", "algorithm.clip_high=0.3"))
+    assert (run.steps, run.algorithm.name, run.algorithm.clip_high) == (7, "dapo", 0.3)
+    assert run.model.path == str(model_folder)
+    assert run.reward.terms["math"].weight == 0.8
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        # A key that is not there.
+        ("+rollout.tempurature=1", "rollout.tempurature: there is no such key"),
+        ("+algorithm.clip_high=0.3", "algorithm.clip_high: there is no such key"),
+        ("+prompts.train.sise=3", "prompts.train.sise: there is no such key"),
+        ("~learner.lr", "learner.lr: is missing"),
+        # A value of another type.
+        ("learner.lr=fast", "learner.lr: Input should be a valid number, not 'fast'"),
+        ("steps=1.5", "steps: Input should be a valid integer, not 1.5"),
+        ("seed=true", "seed: Input should be a valid integer, not True"),
+        ("dynamic_sampling=1", "dynamic_sampling: Input should be a valid boolean, not 1"),
+        ("reward.terms.math.timeout_s=null", "reward.terms.math.timeout_s: Input should be a valid number, not None"),
+        # A value out of its range.
+        ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2, not 1"),
+        ("max_staleness=-1", "max_staleness: Input should be greater than or equal to 0, not -1"),
+        ("algorithm.clip=0", "algorithm.clip: Input should be greater than 0, not 0"),
+        ("rollout.gpu_memory_share=1.2", "rollout.gpu_memory_share: Input should be less than or equal to 1, not 1.2"),
+        ("learner.betas=[0.9,1.0]", "learner.betas.1: Input should be less than 1, not 1.0"),
+        ("learner.gpus=2", "learner.gpus: Input should be less than or equal to 1, not 2"),
+        ("learner.dtype=float16", "learner.dtype: Input should be 'bfloat16' or 'float32', not 'float16'"),
+        ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),
+        # A name that is none of those known.
+        ("algorithm.name=ppo", "algorithm: name: 'ppo' is none of dapo, grpo"),
+        ("prompts.train.name=gsm8k", "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, reasoning_gym"),
+        ("evaluate.reward=maths", "evaluate.reward: 'maths' is none of the rewards math, format"),
+        # A file that is not there.
+        ("model.path=/no/model", "model.path: /no/model: there is no such Hugging Face folder or .gguf file"),
+        ("algorithm.name=/no/mine.py:Mine", "algorithm: '/no/mine.py:Mine': there is no file /no/mine.py"),
+        # Values that do not go together.
+        (
+            "learner.ranks=7",
+            "learner.ranks: 256 completions a step (prompts_per_step=32 x rollout.group_size=8) do not divide over 7",
+        ),
+        (
+            "rollout.max_tokens=3969",
+            "rollout.max_tokens: prompts.max_tokens=128 + rollout.max_tokens=3969 = 4097 tokens, but the model at "
+            "model.path takes 4096; at most 3968 would fit",
+        ),
+        (
+            "learner.micro_batch_tokens=383",
+            "learner.micro_batch_tokens: 383 cannot hold one sequence of up to 384 tokens (prompts.max_tokens + "
+            "rollout.max_tokens); make it at least 384",
+        ),
+        (
+            "weights.backend=ipc",
+            "weights.backend: ipc moves weights between GPUs, but rollout.gpus=0 and learner.gpus=0; use object_store",
+        ),
+    ],
+)
+def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, override, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(composed(override))
+
+
+def test_the_bounds_themselves_are_right(composed):
+    load(composed("rollout.max_tokens=3968"))
+    load(composed("learner.micro_batch_tokens=384"))
+    load(composed("learner.ranks=64"))
+
+
+def test_everything_that_is_wrong_is_told_at_once(composed):
+    with pytest.raises(ConfigError) as error:
+        load(composed("learner.lr=-1", "rollout.group_size=1", "+rolout=3"))
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "rollout.group_size",
+        "learner.lr",
+        "rolout",
+    ]
+
+
+def test_everything_that_has_no_value_is_told_at_once(composed):
+    with pytest.raises(ConfigError) as error:
+        load(composed("prompts=jsonl"))
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "prompts.heldout.path",
+        "prompts.train.path",
+    ]
+
+
+@pytest.mark.parametrize("prompts", ["arithmetic", "reasoning_gym", "hub"])
+def test_a_run_that_is_saved_and_loaded_is_the_same_run(composed, tmp_path, prompts):
+    run = load(composed(f"prompts={prompts}", "algorithm=dapo", "cluster.address='host:6379'", "run_dir=runs/${seed}"))
+    save(run, tmp_path / "config.yaml")
+    assert load(OmegaConf.load(tmp_path / "config.yaml")) == run
+    assert run.run_dir == "runs/0"
+
+
+def test_a_saved_run_keeps_the_fields_of_a_user_s_own_reward(composed, tmp_path):
+    file = tmp_path / "short.py"
+    file.write_text(
+        "from rlframe.reward import Reward\n\n\n"
+        "class Short(Reward):\n    max_tokens: int\n\n"
+        "    def __call__(self, prompt, completion):\n        return 1.0\n"
+    )
+    run = load(composed(f"+reward.terms.short={{name: '{file}:Short', weight: 0.1, max_tokens: 64}}"))
+    save(run, tmp_path / "config.yaml")
+    again = load(OmegaConf.load(tmp_path / "config.yaml"))
+    assert again == run
+    assert again.reward.terms["short"].model_dump() == {"name": f"{file}:Short", "weight": 0.1, "max_tokens": 64}
+
+
+def test_a_resumed_run_is_the_saved_one_and_on_top_what_its_command_line_names(composed, tmp_path):
+    path = tmp_path / "config.yaml"
+    save(load(composed("steps=7", "seed=3", "learner.lr=0.25")), path)
+    overrides = ["experiment=smollm2_arithmetic", "steps=40", "algorithm=dapo", "resume=runs/old"]
+    merged = load(merge_saved(path, composed(*overrides), overrides))
+    assert (merged.steps, merged.resume) == (40, "runs/old")
+    assert (merged.seed, merged.learner.lr, merged.rollout.max_tokens) == (3, 0.25, 256)  # saved, not the experiment's
+    assert merged.algorithm.model_dump() == {"name": "dapo", "clip_low": 0.2, "clip_high": 0.28}  # the whole group
+
+
+def test_a_resumed_run_that_is_told_nothing_new_is_the_saved_one(composed, tmp_path):
+    path = tmp_path / "config.yaml"
+    run = load(composed("steps=7", "algorithm=dapo"))
+    save(run, path)
+    assert load(merge_saved(path, composed(), [])) == run
