@@ -132,3 +132,7 @@ def _known_keys() -> list[str]:
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return list(walk(compose("train"), ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -75,18 +77,38 @@ def _init(run: RunConfig, namespace: str) -> None:
     if run.cluster.address is None:
         # Cores are shared on a laptop: generation and learning take turns, so each may use all of them.
         demand = run.rollout.engines * run.rollout.cpus + run.learner.ranks * run.learner.cpus
-        ray.init(
-            "local",
-            num_cpus=math.ceil(demand + run.reward.workers * run.reward.cpus),
-            object_store_memory=int(run.cluster.object_store_gib * GIB),
-            include_dashboard=False,
-            **common,
-        )
+        with _own_process_group():
+            ray.init(
+                "local",
+                num_cpus=math.ceil(demand + run.reward.workers * run.reward.cpus),
+                object_store_memory=int(run.cluster.object_store_gib * GIB),
+                include_dashboard=False,
+                **common,
+            )
     else:
         ray.init(run.cluster.address, **common)
     for name, module in list(sys.modules.items()):
         if name.startswith(USER_MODULE):  # no worker could import a file that was named by its path
             ray.cloudpickle.register_pickle_by_value(module)
+
+
+@contextmanager
+def _own_process_group() -> Iterator[None]:
+    """Processes that start inside are no part of the driver's process group.
+
+    Ctrl-C, `timeout` and Slurm signal a whole group. Ray's processes would die of it while the driver still
+    wants to save; this way the driver alone decides, and ends them when it has saved.
+    """
+    home = os.getpgrp()
+    anchor = subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0)  # holds the new group open
+    try:
+        with suppress(PermissionError):  # the leader of a session cannot leave its group
+            os.setpgid(0, anchor.pid)
+        yield
+    finally:
+        if os.getpgrp() != home:
+            os.setpgid(0, home)
+        anchor.communicate()
 
 
 def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dict[str, ActorHandle]) -> Actors:
@@ -98,7 +120,7 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
         options = {"num_cpus": run.reward.cpus}
         workers.append(_actor(f"reward-{index}", RewardWorker, (run.reward.terms,), options, handles))
     _wait({name: handle.__ray_ready__.remote() for name, handle in handles.items()}, "start", deadline)
-    meeting = ray.get(ranks[0].address.remote())
+    meeting = meeting_point(ranks[0])
     _wait(
         {
             f"learner-{rank}": handle.connect.remote(meeting, rank, run.cluster.stall_timeout_s)
@@ -187,13 +209,24 @@ def _join_transfer(run: RunConfig, namespace: str, engines: list[ActorHandle]) -
 
 
 def _join_gpu_transfer(run: RunConfig, engines: list[ActorHandle], ranks: list[ActorHandle], deadline: float) -> None:
-    meeting = ray.get(ranks[0].address.remote())
+    meeting = meeting_point(ranks[0])
     workers = len(engines) * max(1, run.rollout.gpus)
     joined = {
         f"learner-{index}": rank.join_engines.remote(run.weights.backend, engines, meeting, workers)
         for index, rank in enumerate(ranks)
     }
     _wait(joined, f"join weights.backend={run.weights.backend}", deadline)
+
+
+def meeting_point(actor: ActorHandle) -> str:
+    """host:port on the actor's machine, free a moment ago: where torch.distributed lets ranks meet."""
+
+    def free_port(_: object) -> str:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    return ray.get(actor.__ray_call__.remote(free_port))
 
 
 def _wait(calls: dict[str, ray.ObjectRef], doing: str, deadline: float) -> None:

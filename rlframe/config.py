@@ -226,7 +226,7 @@ def _lines(error: ValidationError) -> list[str]:
             case "missing":
                 text = f"{path}: is missing"
             case "value_error":
-                message = str(problem["ctx"]["error"])
+                message = str(problem.get("ctx", {}).get("error"))
                 text = f"{path}: {message}" if path else message
             case _:
                 text = f"{path}: {problem['msg']}, not {problem['input']!r}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class LearnerRank:
     """A rank of the learner: holds its slice of the parameters and of the optimizer's state.
 
-    Every method but `address` is a collective: all ranks are called together, or they wait for each other.
+    Every method is a collective: all ranks are called together, or they wait for each other.
     """
 
     def __init__(self, name: str, config: LearnerConfig, model_path: Path, temperature: float, steps: int) -> None:
@@ -43,16 +43,6 @@ class LearnerRank:
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
         return self.name
-
-    def address(self) -> str:
-        """host:port where the ranks can meet; asked of rank 0 alone."""
-        import socket
-
-        import ray
-
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
         """Meets the other ranks at `address`, loads the model and partitions it."""
@@ -105,6 +95,15 @@ class LearnerRank:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        sums = self.accumulate(micro_batches, algorithm)
+        self.engine.step()
+        sums["grad_norm"] = float(self.engine.get_global_grad_norm())
+        sums["lr"] = rate
+        sums["seconds"] = time.perf_counter() - started
+        return sums
+
+    def accumulate(self, micro_batches: list[list[TrainSample]], algorithm: Algorithm) -> dict[str, float]:
+        """Adds up this rank's part of the step's gradient; every rank has the same number of micro-batches."""
         sums: dict[str, float] = {}
         for samples in micro_batches:
             batch = _to(collate(samples), self.device)
@@ -115,10 +114,6 @@ class LearnerRank:
             for name, value in _token_sums(logprobs.detach(), entropies, batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
-        self.engine.step()
-        sums["grad_norm"] = float(self.engine.get_global_grad_norm())
-        sums["lr"] = rate
-        sums["seconds"] = time.perf_counter() - started
         return sums
 
     def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
