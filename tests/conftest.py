@@ -1,14 +1,65 @@
-"""What tests of several modules need: a model's folder, and Hydra's composition of `conf/`."""
+"""What every room's tests share: tiny random models and configs made from the real YAML."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from rlframe.cli import conf_dir
+from rlframe.config import RunConfig
+
+TINY = Path(__file__).parent / "tiny"
+BREVITY = f"{Path(__file__).parent / 'tiny' / 'rewards.py'}:Brevity"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 2 layers with tied embeddings and a byte tokenizer, as a Hugging Face folder."""
+    from tests.tiny.models import make_llama
+
+    return make_llama(tmp_path_factory.mktemp("tiny_llama"), tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="session")
+def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny.models import make_llama
+
+    return make_llama(tmp_path_factory.mktemp("untied_llama"), tie_word_embeddings=False)
+
+
+def tiny_overrides(model: Path) -> list[str]:
+    """What turns the default config into a job of seconds: 2 prompts x 4 completions of at most 16 tokens."""
+    return [
+        f"model.path={model}",
+        "prompts_per_step=2",
+        "rollout.group_size=4",
+        "rollout.max_tokens=16",
+        "rollout.max_concurrent=16",
+        "rollout.kv_cache_gib=1",
+        "rollout.dtype=float32",
+        "rollout.cpus=1",
+        "learner.ranks=2",
+        "learner.dtype=float32",
+        "learner.cpus=1",
+        "learner.lr=1e-3",
+        "learner.micro_batch_tokens=512",
+        "prompts.train.size=16",
+        "prompts.heldout.size=2",
+        "evaluate.samples=2",
+        "cluster.object_store_gib=0.25",
+        "cluster.start_timeout_s=300",
+        "cluster.stall_timeout_s=120",
+        # A random model is never right; shorter is something that it can learn, and a reward by import path.
+        f"+reward.terms.brevity={{name: '{BREVITY}', weight: 1.0, target: 8}}",
+    ]
+
+
+@pytest.fixture
+def tiny_run(tiny_model: Path, tmp_path: Path) -> RunConfig:
+    return compose([*tiny_overrides(tiny_model), f"run_dir={tmp_path / 'run'}"])
 
 
 @pytest.fixture
@@ -23,9 +74,20 @@ def model_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def composed(model_folder: Path) -> Callable[..., DictConfig]:
     """`composed("steps=3")`: what `rlframe train model.path=... steps=3` hands to `config.load`."""
+    return lambda *overrides: compose_unchecked([f"model.path={model_folder}", *overrides])
 
-    def make(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("train", [f"model.path={model_folder}", *overrides])
 
-    return make
+def compose(overrides: list[str]) -> RunConfig:
+    """The checked config of a command line."""
+    from rlframe.config import load
+
+    return load(compose_unchecked(overrides))
+
+
+def compose_unchecked(overrides: list[str]) -> DictConfig:
+    import hydra
+
+    from rlframe.cli import conf_dir
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose("train", overrides)

@@ -1,0 +1,107 @@
+"""Seconds a step on the reference job: SmolLM2-135M, 8 prompts x 8 completions x 40 tokens, two CPU cores.
+
+    python tests/benchmarks/reference_job.py                # staleness 0 and 1
+    python tests/benchmarks/reference_job.py --peer         # and TRL's GRPOTrainer on the same model and prompts
+
+Each job is a process of its own, one after the other. The first step of each is left out (warming up). Prints one
+JSON line a job, and ratios of medians between jobs of this one run; absolute seconds mean little on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PARTS = {
+    "rollout": "time/rollout_wait_s",  # rewards are scored meanwhile
+    "learner": "time/learner_s",
+    "sync": "time/weight_sync_s",
+    "step": "time/step_s",
+}
+PEER = ["trl==1.16.0", "torch==2.13.0", "transformers==5.19.0", "accelerate==1.15.0", "datasets==5.2.0"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--peer", action="store_true", help="also run TRL, in an environment of its own")
+    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "rlframe" / "trl-1.16.0")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = {f"staleness {k}": rlframe(arguments.steps, k, Path(folder) / f"run{k}") for k in (0, 1)}
+        if arguments.peer:
+            jobs["TRL"] = trl(arguments.steps, arguments.peer_env, Path(folder))
+    for name, job in jobs.items():
+        print(json.dumps({"job": name, **job}))
+    step = {name: job["step"]["median"] for name, job in jobs.items()}
+    for name in list(step)[1:]:
+        print(f"staleness 0 makes {step[name] / step['staleness 0']:.2f} steps while {name} makes one")
+
+
+def rlframe(steps: int, staleness: int, run_dir: Path) -> dict:
+    """Medians and extremes of each part of a step."""
+    command = [sys.executable, "-m", "rlframe.cli", "train", "experiment=smollm2_arithmetic", f"steps={steps}"]
+    command += [f"max_staleness={staleness}", "evaluate.every=0", "checkpoint.every=0", f"run_dir={run_dir}"]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()][1:]
+    return {part: spread([row[key] for row in rows]) for part, key in PARTS.items()} | {
+        "tokens_per_s": spread([row["rollout/tokens_per_s"] for row in rows]),
+        "learner_tokens": spread([row["learner/tokens"] for row in rows]),
+    }
+
+
+def trl(steps: int, environment: Path, folder: Path) -> dict:
+    """TRL's seconds a step on the prompts that rlframe's job begins with."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "uv", "venv", "--python", sys.executable, str(environment)], check=True)
+        install = [sys.executable, "-m", "uv", "pip", "install", "--python", str(python), *PEER]
+        # A CPU build of torch that pip would find in a folder, uv should find there too, as in launch/setup.sh.
+        links = {"UV_FIND_LINKS": os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))}
+        subprocess.run(install, check=True, stdout=sys.stderr, env={**os.environ, **links})
+    prompts = folder / "prompts.json"
+    model = write_prompts(prompts, steps)
+    command = [str(python), str(HERE / "peer_trl.py"), "--model", str(model), "--prompts", str(prompts)]
+    quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([*command, "--steps", str(steps)], check=True, capture_output=True, text=True, env=quiet)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step":')]
+    return {"step": spread([row["seconds"] for row in rows[1:]])}
+
+
+def write_prompts(file: Path, steps: int) -> Path:
+    """The job's own prompts, as the peer reads them -> the model's folder."""
+    import hydra
+    from transformers import AutoTokenizer
+
+    from rlframe import model
+    from rlframe.cli import conf_dir
+    from rlframe.config import load
+    from rlframe.prompts.stream import PromptStream
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        run = load(hydra.compose("train", ["experiment=smollm2_arithmetic"]))
+    path = model.prepare(run.model.path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    stream = PromptStream(run.prompts.train.load(), tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
+    prompts = stream.take(steps * run.prompts_per_step)
+    file.write_text(json.dumps([{"messages": prompt.messages, "reference": prompt.reference} for prompt in prompts]))
+    return path
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 2),
+        "min": round(min(values), 2),
+        "max": round(max(values), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

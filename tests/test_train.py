@@ -1,0 +1,186 @@
+"""The whole loop, as a user runs it: Ray, vLLM, two ZeRO-3 ranks and a reward of one's own, on a random model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import tiny_overrides
+
+TIMEOUT_S = 420
+RLFRAME = [sys.executable, "-m", "rlframe.cli", "train"]
+
+
+def rlframe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RLFRAME, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S)
+
+
+def lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def learned(run_dir: Path) -> list[dict[str, float]]:
+    """Every step's metrics but those that are seconds or speeds."""
+    return [
+        {key: value for key, value in row.items() if not key.startswith("time/") and "per_s" not in key}
+        for row in lines(run_dir / "metrics.jsonl")
+    ]
+
+
+def offspring_of_ray(pid_file: str) -> list[psutil.Process]:
+    """Processes whose environment carries the mark that a test gave to its run."""
+    marked = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RLFRAME_TEST_RUN") == pid_file:
+                marked.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return marked
+
+
+@pytest.fixture(scope="module")
+def overrides(tiny_model: Path) -> list[str]:
+    return [*tiny_overrides(tiny_model), "checkpoint.every=3", "evaluate.every=3", "evaluate.reward=brevity"]
+
+
+@pytest.fixture(scope="module")
+def six_steps(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "six"
+    done = rlframe(*overrides, "steps=6", f"run_dir={run_dir}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return run_dir
+
+
+def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> None:
+    rows = lines(six_steps / "metrics.jsonl")
+    assert [(row["step"], row["policy_version"]) for row in rows] == [(n, n) for n in range(1, 7)]
+    for key in (
+        "reward/mean",
+        "reward/math",
+        "reward/brevity",
+        "rollout/completion_tokens",
+        "rollout/tokens_per_s",
+        "learner/loss",
+        "time/step_s",
+        "time/rollout_wait_s",
+        "time/learner_s",
+        "time/weight_sync_s",
+    ):
+        assert all(isinstance(row[key], int | float) for row in rows), key
+    assert {row["rollout/staleness_max"] for row in rows} == {0}
+    assert max(row["mismatch/abs_mean"] for row in rows) < 1e-3  # float32 on both sides
+    assert min(row["learner/grad_norm"] for row in rows) > 0
+    with gzip.open(six_steps / "rollouts" / "step_000006.jsonl.gz", "rt") as stream:
+        completions = [json.loads(line) for line in stream]
+    assert len(completions) == 2 * 4
+    assert {span["version"] for one in completions for span in one["versions"]} == {5}
+    assert [row["step"] for row in lines(six_steps / "evaluations.jsonl")] == [0, 3, 6]
+    assert (six_steps / "curves.png").stat().st_size > 10_000
+    assert sorted(path.name for path in (six_steps / "checkpoints").iterdir()) == ["step_000003", "step_000006"]
+
+
+def test_three_steps_and_a_resume_for_three_more_are_six_steps_in_one_go(
+    six_steps: Path, overrides: list[str], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "three"
+    assert rlframe(*overrides, "steps=3", f"run_dir={run_dir}").returncode == 0
+    assert learned(run_dir) == learned(six_steps)[:3]  # two runs with one seed are the same run
+    assert rlframe("steps=6", f"resume={run_dir}").returncode == 0
+    assert learned(run_dir) == learned(six_steps)
+    assert lines(run_dir / "evaluations.jsonl") == lines(six_steps / "evaluations.jsonl")
+
+
+def test_a_second_run_in_a_directory_that_holds_one_is_refused(six_steps: Path, overrides: list[str]) -> None:
+    refused = rlframe(*overrides, f"run_dir={six_steps}")
+    assert refused.returncode == 2
+    assert f"run_dir: {six_steps} holds a run already" in refused.stderr
+
+
+def test_an_exported_checkpoint_opens_in_transformers(six_steps: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = six_steps / "checkpoints" / "step_000006" / "huggingface"
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
+    assert (
+        AutoTokenizer.from_pretrained(folder)("2 + 3").input_ids[0]
+        == AutoTokenizer.from_pretrained(folder)("2").input_ids[0]
+    )
+
+
+def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_over_after_a_signal(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "ahead"
+    running = subprocess.Popen(
+        [*RLFRAME, *overrides, "max_staleness=1", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "RLFRAME_TEST_RUN": str(tmp_path)},
+        process_group=0,
+    )
+    metrics = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (metrics.exists() and len(lines(metrics)) >= 5):
+        assert running.poll() is None and time.monotonic() < deadline, running.stdout and running.stdout.read()
+        time.sleep(0.5)
+    os.killpg(running.pid, signal.SIGTERM)  # as Slurm and `timeout` do: the whole process group
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert f"resume={run_dir}" in output.replace("\n", "")
+    assert offspring_of_ray(str(tmp_path)) == []
+    rows = lines(metrics)
+    assert {row["rollout/staleness_max"] for row in rows} <= {0, 1} and rows[-1]["rollout/staleness_max"] == 1
+
+    newest, older = sorted((run_dir / "checkpoints").glob("step_*"), reverse=True)
+    assert newest.name == f"step_{rows[-1]['step']:06d}"
+    shard = next((newest / "learner" / "state").glob("*optim_states.pt"))
+    with shard.open("r+b") as stream:
+        stream.truncate(shard.stat().st_size // 2)
+    stood = int(older.name.removeprefix("step_"))
+    resumed = rlframe(f"resume={run_dir}", f"steps={stood + 2}")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    told = resumed.stdout.replace("\n", "")
+    assert newest.name in told and shard.name in told
+    assert [row["step"] for row in lines(metrics)] == list(range(1, stood + 3))
+    trained_on = [_prompt_ids(run_dir, step) for step in range(1, stood + 3)]
+    ids = [one for step in trained_on for one in step]
+    assert len(ids) == len(set(ids)) == 2 * (stood + 2)  # no prompt was trained on twice
+
+
+def test_an_actor_that_dies_ends_the_run_with_its_name_first_and_leaves_nothing_behind(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    running = subprocess.Popen(
+        [*RLFRAME, *overrides, "steps=500", f"run_dir={tmp_path / 'run'}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RLFRAME_TEST_RUN": str(tmp_path)},
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (metrics.exists() and lines(metrics)):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    learner = next(p for p in offspring_of_ray(str(tmp_path)) if p.name().startswith("ray::LearnerRan"))
+    learner.kill()
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 1
+    assert errors.splitlines()[0].startswith("learner-")
+    assert offspring_of_ray(str(tmp_path)) == []
+
+
+def _prompt_ids(run_dir: Path, step: int) -> set[str]:
+    with gzip.open(run_dir / "rollouts" / f"step_{step:06d}.jsonl.gz", "rt") as stream:
+        return {json.loads(line)["prompt_id"] for line in stream}
