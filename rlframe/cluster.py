@@ -268,7 +268,7 @@ def _end(handles: dict[str, ActorHandle]) -> None:
 def _describe(error: ray.exceptions.RayError) -> str:
     """Which actor, what it raised, and the end of what it and its child processes printed."""
     text = ANSI_COLOUR.sub("", str(error)).rstrip()
-    name = re.search(r"repr=([\w-]+)|name: ([\w-]+)", text)
+    name = re.search(r"repr=([\w-]+)|\bname: ([\w-]+)", text)
     pid = re.search(r"pid[=:] ?(\d+)", text)
     who = (name[1] or name[2]) if name else "an actor"
     return f"{who} failed with {type(error).__name__}:\n{text}" + (_last_output(int(pid[1])) if pid else "")

@@ -11,6 +11,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from rlframe.weights.publish import Chunk, Published
@@ -67,11 +68,29 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        for layer in _sharing(self.model):
+            layer.quant_method.process_weights_after_loading(layer)
 
     def shutdown(self) -> None:
         import ray
 
         ray.shutdown()
+
+
+def _sharing(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Layers whose weight another layer loads: a head that is tied to the embeddings.
+
+    vLLM's reload prepares a layer anew once its own weights have come. To a tied head none come, so on a CPU, where
+    it computes with a packed copy, it would go on with the old ones.
+    """
+    seen: set[int] = set()
+    sharing = []
+    for layer in model.modules():
+        own = {id(parameter) for parameter in layer.parameters(recurse=False)}
+        if own & seen and isinstance(getattr(layer, "quant_method", None), QuantizeMethodBase):
+            sharing.append(layer)
+        seen |= own
+    return sharing
 
 
 def _tensors(chunk: Chunk) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
 @pytest.fixture(scope="module", params=["tied", "untied"])
 def run(request: pytest.FixtureRequest, tiny_model: Path, untied_model: Path) -> RunConfig:
     model = tiny_model if request.param == "tied" else untied_model
-    return compose([*tiny_overrides(model), "learner.lr=0.02", "weights.chunk_mib=1"])
+    return compose([*tiny_overrides(model), "rollout.max_tokens=380", "learner.lr=0.02", "weights.chunk_mib=1"])
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +87,17 @@ def test_the_same_prompts_seed_and_weights_give_the_same_tokens_and_log_probabil
 
 
 def test_an_update_in_mid_completion_shows_in_its_version_spans(actors: cluster.Actors, run: RunConfig) -> None:
-    long = Sampling(completions=4, max_tokens=200, temperature=1.0, seed=2)
+    long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
+    actors.learner.step(to_samples(draw(actors), run.algorithm))
+    weights = actors.learner.weights()
 
     async def draw_through_an_update() -> list[Completion]:
         stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
         first = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.4)
-        samples = to_samples(groups, run.algorithm)
-        await asyncio.to_thread(actors.learner.step, samples)
-        weights = await asyncio.to_thread(actors.learner.weights)
+        await asyncio.sleep(0.3)
         await asyncio.to_thread(actors.rollouts.update, weights, version=actors.learner.version)
         return [(await first).completion, *[drawn.completion async for drawn in stream]]
 
-    groups = draw(actors)
     before = actors.rollouts.version
     completions = asyncio.run(draw_through_an_update())
     after = actors.rollouts.version
