@@ -17,7 +17,10 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe train experiment=NAME [key=value ...]   run a job; --help lists groups and keys
   rlframe train resume=RUN_DIR [key=value ...]    go on where a run stood
   rlframe train ... --cfg job                     print the composed config
-  rlframe train ... -m lr=1e-6,2e-6               one run after the other (Hydra's multirun)
+  rlframe train ... -m learner.lr=1e-6,2e-6       one run after the other (Hydra's multirun)
+  rlframe reward list                             the rewards there are, and their settings
+  rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
+                                                  completions: spread, speed, failures, best and worst
 """
 EXIT_CONFIG = 2  # the config cannot run; nothing was started
 EXIT_FAILED = 1
@@ -30,6 +33,8 @@ def main() -> None:
     match verb:
         case "train":
             sys.exit(_train(sys.argv[2:]))
+        case "reward":
+            sys.exit(_reward(sys.argv[2:]))
         case "--version":
             print(rlframe.__version__)
         case "-h" | "--help" | "help":
@@ -82,6 +87,56 @@ def _job(composed: Any) -> None:
         composed.run_dir = composed.resume
     run = config.load(composed)
     _OUTCOME.append(_run(run))
+
+
+def _reward(arguments: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("rlframe reward", description="Rewards: what there is, and a look at a new one.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="the rewards there are, and their settings")
+    trying = verbs.add_parser("try", help="score completions that a run has saved")
+    trying.add_argument("name", help="a built-in name, my_rewards.py:Mine or my_package.rewards:Mine")
+    trying.add_argument(
+        "settings", nargs="*", metavar="key=value", help="the reward's own; else as in that run's config"
+    )
+    trying.add_argument("--rollouts", type=Path, required=True, help="a run directory")
+    trying.add_argument("--limit", type=int, default=512, help="completions, of the newest steps first (default: 512)")
+    trying.add_argument("--timeout", type=float, default=60.0, help="seconds for one call of the reward (default: 60)")
+    asked = parser.parse_args(arguments)
+    if asked.verb == "list":
+        return _list_rewards()
+    return _try_reward(asked.name, asked.settings, asked.rollouts, asked.limit, asked.timeout)
+
+
+def _list_rewards() -> int:
+    from rlframe.reward import BUILTIN, Reward
+
+    for name, reward in sorted(BUILTIN.items()):
+        own = [field for field in reward.model_fields if field not in Reward.model_fields]
+        print(f"{name:<12} {(reward.__doc__ or '').strip().splitlines()[0]}")
+        print(f"{'':<12} settings: {', '.join(own) or 'none'}")
+    return 0
+
+
+def _try_reward(name: str, settings: list[str], rollouts: Path, limit: int, timeout_s: float) -> int:
+    from pydantic import ValidationError
+    from rich.console import Console
+
+    from rlframe import config, reward
+    from rlframe.reward import saved, trial
+
+    try:
+        term = reward.build(config.reward_settings(name, settings, rollouts / "config.yaml"))
+        groups = saved.read(rollouts, limit)
+    except ValidationError as error:
+        print(f"{name} cannot be made:\n{_indent(config.describe(error))}", file=sys.stderr)
+        return EXIT_CONFIG
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    trial.show(trial.score(term, groups, timeout_s), Console(highlight=False))
+    return 0
 
 
 def _run(run: Any) -> int:

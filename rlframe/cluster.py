@@ -22,20 +22,23 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.group import LearnerGroup
+from rlframe.reward.lane import Lane
 from rlframe.reward.pool import RewardPool
 from rlframe.reward.worker import RewardWorker
 from rlframe.rollout.pool import RolloutPool
-from rlframe.schema import USER_MODULE
+from rlframe.schema import user_modules
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from rlframe.config import RunConfig
+    from rlframe.config import RewardConfig, RunConfig
+    from rlframe.reward.base import Reward
 
 MIB = 1 << 20
 GIB = 1 << 30
 REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker
 ENGINE_CALLS = 1000  # an engine's calls run on one event loop; this only lifts Ray's bound
+REWARD_CALLS = 1000  # and so do a reward worker's
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LAST_LINES = 40  # of a failed actor's output
 SHUTDOWN_S = 20.0  # for actors to end what they started; then they are killed
@@ -80,16 +83,25 @@ def _init(run: RunConfig, namespace: str) -> None:
         with _own_process_group():
             ray.init(
                 "local",
-                num_cpus=math.ceil(demand + run.reward.workers * run.reward.cpus),
+                num_cpus=math.ceil(demand + _reward_cpus(run.reward)),
                 object_store_memory=int(run.cluster.object_store_gib * GIB),
                 include_dashboard=False,
                 **common,
             )
     else:
         ray.init(run.cluster.address, **common)
-    for name, module in list(sys.modules.items()):
-        if name.startswith(USER_MODULE):  # no worker could import a file that was named by its path
-            ray.cloudpickle.register_pickle_by_value(module)
+    send_user_modules()
+
+
+def send_user_modules() -> None:
+    """Lets classes from a user's own files travel by value: workers may have neither the file nor its folder."""
+    for name in user_modules:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+
+
+def _reward_cpus(config: RewardConfig) -> float:
+    own = [term.actors for term in config.terms.values() if term.actors is not None]
+    return config.workers * config.cpus + sum(actors.count * actors.cpus for actors in own)
 
 
 @contextmanager
@@ -115,10 +127,7 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
     deadline = time.monotonic() + run.cluster.start_timeout_s
     engines = _start_engines(run, model_path, handles)
     ranks = _start_ranks(run, model_path, handles)
-    workers = []
-    for index in range(run.reward.workers):
-        options = {"num_cpus": run.reward.cpus}
-        workers.append(_actor(f"reward-{index}", RewardWorker, (run.reward.terms,), options, handles))
+    lanes = start_lanes(run.reward, handles)
     _wait({name: handle.__ray_ready__.remote() for name, handle in handles.items()}, "start", deadline)
     meeting = meeting_point(ranks[0])
     _wait(
@@ -135,7 +144,7 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
     ray.get([engine.stamp.remote(0) for engine in engines])
     return Actors(
         RolloutPool(engines, update_timeout_s=run.cluster.stall_timeout_s),
-        RewardPool(workers, max_in_flight=REWARDS_IN_FLIGHT),
+        RewardPool(run.reward.terms, lanes, attempts=run.reward.attempts, max_failed_share=run.reward.max_failed_share),
         LearnerGroup(
             ranks,
             run.algorithm,
@@ -181,6 +190,38 @@ def _start_ranks(run: RunConfig, model_path: Path, handles: dict[str, ActorHandl
         arguments = (name, run.learner, model_path, run.rollout.temperature, run.steps)
         ranks.append(_actor(name, LearnerRank, arguments, options, handles))
     return ranks
+
+
+def start_lanes(config: RewardConfig, handles: dict[str, ActorHandle]) -> list[Lane]:
+    """Workers for the rewards that share them, and for each that has actors of its own."""
+    shared = {name: term for name, term in config.terms.items() if term.actors is None}
+    lanes = (
+        [_start_lane("reward", shared, config, config.workers, {"num_cpus": config.cpus}, handles)] if shared else []
+    )
+    for name, term in config.terms.items():
+        if term.actors is not None:
+            options: dict[str, Any] = {"num_cpus": term.actors.cpus, "num_gpus": term.actors.gpus}
+            if term.actors.pip:
+                options["runtime_env"] = {"pip": term.actors.pip}
+            lanes.append(_start_lane(f"reward-{name}", {name: term}, config, term.actors.count, options, handles))
+    return lanes
+
+
+def _start_lane(
+    name: str,
+    terms: dict[str, Reward],
+    config: RewardConfig,
+    count: int,
+    options: dict[str, Any],
+    handles: dict[str, ActorHandle],
+) -> Lane:
+    workers = {}
+    for index in range(count):
+        worker = f"{name}-{index}"
+        # Restarted however often it dies: what it was doing is asked for again by its lane, not by Ray.
+        options = options | {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": REWARD_CALLS}
+        workers[worker] = _actor(worker, RewardWorker, (worker, terms, config.timeout_s), options, handles)
+    return Lane(list(terms), workers, max_in_flight=REWARDS_IN_FLIGHT, max_deaths=config.attempts)
 
 
 def _actor(

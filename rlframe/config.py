@@ -14,7 +14,7 @@ from rlframe import model
 from rlframe.algorithm import AnyAlgorithm
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
-from rlframe.reward import AnyReward
+from rlframe.reward import AnyReward, Reward
 from rlframe.schema import Config
 
 
@@ -57,7 +57,22 @@ class RolloutConfig(Config):
 class RewardConfig(Config):
     workers: int = Field(ge=1)
     cpus: float = Field(ge=0)
+    timeout_s: float = Field(gt=0)
+    attempts: int = Field(ge=1)
+    max_failed_share: float = Field(ge=0, le=1)
     terms: dict[str, AnyReward] = Field(min_length=1)
+
+    @field_validator("terms")
+    @classmethod
+    def _refer_to_each_other(cls, terms: dict[str, Reward]) -> dict[str, Reward]:
+        for name, term in terms.items():
+            for other in term.refers_to():
+                if other == name or other not in terms:
+                    others = ", ".join(sorted(set(terms) - {name})) or "none"
+                    raise ValueError(f"{name} refers to the reward {other!r}; there are besides it: {others}")
+                if terms[other].looks_at_group():
+                    raise ValueError(f"{name} refers to {other!r}, which looks at groups; only others can decide")
+        return terms
 
 
 class LearnerConfig(Config):
@@ -189,7 +204,7 @@ def load(composed: Any) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error))) from error
+        raise ConfigError(describe(error)) from error
 
 
 def save(run: RunConfig, path: Path) -> None:
@@ -216,7 +231,19 @@ def merge_saved(path: Path, composed: Any, overrides: list[str]) -> Any:
     return saved
 
 
-def _lines(error: ValidationError) -> list[str]:
+def reward_settings(name: str, settings: list[str], saved: Path) -> dict[str, Any]:
+    """What `reward.build` takes: `name`, the settings of a term of that name in the config at `saved` if there is one,
+    and over them `settings` (`key=value`, the value in YAML)."""
+    from omegaconf import OmegaConf
+
+    terms: Any = OmegaConf.to_container(OmegaConf.load(saved).reward.terms) if saved.is_file() else {}
+    of_run = next((term for term in terms.values() if term["name"] == name), {"weight": 1.0})
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
+    return {**of_run, "name": name, **given}
+
+
+def describe(error: ValidationError) -> str:
+    """One line a problem: the key's path, what is wrong, what would be right."""
     lines = []
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in problem["loc"])
@@ -231,4 +258,4 @@ def _lines(error: ValidationError) -> list[str]:
             case _:
                 text = f"{path}: {problem['msg']}, not {problem['input']!r}"
         lines.append(text)
-    return lines
+    return "\n".join(lines)

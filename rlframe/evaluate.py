@@ -80,8 +80,8 @@ def pass_at(k: int, n: int, correct: int) -> float:
 
 
 def _outcomes(group: ScoredGroup, reward: str) -> list[bool]:
-    """Right or wrong, for every completion that has a verdict."""
-    return [verdict.score >= 1 for verdict in group.verdicts[reward] if verdict.score is not None]
+    """Right or wrong, for every completion that has a verdict; none where the reward does not speak on the task."""
+    return [verdict.score >= 1 for verdict in group.verdicts.get(reward, []) if verdict.score is not None]
 
 
 def _mean(values: list[float]) -> float:

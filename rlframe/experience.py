@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlframe.reward.worker import combine
 from rlframe.samples import has_signal
 from rlframe.types import Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict
 
@@ -57,7 +56,6 @@ class Experience:
         rewards: RewardPool,
         sampling: Sampling,
         *,
-        weights: dict[str, float],
         prompts_per_step: int,
         max_staleness: int,
         dynamic_sampling: bool,
@@ -67,7 +65,6 @@ class Experience:
         self.rollouts = rollouts
         self.rewards = rewards
         self.sampling = sampling
-        self.weights = weights
         self.capacity = (1 + max_staleness) * prompts_per_step
         self.max_staleness = max_staleness
         self.dynamic_sampling = dynamic_sampling
@@ -97,9 +94,10 @@ class Experience:
         return self._wait(self._score(records, sampling))
 
     def metrics(self) -> dict[str, float]:
-        """Drawing speed, and groups that dynamic sampling replaced, since the last call."""
+        """Drawing speed, and groups that dynamic sampling replaced, since the last call; and the reward pool's own."""
         dropped, self.dropped = self.dropped, 0
-        return {"rollout/tokens_per_s": self.throughput.take(), "rollout/groups_replaced": float(dropped)}
+        speed = {"rollout/tokens_per_s": self.throughput.take(), "rollout/groups_replaced": float(dropped)}
+        return speed | self.rewards.metrics()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the place in the stream, and the places of the prompts that are out."""
@@ -197,7 +195,7 @@ class Experience:
         if len(record.verdicts) == sampling.completions:
             order = range(sampling.completions)
             group = RolloutGroup(prompt=record.prompt, completions=[record.drawn[i].completion for i in order])
-            record.group = combine(group, [record.verdicts[i] for i in order], self.weights)
+            record.group = await self.rewards.score_group(group, [record.verdicts[i] for i in order])
         self._note_change()
 
     async def _score(self, records: list[InFlight], sampling: Sampling) -> list[ScoredGroup]:

@@ -40,9 +40,13 @@ def _rewards(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         metrics["reward/mean"] = fmean(rewards)
         metrics["reward/std"] = pstdev(rewards)
     for name in dict.fromkeys(name for name, _ in verdicts):
-        scores = [verdict.score for named, verdict in verdicts if named == name and verdict.score is not None]
+        row = [verdict for named, verdict in verdicts if named == name]
+        scores = [verdict.score for verdict in row if verdict.score is not None]
         if scores:
             metrics[f"reward/{name}"] = fmean(scores)
+        for status in ("unparseable", "timeout", "failed"):
+            metrics[f"reward/{name}/{status}"] = fmean(verdict.status == status for verdict in row)
+        metrics[f"reward/{name}/seconds_max"] = max(verdict.seconds for verdict in row)
     metrics["reward/failed"] = sum(verdict.status == "failed" for _, verdict in verdicts)
     # Equal rewards have equal advantages, so such a group teaches nothing; one known reward or none does no more.
     metrics["reward/groups_without_signal"] = sum(len(set(row)) <= 1 for row in known)
@@ -183,7 +187,7 @@ def _record(step: int, scored: ScoredGroup, index: int, advantage: float | None)
         "advantage": advantage,
         "verdicts": {name: asdict(verdict) for name, verdict in verdicts.items()},
         "versions": [asdict(span) for span in completion.versions],
-        "tokens": len(completion.token_ids),
+        "token_ids": completion.token_ids,
         "logprob_sum": sum(completion.logprobs),
     }
 

@@ -6,12 +6,15 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 USER_MODULE = "rlframe_user_"  # what a module is called that was loaded from a user's file
+user_modules: set[str] = set()  # names of modules that no other machine can be expected to have
 
 
 class Config(BaseModel):
@@ -48,14 +51,25 @@ def import_class(path: str, base: type[T]) -> type[T]:
                 raise
         module = sys.modules[module_name]
     else:
+        if (here := str(Path.cwd())) not in sys.path:  # as `python -m` would have it
+            sys.path.insert(0, here)
         try:
             module = importlib.import_module(where)
         except ModuleNotFoundError as error:
             raise ValueError(f"{path!r}: cannot import {where!r} ({error})") from error
+    if not _installed(module):
+        user_modules.add(module.__name__)
     found: Any = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{path!r}: {where} has no class {name!r} that extends {base.__module__}:{base.__name__}")
     return found
+
+
+def _installed(module: ModuleType) -> bool:
+    """Whether every machine of a cluster can be expected to have a module; a user's own file travels by value."""
+    file = Path(module.__file__ or "").resolve()
+    folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+    return module.__name__.partition(".")[0] == "rlframe" or any(file.is_relative_to(folder) for folder in folders)
 
 
 def one_of(value: Any, base: type[T], builtin: dict[str, type[T]]) -> T:

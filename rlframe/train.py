@@ -14,6 +14,7 @@ from rlframe.evaluate import HeldOut
 from rlframe.experience import Experience
 from rlframe.metrics import JsonlSink, RolloutWriter, Sink, WandbSink, rollout_metrics
 from rlframe.prompts.stream import PromptStream
+from rlframe.reward import composition
 from rlframe.run_dir import RunDir
 from rlframe.samples import group_advantages, to_samples
 from rlframe.signals import Stop, StopSignals
@@ -109,6 +110,8 @@ def _prompts(run: RunConfig, model_path: Path) -> tuple[PromptStream, list[Promp
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     problems, heldout = run.prompts.train.load(), run.prompts.heldout.load()
+    every = (source[index] for source in (problems, heldout) for index in range(len(source)))
+    composition.check(every, run.reward.terms)
     stream, others = (
         PromptStream(source, tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
         for source in (problems, heldout)
@@ -132,7 +135,6 @@ def _experience(
         rollouts,
         rewards,
         sampling,
-        weights={name: reward.weight for name, reward in run.reward.terms.items()},
         prompts_per_step=run.prompts_per_step,
         max_staleness=run.max_staleness,
         dynamic_sampling=run.dynamic_sampling,

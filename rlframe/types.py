@@ -27,10 +27,10 @@ class Problem:
     '5'
     """
 
-    id: str  # unique in its source
+    id: str  # unique in its source, and tells a person where it is: "train.jsonl:7"
     messages: list[Message]
     reference: str  # what rewards compare with; its meaning is the task's
-    task: str
+    task: str  # decides which rewards speak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

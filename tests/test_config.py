@@ -40,7 +40,10 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
         ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),
         # A name that is none of those known.
         ("algorithm.name=ppo", "algorithm: name: 'ppo' is none of dapo, grpo"),
-        ("prompts.train.name=gsm8k", "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, reasoning_gym"),
+        (
+            "prompts.train.name=gsm8k",
+            "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, mixture, reasoning_gym",
+        ),
         ("evaluate.reward=maths", "evaluate.reward: 'maths' is none of the rewards math, format"),
         # A file that is not there.
         ("model.path=/no/model", "model.path: /no/model: there is no such Hugging Face folder or .gguf file"),
@@ -115,7 +118,11 @@ def test_a_saved_run_keeps_the_fields_of_a_user_s_own_reward(composed, tmp_path)
     save(run, tmp_path / "config.yaml")
     again = load(OmegaConf.load(tmp_path / "config.yaml"))
     assert again == run
-    assert again.reward.terms["short"].model_dump() == {"name": f"{file}:Short", "weight": 0.1, "max_tokens": 64}
+    assert again.reward.terms["short"].model_dump(exclude_defaults=True) == {
+        "name": f"{file}:Short",
+        "weight": 0.1,
+        "max_tokens": 64,
+    }
 
 
 def test_a_resumed_run_is_the_saved_one_and_on_top_what_its_command_line_names(composed, tmp_path):

@@ -18,7 +18,7 @@ from rlframe.experience import Experience, Stalled
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
 from rlframe.signals import Stop, StopSignals
-from rlframe.types import Completion, Drawn, Problem, Prompt, Sampling, ScoredGroup, Verdict, VersionSpan
+from rlframe.types import Completion, Drawn, Problem, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict, VersionSpan
 
 PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
 Place = tuple[Prompt, int]
@@ -77,6 +77,13 @@ class Rewards:
         score = 0.0 if prompt.id in self.equal else float(completion.text[-1])
         return {"math": Verdict(score=score, status="scored", seconds=0.0, detail="")}
 
+    async def score_group(self, group: RolloutGroup, verdicts: list[dict[str, Verdict]]) -> ScoredGroup:
+        row = [of_one["math"] for of_one in verdicts]
+        return ScoredGroup(group=group, rewards=[verdict.score for verdict in row], verdicts={"math": row})
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
 
 @pytest.fixture(scope="module")
 def stream() -> Callable[[], PromptStream]:
@@ -105,7 +112,7 @@ def start(stream) -> Iterator[Callable[..., Experience]]:
 
     def make(engines: Engines, rewards: Rewards | None = None, **changes) -> Experience:
         settings = {
-            "weights": {"math": 1.0}, "prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False,
+            "prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False,
             "stall_timeout_s": 20.0,
         }  # fmt: skip
         opened.append(Experience(stream(), engines, rewards or Rewards(), PAIR, **(settings | changes)))
@@ -353,7 +360,7 @@ def test_closing_drops_what_is_in_flight_and_ends_the_thread(stream):
     engines = Engines()
     hold(engines, "o2")
     experience = Experience(
-        stream(), engines, Rewards(), PAIR, weights={"math": 1.0}, prompts_per_step=2, max_staleness=1,
+        stream(), engines, Rewards(), PAIR, prompts_per_step=2, max_staleness=1,
         dynamic_sampling=False, stall_timeout_s=20.0,
     )  # fmt: skip
     experience.take(2)

@@ -124,7 +124,7 @@ def test_a_file_of_rollouts_holds_one_object_a_completion(tmp_path):
         "reference": "5", "text": "„5“ \ud800", "finish_reason": "stop", "reward": 1.0, "advantage": 0.5,
         "verdicts": {"math": {"score": 1.0, "status": "scored", "seconds": 0.25, "detail": "5 = 5"}},
         "versions": [{"version": 3, "start": 0, "end": 1}, {"version": 3, "start": 1, "end": 2}],
-        "tokens": 2, "logprob_sum": -1.0,
+        "token_ids": [1, 1], "logprob_sum": -1.0,
     }  # fmt: skip
     assert (second["reward"], second["advantage"], second["verdicts"]["math"]["status"]) == (None, None, "failed")
 

@@ -27,7 +27,8 @@ class Hub(Records):
                 raise ValueError(f"{where}: no field {field!r}; it has {', '.join(map(repr, rows.column_names))}")
         indices = self.bounds(len(rows), where)
         # Only these columns: others may hold images or long texts that would be decoded for nothing.
-        columns = rows.select(indices).select_columns(list({self.prompt_field, self.reference_field}))
+        read = {self.prompt_field, self.reference_field, self.task_field} & set(rows.column_names)
+        columns = rows.select(indices).select_columns(sorted(read))
         return [
             self.problem(record, f"{self.path}/{self.split}/{index}", f"{where}, row {index}")
             for index, record in zip(indices, columns.to_list(), strict=True)

@@ -24,9 +24,9 @@ class Jsonl(Records):
         with file.open(encoding="utf-8") as lines:
             # Blank lines are no records, but count as lines, as in an editor.
             records = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-        return [self._parse(*records[index], index, file) for index in self.bounds(len(records), str(file))]
+        return [self._parse(*records[index], file) for index in self.bounds(len(records), str(file))]
 
-    def _parse(self, number: int, line: str, index: int, file: Path) -> Problem:
+    def _parse(self, number: int, line: str, file: Path) -> Problem:
         where = f"{file}, line {number}"
         try:
             record = json.loads(line)
@@ -34,4 +34,4 @@ class Jsonl(Records):
             raise ValueError(f"{where}: no JSON: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{where}: {type(record).__name__} where an object should be")
-        return self.problem(record, f"{file.stem}/{index}", where)
+        return self.problem(record, f"{file.name}:{number}", where)

@@ -22,7 +22,8 @@ class Records(Source):
     prompt_field: str
     reference_field: str
     reference_pattern: str | None  # one group, which is the reference; null: the whole field
-    task: str
+    task: str  # of every record, or of those without a field of their own
+    task_field: str | None  # the field with a record's task; null: all are of `task`
     offset: int = Field(ge=0)
     size: int | None = Field(ge=1)  # null: to the end
 
@@ -57,8 +58,9 @@ class Records(Source):
                 found = f"reference_pattern {self.reference_pattern!r} finds nothing in {reference[-80:]!r}"
                 raise ValueError(f"{where}: field {self.reference_field!r}: {found}")
             reference = match[1].strip()
+        task = _text(record, self.task_field, where) if self.task_field and self.task_field in record else self.task
         messages = [{"role": "user", "content": question}]
-        return Problem(id=problem_id, messages=messages, reference=reference, task=self.task)
+        return Problem(id=problem_id, messages=messages, reference=reference, task=task)
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> str:

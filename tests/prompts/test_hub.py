@@ -20,7 +20,8 @@ def folder(tmp_path, monkeypatch):
 def hub(path, **changes) -> Hub:
     fields = {
         "name": "hub", "path": str(path), "subset": None, "split": "train", "prompt_field": "question",
-        "reference_field": "answer", "reference_pattern": r"####\s*(.+)", "task": "math", "offset": 1, "size": None,
+        "reference_field": "answer", "reference_pattern": r"####\s*(.+)", "task": "math", "task_field": None,
+        "offset": 1, "size": None,
     }  # fmt: skip
     return Hub(**(fields | changes))
 

@@ -22,7 +22,7 @@ def jsonl(tmp_path):
         file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
         fields = {
             "name": "jsonl", "path": str(file), "prompt_field": "question", "reference_field": "answer",
-            "reference_pattern": r"####\s*(.+)", "task": "math", "offset": 0, "size": None,
+            "reference_pattern": r"####\s*(.+)", "task": "math", "task_field": None, "offset": 0, "size": None,
         }  # fmt: skip
         return Jsonl(**(fields | changes))
 
@@ -32,7 +32,7 @@ def jsonl(tmp_path):
 def test_the_pattern_of_gsm8k_cuts_the_reference_out_of_the_worked_answer(jsonl):
     problems = jsonl(APPLES, MILES).load()
     question = {"role": "user", "content": "Two apples and three?"}
-    assert problems[0] == Problem(id="train/0", messages=[question], reference="5", task="math")
+    assert problems[0] == Problem(id="train.jsonl:1", messages=[question], reference="5", task="math")
     assert problems[1].reference == "1,200"
 
 
@@ -42,8 +42,11 @@ def test_without_a_pattern_the_whole_field_is_the_reference_and_a_number_becomes
 
 
 def test_a_slice_takes_its_records_and_null_takes_the_rest(jsonl):
-    assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1, size=1).load()] == ["train/1"]
-    assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1).load()] == ["train/1", "train/2"]
+    assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1, size=1).load()] == ["train.jsonl:2"]
+    assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1).load()] == [
+        "train.jsonl:2",
+        "train.jsonl:3",
+    ]
 
 
 def test_a_slice_beyond_the_file_is_refused(jsonl):
@@ -86,3 +89,9 @@ def test_a_missing_file_is_named_with_its_whole_path(jsonl, tmp_path):
 def test_a_pattern_must_be_an_expression_with_exactly_one_group(jsonl, pattern, message):
     with pytest.raises(ValidationError, match=message):
         jsonl(reference_pattern=pattern)
+
+
+def test_a_record_s_own_task_decides_and_one_without_is_of_the_source_s(jsonl):
+    rows = [{"question": "2 + 3?", "answer": "5", "kind": "sums"}, {"question": "4 + 1?", "answer": "5"}]
+    problems = jsonl(*rows, reference_pattern=None, task_field="kind").load()
+    assert [problem.task for problem in problems] == ["sums", "math"]

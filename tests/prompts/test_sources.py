@@ -21,7 +21,7 @@ def test_a_name_picks_the_class_and_a_saved_config_keeps_its_fields():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValidationError, match="'sums' is none of arithmetic, hub, jsonl, reasoning_gym"):
+    with pytest.raises(ValidationError, match="'sums' is none of arithmetic, hub, jsonl, mixture, reasoning_gym"):
         Prompts.model_validate({"source": SUMS | {"name": "sums"}})
 
 

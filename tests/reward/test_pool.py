@@ -1,105 +1,253 @@
-"""The reward pool over real actors: spread, back-pressure, and failures that travel."""
+"""The reward pool over real actors: spread, back-pressure, and workers that die or hang under it."""
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayActorError
 
+from rlframe import cluster
+from rlframe.config import RewardConfig
 from rlframe.reward import build
+from rlframe.reward.failures import RewardsFail
+from rlframe.reward.lane import Lane
 from rlframe.reward.pool import RewardPool
-from rlframe.reward.worker import RewardWorker
-from rlframe.types import Completion, Prompt, Verdict
+from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 PROMPT = Prompt(id="p", messages=[], token_ids=[], reference=r"2\sqrt{2}", task="math")
 
+# A researcher's own file: what its rewards do is written in the completion.
+MINE = """
+import asyncio, os, time
+from pathlib import Path
+from rlframe.reward import Reward
+from rlframe.types import Verdict
 
-def completion(text: str) -> Completion:
-    return Completion(token_ids=[], logprobs=[], versions=[], text=text, finish_reason="stop")
+
+class Obeys(Reward):
+    journal: str
+
+    async def __call__(self, prompt, completion):
+        word, _, number = completion.text.partition(" ")
+        with open(self.journal, "a") as journal:
+            journal.write(completion.text + "\\n")
+        if word == "sleep":
+            await asyncio.sleep(float(number))
+        if word == "hang":
+            time.sleep(float(number))
+        if word == "die":
+            os._exit(1)
+        if word == "once" and Path(self.journal).read_text().count(completion.text + "\\n") == 1:
+            raise ConnectionError("the judge was down")
+        if word == "never":
+            raise ConnectionError("the judge is down")
+        return Verdict(score=1.0, status="scored", seconds=0.0, detail=str(os.getpid()))
+
+
+class Hangs(Reward):
+    journal: str
+
+    def __call__(self, prompt, completion):
+        with open(self.journal, "a") as journal:
+            journal.write(completion.text + "\\n")
+        if completion.text == "hang" and Path(self.journal).read_text().count("hang\\n") == 1:
+            time.sleep(3600)
+        return 1.0
+
+
+class Shortest(Reward):
+    def score_group(self, group, verdicts):
+        lengths = [len(completion.token_ids) for completion in group.completions]
+        right = [verdict.score for verdict in verdicts["obeys"]]
+        return [float(length == min(lengths)) * score for length, score in zip(lengths, right)]
+"""
+
+
+def completion(text: str, tokens: int = 1) -> Completion:
+    return Completion(token_ids=[0] * tokens, logprobs=[], versions=[], text=text, finish_reason="stop")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
     yield
     ray.shutdown()
 
 
-class SlowWorker:
-    """A worker's surface with a countable delay: its verdicts' detail says who scored and how many at once."""
+@pytest.fixture
+def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
+    """Makes pools as `cluster.start` does, from reward terms whose classes are in a file of the researcher's own."""
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "journal").touch()
+    started: dict[str, Any] = {}
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.here, self.most = seconds, 0, 0
+    def make(
+        workers: int = 1, attempts: int = 3, max_failed_share: float = 1.0, timeout_s: float = 30.0, **classes: str
+    ):
+        terms = {
+            name: build(
+                {"name": f"{tmp_path}/mine.py:{cls}", "weight": 1.0}
+                | ({"journal": str(tmp_path / "journal")} if cls != "Shortest" else {})
+            )
+            for name, cls in (classes or {"obeys": "Obeys"}).items()
+        }
+        cluster.send_user_modules()
+        config = RewardConfig(
+            workers=workers,
+            cpus=0,
+            timeout_s=timeout_s,
+            attempts=attempts,
+            max_failed_share=max_failed_share,
+            terms=terms,
+        )
+        lanes = cluster.start_lanes(config, started)
+        return RewardPool(terms, lanes, attempts=attempts, max_failed_share=max_failed_share)
 
-    async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
-        self.here += 1
-        self.most = max(self.most, self.here)
-        await asyncio.sleep(self.seconds)
-        self.here -= 1
-        detail = f"{os.getpid()} {self.most}"
-        return {"slow": Verdict(score=1.0, status="scored", seconds=self.seconds, detail=detail)}
-
-    def close(self) -> None:
-        pass
+    yield make
+    for handle in started.values():
+        ray.kill(handle)
 
 
-def slow_workers(count: int, seconds: float) -> list[Any]:
-    return [ray.remote(SlowWorker).options(num_cpus=0).remote(seconds) for _ in range(count)]
+def journal(tmp_path: Path) -> list[str]:
+    return (tmp_path / "journal").read_text().splitlines()
 
 
-def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeout_there(cluster: None):
-    rewards = {
+async def score_all(pool: RewardPool, texts: list[str]) -> list[dict[str, Verdict]]:
+    return await asyncio.gather(*[pool.score(PROMPT, completion(text)) for text in texts])
+
+
+def test_a_researcher_s_file_travels_by_value_and_is_asked_once_for_each_completion(pool: Any, tmp_path: Path):
+    rewards = pool()
+    (tmp_path / "mine.py").unlink()  # as on another machine
+    verdicts = asyncio.run(score_all(rewards, [f"sleep 0.0{n}" for n in range(8)]))
+    assert [verdict["obeys"].score for verdict in verdicts] == [1.0] * 8
+    assert sorted(journal(tmp_path)) == [f"sleep 0.0{n}" for n in range(8)]
+
+
+def test_two_workers_share_the_load_evenly(pool: Any):
+    verdicts = asyncio.run(score_all(pool(workers=2), ["sleep 0.2"] * 8))
+    pids = [verdict["obeys"].detail for verdict in verdicts]
+    assert sorted(pids.count(pid) for pid in set(pids)) == [4, 4]
+
+
+def test_a_full_lane_holds_its_callers_back(local_ray: None):
+    @ray.remote(num_cpus=0)
+    class Counting:
+        def __init__(self) -> None:
+            self.here, self.most = 0, 0
+
+        async def count(self) -> dict[str, int]:
+            self.here += 1
+            self.most = max(self.most, self.here)
+            await asyncio.sleep(0.05)
+            self.here -= 1
+            return {"most": self.most}
+
+    lane = Lane(["x"], {"one": Counting.remote(), "two": Counting.remote()}, max_in_flight=3, max_deaths=1)
+
+    async def calls() -> list[dict[str, int]]:
+        return await asyncio.gather(*[lane.call("count") for _ in range(30)])
+
+    assert max(answer["most"] for answer in asyncio.run(calls())) == 3
+
+
+def test_a_worker_killed_in_mid_batch_loses_no_verdict_and_comes_back(pool: Any, tmp_path: Path):
+    rewards = pool(workers=2)
+
+    async def kill_one() -> list[dict[str, Verdict]]:
+        first = (await score_all(rewards, ["sleep 0"]))[0]["obeys"]
+        batch = asyncio.ensure_future(score_all(rewards, [f"sleep 1.0{n}" for n in range(8)]))
+        await asyncio.sleep(0.5)
+        os.kill(int(first.detail), signal.SIGKILL)
+        return await batch
+
+    verdicts = asyncio.run(kill_one())
+    assert [verdict["obeys"].score for verdict in verdicts] == [1.0] * 8
+    # The dead worker's four had begun and were begun again elsewhere; each has one verdict all the same.
+    assert len(journal(tmp_path)) == 1 + 8 + 4
+    assert rewards.metrics()["reward/workers_replaced"] == 1
+
+
+def test_the_only_worker_is_waited_for_until_it_is_back(pool: Any):
+    rewards = pool(workers=1)
+
+    async def kill_it() -> float | None:
+        first = (await score_all(rewards, ["sleep 0"]))[0]["obeys"]
+        os.kill(int(first.detail), signal.SIGKILL)
+        return (await score_all(rewards, ["sleep 0"]))[0]["obeys"].score
+
+    assert asyncio.run(kill_it()) == 1.0
+
+
+def test_what_kills_every_worker_that_looks_at_it_fails_and_says_so(pool: Any, tmp_path: Path):
+    verdict = asyncio.run(score_all(pool(workers=2, attempts=2), ["die"]))[0]["obeys"]
+    assert (verdict.score, verdict.status) == (None, "failed")
+    assert "its workers died" in verdict.detail
+    assert journal(tmp_path) == ["die", "die"]
+
+
+def test_a_reward_that_hangs_is_asked_again_in_a_new_worker_and_its_neighbours_lose_nothing(pool: Any, tmp_path: Path):
+    rewards = pool(workers=1, timeout_s=1.0, hangs="Hangs")
+    verdicts = asyncio.run(score_all(rewards, ["hang", "a", "b", "c"]))
+    assert [verdict["hangs"].score for verdict in verdicts] == [1.0] * 4
+    assert sorted(journal(tmp_path)) == ["a", "b", "c", "hang", "hang"]
+
+
+def test_a_judge_that_was_down_is_asked_again_and_one_that_stays_down_fails(pool: Any, tmp_path: Path):
+    rewards = pool(attempts=3)
+    once, never = [verdict["obeys"] for verdict in asyncio.run(score_all(rewards, ["once", "never"]))]
+    assert (once.score, never.score) == (1.0, None)
+    assert "ConnectionError: the judge is down" in never.detail
+    assert [journal(tmp_path).count(word) for word in ("once", "never")] == [2, 3]
+    assert rewards.metrics()["reward/retried"] == 3
+
+
+def test_when_too_many_fail_whoever_asked_is_told_the_reasons(pool: Any):
+    with pytest.raises(RewardsFail, match=r"'obeys' failed on 16 of its last 16[\s\S]*the judge is down"):
+        asyncio.run(score_all(pool(attempts=1, max_failed_share=0.5), ["never"] * 16))
+
+
+def test_a_reward_on_groups_speaks_once_the_others_have(pool: Any):
+    rewards = pool(obeys="Obeys", shortest="Shortest")
+    completions = [completion("sleep 0", tokens) for tokens in (3, 2, 5)] + [completion("never", 2)]
+
+    async def group() -> list[float | None]:
+        verdicts = [await rewards.score(PROMPT, one) for one in completions[:3]]
+        assert [list(of_one) for of_one in verdicts] == [["obeys"]] * 3
+        scored = await rewards.score_group(RolloutGroup(prompt=PROMPT, completions=completions[:3]), verdicts)
+        assert [verdict.score for verdict in scored.verdicts["shortest"]] == [0.0, 1.0, 0.0]
+        return scored.rewards
+
+    assert asyncio.run(group()) == [1.0, 2.0, 1.0]
+
+
+def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeout_there(local_ray: None):
+    terms = {
         "math": build({"name": "math", "weight": 1.0, "timeout_s": 1.0, "max_answer_chars": 200}),
         "format": build({"name": "format", "weight": 0.1}),
     }
-    pool = RewardPool([ray.remote(RewardWorker).options(num_cpus=1).remote(rewards)], max_in_flight=4)
+    started: dict[str, Any] = {}
+    config = RewardConfig(workers=1, cpus=0, timeout_s=60.0, attempts=1, max_failed_share=0.0, terms=terms)
+    rewards = RewardPool(terms, cluster.start_lanes(config, started), attempts=1, max_failed_share=0.0)
     texts = [r"<think>.</think><answer>\sqrt{8}</answer>", r"\boxed{3}", r"\boxed{(10^9)!}"]
-
-    async def score_all() -> list[dict[str, Verdict]]:
-        return await asyncio.gather(*[pool.score(PROMPT, completion(text)) for text in texts])
-
-    verdicts = asyncio.run(score_all())
+    verdicts = asyncio.run(score_all(rewards, texts))
     assert [(v["math"].score, v["math"].status) for v in verdicts] == [
         (1.0, "scored"),
         (0.0, "scored"),
         (0.0, "timeout"),
     ]
     assert [v["format"].score for v in verdicts] == [1.0, 0.0, 0.0]
-    pool.close()
+    started_at = time.monotonic()
+    rewards.close()
+    assert time.monotonic() - started_at < 5
+    ray.kill(started["reward-0"])
 
 
-def test_two_workers_share_completions_and_none_has_more_than_two_at_once(cluster: None):
-    pool = RewardPool(slow_workers(2, seconds=0.1), max_in_flight=2)
-
-    async def score_all() -> tuple[list[dict[str, Verdict]], list[dict[str, Verdict]]]:
-        first = await asyncio.gather(*[pool.score(PROMPT, completion("")) for _ in range(4)])
-        return first, await asyncio.gather(*[pool.score(PROMPT, completion("")) for _ in range(8)])
-
-    first, then = asyncio.run(score_all())
-    pids = [v["slow"].detail.split()[0] for v in first]
-    assert [pids.count(pid) for pid in set(pids)] == [2, 2]
-    assert max(int(v["slow"].detail.split()[1]) for v in first + then) == 2
-    assert pool.in_flight == [0, 0]
-    pool.close()
-
-
-def test_a_dead_worker_is_an_error_and_its_slot_is_free_again(cluster: None):
-    workers = slow_workers(1, seconds=0.0)
-    pool = RewardPool(workers, max_in_flight=1)
-    ray.kill(workers[0])
-    for _ in range(2):
-        with pytest.raises(RayActorError):
-            asyncio.run(asyncio.wait_for(pool.score(PROMPT, completion("")), timeout=20))
-    assert pool.in_flight == [0]
-    started = time.monotonic()
-    pool.close()
-    assert time.monotonic() - started < 5
-
-
-def test_a_pool_without_workers_is_an_error():
+def test_a_lane_without_workers_is_an_error():
     with pytest.raises(ValueError, match="needs workers"):
-        RewardPool([], max_in_flight=1)
+        Lane(["math"], {}, max_in_flight=1, max_deaths=1)

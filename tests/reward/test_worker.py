@@ -1,6 +1,8 @@
-"""The reward worker: whatever a reward does becomes a verdict. And the weighted sum."""
+"""The reward worker: whatever a reward does becomes a verdict."""
 
+import asyncio
 import math
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from rlframe.reward import AnyReward, Reward, build
 from rlframe.reward.format import Format
 from rlframe.reward.math import Math
-from rlframe.reward.worker import RewardWorker, combine
+from rlframe.reward.worker import Hung, RewardWorker
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 PROMPT = Prompt(id="arithmetic/7.0", messages=[], token_ids=[], reference="5", task="math")
@@ -28,12 +30,38 @@ class Returns(Reward):
         return self.value
 
 
+class Slow(Reward):
+    """Holds its thread, or the event loop's attention, for `seconds`."""
+
+    seconds: float
+
+    def __call__(self, prompt: Prompt, completion: Completion) -> float:
+        time.sleep(self.seconds)
+        return 1.0
+
+
+class Patient(Slow):
+    async def __call__(self, prompt: Prompt, completion: Completion) -> float:
+        await asyncio.sleep(self.seconds)
+        return 1.0
+
+
+class Rank(Reward):
+    """Looks at the whole group: `values` are its answers."""
+
+    values: list[Any]
+
+    def score_group(self, group: RolloutGroup, verdicts: dict[str, list[Verdict]]) -> list[float | Verdict]:
+        return self.values
+
+
+def scores(rewards: dict[str, Reward], timeout_s: float = 5.0) -> dict[str, Verdict]:
+    rows = asyncio.run(RewardWorker("worker", rewards, timeout_s).score(list(rewards), PROMPT, COMPLETION))
+    return {name: row[0] for name, row in rows.items()}
+
+
 def verdict_on(value: object) -> Verdict:
-    return RewardWorker({"mine": Returns(name="x", weight=1.0, value=value)}).score(PROMPT, COMPLETION)["mine"]
-
-
-def scored(score: float | None) -> Verdict:
-    return Verdict(score=score, status="failed" if score is None else "scored", seconds=0.0, detail="")
+    return scores({"mine": Returns(name="x", weight=1.0, value=value)})["mine"]
 
 
 @pytest.mark.parametrize(("value", "score"), [(0.25, 0.25), (-1.0, -1.0), (1, 1.0), (True, 1.0)])
@@ -70,26 +98,64 @@ def test_a_failing_reward_does_not_touch_its_neighbours():
         "broken": Returns(name="x", weight=1.0, value=KeyError("k")),
         "format": Format(name="format", weight=1.0),
     }
-    verdicts = RewardWorker(rewards).score(PROMPT, COMPLETION)
-    assert {name: v.score for name, v in verdicts.items()} == {"broken": None, "format": 0.0}
+    assert {name: v.score for name, v in scores(rewards).items()} == {"broken": None, "format": 0.0}
 
 
-def test_rewards_are_summed_with_their_weights_and_one_missing_score_leaves_a_completion_out():
-    group = RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 3)
-    verdicts = [
-        {"math": scored(1.0), "length": scored(3.0)},
-        {"math": scored(0.0), "length": scored(1.0)},
-        {"math": scored(1.0), "length": scored(None)},
-    ]
-    result = combine(group, verdicts, {"math": 2.0, "length": -0.5})
-    assert result.rewards == [0.5, -0.5, None]  # 2·1 - 0.5·3, 2·0 - 0.5·1
-    assert [v.score for v in result.verdicts["length"]] == [3.0, 1.0, None]
-    assert result.group is group
+def test_ten_patient_rewards_wait_at_the_same_time_and_ten_slow_ones_take_turns():
+    def seconds(kind: type[Slow]) -> float:
+        rewards: dict[str, Reward] = {f"r{n}": kind(name="x", weight=1.0, seconds=0.1) for n in range(10)}
+        started = time.monotonic()
+        assert {verdict.score for verdict in scores(rewards).values()} == {1.0}
+        return time.monotonic() - started
+
+    assert 0.1 <= seconds(Patient) < 0.6
+    assert seconds(Slow) >= 1.0
 
 
-def test_a_verdict_too_few_is_an_error():
-    with pytest.raises(ValueError, match="1 sets of verdicts for 2 completions"):
-        combine(RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 2), [{"math": OK}], {"math": 1.0})
+def test_a_reward_that_does_not_end_fails_at_its_bound_and_its_worker_asks_to_be_replaced():
+    worker = RewardWorker("reward-3", {"stuck": Slow(name="x", weight=1.0, seconds=1.5)}, timeout_s=0.2)
+
+    async def twice() -> Verdict:
+        first = (await worker.score(["stuck"], PROMPT, COMPLETION))["stuck"][0]
+        with pytest.raises(Hung, match="reward-3: reward 'stuck' never came back"):
+            await worker.score(["stuck"], PROMPT, COMPLETION)
+        return first
+
+    verdict = asyncio.run(twice())
+    assert verdict.score is None
+    assert "TimeoutError: took more than reward.timeout_s=0.2 s" in verdict.detail
+
+
+def test_a_patient_reward_that_does_not_end_fails_alone():
+    rewards: dict[str, Reward] = {"stuck": Patient(name="x", weight=1.0, seconds=60.0)}
+    worker = RewardWorker("reward-3", rewards, timeout_s=0.2)
+
+    async def twice() -> list[float | None]:
+        return [(await worker.score(["stuck"], PROMPT, COMPLETION))["stuck"][0].score for _ in range(2)]
+
+    assert asyncio.run(twice()) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "what"),
+    [
+        ([0.5, -0.5], [0.5, -0.5], ""),
+        ([0.5, math.nan], [0.5, None], "on completion 1 of prompt 'arithmetic/7.0': returned nan, not a finite number"),
+        ([0.5], [None, None], "returned 1 scores for 2 completions"),
+    ],
+)
+def test_a_reward_on_a_group_gives_each_completion_its_verdict(values: list[Any], expected: list[Any], what: str):
+    worker = RewardWorker("worker", {"rank": Rank(name="x", weight=1.0, values=values)}, timeout_s=5.0)
+    group = RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 2)
+    row = asyncio.run(worker.score_group(["rank"], group, {}))["rank"]
+    assert [verdict.score for verdict in row] == expected
+    assert what in row[1].detail
+
+
+@pytest.mark.parametrize("methods", [{}, {"__call__": lambda *_: 1.0, "score_group": lambda *_: [1.0]}])
+def test_a_reward_looks_at_one_completion_or_at_groups_and_says_which(methods: dict[str, Any]):
+    with pytest.raises(ValidationError, match="Mine must define one of __call__ and score_group"):
+        type("Mine", (Reward,), methods)(name="x", weight=1.0)
 
 
 class Run(BaseModel):
@@ -103,7 +169,7 @@ def test_a_config_names_built_in_rewards_and_says_them_again_in_full():
     rewards = {"accuracy": MATH, "shape": {"name": "format", "weight": 0.1}}
     run = Run.model_validate({"rewards": rewards})
     assert isinstance(run.rewards["accuracy"], Math)
-    assert run.model_dump() == {"rewards": rewards}
+    assert run.model_dump(exclude_defaults=True) == {"rewards": rewards}
     assert Run.model_validate_json(run.model_dump_json()) == run
 
 

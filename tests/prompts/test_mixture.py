@@ -1,0 +1,37 @@
+"""Several sources as one."""
+
+import pytest
+from pydantic import TypeAdapter
+
+from rlframe.prompts import AnySource
+
+SUMS = {"name": "arithmetic", "below": 10, "seed": 0, "offset": 0, "size": 3}
+PUZZLES = {"name": "reasoning_gym", "family": "chain_sum", "params": {}, "seed": 0, "size": 2, "task": "puzzle"}
+
+
+def mixture(**parts):
+    return TypeAdapter(AnySource).validate_python({"name": "mixture", "parts": parts})
+
+
+def test_every_problem_of_every_part_is_there_once_with_its_own_task():
+    problems = mixture(sums=SUMS, puzzles=PUZZLES).load()
+    every = [problems[index] for index in range(len(problems))]
+    assert [problem.task for problem in every] == ["math", "math", "math", "puzzle", "puzzle"]
+    assert [problem.id.partition("/")[0] for problem in every] == ["sums"] * 3 + ["puzzles"] * 2
+
+
+def test_the_same_problem_in_two_parts_has_two_ids():
+    problems = mixture(one=SUMS, two=SUMS).load()
+    assert problems[0].messages == problems[3].messages
+    assert len({problems[index].id for index in range(6)}) == 6
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_there_is_nothing_beyond_the_last_part(index):
+    with pytest.raises(IndexError):
+        mixture(sums=SUMS, puzzles=PUZZLES).load()[index]
+
+
+def test_a_part_that_is_wrong_is_named_with_its_path():
+    with pytest.raises(ValueError, match=r"parts\.puzzles[\s\S]*family"):
+        mixture(sums=SUMS, puzzles={**PUZZLES, "family": 3})

@@ -1,0 +1,117 @@
+"""Which rewards speak on a prompt, and what their verdicts add up to."""
+
+from typing import Any
+
+import pytest
+
+from rlframe.reward import Reward
+from rlframe.reward.composition import check, combine, speaking, total
+from rlframe.types import Completion, Problem, Prompt, RolloutGroup, Verdict
+
+PROMPT = Prompt(id="arithmetic/7", messages=[], token_ids=[], reference="5", task="math")
+COMPLETION = Completion(token_ids=[1], logprobs=[-1.0], versions=[], text="5", finish_reason="stop")
+
+
+class Term(Reward):
+    def __call__(self, prompt: Prompt, completion: Completion) -> float:
+        return 1.0
+
+    def check(self, reference: str) -> None:
+        if reference == "{":
+            raise ValueError("cases: no JSON")
+
+
+def term(weight: float, **composition: Any) -> Term:
+    return Term(name="term", weight=weight, **composition)
+
+
+def verdict(score: float | None) -> Verdict:
+    return Verdict(score=score, status="failed" if score is None else "scored", seconds=0.0, detail="")
+
+
+def problem(task: str, reference: str = "5") -> Problem:
+    return Problem(id="train.jsonl:7", messages=[], reference=reference, task=task)
+
+
+def test_rewards_are_summed_with_their_weights_and_one_missing_score_leaves_a_completion_out():
+    group = RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 3)
+    verdicts = {
+        "math": [verdict(1.0), verdict(0.0), verdict(1.0)],
+        "length": [verdict(3.0), verdict(1.0), verdict(None)],
+    }
+    scored = combine(group, verdicts, {"math": term(2.0), "length": term(-0.5)})
+    assert scored.rewards == [0.5, -0.5, None]  # 2·1 - 0.5·3, 2·0 - 0.5·1
+    assert scored.verdicts is verdicts and scored.group is group
+
+
+def test_a_verdict_too_few_is_an_error_with_its_prompt_and_its_reward():
+    with pytest.raises(ValueError, match="prompt 'arithmetic/7': 1 verdicts of 'math' for 2 completions"):
+        combine(
+            RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 2), {"math": [verdict(1.0)]}, {"math": term(1.0)}
+        )
+
+
+@pytest.mark.parametrize(("score", "counted"), [(-3.0, -0.5), (-0.25, -0.25), (0.75, 0.75), (9.0, 1.0)])
+def test_a_score_is_clipped_before_it_is_weighted(score: float, counted: float):
+    assert total({"length": verdict(score)}, {"length": term(10.0, clip=[-0.5, 1.0])}) == 10 * counted
+
+
+@pytest.mark.parametrize(
+    ("shape", "accuracy", "reward"),
+    [
+        (1.0, 1.0, 1.2),
+        (1.0, 0.0, 0.2),
+        (0.0, 1.0, 0.0),
+        (0.5, 1.0, 0.1),
+        (0.0, None, 0.0),
+        (1.0, None, None),
+        (None, 1.0, None),
+    ],
+)
+def test_accuracy_counts_only_where_the_format_holds(shape: float | None, accuracy: float | None, reward: float | None):
+    terms = {"format": term(0.2), "math": term(1.0, requires=["format"])}
+    assert total({"format": verdict(shape), "math": verdict(accuracy)}, terms) == reward
+
+
+def test_each_task_meets_its_own_rewards_and_one_without_tasks_speaks_on_all():
+    terms = {"math": term(1.0, tasks=["math"]), "code": term(1.0, tasks=["code", "sql"]), "format": term(0.2)}
+    heard = {task: list(speaking(terms, task)) for task in ("math", "sql", "chat")}
+    assert heard == {"math": ["math", "format"], "sql": ["code", "format"], "chat": ["format"]}
+
+
+def test_a_gate_that_does_not_speak_on_a_task_holds_nothing_back_there():
+    terms = {"format": term(0.2, tasks=["math"]), "judge": term(1.0, requires=["format"])}
+    assert total({"judge": verdict(0.5)}, terms) == 0.5
+
+
+def test_a_reward_that_names_a_task_which_no_problem_has_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"reward\.terms.code.tasks: no problem has the task 'cod'; there are code, math"
+    ):
+        check([problem("math"), problem("code")], {"code": term(1.0, tasks=["cod"]), "all": term(1.0)})
+
+
+def test_a_problem_on_whose_task_no_reward_speaks_is_an_error():
+    with pytest.raises(ValueError, match=r"problem train\.jsonl:7: no reward speaks on its task 'chat'"):
+        check([problem("math"), problem("chat")], {"math": term(1.0, tasks=["math"])})
+
+
+def test_a_reference_that_a_reward_cannot_use_is_an_error_with_its_place():
+    message = "problem train.jsonl:7: its reference is nothing that 'code' can use: cases: no JSON"
+    with pytest.raises(ValueError, match=message):
+        check([problem("code", reference="{")], {"code": term(1.0)})
+    check([problem("math", reference="{"), problem("code")], {"code": term(1.0, tasks=["code"]), "math": NEVER_ASKS})
+
+
+class Lenient(Term):
+    def check(self, reference: str) -> None:
+        pass
+
+
+NEVER_ASKS = Lenient(name="lenient", weight=1.0)
+
+
+@pytest.mark.parametrize("clip", [[1.0, 0.0], [0.0], [0.0, 1.0, 2.0]])
+def test_a_clip_is_a_lower_and_an_upper_bound(clip: list[float]):
+    with pytest.raises(ValueError, match="clip"):
+        term(1.0, clip=clip)
