@@ -44,6 +44,19 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
             "prompts.train.name=gsm8k",
             "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, mixture, reasoning_gym",
         ),
+        (
+            "+reward.terms.math.requires=[fromat]",
+            "reward.terms: math refers to the reward 'fromat'; there are besides it:",
+        ),
+        (
+            "+reward.terms.math.requires=[math]",
+            "reward.terms: math refers to the reward 'math'; there are besides it: format",
+        ),
+        (
+            "+reward.terms.math.clip=[1.0,0.0]",
+            "reward.terms.math: clip: its lower bound 1.0 is above its upper bound 0.0",
+        ),
+        ("reward.attempts=0", "reward.attempts: Input should be greater than or equal to 1, not 0"),
         ("evaluate.reward=maths", "evaluate.reward: 'maths' is none of the rewards math, format"),
         # A file that is not there.
         ("model.path=/no/model", "model.path: /no/model: there is no such Hugging Face folder or .gguf file"),

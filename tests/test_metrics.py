@@ -49,6 +49,8 @@ def test_a_completion_without_a_reward_is_counted_as_failed_and_left_out_of_ever
     assert metrics["reward/math"] == 1.0
     assert metrics["reward/format"] == 0.5
     assert metrics["reward/failed"] == 1
+    assert [metrics[f"reward/{name}/failed"] for name in ("math", "format")] == [0.5, 0.0]  # shares
+    assert metrics["reward/math/seconds_max"] == 0.25
 
 
 def test_groups_whose_known_rewards_are_equal_have_no_signal():

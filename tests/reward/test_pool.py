@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,42 @@ def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeou
 def test_a_lane_without_workers_is_an_error():
     with pytest.raises(ValueError, match="needs workers"):
         Lane(["math"], {}, max_in_flight=1, max_deaths=1)
+
+
+def tiny_wheel(folder: Path) -> Path:
+    """A package of one line that nothing else has installed, as pip takes it."""
+    wheel = folder / "rlframe_test_marker-1.0-py3-none-any.whl"
+    about = "rlframe_test_marker-1.0.dist-info"
+    files = {
+        "rlframe_test_marker.py": "SCORE = 0.75\n",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: rlframe-test-marker\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return wheel
+
+
+def test_a_reward_with_packages_of_its_own_has_actors_that_have_them_and_the_others_do_not(
+    local_ray: None, tmp_path: Path
+):
+    (tmp_path / "mine.py").write_text(
+        "from rlframe.reward import Reward\n\n\nclass Marked(Reward):\n"
+        "    def __call__(self, prompt, completion):\n"
+        "        import rlframe_test_marker\n\n        return rlframe_test_marker.SCORE\n"
+    )
+    own = {"count": 1, "cpus": 0, "gpus": 0, "pip": [str(tiny_wheel(tmp_path))]}
+    marked = {"name": f"{tmp_path}/mine.py:Marked", "weight": 1.0}
+    terms = {"apart": build(marked | {"actors": own}), "among_others": build(marked)}
+    cluster.send_user_modules()
+    config = RewardConfig(workers=1, cpus=0, timeout_s=60.0, attempts=1, max_failed_share=1.0, terms=terms)
+    started: dict[str, Any] = {}
+    rewards = RewardPool(terms, cluster.start_lanes(config, started), attempts=1, max_failed_share=1.0)
+    verdicts = asyncio.run(score_all(rewards, ["5"]))[0]
+    assert sorted(started) == ["reward-0", "reward-apart-0"]
+    assert verdicts["apart"].score == 0.75
+    assert "No module named 'rlframe_test_marker'" in verdicts["among_others"].detail
+    for handle in started.values():
+        ray.kill(handle)
