@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlframe.errors import RunFailed
+
 if TYPE_CHECKING:
     from rlframe.experience import Experience
     from rlframe.learner.group import LearnerGroup
@@ -51,7 +53,7 @@ def restore(
 ) -> int:
     """Continues from the newest whole checkpoint -> its step. Names each one that is passed over to `warn`.
 
-    Raises FileNotFoundError when there is none.
+    Raises RunFailed when there is none.
     """
     found = newest_whole(folder, warn)
     state = json.loads((found / STATE).read_text())
@@ -62,13 +64,13 @@ def restore(
 
 
 def newest_whole(folder: Path, warn: Callable[[str], None]) -> Path:
-    """The newest checkpoint whose manifest holds. Raises FileNotFoundError when there is none."""
+    """The newest checkpoint whose manifest holds. Raises RunFailed when there is none."""
     for candidate in _newest_first(folder):
         problem = fault(candidate)
         if problem is None:
             return candidate
         warn(f"checkpoint {candidate} is passed over: {problem}")
-    raise FileNotFoundError(f"no whole checkpoint in {folder}")
+    raise RunFailed(f"no whole checkpoint in {folder}")
 
 
 def seal(folder: Path) -> None:

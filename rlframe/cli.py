@@ -68,7 +68,7 @@ def _train(arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         print(f"This config cannot run:\n{_indent(_with_suggestion(str(error)))}", file=sys.stderr)
         return EXIT_CONFIG
-    return _OUTCOME[-1] if _OUTCOME else 0
+    return max(_OUTCOME, default=0)
 
 
 _OUTCOME: list[int] = []  # exit codes of the jobs that Hydra ran; it keeps their return values for itself
@@ -86,7 +86,9 @@ def _job(composed: Any) -> None:
         composed = config.merge_saved(saved, composed, list(HydraConfig.get().overrides.task))
         composed.run_dir = composed.resume
     run = config.load(composed)
-    _OUTCOME.append(_run(run))
+    _OUTCOME.append(outcome := _run(run))
+    if outcome == EXIT_STOPPED:
+        sys.exit(outcome)  # of a sweep, too
 
 
 def _reward(arguments: list[str]) -> int:
@@ -140,8 +142,8 @@ def _try_reward(name: str, settings: list[str], rollouts: Path, limit: int, time
 
 
 def _run(run: Any) -> int:
-    from rlframe import cluster
     from rlframe.config import ConfigError
+    from rlframe.errors import RunFailed
     from rlframe.run_dir import RunDir
     from rlframe.signals import Stop
     from rlframe.train import train
@@ -155,7 +157,7 @@ def _run(run: Any) -> int:
         train(run)
     except Stop:
         return EXIT_STOPPED
-    except cluster.ActorFailed as failure:
+    except RunFailed as failure:
         print(failure, file=sys.stderr)
         return EXIT_FAILED
     return 0

@@ -20,6 +20,8 @@ import ray
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rlframe.calls import numbered, wait
+from rlframe.errors import RunFailed, Stalled
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.group import LearnerGroup
 from rlframe.reward.lane import Lane
@@ -44,7 +46,7 @@ LAST_LINES = 40  # of a failed actor's output
 SHUTDOWN_S = 20.0  # for actors to end what they started; then they are killed
 
 
-class ActorFailed(RuntimeError):
+class ActorFailed(RunFailed):
     """An actor raised or died. The message begins with its name, then has its own traceback and its last output."""
 
 
@@ -60,7 +62,7 @@ class Actors(NamedTuple):
 def start(run: RunConfig, model_path: Path) -> Iterator[Actors]:
     """Joins or makes the Ray cluster, starts every actor, and at the end takes all of it down again.
 
-    Raises TimeoutError naming the actors that did not start within `cluster.start_timeout_s`, and what the
+    Raises Stalled naming the actors that did not start within `cluster.start_timeout_s`, and what the
     cluster had to offer.
     """
     namespace = f"rlframe-{uuid.uuid4().hex[:8]}"
@@ -128,20 +130,17 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
     engines = _start_engines(run, model_path, handles)
     ranks = _start_ranks(run, model_path, handles)
     lanes = start_lanes(run.reward, handles)
-    _wait({name: handle.__ray_ready__.remote() for name, handle in handles.items()}, "start", deadline)
+    _start({name: handle.__ray_ready__.remote() for name, handle in handles.items()}, "start", deadline)
     meeting = meeting_point(ranks[0])
-    _wait(
-        {
-            f"learner-{rank}": handle.connect.remote(meeting, rank, run.cluster.stall_timeout_s)
-            for rank, handle in enumerate(ranks)
-        }
-        | _join_transfer(run, namespace, engines),
+    connected = [handle.connect.remote(meeting, rank, run.cluster.stall_timeout_s) for rank, handle in enumerate(ranks)]
+    _start(
+        numbered("learner", connected) | _join_transfer(run, namespace, engines),
         "load the model",
         deadline,
     )
     if run.weights.backend != "object_store":
         _join_gpu_transfer(run, engines, ranks, deadline)
-    ray.get([engine.stamp.remote(0) for engine in engines])
+    _start(numbered("rollout", [engine.stamp.remote(0) for engine in engines]), "take version 0", deadline)
     return Actors(
         RolloutPool(engines, update_timeout_s=run.cluster.stall_timeout_s),
         RewardPool(run.reward.terms, lanes, attempts=run.reward.attempts, max_failed_share=run.reward.max_failed_share),
@@ -244,19 +243,14 @@ def _join_transfer(run: RunConfig, namespace: str, engines: list[ActorHandle]) -
     if run.weights.backend != "object_store":
         return {}
     address = ray.get_runtime_context().gcs_address
-    return {
-        f"rollout-{index}": engine.join_object_store.remote(address, namespace) for index, engine in enumerate(engines)
-    }
+    return numbered("rollout", [engine.join_object_store.remote(address, namespace) for engine in engines])
 
 
 def _join_gpu_transfer(run: RunConfig, engines: list[ActorHandle], ranks: list[ActorHandle], deadline: float) -> None:
     meeting = meeting_point(ranks[0])
     workers = len(engines) * max(1, run.rollout.gpus)
-    joined = {
-        f"learner-{index}": rank.join_engines.remote(run.weights.backend, engines, meeting, workers)
-        for index, rank in enumerate(ranks)
-    }
-    _wait(joined, f"join weights.backend={run.weights.backend}", deadline)
+    joined = [rank.join_engines.remote(run.weights.backend, engines, meeting, workers) for rank in ranks]
+    _start(numbered("learner", joined), f"join weights.backend={run.weights.backend}", deadline)
 
 
 def meeting_point(actor: ActorHandle) -> str:
@@ -270,19 +264,13 @@ def meeting_point(actor: ActorHandle) -> str:
     return ray.get(actor.__ray_call__.remote(free_port))
 
 
-def _wait(calls: dict[str, ray.ObjectRef], doing: str, deadline: float) -> None:
-    """Waits for all, and raises the error of the first that fails while others still run."""
-    names = {reference: name for name, reference in calls.items()}
-    while names:
-        done, _ = ray.wait(list(names), timeout=max(0.0, deadline - time.monotonic()))
-        if not done:
-            raise TimeoutError(
-                f"{', '.join(names.values())} did not {doing} within cluster.start_timeout_s; "
-                f"the cluster has {_resources(ray.cluster_resources())}, free {_resources(ray.available_resources())}"
-            )
-        for reference in done:
-            del names[reference]
-            ray.get(reference)
+def _start(calls: dict[str, ray.ObjectRef], doing: str, deadline: float) -> None:
+    """Waits for calls of the start. Raises Stalled, which also says what the cluster has to offer."""
+    try:
+        wait(calls, doing, deadline - time.monotonic(), "cluster.start_timeout_s")
+    except Stalled as error:
+        there, free = _resources(ray.cluster_resources()), _resources(ray.available_resources())
+        raise Stalled(f"{error}; the cluster has {there}, free {free}") from None
 
 
 def _resources(amounts: dict[str, float]) -> str:

@@ -189,8 +189,9 @@ def _clip(text: str, lines: int) -> str:
 
 
 def _measure(name: str, value: float, sign: str = "") -> str:
-    """A share (pass@k, cons@k) in percent, anything else (a length) as a number."""
-    return f"{value:{sign}.1%}" if "@" in name else f"{value:{sign}.1f}"
+    """A share (pass@k, cons@k) in percent, a reward to three places, a length to one."""
+    form = ".1%" if "@" in name else ".3f" if name == "reward" else ".1f"
+    return format(value, sign + form)
 
 
 def _seconds(seconds: float) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rlframe.errors import Stalled
 from rlframe.samples import has_signal
 from rlframe.types import Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from rlframe.rollout.pool import RolloutPool
 
 T = TypeVar("T")
-
-
-class Stalled(RuntimeError):
-    """Nothing moved for longer than the bound; the message says what is waited for, and where it is."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
+import logging
 import os
+from contextlib import redirect_stderr
 from pathlib import Path
 
 PACKAGE = "package://"
@@ -59,7 +62,8 @@ def prepare(path: str) -> Path:
     folder = cache / f"{found.stem}-{key}"
     if not folder.is_dir():
         aside = cache / f".{folder.name}.{os.getpid()}"
-        _dequantise(found, aside)
+        with redirect_stderr(io.StringIO()):  # three progress bars; the console says what is going on
+            _dequantise(found, aside)
         try:
             aside.rename(folder)
         except OSError:  # another process was first; its folder holds the same weights
@@ -69,6 +73,8 @@ def prepare(path: str) -> Path:
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
+    # transformers imports DeepSpeed, which warns that the driver has no GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rlframe.errors import RunFailed
 from rlframe.types import Completion, Prompt, ScoredGroup, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def to_samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSam
     A completion of advantage 0 counts in the weights of the others, but is no sample where the algorithm says
     that its gradient is 0; if that is so of all, all are kept, so that the step is still measured.
     A completion without a verdict is in neither its group's baseline nor the loss; a group with fewer than two
-    verdicts has no baseline and is left out whole. Raises ValueError, with a reward's own words, when nothing
+    verdicts has no baseline and is left out whole. Raises RunFailed, with a reward's own words, when nothing
     is left.
     """
     scored = [
@@ -30,7 +31,7 @@ def to_samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSam
         if advantage is not None
     ]
     if not scored:
-        raise ValueError(_nothing_to_learn(groups))
+        raise RunFailed(_nothing_to_learn(groups))
     lengths = torch.tensor([len(completion.token_ids) for _, completion, _ in scored], dtype=torch.float32)
     weights = algorithm.token_weights(lengths).tolist()
     samples = [

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rlframe import checkpoint, cluster, curves, model
-from rlframe.config import RunConfig, save
+from rlframe.config import ConfigError, RunConfig, save
 from rlframe.display import Console
 from rlframe.evaluate import HeldOut
 from rlframe.experience import Experience
@@ -105,19 +105,25 @@ class Stopwatch:
 
 
 def _prompts(run: RunConfig, model_path: Path) -> tuple[PromptStream, list[Prompt]]:
-    """The endless stream to train on, and every held-out prompt; one that is too long fails here."""
+    """The endless stream to train on, and every held-out prompt.
+
+    Raises ConfigError: a row that is no problem, a reference that no reward can use, a prompt that is too long.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    problems, heldout = run.prompts.train.load(), run.prompts.heldout.load()
-    every = (source[index] for source in (problems, heldout) for index in range(len(source)))
-    composition.check(every, run.reward.terms)
-    stream, others = (
-        PromptStream(source, tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
-        for source in (problems, heldout)
-    )
-    stream.check_lengths()
-    return stream, others.take(len(heldout))
+    try:
+        problems, heldout = run.prompts.train.load(), run.prompts.heldout.load()
+        every = (source[index] for source in (problems, heldout) for index in range(len(source)))
+        composition.check(every, run.reward.terms)
+        stream, others = (
+            PromptStream(source, tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
+            for source in (problems, heldout)
+        )
+        stream.check_lengths()
+        return stream, others.take(len(heldout))
+    except ValueError as error:
+        raise ConfigError(f"prompts: {error}") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 
 from rlframe import checkpoint
 from rlframe.checkpoint import fault, newest_whole, seal
+from rlframe.errors import RunFailed
 
 
 def whole(folder: Path, step: int) -> Path:
@@ -72,10 +73,10 @@ def test_where_nothing_is_whole_everything_is_named_and_it_is_an_error(tmp_path)
     for step in (10, 20):
         (whole(tmp_path, step) / "state.json").unlink()
     told: list[str] = []
-    with pytest.raises(FileNotFoundError, match=f"no whole checkpoint in {tmp_path}"):
+    with pytest.raises(RunFailed, match=f"no whole checkpoint in {tmp_path}"):
         newest_whole(tmp_path, told.append)
     assert ["step_000020" in told[0], "step_000010" in told[1]] == [True, True]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RunFailed):
         newest_whole(tmp_path / "empty", pytest.fail)
 
 

@@ -60,8 +60,9 @@ def test_headings_come_again_after_25_rows(screen):
 
 def test_numbers_from_held_out_prompts_have_a_line_of_their_own(screen):
     console, text = screen(steps=10)
-    console.log(5, {"eval/pass@1": 0.25, "eval/completion_tokens": 180.04})
-    assert text().split() == ["5/10", "held-out", "pass@1", "25.0%", "completion_tokens", "180.0"]
+    console.log(5, {"eval/pass@1": 0.25, "eval/reward": 0.33325, "eval/completion_tokens": 180.04})
+    words = text().split()
+    assert words == ["5/10", "held-out", "pass@1", "25.0%", "reward", "0.333", "completion_tokens", "180.0"]
 
 
 def test_a_wide_terminal_shows_a_steps_seconds_as_a_bar_and_one_of_80_has_no_room(screen):

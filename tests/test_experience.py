@@ -14,7 +14,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rlframe.experience import Experience, Stalled
+from rlframe.errors import Stalled
+from rlframe.experience import Experience
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
 from rlframe.signals import Stop, StopSignals

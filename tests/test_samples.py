@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from rlframe.algorithm import DAPO, GRPO, Algorithm
+from rlframe.errors import RunFailed
 from rlframe.samples import collate, group_advantages, has_signal, shard, to_samples
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample, Verdict, VersionSpan
 
@@ -111,9 +112,9 @@ def test_an_algorithm_whose_loss_goes_beyond_the_advantage_gets_every_sample():
 
 
 def test_where_every_reward_failed_the_error_has_the_first_one_s_own_words():
-    with pytest.raises(ValueError, match=r"none of 2 groups .* 4 verdicts failed; the first: worker 0 is on fire"):
+    with pytest.raises(RunFailed, match=r"none of 2 groups .* 4 verdicts failed; the first: worker 0 is on fire"):
         to_samples([scored([None, None], [1, 1]), scored([None, None], [1, 1])], BY_TOKEN)
-    with pytest.raises(ValueError, match="every completion is empty"):
+    with pytest.raises(RunFailed, match="every completion is empty"):
         to_samples([scored([1.0, 0.0], [0, 0])], BY_TOKEN)
 
 

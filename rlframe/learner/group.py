@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
+from rlframe.calls import numbered, wait
 from rlframe.samples import shard
 from rlframe.types import StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class LearnerGroup:
-    """Typed handle over rank actors, which `cluster.py` makes and ends. Ranks run in lockstep."""
+    """Typed handle over rank actors, which `cluster.py` makes and ends. Ranks run in lockstep.
+
+    Whatever a rank raises is raised here, also while others wait for it; Stalled where one does not answer.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class LearnerGroup:
             rank.step.remote(share, self.algorithm, self.version)
             for rank, share in zip(self.ranks, shares, strict=True)
         ]
-        sums = ray.get(calls, timeout=self.timeout_s)
+        sums = self._wait(calls, f"take step {self.version + 1}")
         self.version += 1
         return StepReport(policy_version=self.version, metrics=_means(sums) | _packing(shares, self.micro_batch_tokens))
 
@@ -54,20 +58,23 @@ class LearnerGroup:
         if self.chunk_bytes is None:
             return Broadcast(version=self.version, ranks=self.ranks)
         published = [rank.publish.remote(self.version, self.chunk_bytes) for rank in self.ranks]
-        return ray.get(published, timeout=self.timeout_s)[0]
+        return self._wait(published, f"publish version {self.version}")[0]
 
     def save(self, folder: Path) -> None:
         """Every rank writes its shard into `folder`."""
-        ray.get([rank.save.remote(folder) for rank in self.ranks], timeout=self.timeout_s)
+        self._wait([rank.save.remote(folder) for rank in self.ranks], f"save into {folder}")
 
     def load(self, folder: Path, version: int) -> None:
         """Restores what `save` wrote; the policy is `version` again."""
-        ray.get([rank.load.remote(folder) for rank in self.ranks], timeout=self.timeout_s)
+        self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
 
     def export(self, folder: Path) -> None:
         """Writes a Hugging Face folder of the current policy."""
-        ray.get([rank.export.remote(folder) for rank in self.ranks], timeout=self.timeout_s)
+        self._wait([rank.export.remote(folder) for rank in self.ranks], f"export into {folder}")
+
+    def _wait(self, calls: list[ray.ObjectRef], doing: str) -> list[Any]:
+        return wait(numbered("learner", calls), doing, self.timeout_s, "cluster.stall_timeout_s")
 
 
 def _means(sums: list[dict[str, float]]) -> dict[str, float]:

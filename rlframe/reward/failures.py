@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from rlframe.errors import RunFailed
 from rlframe.types import Verdict
 
 WINDOW = 256  # verdicts of a reward that its share of failures is taken over
 LEAST = 16  # verdicts before a share says anything
 
 
-class RewardsFail(RuntimeError):
+class RewardsFail(RunFailed):
     """A reward has failed on more than the configured share of completions; the message has the reasons."""
 
 

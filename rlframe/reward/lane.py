@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from rlframe.errors import RunFailed
 from rlframe.reward.worker import Hung
 
 RETURN_S = 300.0  # for a worker that died to start again, packages and models included
@@ -26,7 +27,7 @@ class Worker:
         self.up.set()
 
 
-class LaneDown(RuntimeError):
+class LaneDown(RunFailed):
     """No worker of a lane is alive, nor did one come back."""
 
 

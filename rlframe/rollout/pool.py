@@ -55,7 +55,7 @@ class RolloutPool:
     def update(self, weights: Published | Broadcast, *, version: int) -> None:
         """Brings `weights` to every engine; requests in flight freeze meanwhile and go on as policy `version`.
 
-        Raises GetTimeoutError when an engine has not loaded them within the bound.
+        Raises Stalled when an engine has not loaded them within the bound.
         """
         if weights.version != version:
             raise ValueError(f"the learner published version {weights.version}, not {version}")

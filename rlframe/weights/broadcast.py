@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlframe.calls import numbered, wait
+
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
@@ -19,12 +21,13 @@ class Broadcast:
     ranks: list[ActorHandle]
 
     def deliver(self, engines: list[ActorHandle], timeout_s: float) -> None:
-        """Pauses the engines, lets the ranks send, and lets the engines go on with the new version."""
-        import ray
-
-        ray.get([engine.pause.remote() for engine in engines], timeout=timeout_s)
-        ray.get([rank.send.remote() for rank in self.ranks], timeout=timeout_s)
-        ray.get([engine.resume.remote(self.version) for engine in engines], timeout=timeout_s)
+        """Pauses the engines, lets the ranks send, and lets the engines go on with the new version. Raises Stalled."""
+        bound = "cluster.stall_timeout_s"
+        wait(numbered("rollout", [engine.pause.remote() for engine in engines]), "pause", timeout_s, bound)
+        sending = numbered("learner", [rank.send.remote() for rank in self.ranks])
+        wait(sending, f"send version {self.version}", timeout_s, bound)
+        going_on = numbered("rollout", [engine.resume.remote(self.version) for engine in engines])
+        wait(going_on, "resume", timeout_s, bound)
 
 
 def sender(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rlframe.calls import numbered, wait
+
 if TYPE_CHECKING:
     import ray
     from ray.actor import ActorHandle
@@ -41,10 +43,9 @@ class Published:
     bytes: int
 
     def deliver(self, engines: list[ActorHandle], timeout_s: float) -> None:
-        """Lets every engine load this version, all at the same time."""
-        import ray
-
-        ray.get([engine.load.remote(self) for engine in engines], timeout=timeout_s)
+        """Lets every engine load this version, all at the same time. Raises Stalled."""
+        loading = numbered("rollout", [engine.load.remote(self) for engine in engines])
+        wait(loading, f"load version {self.version}", timeout_s, "cluster.stall_timeout_s")
 
 
 def publish(source: Zero3Source, version: int, chunk_bytes: int, *, keep: bool) -> Published | None:

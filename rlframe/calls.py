@@ -1,0 +1,36 @@
+"""Waiting for calls of named actors: the first error ends the wait, and who never answers is named."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from rlframe.errors import Stalled
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+
+def numbered(kind: str, calls: list[ObjectRef]) -> dict[str, ObjectRef]:
+    """`learner-0`, `learner-1`, ...: the names that `cluster.py` gives to actors of a kind."""
+    return {f"{kind}-{index}": call for index, call in enumerate(calls)}
+
+
+def wait(calls: dict[str, ObjectRef], doing: str, timeout_s: float, bound: str) -> list[Any]:
+    """What `calls` (actor name -> call) answer, in their order.
+
+    Raises the error of the first that fails while others still run: ranks in lockstep would wait for it for ever.
+    Raises Stalled naming those that have not come back within `timeout_s`, which is the config's `bound`.
+    """
+    deadline = time.monotonic() + timeout_s
+    names = {call: name for name, call in calls.items()}
+    while names:
+        done, _ = ray.wait(list(names), timeout=max(0.0, deadline - time.monotonic()))
+        if not done:
+            raise Stalled(f"{', '.join(names.values())} did not {doing} within {timeout_s:g} s ({bound})")
+        for call in done:
+            del names[call]
+            ray.get(call)
+    return ray.get(list(calls.values()))
