@@ -13,25 +13,26 @@ from rlframe.types import Completion, Prompt, Verdict
 
 OPEN, CLOSE = "<think>", "</think>"
 
+# Letters of other scripts than Latin and Greek.
+LETTERS = r"\u0400-\u1dff\u3005\u3041-\ufaff\U00020000-\U0003ffff"
+NON_LATIN = re.compile(rf"[\u0370-\u03ff{LETTERS}]+")
+
 # Code and formulas. Every alternative starts with a literal (which re searches for fast) and stops where the same
 # one could start again (so that a text of openings takes linear time). A formula holds no words of another script:
 # thoughts in Chinese do not escape by dollar signs.
 NOT_PROSE = re.compile(
     r"```.*?(?:```|\Z)"  # also a fence that the length limit left open
     r"|`[^`\n]*`"
-    r"|\$\$[^$\u0400-\uffff]*\$\$"
-    r"|\$(?!\s)[^$\n\u0400-\uffff]*(?<!\s)\$(?!\d)"  # not "$5 and $10"
-    r"|\\\[(?:(?!\\[\[\]])[^\u0400-\uffff])*\\\]"
-    r"|\\\((?:(?!\\[()])[^\u0400-\uffff])*\\\)"
-    r"|\\begin\{(?:(?!\\begin|\\end)[^\u0400-\uffff])*\\end\b"
+    rf"|\$\$[^${LETTERS}]*\$\$"
+    rf"|\$(?!\s)[^$\n{LETTERS}]*(?<!\s)\$(?!\d)"  # not "$5 and $10"
+    rf"|\\\[(?:(?!\\[\[\]])[^{LETTERS}])*\\\]"
+    rf"|\\\((?:(?!\\[()])[^{LETTERS}])*\\\)"
+    rf"|\\begin\{{(?:(?!\\begin|\\end)[^{LETTERS}])*\\end\b"
     r"|\\[A-Za-z]+"
     r"|https?://[\x21-\x7e]+",
     re.DOTALL,
 )
 
-NON_LATIN = re.compile(
-    r"[\u0370-\u1dff\u3005\u3041-\u30ff\u3105-\u312f\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
-)
 # Scripts written without spaces: characters of a word. Chinese: 1.54 to 1.71 in the four corpora of the SIGHAN bakeoff
 # (Emerson, 2005, https://aclanthology.org/I05-3017).
 UNSPACED = {
@@ -203,29 +204,29 @@ def latin_words(text: str, ignored: frozenset[str]) -> Counter[str]:
     """Words in Latin script, sentence by sentence: one that hardly tells is in the language of the one before it."""
     sentences = [sentence_words(sentence, ignored) for sentence in SENTENCE_END.split(text)]
     words = [word for sentence in sentences for word in sentence]
-    language = latin_language(words, before="en")
+    language = latin_language(words, before="en", lead=1)
     if FOREIGN.isdisjoint(words):
         return +Counter({language: len(words)})
     counts: Counter[str] = Counter()
     for sentence in sentences:
         if sentence:
-            language = latin_language(sentence, before=language)
+            language = latin_language(sentence, before=language, lead=MIN_LEAD)
             counts[language] += len(sentence)
     return counts
 
 
-def latin_language(words: list[str], before: str) -> str:
-    """The language whose function words lead those of `before`, else `before`; "other" where hardly any is known."""
+def latin_language(words: list[str], before: str, lead: int) -> str:
+    """The language with `lead` more function words than `before`, else `before`; "other" where hardly any is known."""
     hits = function_words(words)
     best = max(hits, key=hits.__getitem__, default=before)
-    language = best if hits[best] >= hits[before] + MIN_LEAD else before
+    language = best if hits[best] >= hits[before] + lead else before
     return "other" if len(words) >= MIN_WORDS and hits[language] < MIN_SHARE * len(words) else language
 
 
 def sentence_words(sentence: str, ignored: frozenset[str]) -> list[str]:
-    """Its Latin words in lower case; none where they are a name, which has capitals only and no function word."""
+    """Its Latin words in lower case; none where they are a name: all capitalized, two or three or an unknown one."""
     words = [w for w in map(str.lower, LATIN_WORD.findall(sentence)) if w not in SYMBOLS and w not in ignored]
-    is_name = not LOWERCASE_WORD.search(sentence) and ENGLISH.isdisjoint(words) and FOREIGN.isdisjoint(words)
+    is_name = not LOWERCASE_WORD.search(sentence) and (1 < len(words) < 4 or LANGUAGES_OF.keys().isdisjoint(words))
     return [] if is_name else words
 
 
