@@ -29,6 +29,7 @@ NOT_PROSE = re.compile(
     rf"|\\\((?:(?!\\[()])[^{LETTERS}])*\\\)"
     rf"|\\begin\{{(?:(?!\\begin|\\end)[^{LETTERS}])*\\end\b"
     r"|\\[A-Za-z]+"
+    r"|</?[a-z]+>"
     r"|https?://[\x21-\x7e]+",
     re.DOTALL,
 )
@@ -61,10 +62,11 @@ LATIN_WORD = re.compile(
     rf"(?:[{LOWER}]++|[{UPPER}]++)(?![\w(\[{OPERATORS}]| [{OPERATORS}])"
 )
 LOWERCASE_WORD = re.compile(r"\b[a-zß-ÿ]\w")
-SYMBOLS = frozenset(
-    "sin cos tan cot sec csc log ln exp max min gcd lcm mod arcsin arccos arctan sqrt lim det dim ker deg"
-    " mm cm dm km mg kg ml kb mb gb hz kwh mph rad iff qed dx dy dt".split()
+FUNCTIONS = (
+    "sin cos tan cot sec csc log ln exp max min gcd lcm mod arcsin arccos arctan sqrt lim det dim ker deg dx dy dt"
 )
+UNITS = "mm cm dm km mg kg ml kb mb gb hz kwh mph rad"
+SYMBOLS = frozenset([*FUNCTIONS.split(), *UNITS.split()])
 
 # The commonest words of languages that share the Latin script: they are a third to a half of any prose.
 FUNCTION_WORDS = {
@@ -118,8 +120,8 @@ class Language(Reward):
 
     The chain of thought is what stands in `<think>…</think>`; before `</think>` where the chat template holds the
     opening tag, and the whole text where there is no tag. Code, formulas, numbers, variables and names are no words,
-    nor are words of another script that a prompt in the target language holds too. A thought without words
-    scores 0, as "unparseable": silence is in no language, and any other score would pay for not thinking.
+    nor are words of another script that a prompt in the target language holds too: prose put into a code block goes
+    unseen. A thought without words scores 0, as "unparseable": any other score would pay for not thinking.
 
     Scripts tell most languages (Cyrillic counts as ru, Arabic as ar, Han as zh unless there is kana in the sentence);
     function words tell those that share the Latin script, sentence by sentence. Words are counted where spaces
