@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Set
 from functools import lru_cache
 from itertools import chain
 from typing import Literal
@@ -82,15 +83,16 @@ FUNCTION_WORDS = {
         "fr": "le la les de des du un une et est que qui qu il ils elle en dans pour pas sur avec par ce cette ces"
         " nous vous je ne au aux se sont donc mais où si comme son sa ses leur être avoir fait alors tout chaque"
         " combien avait ont peut deux trois nombre calculer calculez calculons trouver trouvez soit ainsi car quand"
-        " après encore faut reste réponse",
+        " après encore faut reste réponse quatre était quel quelle cela jusqu",
         "es": "el la los las de del que en un una es por con para se lo su sus al como más pero si este esta eso"
         " entonces cuántos cuántas cuánto tiene hay cada son está ya todo porque cuando muy sobre también entre ha"
         " había tenemos nos dos tres número calcula calcular calcule halla hallar resuelve encuentra luego después"
-        " ahora respuesta",
+        " ahora respuesta fue eran tenía cuatro hasta desde cuál",
         "de": "der die das und ist nicht ein eine einen einem einer zu den von mit sich auf für dem des im wir also"
         " dass es sind hat wie auch als aus bei nach er sie ich wenn dann jetzt noch nur aber oder werden wird kann"
         " haben pro insgesamt viele beträgt daher somit berechne berechnen bestimme löse ergibt jeder jede zwei drei"
-        " ihre seine antwort",
+        " ihre ihr ihren ihm sein seine seinen hatte hatten waren wurde wurden diese dieser jeden mehr bis zum zur nun"
+        " vier antwort",
         "it": "il lo la gli le di che un una uno con non del della dei delle nel nella da si sono ha abbiamo"
         " quindi ma più anche questo questa se ogni quanti quante quanto al alla allora poi ci due tre numero calcola"
         " trova risolvi ora dopo perché essere risposta",
@@ -111,7 +113,9 @@ LANGUAGES_OF = {
 }
 ENGLISH = FUNCTION_WORDS["en"]
 FOREIGN = frozenset(LANGUAGES_OF) - ENGLISH
-MIN_LEAD = 2  # a sentence with so many more of another language's than of the last sentence's language is in the other
+# A sentence is in another language than the one before it when it has so many more of the other's function words; one
+# more where that share of the whole text's words are the other's and not its main language's.
+MIN_LEAD, EXPECTED_SHARE = 2, 0.08
 MIN_WORDS, MIN_SHARE = 12, 0.1  # a text of so many words with fewer of a language's among them is not in it
 
 
@@ -206,21 +210,27 @@ def latin_words(text: str, ignored: frozenset[str]) -> Counter[str]:
     """Words in Latin script, sentence by sentence: one that hardly tells is in the language of the one before it."""
     sentences = [sentence_words(sentence, ignored) for sentence in SENTENCE_END.split(text)]
     words = [word for sentence in sentences for word in sentence]
-    language = latin_language(words, before="en", lead=1)
+    language = latin_language(words, before="en", expected=FUNCTION_WORDS.keys())
     if FOREIGN.isdisjoint(words):
         return +Counter({language: len(words)})
+    hits = function_words([word for word in words if language not in LANGUAGES_OF.get(word, ())])
+    expected = {language} | {found for found, number in hits.items() if number >= EXPECTED_SHARE * len(words)}
     counts: Counter[str] = Counter()
     for sentence in sentences:
         if sentence:
-            language = latin_language(sentence, before=language, lead=MIN_LEAD)
+            language = latin_language(sentence, language, expected)
             counts[language] += len(sentence)
     return counts
 
 
-def latin_language(words: list[str], before: str, lead: int) -> str:
-    """The language with `lead` more function words than `before`, else `before`; "other" where hardly any is known."""
+def latin_language(words: list[str], before: str, expected: Set[str]) -> str:
+    """The language whose function words lead those of `before` by enough, else `before`; "other" where all have few.
+
+    expected: the languages for which a lead of one is enough.
+    """
     hits = function_words(words)
     best = max(hits, key=hits.__getitem__, default=before)
+    lead = 1 if best in expected else MIN_LEAD
     language = best if hits[best] >= hits[before] + lead else before
     return "other" if len(words) >= MIN_WORDS and hits[language] < MIN_SHARE * len(words) else language
 
