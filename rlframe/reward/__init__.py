@@ -1,6 +1,7 @@
 """Rewards: one file each, a config that is called on a prompt and a completion.
 
-`math` compares final answers, `format` asks for R1's tags; anyone's own comes in by import path. A worker runs
+`math` compares final answers, `format` asks for R1's tags, `language` for thoughts in one language; `soft_overlong`,
+`kimi_length` and `repetition` keep completions short and fresh; anyone's own comes in by import path. A worker runs
 all rewards of a run on one completion, a pool spreads completions over workers.
 """
 
@@ -12,12 +13,22 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from rlframe.reward.base import Reward
 from rlframe.reward.format import Format
+from rlframe.reward.language import Language
+from rlframe.reward.length import KimiLength, SoftOverlong
 from rlframe.reward.math import Math
+from rlframe.reward.repetition import Repetition
 from rlframe.schema import one_of
 
 __all__ = ["BUILTIN", "AnyReward", "Reward", "build"]
 
-BUILTIN: dict[str, type[Reward]] = {"math": Math, "format": Format}
+BUILTIN: dict[str, type[Reward]] = {
+    "math": Math,
+    "format": Format,
+    "language": Language,
+    "soft_overlong": SoftOverlong,
+    "kimi_length": KimiLength,
+    "repetition": Repetition,
+}
 
 
 def build(value: Any) -> Reward:

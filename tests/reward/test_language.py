@@ -1,0 +1,159 @@
+"""The language reward: labelled thoughts in tests/reward/language_cases.jsonl, and what escapes or must not escape it.
+
+A case's share is that of the target's words, counted by hand with Chinese divided into words; mathematics, code and
+names are left out of the count.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from rlframe.reward.language import Language
+from rlframe.types import Completion, Message, Prompt, Verdict
+
+CASES = [json.loads(line) for line in (Path(__file__).parent / "language_cases.jsonl").read_text().splitlines()]
+
+
+def judge(language: str, text: str, *messages: Message) -> float | Verdict:
+    reward = Language.model_validate({"name": "language", "weight": 1.0, "language": language})
+    prompt = Prompt(id="p", messages=list(messages), token_ids=[], reference="", task="math")
+    return reward(prompt, Completion(token_ids=[], logprobs=[], versions=[], text=text, finish_reason="stop"))
+
+
+def score(language: str, text: str, *messages: Message) -> float:
+    result = judge(language, text, *messages)
+    assert isinstance(result, float)
+    return result
+
+
+def user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+@pytest.mark.parametrize("kind", sorted({case["kind"] for case in CASES}))
+def test_of_each_kind_of_labelled_thought_95_in_100_are_scored_within_a_tenth_of_their_share(kind: str):
+    cases = [case for case in CASES if case["kind"] == kind]
+    wrong = [case for case in cases if abs(score(case["target"], case["text"]) - case["share"]) > 0.1]
+    assert len(wrong) <= 0.05 * len(cases), wrong
+
+
+def test_a_thought_in_one_language_scores_exactly_one_or_zero_in_95_of_100_cases():
+    pure = [case for case in CASES if case["share"] in (0, 1)]
+    exact = [case for case in pure if score(case["target"], case["text"]) == case["share"]]
+    assert len(pure) >= 80
+    assert len(exact) >= 0.95 * len(pure), [case for case in pure if case not in exact]
+
+
+def test_the_set_has_a_hundred_cases_and_thirty_mixed_ones():
+    assert len(CASES) >= 100
+    assert sum(0 < case["share"] < 1 for case in CASES) >= 30
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("<think>We add the two.</think> 答案是五。", 1.0),
+        ("We add the two.</think> 答案是五。", 1.0),
+        ("好的。<think>We add the two.</think>答案是五。", 1.0),
+        ("<think>We add the two.", 1.0),
+        ("We add the two.", 1.0),
+        ("<think>我们先把两个数相加。</think>The answer is five.", 0.0),
+        ("<think>We add</think>我们先把两个数相加。</think>The answer is five.", 2 / (2 + 9 / 1.65)),
+    ],
+)
+def test_the_thought_ends_at_the_last_closing_tag_and_begins_after_the_first_opening_one(text: str, share: float):
+    assert score("en", text) == pytest.approx(share)
+
+
+def test_a_chinese_word_is_1_65_characters():
+    assert score("zh", "所以答案是 the sum of the digits") == pytest.approx((5 / 1.65) / (5 / 1.65 + 5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<think></think>5", "<think>\n$2 + 3 = 5$\n</think>5", "```\nall of it in code\n```", "2 + 3 = 5", "Bob"],
+)
+def test_a_thought_without_words_scores_zero_and_says_why(text: str):
+    result = judge("en", text)
+    assert isinstance(result, Verdict)
+    assert (result.score, result.status, result.detail) == (0.0, "unparseable", "the thought has no words")
+
+
+@pytest.mark.parametrize(
+    "hidden", ["$我们先把两个数相加$", "$$我们先把两个数相加$$", r"\[我们先把\]", r"\(我们先把\)", r"$\text{我们先把}$"]
+)
+def test_chinese_does_not_hide_in_a_formula(hidden: str):
+    assert score("en", f"We add the two numbers. {hidden}") < 0.8
+
+
+def test_prices_are_no_formula():
+    assert score("en", "Das kostet $5 und das andere kostet nicht mehr als $10 und ist gut.") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "thought", "share"),
+    [
+        ("How many apples are left?", "We add the two.", 1.0),
+        ("How many apples are left?", "我们先把两个数相加。", 0.0),
+        ("还剩多少个苹果？", "我们先把两个数相加。", 1.0),
+        ("还剩多少个苹果？", "We add the two.", 0.0),
+        ("Combien de pommes reste-t-il ?", "On ajoute les deux nombres.", 1.0),
+        ("Combien de pommes reste-t-il ?", "We add the two.", 0.0),
+        ("Berechne $2 + 3$.", "Wir addieren die zwei Zahlen.", 1.0),
+        ("Сколько яблок осталось?", "Мы складываем два числа.", 1.0),
+        ("りんごはいくつ残りますか。", "我们先把两个数相加。", 0.0),
+        ("2 + 3 =", "我们先把两个数相加。", 1.0),  # no words: whatever the thought keeps to
+        ("2 + 3 =", "所以答案是 the sum of the digits", 5 / (5 / 1.65 + 5)),
+    ],
+)
+def test_the_prompts_language_is_that_of_its_last_user_message(asked: str, thought: str, share: float):
+    messages = [{"role": "system", "content": "请用中文回答。"}, user("Bonjour, ça va ?"), user(asked)]
+    assert score("prompt", thought, *messages) == pytest.approx(share)
+
+
+def test_words_that_the_prompt_quotes_from_another_script_count_neither_way():
+    english, thought = user("What does 谢谢 mean, and who is 小明?"), "The word 谢谢 means thanks, and 小明 is a boy."
+    assert score("prompt", thought, english) == 1.0
+    assert score("en", thought, user("What does it mean?")) < 0.85
+    assert score("prompt", "所以 banana 是香蕉。", user("请问 banana 是什么？")) == 1.0
+    assert score("prompt", "所以 banana 是香蕉。", user("请问这是什么？")) < 0.85
+
+
+def test_a_prompt_in_another_language_than_the_target_excuses_no_words():
+    assert score("en", "我们先把两个数相加。", user("我们先把两个数相加。")) == 0.0
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "$",
+        "$$",
+        "$x ",
+        r"\[",
+        r"\(",
+        "`",
+        "```",
+        r"\begin{",
+        "a",
+        "a(",
+        "= a ",
+        "A ",
+        "é",
+        "中",
+        "の",
+        "中$",
+        "<think>",
+    ],
+)
+def test_a_completion_that_repeats_one_piece_a_hundred_thousand_times_takes_less_than_two_seconds(piece: str):
+    started = time.process_time()
+    judge("en", piece * 100_000)
+    assert time.process_time() - started < 2.0
+
+
+def test_a_target_that_is_not_told_apart_is_refused():
+    with pytest.raises(ValidationError, match="language"):
+        judge("klingon", "")
