@@ -155,7 +155,7 @@ child.call(2, 3, timeout_s=5)
 if {busy}:
     threading.Thread(target=child.call, args=(9, 9**9), kwargs=dict(timeout_s=60), daemon=True).start()
     time.sleep(0.3)
-print(child._child.popen.pid, flush=True)
+print(child._child.nursery.pid, flush=True)
 time.sleep(60)
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
