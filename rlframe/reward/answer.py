@@ -25,6 +25,7 @@ EXPRESSION = re.compile(
 )
 
 CURRENCY = str.maketrans({sign: "" for sign in "$€£¥"} | {"−": "-"})
+NO_SPACE = re.compile(r"\\!\s*")  # LaTeX's negative space, which some data sets put behind commas of thousands
 DELIMITED = re.compile(r"\\\((.*)\\\)|\\\[(.*)\\\]|\*\*(.*)\*\*", re.DOTALL)
 WHOLE_TEXT = re.compile(r"\\(?:text|mathrm|mbox)(?:bf|it|rm|normal)?\s*\{([^{}]*)\}|\\math(?:bf|it)\s*\{([^{}]*)\}")
 THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
@@ -33,16 +34,18 @@ FRACTION = re.compile(
     r"(?P<sign>[+-]?)(?:\\[dtc]?frac\s*\{(?P<over>-?[0-9]{1,100})\}\s*\{(?P<under>[0-9]{1,100})\}"
     r"|(?P<left>[0-9]{1,100}) ?/ ?(?P<right>[0-9]{1,100}))"
 )
+REPEATING = re.compile(
+    r"(?P<sign>[+-]?)(?P<whole>[0-9]{1,100})\.(?P<once>[0-9]{0,50})\\overline\s*\{(?P<period>[0-9]{1,50})\}"
+)
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|\bpercent)$")
-# One to three words after a number: a unit, unless one of them says another number or a choice between two.
+# Behind a number: up to three words or a \text{}, unless one of them says another number or a choice; degrees.
 UNIT = re.compile(
-    r"(?<=[0-9.}]) (?!.*\b(?:and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?"
-    r"|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent|sqrt|to)\b)[A-Za-z]{3,}(?: [A-Za-z]+){0,2}$"
+    r"(?<=[0-9.}]) ?(?!.*\b(?:and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?"
+    r"|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent|sqrt|to)\b)"
+    r"(?:(?<= )[A-Za-z]{3,}(?: [A-Za-z]+){0,2}|\\(?:text|mathrm|mbox) ?\{[A-Za-z. ]*\}(?:\^(?:[23]|\{[23]\}))?)$"
     r"|(?<=[0-9.}]) ?(?:\^ ?(?:\\circ|\{ ?\\circ ?\})|°)$"
 )
-WORDS = re.compile(
-    r"(?!(?i:infinity|sqrt)\b)(?:(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z '-]*|yes|no|odd|up)", re.IGNORECASE
-)
+WORDS = re.compile(r"(?!(?i:infinity|sqrt)\b)(?:(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z '-]*|yes|no|odd|up)", re.IGNORECASE)
 TOLERANCE = Fraction(1, 10**6)  # math-verify compares decimals at six places
 
 # What no honest answer needs and sympy spends seconds or gigabytes on.
@@ -112,10 +115,8 @@ def after_hashes(text: str) -> str | None:
 
 
 def last_expression(text: str) -> str | None:
-    last = None
-    for last in EXPRESSION.finditer(text[-LAST_CHARS:]):
-        pass
-    return last[last.lastgroup or 0] if last else None
+    found = [match[match.lastgroup or 0] for match in EXPRESSION.finditer(text[-LAST_CHARS:])]
+    return found[-1] if found else None
 
 
 def reference_answer(reference: str) -> str:
@@ -128,12 +129,13 @@ def normalize(answer: str) -> str:
 
     Runs of white space become one, but stay: "1 2" is not 12, and (1,234) is a pair.
     """
-    answer = " ".join(answer.replace(r"\$", "").translate(CURRENCY).replace(r"\!", "").split())
+    answer = NO_SPACE.sub("", answer.replace(r"\$", "").translate(CURRENCY))
+    answer = " ".join(answer.split())
     answer = answer.removesuffix(".").strip()
     for wrapped in (DELIMITED, WHOLE_TEXT):
         if match := wrapped.fullmatch(answer):
             answer = match[match.lastindex or 0].strip()
-    plain = answer.replace("{,}", ",")
+    plain = answer.replace("{,}", ",").replace(r"\,", ",")
     return plain.replace(",", "") if THOUSANDS.fullmatch(plain) else answer
 
 
@@ -170,13 +172,18 @@ def number(answer: str) -> tuple[Fraction, bool] | None:
     """The value of an integer, decimal or fraction with or without a unit, and whether a percent sign follows it."""
     body, percent = split_percent(answer)
     body = UNIT.sub("", body)
+    value = None
     if NUMBER.fullmatch(body):
         return Fraction(body), percent
-    match = FRACTION.fullmatch(body)
-    if match is None:
+    if match := FRACTION.fullmatch(body):
+        over, under = int(match["over"] or match["left"]), int(match["under"] or match["right"])
+        value = Fraction(over, under) if under else None
+    elif match := REPEATING.fullmatch(body):  # math-verify reads none of these
+        value = Fraction(f"{match['whole']}.{match['once']}")
+        value += Fraction(int(match["period"]), (10 ** len(match["period"]) - 1) * 10 ** len(match["once"]))
+    if match is None or value is None:
         return None
-    over, under = int(match["over"] or match["left"]), int(match["under"] or match["right"])
-    return (Fraction(-over if match["sign"] == "-" else over, under), percent) if under else None
+    return -value if match["sign"] == "-" else value, percent
 
 
 def split_percent(answer: str) -> tuple[str, bool]:

@@ -52,12 +52,11 @@ def slow_workers(count: int, seconds: float) -> list[Any]:
 
 
 def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeout_there(cluster: None):
-    rewards = {
-        "math": build({"name": "math", "weight": 1.0, "timeout_s": 1.0, "max_answer_chars": 200}),
-        "format": build({"name": "format", "weight": 0.1}),
-    }
+    math = {"name": "math", "weight": 1.0, "extract": ["answer", "boxed"], "timeout_s": 1.0, "max_answer_chars": 200}
+    shape = {"name": "format", "weight": 0.1, "think": "think", "answer": "answer", "opened": False, "partial": False}
+    rewards = {"math": build(math), "format": build(shape)}
     pool = RewardPool([ray.remote(RewardWorker).options(num_cpus=1).remote(rewards)], max_in_flight=4)
-    texts = [r"<think>.</think><answer>\sqrt{8}</answer>", r"\boxed{3}", r"\boxed{(10^9)!}"]
+    texts = [r"<think>.</think><answer>\sqrt{8}</answer>", r"\boxed{3}", r"\boxed{9!!!!}"]
 
     async def score_all() -> list[dict[str, Verdict]]:
         return await asyncio.gather(*[pool.score(PROMPT, completion(text)) for text in texts])
