@@ -26,7 +26,7 @@ EXPRESSION = re.compile(
 
 CURRENCY = str.maketrans({sign: "" for sign in "$€£¥"} | {"−": "-"})
 NO_SPACE = re.compile(r"\\!\s*")  # LaTeX's negative space, which some data sets put behind commas of thousands
-DELIMITED = re.compile(r"\\\((.*)\\\)|\\\[(.*)\\\]|\*\*(.*)\*\*", re.DOTALL)
+DELIMITED = re.compile(r"\\\(((?:(?!\\\)).)*)\\\)|\\\[((?:(?!\\\]).)*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
 WHOLE_TEXT = re.compile(r"\\(?:text|mathrm|mbox)(?:bf|it|rm|normal)?\s*\{([^{}]*)\}|\\math(?:bf|it)\s*\{([^{}]*)\}")
 THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 NUMBER = re.compile(r"[+-]?(?:[0-9]{1,100}(?:\.[0-9]{0,100})?|\.[0-9]{1,100})")

@@ -2,10 +2,14 @@
 
     python tests/benchmarks/math_reward.py [--rounds 5] [--pairs 640]
 
-Throughput is that of one `Math` in each of as many processes as there are cores, against math-verify called plainly
-in one process, times cores; both on pairs of `tests/tiny/math_pairs.py` that no round repeats, since sympy caches.
+Throughput is that of one `Math` in each of as many processes as there are cores, against math-verify called plainly:
+in one process, times cores, and in one process a core (cores that share silicon are not as fast together as alone).
+All on pairs of `tests/tiny/math_pairs.py` that no process sees twice, since sympy caches.
 "mix": all 16 kinds. "symbolic": only those of the mix that no fast path decides, so that every pair pays for the
 way to the verifier's process. "gsm8k": integers and money, spelled as completions of GSM8K spell them.
+
+The ratio "by CPU" compares CPU seconds of all processes that take part, for the same pairs: the one to look at where
+other jobs share the machine.
 """
 
 from __future__ import annotations
@@ -18,55 +22,71 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rlframe.reward.answer import normalize, reference_answer, same_number, same_text
 from rlframe.reward.math import Math
-from rlframe.types import Completion, Prompt
+from rlframe.types import Completion, Prompt, Verdict
 from tests.tiny.math_pairs import HOSTILE, Pair, mix
 
 CORES = len(os.sched_getaffinity(0))
+PATIENCE_S = 10.0  # a slow pair is not a hostile one
 BOUND_S = 0.5
 HOSTILE_ROUNDS = 5
 
+Make: TypeAlias = Callable[[int, int], list[Pair]]  # size, seed
+
+
+class Timed(NamedTuple):
+    pairs: int
+    seconds: float
+    cpu_seconds: float  # of this process and those that it started
+    wrong: int  # scores that are not as the pair says
+
 
 @cache
-def reward() -> Math:
+def reward(timeout_s: float) -> Math:
     """This process's own, warm."""
-    math = Math(name="math", weight=1.0, extract=["answer", "boxed"], timeout_s=BOUND_S, max_answer_chars=2000)
+    math = Math(name="math", weight=1.0, extract=["answer", "boxed"], timeout_s=timeout_s, max_answer_chars=2000)
     judge(math, r"\sqrt{8}", r"2\sqrt{3}")
     return math
 
 
-def judge(math: Math, reference: str, answer: str) -> tuple[float | None, float]:
-    """Score and seconds."""
+def judge(math: Math, reference: str, answer: str) -> Verdict:
     prompt = Prompt(id="p", messages=[], token_ids=[], reference=reference, task="math")
     text = rf"so $\boxed{{{answer}}}$"
-    verdict = math(prompt, Completion(token_ids=[], logprobs=[], versions=[], text=text, finish_reason="stop"))
-    return verdict.score, verdict.seconds
+    return math(prompt, Completion(token_ids=[], logprobs=[], versions=[], text=text, finish_reason="stop"))
 
 
-def ours(pairs: list[Pair]) -> tuple[float, float, int]:
-    """Start and end on the machine's monotonic clock, and how many scores are not as the pair says."""
-    math = reward()
-    began = time.monotonic()
-    wrong = sum(judge(math, pair.reference, pair.answer)[0] != float(pair.equal) for pair in pairs)
-    return began, time.monotonic(), wrong
+def ours(pairs: list[Pair]) -> Timed:
+    math = reward(PATIENCE_S)
+    return timed(lambda pair: judge(math, pair.reference, pair.answer).score, pairs)
 
 
-def alone(pairs: list[Pair]) -> tuple[float, float, int]:
+def alone(pairs: list[Pair]) -> Timed:
     from math_verify import parse, verify
 
     parse("$1$")
-    began = time.monotonic()
-    wrong = sum(
-        verify(parse(f"${pair.reference}$"), parse(rf"so $\boxed{{{pair.answer}}}$")) != pair.equal for pair in pairs
-    )
-    return began, time.monotonic(), wrong
+    return timed(lambda pair: verify(parse(f"${pair.reference}$"), parse(rf"so $\boxed{{{pair.answer}}}$")), pairs)
+
+
+def timed(verdict: Callable[[Pair], float | None], pairs: list[Pair]) -> Timed:
+    began, cpu_began = time.perf_counter(), cpu_seconds()
+    wrong = sum(verdict(pair) != pair.equal for pair in pairs)
+    return Timed(len(pairs), time.perf_counter() - began, cpu_seconds() - cpu_began, wrong)
+
+
+def cpu_seconds() -> float:
+    children = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(times.user + times.system for times in children)
 
 
 def symbolic(size: int, seed: int) -> list[Pair]:
@@ -91,45 +111,52 @@ def gsm8k(size: int, seed: int) -> list[Pair]:
     return pairs
 
 
-def rate(results: list[tuple[float, float, int]], pairs: int) -> float:
-    """Pairs a second of processes that ran at the same time."""
-    return pairs / (max(end for _, end, _ in results) - min(began for began, _, _ in results))
-
-
-def throughput(name: str, make, rounds: int, size: int, pool: ProcessPoolExecutor, single: ProcessPoolExecutor) -> None:
-    ratios, mine, theirs, wrong = [], [], [], 0
+def throughput(name: str, make: Make, rounds: int, size: int, pool: ProcessPoolExecutor) -> None:
+    rates: dict[str, list[float]] = {"reward": [], "math-verify x cores": [], "math-verify on all cores": []}
+    ratios: dict[str, list[float]] = {"to math-verify x cores": [], "to math-verify on all cores": [], "by CPU": []}
+    wrong = 0
     for turn in range(rounds + 1):
-        seeds = range(1000 * turn, 1000 * turn + CORES + 1)
-        works = [make(size, seed) for seed in seeds]
-        its = rate([single.submit(alone, works[0]).result()], len(works[0]))
-        results = list(pool.map(ours, works[1:]))
-        our = rate(results, sum(map(len, works[1:])))
-        if turn > 0:  # the first one warms up
-            ratios.append(our / (its * CORES))
-            mine.append(our)
-            theirs.append(its)
-            wrong += sum(result[2] for result in results)
-    report(f"{name}: reward on {CORES} cores, pairs/s", mine)
-    report(f"{name}: math-verify in one process, pairs/s", theirs)
-    report(f"{name}: ratio to {CORES} x math-verify", ratios)
-    print(json.dumps({"part": f"{name}: wrong scores", "of": rounds * CORES * size, "wrong": wrong}), flush=True)
+        works = [make(size, CORES * turn + core) for core in range(CORES)]
+        fresh = [make(size, 10_000 + CORES * turn + core) for core in range(CORES)]
+        single = pool.submit(alone, [pair for work in works for pair in work]).result()
+        together = list(pool.map(alone, fresh))
+        results = list(pool.map(ours, works))
+        if turn == 0:  # warms up
+            continue
+        wrong += sum(result.wrong for result in results)
+        rates["reward"].append(rate(results))
+        rates["math-verify x cores"].append(rate([single]) * CORES)
+        rates["math-verify on all cores"].append(rate(together))
+        ratios["to math-verify x cores"].append(rate(results) / (rate([single]) * CORES))
+        ratios["to math-verify on all cores"].append(rate(results) / rate(together))
+        ratios["by CPU"].append(single.cpu_seconds / sum(result.cpu_seconds for result in results))
+    for part, values in rates.items():
+        report(f"{name}, pairs/s on {CORES} cores: {part}", values)
+    for part, values in ratios.items():
+        report(f"{name}, ratio {part}", values)
+    print(json.dumps({"part": f"{name}, wrong scores", "of": rounds * CORES * size, "wrong": wrong}), flush=True)
+
+
+def rate(results: list[Timed]) -> float:
+    """Pairs a second of processes that run at the same time."""
+    return sum(result.pairs / result.seconds for result in results)
 
 
 def hostile() -> None:
-    math = reward()
-    seconds, scores, after = [], [], []
+    math = reward(BOUND_S)
+    verdicts, after = [], []
     for _ in range(HOSTILE_ROUNDS):
         for answer in HOSTILE:
-            score, taken = judge(math, "7 + x", answer)
-            seconds.append(taken)
-            scores.append(score)
-            began = time.perf_counter()
-            healthy, _ = judge(math, r"\sqrt{8}", r"2\sqrt{2}")
-            after.append(time.perf_counter() - began if healthy == 1.0 else float("inf"))
+            verdicts.append(judge(math, "7 + x", answer))
+            healthy = judge(math, r"\sqrt{8}", r"2\sqrt{2}")
+            after.append(healthy.seconds if healthy.score == 1.0 else float("inf"))
+    seconds = [verdict.seconds for verdict in verdicts]
     p50, p99 = statistics.median(seconds), statistics.quantiles(seconds, n=100, method="inclusive")[98]
     figures = {"bound": BOUND_S, "p50": p50, "p99": p99, "max": max(seconds), "next_answer_max": max(after)}
     print(json.dumps({"part": "hostile answers, s", "of": len(seconds)} | {k: round(v, 3) for k, v in figures.items()}))
-    print(json.dumps({"part": "hostile answers: scores that are not 0", "count": sum(s != 0.0 for s in scores)}))
+    print(
+        json.dumps({"part": "hostile answers: scores that are not 0", "count": sum(v.score != 0.0 for v in verdicts)})
+    )
     math.close()
 
 
@@ -144,16 +171,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=640)
     args = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(CORES, mp_context=spawn) as pool,
-        ProcessPoolExecutor(1, mp_context=spawn) as single,
-    ):
+    with ProcessPoolExecutor(CORES, mp_context=spawn) as pool:
         for name, make, size in (
             ("mix", mix, args.pairs),
             ("symbolic", symbolic, args.pairs // 2),
             ("gsm8k", gsm8k, 4 * args.pairs),
         ):
-            throughput(name, make, args.rounds, size, pool, single)
+            throughput(name, make, args.rounds, size, pool)
     hostile()
 
 

@@ -98,6 +98,7 @@ def test_finding_it_takes_linear_time_in_a_completion_of_hundred_thousand_pieces
         (r"\(5\)", "5"),
         (r"\[ x + 1 \]", "x + 1"),
         ("**5**", "5"),
+        (r"\(5\) or \(6\)", r"\(5\) or \(6\)"),
         (r"\$1,234,567.5", "1234567.5"),
         ("€1,234", "1234"),
         ("−5", "-5"),
@@ -227,3 +228,13 @@ def test_what_sympy_would_never_finish_is_seen_without_parsing(answer: str):
 )
 def test_what_data_sets_hold_is_not_too_big(answer: str):
     assert too_big(answer) is None
+
+
+@pytest.mark.parametrize("piece", ["1 ", "1", "^{", "9^", "!", " %", "1 a ", "1\\text{", r"\!", "**", r"\("])
+def test_an_answer_of_two_thousand_characters_is_looked_at_in_a_tenth_of_a_second(piece: str):
+    answer = (piece * 2000)[:2000]
+    started = time.perf_counter()
+    plain = normalize(answer)
+    number(plain)
+    too_big(plain)
+    assert time.perf_counter() - started < 0.1
