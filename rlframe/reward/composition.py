@@ -47,25 +47,29 @@ def total(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) -> float | 
 
 def check(problems: Iterable[Problem], terms: Mapping[str, Reward]) -> None:
     """Raises ValueError where a reward's `tasks` name one that no problem has, a problem has a task on which no reward
-    speaks, or a reward refuses a problem's reference; the message says where that problem came from."""
-    tasks: set[str] = set()
-    for problem in problems:
-        chosen = speaking(terms, problem.task)
-        if not chosen:
-            raise ValueError(
-                f"problem {problem.id}: no reward speaks on its task {problem.task!r}: reward.terms.*.tasks"
-            )
-        tasks.add(problem.task)
-        for name, term in chosen.items():
-            try:
-                term.check(problem.reference)
-            except ValueError as error:
-                raise ValueError(
-                    f"problem {problem.id}: its reference is nothing that {name!r} can use: {error}"
-                ) from error
+    speaks, or a reward refuses a problem's reference; the message says which problem that is."""
+    try:
+        tasks = {_checked_task(problem, terms) for problem in problems}
+    finally:
+        for term in terms.values():
+            term.close()  # what a check started here; workers start their own
     for name, term in terms.items():
         if unknown := sorted(set(term.tasks or []) - tasks):
             there_are = ", ".join(sorted(tasks))
             raise ValueError(
                 f"reward.terms.{name}.tasks: no problem has the task {unknown[0]!r}; there are {there_are}"
             )
+
+
+def _checked_task(problem: Problem, terms: Mapping[str, Reward]) -> str:
+    chosen = speaking(terms, problem.task)
+    if not chosen:
+        raise ValueError(f"problem {problem.id}: no reward speaks on its task {problem.task!r}: reward.terms.*.tasks")
+    for name, term in chosen.items():
+        try:
+            term.check(problem.reference)
+        except ValueError as error:
+            raise ValueError(
+                f"problem {problem.id}: its reference is nothing that {name!r} can use: {error}"
+            ) from error
+    return problem.task

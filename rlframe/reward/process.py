@@ -4,12 +4,16 @@ Some calls (a factorial of 10^9 inside sympy) ignore signals and exceptions and 
 SIGKILL from outside bounds them. The child is a plain new interpreter and not `multiprocessing`'s: a fork would
 carry Ray's threads and locks, and spawn would import the parent's main module, which in a Ray worker is Ray's own.
 
+That child, the *nursery*, pays once for imports and the first call, and then only forks *workers*, one at a time,
+which answer the calls. So a killed worker is replaced in milliseconds and not in the seconds that sympy's import takes.
+
 Arguments and results are JSON values, so that a child led astray by its input cannot make the parent unpickle.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -23,17 +27,19 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 STARTUP_S = 120.0  # imports on a cold, busy disk; far above the 1 to 4 s that sympy takes
+REPLACE_S = 30.0  # to kill a worker, which may have gigabytes to give back, and to fork another
+CLOSE_S = 5.0  # for a nursery to end its worker and itself; then it is killed
 
 # The child finds modules where its parent does: Ray workers and pytest have paths that no environment variable names.
 # -P keeps the current folder off the path before that.
 BOOTSTRAP = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from rlframe.reward.process import serve
-serve(**json.loads(sys.argv[2]))
+from rlframe.reward.process import nurse
+nurse(**json.loads(sys.argv[2]))
 """
 
 
@@ -48,7 +54,8 @@ class ProcessDied(RuntimeError):
 class Process:
     """Calls `function` ("module:function") in a child that starts lazily, is reused, and is replaced when killed.
 
-    `warm_up`: arguments of a first call before the child is ready; it pays for lazy imports and caches.
+    `warm_up`: arguments of a first call before the child is ready; it pays for lazy imports and caches. Like the
+    imports it must leave no threads behind: the child forks.
     `max_memory_bytes`: of address space; above it the child's allocations raise MemoryError.
     One call at a time: threads that share a Process wait for each other. A copy or pickle has its own child.
 
@@ -73,51 +80,57 @@ class Process:
     def call(self, *args: Any, timeout_s: float) -> Any:
         """The function's result. `timeout_s` is for the call alone: the child's start has its own bound.
 
-        Raises TimeoutError once the child is killed, CallFailed with its traceback, ProcessDied if it ended by itself.
+        Raises TimeoutError once the call is being killed, CallFailed with its traceback, ProcessDied if it ended by
+        itself.
         """
         with self._lock:
             child = self._running()
-            if not child.ready:
-                self._wait_for_start(child)
+            self._wait_until_ready(child)
             try:
-                child.connection.send_bytes(json.dumps(args).encode())
-                return child.receive(timeout_s)
+                return child.call(args, timeout_s)
             except TimeoutError as error:
-                self._discard(child)
+                self._request_worker(child)
                 raise TimeoutError(f"call of {self.function} took more than {timeout_s:g} s") from error
             except (EOFError, OSError) as error:  # OSError: a broken pipe
-                raise ProcessDied(f"{self.function}: its process ended with {self._discard(child)}") from error
+                self._request_worker(child)
+                self._wait_until_ready(child)
+                raise ProcessDied(f"{self.function}: its process ended with {child.last_worker}") from error
 
     def close(self) -> None:
-        """Kills the child; a later call starts another."""
+        """Ends the child; a later call starts another."""
         with self._lock:
             if self._child is not None:
                 self._discard(self._child)
 
     def _running(self) -> Child:
-        # One that died while idle (an out-of-memory kill) costs nothing but a new start.
-        if self._child is not None and self._child.popen.poll() is not None:
+        # One that died while idle (an out-of-memory kill) costs nothing but a new start, of the worker or of both.
+        if self._child is not None and self._child.nursery.poll() is not None:
             self._discard(self._child)
         if self._child is None:
             self._child = Child(self.function, self.warm_up, self.max_memory_bytes)
+        elif self._child.ready and self._child.worker_is_gone():
+            self._request_worker(self._child)
         return self._child
 
-    def _wait_for_start(self, child: Child) -> None:
+    def _request_worker(self, child: Child) -> None:
+        with suppress(OSError):  # the nursery is gone, which the wait for it notices
+            child.request_worker()
+
+    def _wait_until_ready(self, child: Child) -> None:
         try:
-            child.receive(STARTUP_S)
-            child.ready = True
+            child.wait_until_ready()
         except CallFailed:
             self._discard(child)
             raise
         except TimeoutError as error:  # not the caller's: nothing that it passed was looked at
             self._discard(child)
-            raise ProcessDied(f"{self.function}: its process was not ready after {STARTUP_S:g} s") from error
+            raise ProcessDied(f"{self.function}: {error}") from error
         except (EOFError, OSError) as error:
             raise ProcessDied(f"{self.function}: its process ended at its start with {self._discard(child)}") from error
 
     def _discard(self, child: Child) -> str:
         self._child = None
-        return child.kill()
+        return child.close()
 
 
 def _rebuild(function: str, warm_up: list[Any], max_memory_bytes: int) -> Process:
@@ -125,64 +138,140 @@ def _rebuild(function: str, warm_up: list[Any], max_memory_bytes: int) -> Proces
 
 
 class Child:
-    """The parent's end of one child: its pid and a socket pair."""
+    """The parent's end of one nursery and its worker: a process, and a socket to each.
+
+    Every worker has a socket pair of its own, so that nothing of a killed one's call is left for the next.
+    """
 
     def __init__(self, function: str, warm_up: list[Any], max_memory_bytes: int) -> None:
-        ours, theirs = socket.socketpair()
+        self._control, theirs = socket.socketpair()
         settings = {
-            "fd": theirs.fileno(),
+            "control_fd": theirs.fileno(),
             "parent": os.getpid(),
             "function": function,
             "warm_up": warm_up,
             "max_memory_bytes": max_memory_bytes,
         }
         with theirs:
-            self.popen = subprocess.Popen(
+            self.nursery = subprocess.Popen(
                 [sys.executable, "-P", "-c", BOOTSTRAP, json.dumps(sys.path), json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # its own process group, so that one signal kills its children too
+                start_new_session=True,  # a signal to the parent's group, such as ^C, is not for it
             )
-        self.connection = Connection(ours.detach())
+        self._replies = Connection(os.dup(self._control.fileno()))
+        self._worker: Connection | None = None
+        self._patience_s = STARTUP_S
+        self.last_worker = ""  # how the worker before this one ended: "SIGKILL", "exit status 1"
+        self.request_worker()
+
+    def request_worker(self) -> None:
+        """Asks the nursery to kill its worker, if it has one, and to fork another. Does not wait for it."""
         self.ready = False
+        if self._worker is not None:
+            self._worker.close()
+        ours, theirs = socket.socketpair()
+        self._worker = Connection(ours.detach())
+        with theirs:
+            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
 
-    def receive(self, timeout_s: float) -> Any:
-        """The next reply's result. Raises TimeoutError, CallFailed, or EOFError and OSError when the child is gone."""
-        if not self.connection.poll(timeout_s):
+    def wait_until_ready(self) -> None:
+        """Raises CallFailed where the first call raised, TimeoutError, or EOFError and OSError without a nursery."""
+        if not self.ready:
+            if not self._replies.poll(self._patience_s):
+                raise TimeoutError(f"its process was not ready after {self._patience_s:g} s")
+            self.last_worker = result_of(self._replies.recv_bytes())
+            self.ready, self._patience_s = True, REPLACE_S
+
+    def worker_is_gone(self) -> bool:
+        """Of an idle one: it sends nothing unasked, so whatever can be read is its end."""
+        assert self._worker is not None
+        return self._worker.poll()
+
+    def call(self, args: tuple[Any, ...], timeout_s: float) -> Any:
+        """Raises TimeoutError, CallFailed, or EOFError and OSError where the worker is gone."""
+        assert self._worker is not None
+        self._worker.send_bytes(json.dumps(args).encode())
+        if not self._worker.poll(timeout_s):
             raise TimeoutError
-        reply = json.loads(self.connection.recv_bytes())
-        if reply["error"] is not None:
-            raise CallFailed(reply["error"])
-        return reply["result"]
+        return result_of(self._worker.recv_bytes())
 
-    def kill(self) -> str:
-        """Kills the child and its children, and returns how the child ended: "SIGKILL", "exit status 1"."""
-        # Before wait(): until it is reaped, nobody else can have its group's number.
-        with suppress(ProcessLookupError):  # reaped already, and no child of its own left
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.connection.close()
-        status = self.popen.wait()
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    def close(self) -> str:
+        """Ends nursery and worker, whose children die with it. Returns how the nursery ended."""
+        self._replies.close()
+        self._control.close()  # which is what the nursery ends at
+        if self._worker is not None:
+            self._worker.close()
+        try:
+            return ending(self.nursery.wait(CLOSE_S))
+        except subprocess.TimeoutExpired:
+            self.nursery.kill()  # the kernel takes the worker along
+            return ending(self.nursery.wait())
 
 
-def serve(fd: int, parent: int, function: str, warm_up: list[Any], max_memory_bytes: int) -> None:
-    """The child's whole life: import, warm up, then answer calls until the parent's end of the socket closes."""
+def nurse(control_fd: int, parent: int, function: str, warm_up: list[Any], max_memory_bytes: int) -> None:
+    """The nursery's whole life: import, warm up, then fork a worker for every socket that arrives.
+
+    One worker at a time, each in a process group of its own, so that one signal kills its children too. It ends
+    when the parent's end of the control socket closes.
+    """
     die_with(parent)
     resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection = Connection(fd)
 
     def run(*args: Any) -> Any:
         module, _, name = function.partition(":")
         return getattr(importlib.import_module(module), name)(*args)
 
-    connection.send_bytes(reply_of(run, warm_up))
+    control, replies = socket.socket(fileno=control_fd), Connection(os.dup(control_fd))
+    warmed = reply_of(run, warm_up)
+    gc.collect()
+    gc.freeze()  # what all workers share is not written to by their collectors
+    nursery, worker, ended = os.getpid(), 0, ""
     while True:
-        try:
-            args = json.loads(connection.recv_bytes())
-        except EOFError:
+        message, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if worker:
+            ended = end(worker)
+        if not message:
             return
-        connection.send_bytes(reply_of(run, args))
+        if json.loads(warmed)["error"] is not None:
+            replies.send_bytes(warmed)
+            return
+        worker = os.fork()
+        if worker == 0:
+            control.close()
+            replies.close()
+            answer(Connection(fds[0]), nursery, run)
+        with suppress(OSError):  # the worker does it too; neither may be late
+            os.setpgid(worker, worker)
+        os.close(fds[0])
+        replies.send_bytes(json.dumps({"result": ended, "error": None}).encode())
+
+
+def answer(calls: Connection, nursery: int, run: Callable[..., Any]) -> NoReturn:
+    """A worker's whole life: answers calls until the parent's end of its socket closes."""
+    try:
+        os.setpgid(0, 0)
+        die_with(nursery)
+        while True:
+            calls.send_bytes(reply_of(run, json.loads(calls.recv_bytes())))
+    except (EOFError, OSError):
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+def end(worker: int) -> str:
+    """Kills a worker and its children and returns how it ended, which may have been before."""
+    # Before waitpid(): until it is reaped, nobody else can have its group's number.
+    with suppress(ProcessLookupError):
+        os.killpg(worker, signal.SIGKILL)
+    return ending(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+
+
+def ending(exit_code: int) -> str:
+    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit status {exit_code}"
 
 
 def reply_of(run: Callable[..., Any], args: list[Any]) -> bytes:
@@ -191,6 +280,14 @@ def reply_of(run: Callable[..., Any], args: list[Any]) -> bytes:
         return json.dumps({"result": run(*args), "error": None}).encode()
     except Exception:
         return json.dumps({"result": None, "error": traceback.format_exc()}).encode()
+
+
+def result_of(reply: bytes) -> Any:
+    """Raises CallFailed where `run` raised."""
+    reply_: dict[str, Any] = json.loads(reply)
+    if reply_["error"] is not None:
+        raise CallFailed(reply_["error"])
+    return reply_["result"]
 
 
 def die_with(parent: int) -> None:
@@ -203,4 +300,4 @@ def die_with(parent: int) -> None:
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it ended before the request
-        sys.exit(1)
+        os._exit(1)

@@ -228,10 +228,9 @@ def test_a_reward_on_groups_speaks_once_the_others_have(pool: Any):
 
 
 def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeout_there(local_ray: None):
-    terms = {
-        "math": build({"name": "math", "weight": 1.0, "timeout_s": 1.0, "max_answer_chars": 200}),
-        "format": build({"name": "format", "weight": 0.1}),
-    }
+    math = {"name": "math", "weight": 1.0, "extract": ["answer", "boxed"], "timeout_s": 1.0, "max_answer_chars": 200}
+    shape = {"name": "format", "weight": 0.1, "think": "think", "answer": "answer", "opened": False, "partial": False}
+    terms = {"math": build(math), "format": build(shape)}
     started: dict[str, Any] = {}
     config = RewardConfig(workers=1, cpus=0, timeout_s=60.0, attempts=1, max_failed_share=0.0, terms=terms)
     rewards = RewardPool(terms, cluster.start_lanes(config, started), attempts=1, max_failed_share=0.0)

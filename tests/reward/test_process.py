@@ -16,6 +16,10 @@ from rlframe.reward.process import CallFailed, Process, ProcessDied
 MEMORY = 2**30
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def process(function: str, *warm_up: object) -> Process:
     return Process(function, warm_up=list(warm_up), max_memory_bytes=MEMORY)
 
@@ -102,12 +106,45 @@ def test_a_child_that_dies_in_a_call_is_named_with_its_signal_and_replaced():
     child.close()
 
 
-def test_a_child_killed_between_calls_is_replaced_without_an_error():
+def test_a_worker_killed_between_calls_is_replaced_without_an_error():
     child = process("os:getpid")
     pid = child.call(timeout_s=5)
     os.kill(pid, signal.SIGKILL)
-    assert wait_until_dead(pid)
+    time.sleep(0.2)  # its socket closes; it stays a zombie until it is replaced
     assert child.call(timeout_s=5) not in (pid, os.getpid())
+    child.close()
+
+
+def test_a_nursery_killed_between_calls_takes_its_worker_along_and_both_are_replaced():
+    child = process("os:getppid")  # a worker's parent is the nursery
+    nursery = child.call(timeout_s=5)
+    (worker,) = children_of(nursery)
+    os.kill(nursery, signal.SIGKILL)
+    assert wait_until_dead(worker)
+    assert child.call(timeout_s=5) not in (nursery, os.getpid())
+    child.close()
+
+
+def test_a_killed_worker_is_replaced_in_a_fraction_of_what_the_start_took():
+    child = process("time:sleep", 1.5)
+    nursery = child.call(0, timeout_s=5), child._child.nursery.pid  # pyright: ignore[reportOptionalMemberAccess]
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            child.call(60, timeout_s=0.05)
+        started = time.monotonic()
+        child.call(0, timeout_s=5)
+        assert time.monotonic() - started < 0.5
+    assert nursery[1] == child._child.nursery.pid  # pyright: ignore[reportOptionalMemberAccess]
+    child.close()
+    assert wait_until_dead(nursery[1])
+
+
+def test_nothing_of_a_killed_call_is_answered_to_the_next():
+    child = process("operator:mul", "x", 1)
+    for size in range(20):
+        with pytest.raises(TimeoutError):
+            child.call("x", 10**7, timeout_s=0.0)  # killed anywhere: unread, half read, half answered
+        assert child.call("y", size, timeout_s=5) == "y" * size
     child.close()
 
 
@@ -155,13 +192,14 @@ child.call(2, 3, timeout_s=5)
 if {busy}:
     threading.Thread(target=child.call, args=(9, 9**9), kwargs=dict(timeout_s=60), daemon=True).start()
     time.sleep(0.3)
-print(child._child.popen.pid, flush=True)
+print(child._child.nursery.pid, flush=True)
 time.sleep(60)
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True, env=env) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        assert is_alive(pid)
+        (worker,) = children_of(pid)
         parent.kill()
         assert wait_until_dead(pid)
+        assert wait_until_dead(worker)

@@ -9,13 +9,14 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rlframe.reward import AnyReward, Reward, build
-from rlframe.reward.format import Format
 from rlframe.reward.math import Math
 from rlframe.reward.worker import Hung, RewardWorker
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 PROMPT = Prompt(id="arithmetic/7.0", messages=[], token_ids=[], reference="5", task="math")
 COMPLETION = Completion(token_ids=[1, 2, 3], logprobs=[], versions=[], text="5", finish_reason="stop")
+MATH = {"name": "math", "weight": 1.0, "extract": ["answer", "boxed"], "timeout_s": 3.0, "max_answer_chars": 512}
+FORMAT = {"name": "format", "weight": 1.0, "think": "think", "answer": "answer", "opened": False, "partial": False}
 OK = Verdict(score=0.5, status="scored", seconds=0.25, detail="half")
 
 
@@ -96,7 +97,7 @@ def test_anything_else_fails_without_a_score_and_names_reward_prompt_and_error(v
 def test_a_failing_reward_does_not_touch_its_neighbours():
     rewards: dict[str, Reward] = {
         "broken": Returns(name="x", weight=1.0, value=KeyError("k")),
-        "format": Format(name="format", weight=1.0),
+        "format": build(FORMAT),
     }
     assert {name: v.score for name, v in scores(rewards).items()} == {"broken": None, "format": 0.0}
 
@@ -162,11 +163,8 @@ class Run(BaseModel):
     rewards: dict[str, AnyReward]
 
 
-MATH = {"name": "math", "weight": 1.0, "timeout_s": 3.0, "max_answer_chars": 512}
-
-
 def test_a_config_names_built_in_rewards_and_says_them_again_in_full():
-    rewards = {"accuracy": MATH, "shape": {"name": "format", "weight": 0.1}}
+    rewards = {"accuracy": MATH, "shape": FORMAT}
     run = Run.model_validate({"rewards": rewards})
     assert isinstance(run.rewards["accuracy"], Math)
     assert run.model_dump(exclude_defaults=True) == {"rewards": rewards}
@@ -194,6 +192,8 @@ def test_a_config_names_a_reward_in_a_file_of_ones_own(tmp_path):
         ({"weight": "1"}, "valid number"),
         ({"timeout_s": 0}, "greater than 0"),
         ({"max_answer_chars": -1}, "greater than 0"),
+        ({"extract": []}, "at least 1 item"),
+        ({"extract": ["somewhere"]}, "'answer', 'boxed', 'hash' or 'last'"),
         ({"gain": 1}, "gain"),
     ],
 )
