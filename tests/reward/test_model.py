@@ -4,7 +4,9 @@ import asyncio
 import json
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 from rlframe.reward import model as model_module
 from rlframe.reward.model import Batcher, PreferenceModel, Scorer, passes
 from rlframe.types import Completion, Prompt, Verdict
-from tests.tiny.models import make_llama, make_preference_model
+from tests.tiny.models import byte_tokenizer, make_llama, make_preference_model
 
 PROMPT = Prompt(id="p", messages=[{"role": "user", "content": "2 + 3?"}], token_ids=[], reference="5", task="math")
 TEXTS = ["5", "five, as anyone can see", "It is " + "very " * 60 + "5.", "", "6", "<think>2 + 3</think>5"] * 4
@@ -78,6 +80,12 @@ class Passes:
         return asyncio.run(run())
 
 
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
 @pytest.fixture(scope="module")
 def shared(folder: Path) -> Iterator[Passes]:
     started = Passes(folder)
@@ -97,6 +105,24 @@ def test_scores_in_a_batch_are_those_of_forward_passes_one_by_one(shared: Passes
     assert [verdict.status for verdict in verdicts] == ["scored"] * 24
     assert [verdict.score for verdict in verdicts] == pytest.approx([alone[text] for text in TEXTS], abs=1e-5)
     assert max(alone.values()) - min(alone.values()) > 0.1  # so that a swap would show
+
+
+def test_an_encoder_does_not_look_at_padding(tmp_path: Path):
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id, **sizes)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = Passes(tmp_path, max_tokens=256)
+    together = [verdict.score for verdict in encoder("5", "It is " + "very " * 30)]
+    apart = [encoder("5")[0].score, encoder("It is " + "very " * 30)[0].score]
+    assert together == pytest.approx(apart, abs=1e-5)
+    assert [count for count, _ in encoder.shapes] == [2, 1, 1]
+    encoder.reward.close()
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 3, 24])
@@ -162,38 +188,43 @@ def test_passes_are_sorted_and_bounded(lengths: list[int], max_batch: int, max_t
     assert passes(lengths, max_batch, max_tokens) == indices
 
 
-def test_a_pass_that_raises_fails_its_own_sequences_and_no_later_ones(shared: Passes):
+def test_a_pass_that_raises_fails_its_own_sequences_and_no_later_ones(shared: Passes, thread: ThreadPoolExecutor):
     async def run() -> list[Any]:
-        assert shared.reward._thread is not None
-        batcher = Batcher(
-            shared.scorer.forward, shared.reward._thread, max_batch=1, max_batch_tokens=512, timeout_s=30.0
-        )
+        batcher = Batcher(shared.scorer.forward, thread, max_batch=1, max_batch_tokens=512, timeout_s=30.0)
         beyond = 10_000  # no such token: the embedding raises
         return await asyncio.gather(batcher.score([beyond]), batcher.score([1, 2]), return_exceptions=True)
 
     failed, scored = asyncio.run(run())
-    assert isinstance(failed, IndexError)
+    assert isinstance(failed, RuntimeError) and "IndexError" in str(failed)
     assert isinstance(scored, float)
 
 
-def test_a_pass_that_takes_too_long_is_an_error_within_its_bound(shared: Passes):
+def test_a_pass_that_takes_too_long_is_an_error_within_its_bound(thread: ThreadPoolExecutor):
     async def run() -> float:
-        assert shared.reward._thread is not None
-        batcher = Batcher(
-            lambda batch: time.sleep(1.0) or [0.0],
-            shared.reward._thread,
-            max_batch=8,
-            max_batch_tokens=8,
-            timeout_s=0.2,
-        )
+        stuck = lambda batch: time.sleep(1.0) or [0.0]  # noqa: E731
+        batcher = Batcher(stuck, thread, max_batch=8, max_batch_tokens=8, timeout_s=0.2)
         started = time.monotonic()
-        with pytest.raises(TimeoutError, match=r"a forward pass of 1 sequences took more than 0.2 s"):
+        with pytest.raises(RuntimeError, match=r"a forward pass of 1 sequences took more than 0.2 s"):
             await batcher.score([1])
         return time.monotonic() - started
 
     assert 0.2 <= asyncio.run(run()) < 0.8
-    [verdict] = shared("5")
-    assert verdict.status == "scored"
+
+
+def test_a_close_while_calls_wait_leaves_none_of_them_waiting(folder: Path):
+    model = Passes(folder, max_batch=1)
+
+    async def run() -> list[Any]:
+        assert model.reward._batcher is not None
+        model.reward._batcher.thread.submit(time.sleep, 0.5)  # so that the first pass is still to begin
+        calls = [asyncio.create_task(model.reward(PROMPT, completion(text))) for text in TEXTS]
+        await asyncio.sleep(0.1)
+        model.reward.close()
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), timeout=10)
+
+    results = asyncio.run(run())
+    assert [type(result) for result in results].count(Verdict) == 1
+    assert [type(result) for result in results].count(RuntimeError) == 23
 
 
 # Long conversations -----------------------------------------------------------------------------------------------
@@ -224,7 +255,7 @@ def test_it_starts_without_waiting_travels_and_frees_its_model(folder: Path):
     verdict = asyncio.run(reward(PROMPT, completion("5")))
     assert verdict.status == "scored"
     reward.close()
-    assert (reward._scorer, reward._thread, reward._batcher) == (None, None, None)
+    assert (reward._scorer, reward._batcher) == (None, None)
 
 
 def changed(folder: Path, tmp_path: Path, file: str, **settings: Any) -> Path:
@@ -239,7 +270,7 @@ def changed(folder: Path, tmp_path: Path, file: str, **settings: Any) -> Path:
 def first_error(folder: Path, **changes: Any) -> str:
     reward = PreferenceModel(**TERM | {"path": str(folder)} | changes)
     reward.start()
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(RuntimeError) as error:
         asyncio.run(reward(PROMPT, completion("5")))
     reward.close()
     return str(error.value)
@@ -277,11 +308,29 @@ def test_without_any_padding_token_it_refuses_and_with_the_tokenizers_it_works(
     assert "padding token" in first_error(without)
 
 
+def test_a_load_that_failed_fails_every_call_with_the_same_few_lines(folder: Path):
+    reward = PreferenceModel(**TERM | {"path": str(folder), "max_tokens": 513})
+    reward.start()
+
+    async def lines_of_error() -> int:
+        try:
+            await reward(PROMPT, completion("5"))
+        except RuntimeError:
+            return traceback.format_exc().count("\n")
+        raise AssertionError("513 tokens in 512 positions")
+
+    async def run() -> list[int]:
+        return [await lines_of_error() for _ in range(20)]
+
+    assert len(set(asyncio.run(run()))) == 1
+    reward.close()
+
+
 def test_a_load_that_takes_too_long_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model_module, "LOAD_S", 0.0)
     reward = PreferenceModel(**TERM | {"path": str(folder)})
     reward.start()
-    with pytest.raises(TimeoutError, match=r"loading .* took more than 0 s"):
+    with pytest.raises(RuntimeError, match=r"loading .* took more than 0 s"):
         asyncio.run(reward(PROMPT, completion("5")))
     reward.close()
 
