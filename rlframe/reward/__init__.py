@@ -1,8 +1,9 @@
 """Rewards: one file each, a config that is called on a prompt and a completion.
 
 `math` compares final answers, `format` asks for R1's tags, `language` for thoughts in one language; `soft_overlong`,
-`kimi_length` and `repetition` keep completions short and fresh; anyone's own comes in by import path. A worker runs
-all rewards of a run on one completion, a pool spreads completions over workers.
+`kimi_length` and `repetition` keep completions short and fresh; `judge` asks a language model for a grade, `model` is a
+preference model; anyone's own comes in by import path. A worker runs a run's rewards on one completion, a pool spreads
+completions over workers.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from rlframe.reward.base import Reward
 from rlframe.reward.format import Format
+from rlframe.reward.judge import Judge
 from rlframe.reward.language import Language
 from rlframe.reward.length import KimiLength, SoftOverlong
 from rlframe.reward.math import Math
+from rlframe.reward.model import PreferenceModel
 from rlframe.reward.repetition import Repetition
 from rlframe.schema import one_of
 
@@ -28,6 +31,8 @@ BUILTIN: dict[str, type[Reward]] = {
     "soft_overlong": SoftOverlong,
     "kimi_length": KimiLength,
     "repetition": Repetition,
+    "judge": Judge,
+    "model": PreferenceModel,
 }
 
 
