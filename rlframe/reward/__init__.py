@@ -1,6 +1,6 @@
 """Rewards: one file each, a config that is called on a prompt and a completion.
 
-`math` compares final answers, `format` asks for R1's tags, `language` for thoughts in one language; `soft_overlong`,
+`math` compares final answers, `code` runs programs against tests in a sandbox, `format` asks for R1's tags, `language` for thoughts in one language; `soft_overlong`,
 `kimi_length` and `repetition` keep completions short and fresh; `judge` asks a language model for a grade, `model` is a
 preference model; anyone's own comes in by import path. A worker runs a run's rewards on one completion, a pool spreads
 completions over workers.
@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, SerializeAsAny
 
 from rlframe.reward.base import Reward
+from rlframe.reward.code import Code
 from rlframe.reward.format import Format
 from rlframe.reward.judge import Judge
 from rlframe.reward.language import Language
@@ -26,6 +27,7 @@ __all__ = ["BUILTIN", "AnyReward", "Reward", "build"]
 
 BUILTIN: dict[str, type[Reward]] = {
     "math": Math,
+    "code": Code,
     "format": Format,
     "language": Language,
     "soft_overlong": SoftOverlong,

@@ -1,0 +1,134 @@
+"""The seccomp filter of a runner: what Python needs to compute, to read its library and to write to open pipes.
+
+A list of what may be called, for a list of what may not would be out of date with the next kernel. Everything else
+fails with EPERM, as an OSError that the program sees; a call from another instruction set kills it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+# x86-64 and arm64 numbers (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
+ALLOWED: dict[str, tuple[int | None, int | None]] = {
+    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
+    "open": (2, None), "openat": (257, 56), "close": (3, 57), "lseek": (8, 62), "getdents64": (217, 61),
+    "stat": (4, None), "lstat": (6, None), "fstat": (5, 80), "newfstatat": (262, 79), "statx": (332, 291),
+    "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
+    "readlinkat": (267, 78), "getcwd": (79, 17), "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24),
+    "poll": (7, None), "ppoll": (271, 73), "select": (23, None), "pselect6": (270, 72),
+    "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216), "madvise": (28, 233),
+    "brk": (12, 214), "membarrier": (324, 283),
+    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
+    "restart_syscall": (219, 128),
+    "getpid": (39, 172), "gettid": (186, 178), "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175),
+    "getgid": (104, 176), "getegid": (108, 177), "getrusage": (98, 165), "sysinfo": (99, 179), "uname": (63, 160),
+    "futex": (202, 98), "set_robust_list": (273, 99), "rseq": (334, 293), "set_tid_address": (218, 96),
+    "arch_prctl": (158, None), "sched_yield": (24, 124), "sched_getaffinity": (204, 123),
+    "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "gettimeofday": (96, 169), "time": (201, None), "times": (100, 153), "getrandom": (318, 278),
+    "exit": (60, 93), "exit_group": (231, 94),
+}  # fmt: skip
+CLONE, CLONE3 = (56, 220), (435, 435)
+FCNTL, IOCTL, PRLIMIT64 = (72, 25), (16, 29), (302, 261)
+
+CLONE_THREAD = 0x10000
+NAMESPACES = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET,TIME}
+FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
+IOCTL_COMMANDS = (0x5401, 0x5450, 0x5451)  # TCGETS, by which isatty() asks; FIONCLEX, FIOCLEX
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+X32_BIT = 0x40000000  # of call numbers of x86's third instruction set
+KILL, ALLOW, EPERM, ENOSYS = 0x80000000, 0x7FFF0000, 0x00050001, 0x00050026  # SECCOMP_RET_*
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|J*|K, BPF_RET|K
+NUMBER, ARCH = 0, 4  # offsets in struct seccomp_data
+
+
+def build(machine: str | None = None) -> bytes:
+    """The filter as `struct sock_filter`s. Raises OSError on a machine whose call numbers are not here."""
+    machine = machine or os.uname().machine
+    if machine not in AUDIT_ARCH:
+        raise OSError(f"no list of system calls for {machine}; there are {', '.join(AUDIT_ARCH)}")
+    column = list(AUDIT_ARCH).index(machine)
+    code = _Code()
+    code.add(LOAD, ARCH)
+    code.add(EQUAL, AUDIT_ARCH[machine], no="kill")
+    code.add(LOAD, NUMBER)
+    if machine == "x86_64":
+        code.add(AT_LEAST, X32_BIT, yes="kill")
+    for numbers in ALLOWED.values():
+        if (number := numbers[column]) is not None:
+            code.add(EQUAL, number, yes="allow")
+    # glibc makes threads by clone3, whose flags lie in memory that no filter can read; where it is missing, by clone.
+    code.add(EQUAL, CLONE3[column], yes="missing")
+    for numbers, check in ((CLONE, _clone), (FCNTL, _fcntl), (IOCTL, _ioctl), (PRLIMIT64, _prlimit64)):
+        end = f"after {numbers[column]}"
+        code.add(EQUAL, numbers[column], no=end)
+        check(code)
+        code.label(end)
+    code.add(RETURN, EPERM)
+    for name, verdict in (("allow", ALLOW), ("missing", ENOSYS), ("kill", KILL)):
+        code.label(name)
+        code.add(RETURN, verdict)
+    return code.assemble()
+
+
+def _clone(code: _Code) -> None:
+    """Threads, which share the process's limits; no process and no namespace."""
+    code.add(LOAD, _argument(0))
+    code.add(ANY_BIT, NAMESPACES, yes="deny clone")
+    code.add(ANY_BIT, CLONE_THREAD, yes="allow")
+    code.label("deny clone")
+    code.add(RETURN, EPERM)
+
+
+def _fcntl(code: _Code) -> None:
+    code.add(LOAD, _argument(1))
+    for command in FCNTL_COMMANDS:
+        code.add(EQUAL, command, yes="allow")
+    code.add(RETURN, EPERM)
+
+
+def _ioctl(code: _Code) -> None:
+    code.add(LOAD, _argument(1))
+    for command in IOCTL_COMMANDS:
+        code.add(EQUAL, command, yes="allow")
+    code.add(RETURN, EPERM)
+
+
+def _prlimit64(code: _Code) -> None:
+    """Asking for one's own limits, and setting none."""
+    for word in (_argument(0), _argument(2), _argument(2) + 4):
+        code.add(LOAD, word)
+        code.add(EQUAL, 0, no="deny prlimit")
+    code.add(RETURN, ALLOW)
+    code.label("deny prlimit")
+    code.add(RETURN, EPERM)
+
+
+def _argument(index: int) -> int:
+    """Offset of an argument's lower word on a little-endian machine, in struct seccomp_data."""
+    return 16 + 8 * index
+
+
+class _Code:
+    """Instructions with jumps to labels that come later; without a label a jump goes to the next instruction."""
+
+    def __init__(self) -> None:
+        self.instructions: list[tuple[int, str, str, int]] = []
+        self.labels: dict[str, int] = {}
+
+    def add(self, code: int, operand: int, *, yes: str = "", no: str = "") -> None:
+        self.instructions.append((code, yes, no, operand))
+
+    def label(self, name: str) -> None:
+        self.labels[name] = len(self.instructions)
+
+    def assemble(self) -> bytes:
+        def jump(here: int, label: str) -> int:
+            return self.labels[label] - here - 1 if label else 0
+
+        return b"".join(
+            struct.pack("HBBI", code, jump(here, yes), jump(here, no), operand)
+            for here, (code, yes, no, operand) in enumerate(self.instructions)
+        )
