@@ -106,7 +106,7 @@ class CheckpointConfig(Config):
 
 class EvaluateConfig(Config):
     every: int = Field(ge=0)
-    reward: str
+    reward: str | None
     samples: int = Field(ge=1)
     temperature: float = Field(gt=0)
 
@@ -146,6 +146,11 @@ class RunConfig(Config):
     tracking: TrackingConfig
     cluster: ClusterConfig
 
+    @property
+    def deciding_reward(self) -> str:
+        """The name of the reward that says what is right: of `evaluate.reward`, else the first."""
+        return self.evaluate.reward or next(iter(self.reward.terms))
+
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:
         completions = self.prompts_per_step * self.rollout.group_size
@@ -158,7 +163,7 @@ class RunConfig(Config):
                 f"rollout.group_size={self.rollout.group_size}) do not divide over {self.learner.ranks} ranks; "
                 "choose a divisor"
             )
-        if self.evaluate.reward not in self.reward.terms:
+        if self.evaluate.reward is not None and self.evaluate.reward not in self.reward.terms:
             problems.append(
                 f"evaluate.reward: {self.evaluate.reward!r} is none of the rewards {', '.join(self.reward.terms)}"
             )

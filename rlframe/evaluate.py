@@ -20,6 +20,7 @@ class HeldOut:
     def __init__(
         self,
         config: EvaluateConfig,
+        reward: str,
         rollout: RolloutConfig,
         seed: int,
         prompts: list[Prompt],
@@ -27,6 +28,7 @@ class HeldOut:
         files: RunDir,
     ) -> None:
         self.config = config
+        self.reward = reward  # that decides what is right
         self.sampling = Sampling(
             completions=config.samples, max_tokens=rollout.max_tokens, temperature=config.temperature, seed=seed
         )
@@ -41,7 +43,7 @@ class HeldOut:
             return
         with console.phase("evaluating on held-out prompts"):
             groups = self.experience.score(self.prompts, self.sampling)
-        figures = report(groups, self.config.reward)
+        figures = report(groups, self.reward)
         self.files.add_evaluation(step, figures)
         console.log(step, figures)
         self.examples = [

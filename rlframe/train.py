@@ -44,7 +44,7 @@ def train(run: RunConfig) -> None:
         files.create()
         save(run, files.config)
         sinks = stack.enter_context(_sinks(run, files, console, step))
-        evaluation = HeldOut(run.evaluate, run.rollout, run.seed, heldout, experience, files)
+        evaluation = HeldOut(run.evaluate, run.deciding_reward, run.rollout, run.seed, heldout, experience, files)
         saved = step
 
         def save_checkpoint() -> int:

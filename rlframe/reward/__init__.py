@@ -1,9 +1,9 @@
 """Rewards: one file each, a config that is called on a prompt and a completion.
 
-`math` compares final answers, `code` runs programs against tests in a sandbox, `format` asks for R1's tags, `language` for thoughts in one language; `soft_overlong`,
-`kimi_length` and `repetition` keep completions short and fresh; `judge` asks a language model for a grade, `model` is a
-preference model; anyone's own comes in by import path. A worker runs a run's rewards on one completion, a pool spreads
-completions over workers.
+`math` compares final answers, `code` runs programs against tests in a sandbox, `format` asks for R1's tags, `language`
+for thoughts in one language; `soft_overlong`, `kimi_length` and `repetition` keep completions short and fresh; `judge`
+asks a language model for a grade, `model` is a preference model; anyone's own comes in by import path. A worker runs a
+run's rewards on one completion, a pool spreads completions over workers.
 """
 
 from __future__ import annotations

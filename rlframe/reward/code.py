@@ -130,7 +130,8 @@ def parse(reference: str) -> Tests:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {first['msg']}" if path else str(first.get("ctx", {}).get("error"))) from error
+        message = str(first.get("ctx", {}).get("error", first["msg"]))  # ours without pydantic's "Value error, "
+        raise ValueError(f"{path}: {message}" if path else message) from error
 
 
 def program_of(text: str) -> str | None:

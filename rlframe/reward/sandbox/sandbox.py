@@ -69,9 +69,10 @@ class Sandbox:
         assert self._server is not None
         try:
             return self._server.run(program, self.limits)
-        except SandboxFailed:
-            self.close()
-            raise
+        except SandboxFailed as error:
+            said = self._server.kill()
+            self._server = None
+            raise SandboxFailed(f"{error}\n{said}".rstrip()) from error
 
     def close(self) -> None:
         """Ends the server and whatever it has forked."""
@@ -90,7 +91,7 @@ class _Server:
         with theirs:
             self._process = subprocess.Popen(
                 command(level),
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
                 env={},  # an environment can be read by whoever runs as the same user
@@ -116,7 +117,7 @@ class _Server:
                 ours.sendall(struct.pack("!Q", len(job)) + job)
                 return [_outcome(ours, limits.output_bytes) for _ in program.inputs]
             except (OSError, EOFError, ValueError) as error:
-                raise SandboxFailed(f"{type(error).__name__}: {error} {self.kill()}".rstrip()) from error
+                raise SandboxFailed(f"{type(error).__name__}: {error}") from error
 
     def kill(self) -> str:
         """Ends everything; what it had said on stderr."""
