@@ -8,6 +8,8 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from itertools import count
 
+EVEN = 1.01  # a round whose fullest micro-batch is within this of the mean is even
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
@@ -45,7 +47,7 @@ def pack(items: list[Item], ranks: int, capacity: int) -> list[list[list[Item]]]
         if len(pieces) == len(items):
             break
     best = min(plans, key=lambda rounds: (sum(cost(fullest) for fullest, *_ in rounds), len(rounds)))
-    return _by_rank(best, ranks)
+    return _by_rank([_even_out(bins) for bins in best], ranks)
 
 
 def _cut(group: list[Item], limit: float) -> list[list[Item]]:
@@ -121,6 +123,24 @@ def _best_fit(pieces: list[list[Item]], capacity: int) -> list[list[Item]]:
         filled[bin] += piece
         insort(room, (left - tokens, bin))
     return filled
+
+
+def _even_out(bins: list[list[Item]]) -> list[list[Item]]:
+    """Moves sequence by sequence from the fullest to the emptiest while that is worth the prompt that may come along.
+
+    What whole pieces leave uneven are rounds of few of them. Each move makes the fullest less full, so it ends.
+    """
+    even = EVEN * sum(map(cost, bins)) / len(bins)
+    while True:
+        fullest, *others = bins = sorted(bins, key=cost, reverse=True)
+        if not others or cost(fullest) <= even:
+            return bins
+        *others, emptiest = others
+        moves = [([i for i in fullest if i is not item], [*emptiest, item]) for item in fullest]
+        move = min(moves, key=lambda move: max(map(cost, move)))
+        if max(map(cost, move)) >= cost(fullest):
+            return bins
+        bins = [*others, *move]
 
 
 def _by_rank(rounds: list[list[list[Item]]], ranks: int) -> list[list[list[Item]]]:

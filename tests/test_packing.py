@@ -105,6 +105,15 @@ def test_one_group_on_two_ranks_is_cut_where_half_the_work_is_worth_a_second_cop
     assert rank_balance(pack(group("p", 4, [8, 8, 8, 8]), 2, 64)) == 1.0
 
 
+def test_8_groups_on_3_ranks_lend_sequences_so_that_two_ranks_are_not_a_group_ahead():
+    items = [item for at in range(8) for item in group(f"p{at}", 68, [24] * 8, first=8 * at)]  # 260 tokens each
+    shares = pack(items, 3, 3072)
+    assert_sound(items, shares, 3072)
+    # Whole groups make 3 x 260, 3 x 260 and 2 x 260. Two sequences from each of the first two go to the third, which
+    # then holds 4 prompts and 20 sequences; they hold 3 prompts and 22 sequences.
+    assert sorted(cost(bin) for share in shares for bin in share) == [732, 732, 752]
+
+
 def test_sequences_larger_than_a_half_have_a_micro_batch_each():
     shares = pack(alone([6] * 5), 2, 10)  # 30 tokens: two rounds by the sum
     assert [[cost(bin) for bin in share] for share in shares] == [[6, 6, 6], [6, 6, 0]]
