@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlframe import model
 from rlframe.algorithm import AnyAlgorithm
+from rlframe.learner import attention
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
@@ -91,6 +92,11 @@ class LearnerConfig(Config):
     offload_optimizer: bool
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether completions of one prompt are packed behind one copy of it: our attention takes that."""
+        return self.attention == attention.NAME
 
 
 class WeightsConfig(Config):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from rlframe.errors import RunFailed
+from rlframe.packing import Item, pack
 from rlframe.types import Completion, Prompt, ScoredGroup, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
@@ -61,12 +62,14 @@ def has_signal(group: ScoredGroup) -> bool:
     return len({reward for reward in group.rewards if reward is not None}) > 1
 
 
-def shard(samples: list[TrainSample], ranks: int, max_tokens: int) -> list[list[list[TrainSample]]]:
-    """[ranks][micro-batches][samples], at most `max_tokens` tokens in a micro-batch.
+def shard(
+    samples: list[TrainSample], ranks: int, max_tokens: int, share_prompts: bool = True
+) -> list[list[list[TrainSample]]]:
+    """[ranks][micro-batches][samples], at most `max_tokens` tokens in a micro-batch once it is collated.
 
     Every rank has the same number of micro-batches (ZeRO-3 ranks gather parameters in lockstep) and nearly
-    the same number of tokens: the longest sample goes first, always to the emptiest micro-batch. Where there
-    are fewer samples than places, a place gets a copy of the shortest with weight 0.
+    the same number of tokens. Where there are fewer samples than places, a place gets a copy of the shortest
+    with weight 0.
 
     Raises ValueError when one sample is longer than `max_tokens`.
     """
@@ -76,29 +79,42 @@ def shard(samples: list[TrainSample], ranks: int, max_tokens: int) -> list[list[
             f"a sequence of prompt {longest_first[0].prompt_id} has {len(longest_first[0].token_ids)} tokens, "
             f"more than learner.micro_batch_tokens={max_tokens}: raise it, or lower rollout.max_tokens"
         )
-    total = sum(len(sample.token_ids) for sample in samples)
-    per_rank = max(1, math.ceil(total / (ranks * max_tokens)))
-    while (bins := _pack(longest_first, ranks * per_rank, max_tokens)) is None:
-        per_rank += 1
-    filled = [bin or [_weightless(longest_first[-1])] for bin in bins]
-    return [filled[rank::ranks] for rank in range(ranks)]
+    shares = pack([_item(at, sample, share_prompts) for at, sample in enumerate(longest_first)], ranks, max_tokens)
+    filler = _weightless(longest_first[-1])
+
+    def together(batch: list[Item]) -> list[TrainSample]:  # those of one prompt side by side, as `collate` wants them
+        return [longest_first[item.index] for item in sorted(batch, key=lambda item: item.group)] or [filler]
+
+    return [[together(batch) for batch in share] for share in shares]
 
 
-def collate(samples: list[TrainSample]) -> TrainBatch:
-    """Samples end to end, without padding."""
+def collate(samples: list[TrainSample], share_prompts: bool = True) -> TrainBatch:
+    """Samples end to end, without padding; sequence i is sample i.
+
+    With `share_prompts`, a prompt that follows itself is not repeated: samples of one prompt that stand together
+    hold it once, in the first of them. (Attention that takes whole sequences only wants each by itself.)
+    """
+    begins = _begins(samples, share_prompts)
 
     def packed(field: str, dtype: torch.dtype) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([getattr(sample, field) for sample in samples])).to(dtype)
+        parts = [getattr(sample, field)[begin:] for sample, begin in zip(samples, begins, strict=True)]
+        return torch.from_numpy(np.concatenate(parts)).to(dtype)
 
-    lengths = torch.tensor([len(sample.token_ids) for sample in samples])
+    ends = [len(sample.token_ids) for sample in samples]
+    lengths = torch.tensor([end - begin for begin, end in zip(begins, ends, strict=True)])
     return TrainBatch(
         token_ids=packed("token_ids", torch.int64),
         rollout_logprobs=packed("rollout_logprobs", torch.float32),
         advantages=packed("advantages", torch.float32),
         loss_weights=packed("loss_weights", torch.float32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
-        position_ids=torch.cat([torch.arange(int(length)) for length in lengths]),
+        position_ids=torch.cat([torch.arange(begin, end) for begin, end in zip(begins, ends, strict=True)]),
     )
+
+
+def packed_tokens(samples: list[TrainSample], share_prompts: bool = True) -> int:
+    """How many tokens `collate` makes of `samples`."""
+    return sum(len(sample.token_ids) for sample in samples) - sum(_begins(samples, share_prompts))
 
 
 def _sample(prompt: Prompt, completion: Completion, advantage: float, weight: float) -> TrainSample:
@@ -109,6 +125,7 @@ def _sample(prompt: Prompt, completion: Completion, advantage: float, weight: fl
 
     return TrainSample(
         prompt_id=prompt.id,
+        prompt_tokens=before,
         token_ids=np.asarray(prompt.token_ids + completion.token_ids, np.int32),
         rollout_logprobs=aligned(completion.logprobs),
         advantages=aligned(np.full(drawn, advantage)),
@@ -116,26 +133,25 @@ def _sample(prompt: Prompt, completion: Completion, advantage: float, weight: fl
     )
 
 
-def _pack(longest_first: list[TrainSample], count: int, max_tokens: int) -> list[list[TrainSample]] | None:
-    bins: list[list[TrainSample]] = [[] for _ in range(count)]
-    fill = [0] * count
-    for sample in longest_first:
-        emptiest = fill.index(min(fill))
-        fill[emptiest] += len(sample.token_ids)
-        if fill[emptiest] > max_tokens:
-            return None
-        bins[emptiest].append(sample)
-    return bins
+def _item(at: int, sample: TrainSample, share_prompts: bool) -> Item:
+    """Where prompts are not shared, every sample is a group of its own."""
+    if share_prompts:
+        own = len(sample.token_ids) - sample.prompt_tokens
+        return Item(index=at, group=sample.prompt_id, shared=sample.prompt_tokens, own=own)
+    return Item(index=at, group=str(at), shared=0, own=len(sample.token_ids))
 
 
 def _weightless(sample: TrainSample) -> TrainSample:
-    return TrainSample(
-        prompt_id=sample.prompt_id,
-        token_ids=sample.token_ids,
-        rollout_logprobs=sample.rollout_logprobs,
-        advantages=sample.advantages,
-        loss_weights=np.zeros_like(sample.loss_weights),
-    )
+    return replace(sample, loss_weights=np.zeros_like(sample.loss_weights))
+
+
+def _begins(samples: list[TrainSample], share_prompts: bool) -> list[int]:
+    """[N] the first token that each holds itself: the one after its prompt where it follows another of that prompt."""
+    before = [None, *(sample.prompt_id for sample in samples)]
+    return [
+        sample.prompt_tokens if share_prompts and sample.prompt_id == previous else 0
+        for sample, previous in zip(samples, before, strict=False)
+    ]
 
 
 def _nothing_to_learn(groups: list[ScoredGroup]) -> str:

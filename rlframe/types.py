@@ -130,7 +130,8 @@ class TrainSample:
     Entry t speaks of token t, given the tokens before it; prompt tokens have weight 0.
     """
 
-    prompt_id: str
+    prompt_id: str  # samples of one id begin with the same prompt
+    prompt_tokens: int  # in [0, L): how many tokens that is
     token_ids: np.ndarray  # [L] int32
     rollout_logprobs: np.ndarray  # [L] float32
     advantages: np.ndarray  # [L] float32
@@ -139,14 +140,18 @@ class TrainSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBatch:
-    """Whole sequences end to end without padding, on the learner's device."""
+    """Sequences end to end without padding, on the learner's device.
+
+    Those that share a prompt stand together, and the prompt once, in the first of them: the others begin with the
+    token after it, at the position after it.
+    """
 
     token_ids: Tensor  # [T] int64
     rollout_logprobs: Tensor  # [T] float32
     advantages: Tensor  # [T] float32
     loss_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64, 0, 0, ..., 1, 1, ...
-    position_ids: Tensor  # [T] int64, from 0 in each sequence
+    position_ids: Tensor  # [T] int64, from 0 in each sequence, or from the length of the prompt that it continues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

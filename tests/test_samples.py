@@ -37,9 +37,10 @@ def scored(rewards: list[float | None], lengths: list[int], prompt_tokens: int =
     return ScoredGroup(group=group, rewards=rewards, verdicts={"math": verdicts})
 
 
-def sample(tokens: int, name: str = "p", first: int = 0) -> TrainSample:
+def sample(tokens: int, name: str = "p", first: int = 0, prompt_tokens: int = 0) -> TrainSample:
     return TrainSample(
         prompt_id=name,
+        prompt_tokens=prompt_tokens,
         token_ids=np.arange(first, first + tokens, dtype=np.int32),
         rollout_logprobs=np.full(tokens, -0.5, np.float32),
         advantages=np.ones(tokens, np.float32),

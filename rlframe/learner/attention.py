@@ -1,19 +1,25 @@
-"""Block-causal attention over packed sequences, as an attention implementation of transformers.
+"""Attention over packed sequences and shared prompts, as an attention implementation of transformers.
 
-A packed batch holds whole sequences end to end, and a token attends only to earlier tokens of its own. The
-boundaries travel as `cu_seq_lens_q` [N + 1], the name under which transformers passes them to every
-implementation, so `flash_attention_2` can stand in for this one by a config key.
+A token attends to earlier tokens of its own sequence, and to the prompt that its sequence continues (`layout.py`).
+The layout travels as a keyword, which transformers hands to every layer. Implementations of transformers' own that
+read packed boundaries (`flash_attention_2`) can stand in for this one by a config key; they see whole sequences.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
+    from rlframe.learner.layout import Layout
+
 NAME = "rlframe_packed"
+ROWS = 512  # queries at a time where a mask is needed: bounds its memory, and keys that no row sees are left out
 
 
 def register() -> None:
@@ -23,51 +29,145 @@ def register() -> None:
     AttentionInterface.register(NAME, packed_attention)
 
 
-def boundaries(sequence_ids: Tensor) -> Tensor:
-    """[T] -> [N + 1] int32: where each sequence begins, and the end of the last.
+def arguments(layout: Layout, implementation: str) -> dict[str, Any]:
+    """What a model's forward takes for `implementation` to know the layout.
 
-    >>> boundaries(torch.tensor([0, 0, 0, 1, 1])).tolist()
-    [0, 3, 5]
+    Raises ValueError where a prompt is shared and the implementation cannot know.
     """
-    import torch
-
-    lengths = torch.unique_consecutive(sequence_ids, return_counts=True)[1]
-    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    if implementation == NAME:
+        return {"layout": layout}
+    if any(layout.shared):
+        raise ValueError(f"attention {implementation!r} takes whole sequences only, and this batch shares prompts")
+    boundaries, longest = layout.boundaries(), max(layout.lengths)
+    return {
+        "cu_seq_lens_q": boundaries,
+        "cu_seq_lens_k": boundaries,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,  # [1, heads, T, head_dim]
     key: Tensor,  # [1, key_value_heads, T, head_dim]
-    value: Tensor,
+    value: Tensor,  # [1, key_value_heads, T, value_dim]
     attention_mask: Tensor | None,
     *,
-    cu_seq_lens_q: Tensor,
+    layout: Layout,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """-> [1, T, heads, head_dim], and no attention weights."""
+    """-> [1, T, heads, value_dim], and no attention weights."""
+    if not query.is_cuda:
+        attended = by_sequence(query, key, value, layout, scaling, sliding_window)
+    elif any(layout.shared) or sliding_window is not None or query.shape[-1] != value.shape[-1]:
+        attended = by_block_mask(query, key, value, layout, scaling, sliding_window)
+    else:
+        attended = by_boundaries(query, key, value, layout, scaling)
+    return attended.transpose(1, 2), None
+
+
+def by_sequence(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
+) -> Tensor:
+    """A call a sequence -> [1, heads, T, value_dim]; what CPUs use.
+
+    Twice as fast there as a padded grid, and seven times as one masked [T, T] call.
+    """
+    import torch
+
+    queries, keys, values = (part.split(layout.lengths, 2) for part in (query, key, value))
+    attended = []
+    for at, (root, shared) in enumerate(zip(layout.roots, layout.shared, strict=True)):
+        seen = (
+            torch.cat([part[root][:, :, :shared], part[at]], dim=2) if shared else part[at] for part in (keys, values)
+        )
+        attended += _causal(queries[at], *seen, scaling, window)
+    return torch.cat(attended, dim=2)
+
+
+def by_block_mask(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
+) -> Tensor:
+    """FlexAttention, which leaves out whole blocks that no token sees -> [1, heads, T, value_dim]; what GPUs use.
+
+    Tests run it without its compiler on a CPU, forward only; the compiled kernels need a GPU.
+    """
+    flex_attention, _ = _flex(query.is_cuda)
+    grouped = key.shape[1] != query.shape[1]
+    return flex_attention(query, key, value, block_mask=_block_mask(layout, window), scale=scaling, enable_gqa=grouped)
+
+
+def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+    """PyTorch's varlen kernel -> [1, heads, T, head_dim]; what GPUs use where nothing is shared."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    boundaries, longest = layout.boundaries(), max(layout.lengths)
+    times = query.shape[1] // key.shape[1]
+    rows = [
+        part[0].transpose(0, 1)
+        for part in (query, *(shared.repeat_interleave(times, dim=1) for shared in (key, value)))
+    ]
+    attended = varlen_attn(*rows, boundaries, boundaries, longest, longest, is_causal=True, scale=scaling)
+    return attended.transpose(0, 1)[None]
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> list[Tensor]:
+    """Queries are the last rows of the keys' sequence -> their outputs, in parts along the rows."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    if query.is_cuda:
-        from torch.nn.attention.varlen import varlen_attn
-
-        longest = int(cu_seq_lens_q.diff().max())
-        groups = query.shape[1] // key.shape[1]
-        rows = [part[0].transpose(0, 1) for part in (query, *(_repeat(kv, groups) for kv in (key, value)))]
-        attended = varlen_attn(*rows, cu_seq_lens_q, cu_seq_lens_q, longest, longest, is_causal=True, scale=scaling)
-        return attended[None], None
-
-    # One call a sequence: twice as fast on a CPU as a padded grid, and seven times as one masked [T, T] call.
-    lengths = cu_seq_lens_q.diff().tolist()
     grouped = key.shape[1] != query.shape[1]
-    attended = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    ]
-    return torch.cat(attended, dim=2).transpose(1, 2), None
+    rows, before = query.shape[2], key.shape[2] - query.shape[2]
+    if not before and (window is None or rows <= window):
+        return [scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)]
+    attended = []
+    for start in range(0, rows, ROWS):
+        end = min(start + ROWS, rows)
+        visible = torch.ones(end - start, before + end, dtype=torch.bool).tril(before + start)
+        if window is not None:
+            visible = visible.triu(before + start - window + 1)
+        attended.append(
+            scaled_dot_product_attention(
+                query[:, :, start:end],
+                key[:, :, : before + end],
+                value[:, :, : before + end],
+                attn_mask=visible,
+                scale=scaling,
+                enable_gqa=grouped,
+            )
+        )
+    return attended
 
 
-def _repeat(heads: Tensor, times: int) -> Tensor:
-    return heads.repeat_interleave(times, dim=1)
+@lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
+def _block_mask(layout: Layout, window: int | None) -> Any:
+    """Which [T, T] blocks of 128 x 128 hold anything to see, and what in them is seen."""
+    import torch
+
+    positions = layout.position_ids
+    lengths = torch.tensor(layout.lengths, device=positions.device)
+    index = torch.repeat_interleave(lengths)  # [T] in [0, N)
+    roots, shared = (
+        torch.tensor(of_sequence, device=positions.device)[index] for of_sequence in (layout.roots, layout.shared)
+    )
+
+    def sees(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        own = index[row] == index[column]
+        prompt = (roots[row] == index[column]) & (positions[column] < shared[row])
+        seen = (own | prompt) & (row >= column)
+        return seen if window is None else seen & (positions[row] - positions[column] < window)
+
+    _, create_block_mask = _flex(positions.is_cuda)
+    return create_block_mask(sees, None, None, len(index), len(index), device=positions.device.type)
+
+
+@lru_cache(maxsize=2)
+def _flex(compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    import torch
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    functions = (flex_attention, create_block_mask)
+    return tuple(torch.compile(function, dynamic=True) for function in functions) if compiled else functions

@@ -106,7 +106,7 @@ class LearnerRank:
         """Adds up this rank's part of the step's gradient; every rank has the same number of micro-batches."""
         sums: dict[str, float] = {}
         for samples in micro_batches:
-            batch = _to(collate(samples), self.device)
+            batch = _to(collate(samples, self.config.shares_prompts), self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
             loss = (algorithm.token_loss(logprobs, batch) * batch.loss_weights).sum()
             # ZeRO averages over ranks; the weights already make this a mean over the step, so undo it here.

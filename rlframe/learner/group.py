@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from rlframe.calls import numbered, wait
-from rlframe.samples import shard
+from rlframe.samples import packed_tokens, shard
 from rlframe.types import StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
 
@@ -31,6 +31,7 @@ class LearnerGroup:
         algorithm: Algorithm,
         *,
         micro_batch_tokens: int,
+        share_prompts: bool,
         chunk_bytes: int | None,
         timeout_s: float,
     ) -> None:
@@ -38,20 +39,24 @@ class LearnerGroup:
         self.ranks = ranks
         self.algorithm = ray.put(algorithm)
         self.micro_batch_tokens = micro_batch_tokens
+        self.share_prompts = share_prompts
         self.chunk_bytes = chunk_bytes
         self.timeout_s = timeout_s
         self.version = 0
 
     def step(self, samples: list[TrainSample]) -> StepReport:
         """One optimizer step on all of `samples`: the policy's next version, and what the step measured."""
-        shares = shard(samples, len(self.ranks), self.micro_batch_tokens)
+        shares = shard(samples, len(self.ranks), self.micro_batch_tokens, self.share_prompts)
         calls = [
             rank.step.remote(share, self.algorithm, self.version)
             for rank, share in zip(self.ranks, shares, strict=True)
         ]
         sums = self._wait(calls, f"take step {self.version + 1}")
         self.version += 1
-        return StepReport(policy_version=self.version, metrics=_means(sums) | _packing(shares, self.micro_batch_tokens))
+        return StepReport(
+            policy_version=self.version,
+            metrics=_means(sums) | _packing(shares, self.micro_batch_tokens, self.share_prompts),
+        )
 
     def weights(self) -> Published | Broadcast:
         """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
@@ -94,12 +99,13 @@ def _means(sums: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _packing(shares: list[list[list[TrainSample]]], micro_batch_tokens: int) -> dict[str, float]:
-    per_rank = [[sum(len(sample.token_ids) for sample in batch) for batch in share] for share in shares]
+def _packing(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, share_prompts: bool) -> dict[str, float]:
+    per_rank = [[packed_tokens(batch, share_prompts) for batch in share] for share in shares]
     totals = [sum(counts) for counts in per_rank]
-    batches = [count for counts in per_rank for count in counts]
+    unshared = sum(len(sample.token_ids) for share in shares for batch in share for sample in batch)
     return {
         "learner/micro_batches": float(len(per_rank[0])),
-        "learner/fill": sum(batches) / (len(batches) * micro_batch_tokens),
+        "learner/fill": sum(totals) / (len(totals) * len(per_rank[0]) * micro_batch_tokens),
         "learner/rank_balance": max(totals) * len(totals) / sum(totals),
+        "learner/shared_tokens": float(unshared - sum(totals)),
     }

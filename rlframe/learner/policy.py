@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.learner import attention
+from rlframe.learner.layout import Layout
 from rlframe.learner.logprobs import LogprobHead
 from rlframe.types import TrainBatch
 
@@ -25,21 +26,20 @@ class Policy(nn.Module):
     def forward(self, batch: TrainBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """-> logprobs [T], entropies [T] in float32: of token t given the tokens before it in its sequence.
 
-        Both are 0 where the loss weight is 0 (prompts, padding of a share): nothing is computed for those.
+        Both are 0 where the loss weight is 0 (prompts, padding of a share): nothing is computed for those. A prompt's
+        last hidden state predicts the first token of each completion that shares it.
         """
-        boundaries = attention.boundaries(batch.sequence_ids)
-        longest = int(boundaries.diff().max())
+        layout = Layout.of(batch.sequence_ids, batch.position_ids)
         hidden = self.model.model(
             input_ids=batch.token_ids[None],
             position_ids=batch.position_ids[None],
-            cu_seq_lens_q=boundaries,
-            cu_seq_lens_k=boundaries,
-            max_length_q=longest,
-            max_length_k=longest,
             use_cache=False,
+            **attention.arguments(layout, self.model.config._attn_implementation),
         ).last_hidden_state[0]  # [T, H]
         counted = (batch.loss_weights != 0).nonzero()[:, 0]
-        drawn, entropies = self.model.lm_head(hidden[counted - 1], batch.token_ids[counted], temperature)
+        drawn, entropies = self.model.lm_head(
+            hidden[layout.predecessors()[counted]], batch.token_ids[counted], temperature
+        )
         zeros = torch.zeros(len(batch.token_ids), dtype=torch.float32, device=drawn.device)
         return zeros.index_put((counted,), drawn), zeros.index_put((counted,), entropies)
 

@@ -4,71 +4,106 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlframe.learner.attention import boundaries, packed_attention
+from rlframe.learner import attention
+from rlframe.learner.attention import by_block_mask, packed_attention
+from rlframe.learner.layout import Layout
 
-LENGTHS = [3, 1, 5]
-SEQUENCE_IDS = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
+# A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2.
+SEQUENCE_IDS = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 5, 5])
+POSITION_IDS = torch.tensor([0, 1, 2, 3, 4, 3, 3, 4, 5, 6, 0, 0, 1, 2, 2, 3])
+T = len(SEQUENCE_IDS)
+LAYOUT = Layout.of(SEQUENCE_IDS, POSITION_IDS)
+PROMPT, FIRST, SECOND, OTHER = slice(0, 3), slice(3, 5), slice(5, 6), slice(10, 11)
 
 
-def inputs(heads: int, key_value_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(heads: int, key_value_heads: int, value_dim: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     return (
-        torch.randn(1, heads, 9, 4),
-        torch.randn(1, key_value_heads, 9, 4),
-        torch.randn(1, key_value_heads, 9, 4),
+        torch.randn(1, heads, T, 4),
+        torch.randn(1, key_value_heads, T, 4),
+        torch.randn(1, key_value_heads, T, value_dim),
     )
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None = None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None = None, window: int | None = None):
     return packed_attention(
-        nn.Module(), query, key, value, None, cu_seq_lens_q=boundaries(SEQUENCE_IDS), scaling=scaling
+        nn.Module(), query, key, value, None, layout=LAYOUT, scaling=scaling, sliding_window=window
     )[0]
 
 
-def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """softmax(q k^T) v where token i sees token j: the same sequence, and not later. [1, heads, T, d] -> [1, T, ...]"""
-    shared = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    at = torch.arange(9)
-    sees = (SEQUENCE_IDS[:, None] == SEQUENCE_IDS[None]) & (at[:, None] >= at[None])
+def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, window: int = T) -> Tensor:
+    """softmax(q k^T) v where token i sees token j, written out; 0.5 is 1 / sqrt(4). -> [1, T, heads, value_dim]"""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    sees = torch.zeros(T, T, dtype=torch.bool)
+    for row in range(T):
+        for column in range(row + 1):
+            same = SEQUENCE_IDS[row] == SEQUENCE_IDS[column]
+            first_prompt = column < 3 and SEQUENCE_IDS[row] in (0, 1, 2)
+            second_prompt = column in (11, 12) and SEQUENCE_IDS[row] in (4, 5)
+            near = POSITION_IDS[row] - POSITION_IDS[column] < window
+            sees[row, column] = (same or first_prompt or second_prompt) and near
     scores = (query @ key.mT * scaling).masked_fill(~sees, float("-inf"))
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-def test_sequences_of_3_and_2_tokens_lie_between_0_3_and_5():
-    assert boundaries(torch.tensor([0, 0, 0, 1, 1])).tolist() == [0, 3, 5]
-    assert boundaries(torch.tensor([0, 1, 1, 2])).tolist() == [0, 1, 3, 4]
-    assert boundaries(torch.tensor([7])).tolist() == [0, 1]
+@pytest.mark.parametrize("rows", [1, 2, 512])  # of queries at a time
+@pytest.mark.parametrize("heads, key_value_heads, value_dim", [(2, 2, 4), (4, 2, 4), (3, 1, 4), (2, 2, 3)])
+def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
+    heads, key_value_heads, value_dim, rows, monkeypatch
+):
+    monkeypatch.setattr(attention, "ROWS", rows)
+    got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
+    weights = torch.randn(1, T, heads, value_dim)
+    ours, reference = attend(*got), masked(*wanted)
+    torch.testing.assert_close(ours, reference)
+    (ours * weights).sum().backward()
+    (reference * weights).sum().backward()
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
-@pytest.mark.parametrize("heads, key_value_heads", [(2, 2), (4, 2), (3, 1)])
-def test_packed_attention_is_the_softmax_under_a_block_causal_mask(heads, key_value_heads):
-    query, key, value = inputs(heads, key_value_heads)
-    torch.testing.assert_close(attend(query, key, value), masked(query, key, value, scaling=0.5))  # 1 / sqrt(4)
-    torch.testing.assert_close(attend(query, key, value, scaling=0.1), masked(query, key, value, scaling=0.1))
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+def test_a_sliding_window_counts_positions_across_the_end_of_a_shared_prompt(window):
+    parts = inputs(heads=4, key_value_heads=2)
+    torch.testing.assert_close(attend(*parts, window=window), masked(*parts, window=window))
 
 
-def test_the_first_token_of_a_sequence_sees_its_own_value_only():
+@pytest.mark.parametrize("window", [None, 2])
+def test_flex_attention_under_our_block_mask_gives_the_same_values(window):
+    parts = inputs(heads=4, key_value_heads=2)
+    by_mask = by_block_mask(*parts, LAYOUT, 0.1, window).transpose(1, 2)
+    torch.testing.assert_close(by_mask, attend(*parts, scaling=0.1, window=window))
+
+
+def test_the_first_token_of_a_whole_sequence_sees_its_own_value_only():
     query, key, value = inputs(heads=2, key_value_heads=2)
     attended = attend(query, key, value)
-    for first in (0, 3, 4):
+    for first in (0, 10, 11):
         torch.testing.assert_close(attended[0, first], value[0, :, first])
 
 
 def test_another_sequence_could_hold_anything_and_not_one_bit_would_change():
     query, key, value = inputs(heads=4, key_value_heads=2)
     before = attend(query, key, value)
-    middle = SEQUENCE_IDS == 1
     for part in (query, key, value):
-        part[:, :, middle] = 1e3
-    after = attend(query, key, value)
-    assert torch.equal(before[:, ~middle], after[:, ~middle])
-    assert not torch.equal(before[:, middle], after[:, middle])
+        part[:, :, SECOND] = 1e3
+        part[:, :, OTHER] = 1e3
+    changed = (attend(query, key, value) != before).any(-1).any(-1)[0]
+    assert changed.nonzero()[:, 0].tolist() == [5, 10]
 
 
-def test_gradients_stay_within_their_sequence():
+def test_a_completion_s_gradient_reaches_its_prompt_and_no_other_completion():
     query, key, value = (part.requires_grad_() for part in inputs(heads=4, key_value_heads=2))
-    attend(query, key, value)[0, :3].sum().backward()  # the first sequence's outputs
+    attend(query, key, value)[0, SECOND].sum().backward()
     assert value.grad is not None
-    assert value.grad[:, :, :3].abs().sum() > 0
-    assert value.grad[:, :, 3:].abs().sum() == 0
+    reached = value.grad.abs().sum((0, 1, 3)) > 0
+    assert reached.nonzero()[:, 0].tolist() == [0, 1, 2, 5]
+
+
+def test_an_implementation_that_takes_whole_sequences_gets_boundaries_and_refuses_a_shared_prompt():
+    whole = Layout.of(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]))
+    given = attention.arguments(whole, "flash_attention_2")
+    assert given["cu_seq_lens_q"].tolist() == [0, 3, 5] and given["max_length_k"] == 3
+    with pytest.raises(ValueError, match="'flash_attention_2' takes whole sequences only"):
+        attention.arguments(LAYOUT, "flash_attention_2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from rlframe.algorithm import DAPO
 from rlframe.config import LearnerConfig
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.policy import PREFIX
-from rlframe.samples import shard
+from rlframe.samples import packed_tokens, shard
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
 
@@ -76,8 +77,12 @@ def launch(config: LearnerConfig, model: Path, ranks: int) -> list[ray.actor.Act
 
 
 def make_samples(count: int = 10) -> list[TrainSample]:
-    """Sequences of 20 to 60 random tokens, the first 12 of each its prompt; weights as a token mean gives them."""
+    """Groups of three (the last of what is left) that share a prompt of 12 tokens and go on for 8 to 48 of their own.
+
+    Tokens are random; weights are those of a token mean.
+    """
     rng = np.random.default_rng(7)
+    prompts = rng.integers(0, 256, (count, 12))
     lengths = rng.integers(20, 60, count)
     drawn = int((lengths - 12).sum())
     samples = []
@@ -85,8 +90,9 @@ def make_samples(count: int = 10) -> list[TrainSample]:
         counted = np.arange(length) >= 12
         samples.append(
             TrainSample(
-                prompt_id=f"p{index}",
-                token_ids=rng.integers(0, 256, length).astype(np.int32),
+                prompt_id=f"p{index // 3}",
+                prompt_tokens=12,
+                token_ids=np.concatenate([prompts[index // 3], rng.integers(0, 256, length - 12)]).astype(np.int32),
                 rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
                 advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
                 loss_weights=(counted / drawn).astype(np.float32),
@@ -95,8 +101,10 @@ def make_samples(count: int = 10) -> list[TrainSample]:
     return samples
 
 
-def gradients(handles: list[ray.actor.ActorHandle], max_tokens: int) -> dict[str, np.ndarray]:
-    shares = shard(make_samples(), len(handles), max_tokens)
+def gradients(
+    handles: list[ray.actor.ActorHandle], samples: list[TrainSample], max_tokens: int
+) -> dict[str, np.ndarray]:
+    shares = shard(samples, len(handles), max_tokens)
     return ray.get([handle.gradients.remote(share) for handle, share in zip(handles, shares, strict=True)])[0]
 
 
@@ -119,10 +127,18 @@ def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
 
 
 def test_the_gradient_is_the_same_for_every_split_over_ranks_and_micro_batches(start: Start) -> None:
-    reference = gradients(start(1), max_tokens=512)  # one rank, one micro-batch
+    samples = make_samples()
+    apart = [replace(sample, prompt_id=f"of its own {at}") for at, sample in enumerate(samples)]
+    whole, shared = sum(len(s.token_ids) for s in samples), packed_tokens(samples)
+    assert whole - shared == 6 * 12  # three groups of three and one of one
+    reference = gradients(start(1), apart, max_tokens=whole)  # one rank, one micro-batch, every prompt by itself
     assert len(reference) == 20 and all(np.abs(gradient).max() > 0 for gradient in reference.values())
-    split = [gradients(start(1), max_tokens=64), gradients(start(2), max_tokens=64)]
-    assert [largest_difference(reference, other) < 1e-4 for other in split] == [True, True]
+    split = [
+        gradients(start(1), samples, max_tokens=shared),  # all of it behind four prompts
+        gradients(start(2), samples, max_tokens=128),
+        gradients(start(2), samples, max_tokens=64),  # groups are cut here
+    ]
+    assert [largest_difference(reference, other) < 1e-4 for other in split] == [True] * 3
 
 
 def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_stopped(

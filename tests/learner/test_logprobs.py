@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlframe.learner.logprobs import CHUNK, LogprobHead
+from rlframe.learner import logprobs as module
+from rlframe.learner.logprobs import LogprobHead
 
 VOCABULARY, WIDTH = 37, 8
 
@@ -31,8 +32,14 @@ def row_weights(rows: int) -> Tensor:
     return torch.linspace(-1, 1, rows)
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Chunks of 512 rows: 512 x 37 logits of 4 bytes."""
+    monkeypatch.setattr(module, "LOGITS_BYTES", 512 * VOCABULARY * 4)
+
+
 # Less than a chunk, exactly one, two and a part of a third.
-@pytest.mark.parametrize("rows", [5, CHUNK, 1100])
+@pytest.mark.parametrize("rows", [5, 512, 1100])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
 def test_values_and_gradients_are_those_of_the_full_softmax_across_chunks(rows, temperature):
     head, hidden, targets = head_and_input(rows)
@@ -82,3 +89,11 @@ def test_entropies_carry_no_gradient():
 def test_a_head_with_a_bias_is_refused():
     with pytest.raises(ValueError, match="bias"):
         LogprobHead(nn.Linear(2, 3, bias=True), torch.float32)
+
+
+@pytest.mark.parametrize("vocabulary, rows", [(49_152, 682), (151_936, 220), (40_000_000, 1)])
+def test_the_larger_the_vocabulary_the_fewer_rows_at_a_time(vocabulary, rows, monkeypatch):
+    monkeypatch.setattr(module, "LOGITS_BYTES", 128 << 20)
+    first, *others = module._chunks(1000, vocabulary)
+    assert (first.start, first.stop) == (0, rows)
+    assert others[-1].stop == 1000 and sum(chunk.stop - chunk.start for chunk in (first, *others)) == 1000

@@ -2,14 +2,24 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 
 from rlframe.learner import attention
 from rlframe.learner.policy import Policy, load_model
-from rlframe.types import TrainBatch
+from rlframe.samples import collate
+from rlframe.types import TrainBatch, TrainSample
 
 PROMPT_TOKENS = 2
 LENGTHS = [7, 3, 12, 4]
@@ -102,3 +112,82 @@ def test_a_filler_without_weight_leaves_every_gradient_at_0(policy):
     )
     policy(filler, 1.0)[0].sum().backward()
     assert [name for name, p in policy.named_parameters() if p.grad is None or p.grad.abs().sum() != 0] == []
+
+
+SHAPE = {
+    "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+MODELS = {
+    "llama": LlamaConfig(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SHAPE, num_key_value_heads=1, head_dim=16),
+    # Multi-head latent attention: queries and keys of 12 a head, values of 10; a dense layer, then one of experts.
+    "deepseek_v3": DeepseekV3Config(
+        **SHAPE, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4,
+        v_head_dim=10, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1, moe_intermediate_size=16,
+        first_k_dense_replace=1,
+    ),
+    "mistral with a window of 6": MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=6),
+}  # fmt: skip
+
+
+def groups() -> list[TrainSample]:
+    """Prompts of 9, 1 and 5 tokens with 3, 2 and 1 completions; every token has an advantage of its own."""
+    rng = np.random.default_rng(2)
+    samples = []
+    for prompt_tokens, drawn in ((9, (4, 1, 7)), (1, (3, 2)), (5, (6,))):
+        prompt = rng.integers(3, 61, prompt_tokens)
+        for length in drawn:
+            counted = np.arange(prompt_tokens + length) >= prompt_tokens
+            samples.append(
+                TrainSample(
+                    prompt_id=f"p{prompt_tokens}",
+                    prompt_tokens=prompt_tokens,
+                    token_ids=np.concatenate([prompt, rng.integers(3, 61, length)]).astype(np.int32),
+                    rollout_logprobs=np.zeros(len(counted), np.float32),
+                    advantages=(rng.normal(size=len(counted)) * counted).astype(np.float32),
+                    loss_weights=(counted / 23).astype(np.float32),
+                )
+            )
+    return samples
+
+
+def learned(
+    config: PreTrainedConfig, batches: list[TrainBatch], implementation: str = attention.NAME
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Log-probabilities and entropies of every completion's tokens, and the gradient of every parameter."""
+    torch.manual_seed(3)
+    attention.register()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
+    policy = Policy(model, torch.float32)
+    logprobs, entropies = [], []
+    for batch in batches:
+        of_tokens, entropy = policy(batch, 0.8)
+        (of_tokens * batch.advantages * batch.loss_weights).sum().backward()
+        counted = batch.loss_weights != 0
+        logprobs.append(of_tokens.detach()[counted])
+        entropies.append(entropy[counted])
+    gradients = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    return torch.cat(logprobs), torch.cat(entropies), gradients
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_prompt_computed_once_gives_what_transformers_own_attention_gives_each_sequence_alone(model):
+    samples = groups()
+    together = [collate(samples)]
+    alone = [collate([sample]) for sample in samples]
+    assert len(together[0].token_ids) == 38 and sum(len(batch.token_ids) for batch in alone) == 57
+    logprobs, entropies, gradients = learned(MODELS[model], together)
+    wanted_logprobs, wanted_entropies, wanted = learned(MODELS[model], alone, "eager")
+    torch.testing.assert_close(logprobs, wanted_logprobs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropies, wanted_entropies, rtol=1e-5, atol=1e-5)
+    assert gradients.keys() == wanted.keys() and len(gradients) >= 20
+    off = {name: float((gradients[name] - wanted[name]).abs().max() / wanted[name].abs().max()) for name in wanted}
+    assert max(off.values()) < 1e-5, off
+
+
+def test_without_sharing_every_sequence_is_whole_and_the_answers_are_the_same():
+    shared, whole = collate(groups()), collate(groups(), share_prompts=False)
+    assert [len(batch.token_ids) for batch in (shared, whole)] == [38, 57]
+    answers = [learned(MODELS["llama"], [batch])[0] for batch in (shared, whole)]
+    torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)
