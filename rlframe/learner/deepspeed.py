@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rlframe.learner import zero3
+from rlframe.learner.finite import not_finite
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.schedule import learning_rate
 from rlframe.samples import collate
@@ -40,6 +43,9 @@ class LearnerRank:
         self.temperature = temperature
         self.steps = steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.skipped = 0  # steps since the run's start that changed nothing
+        self.skipped_in_a_row = 0
+        self.suspects: list[str] = []  # samples of the last step with a number that is not finite
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
         return self.name
@@ -83,11 +89,12 @@ class LearnerRank:
         """One optimizer step over this rank's share -> sums over its tokens, for the group to add up.
 
         `version` is the policy's before the step. The gradient is that of the whole step's weighted sum of
-        token losses, whatever the split over ranks and micro-batches.
+        token losses, whatever the split over ranks and micro-batches. Where it is not finite, the step changes
+        nothing on any rank, the schedule included.
         """
         started = time.perf_counter()
         rate = learning_rate(
-            version,
+            version - self.skipped,
             peak=self.config.lr,
             schedule=self.config.schedule,
             warmup_steps=self.config.warmup_steps,
@@ -95,8 +102,13 @@ class LearnerRank:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.suspects = []
         sums = self.accumulate(micro_batches, algorithm)
-        self.engine.step()
+        applied = self._update()
+        self.skipped += not applied
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        sums["skipped"] = float(not applied)
+        sums["skipped_in_a_row"] = float(self.skipped_in_a_row)
         sums["grad_norm"] = float(self.engine.get_global_grad_norm())
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
@@ -108,13 +120,36 @@ class LearnerRank:
         for samples in micro_batches:
             batch = _to(collate(samples), self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
-            loss = (algorithm.token_loss(logprobs, batch) * batch.loss_weights).sum()
+            values = {"rollout log-probability": batch.rollout_logprobs, "log-probability": logprobs.detach()}
+            losses = algorithm.token_loss(logprobs, batch) * batch.loss_weights
+            values["loss"] = losses.detach()
+            logprobs.register_hook(partial(values.__setitem__, "gradient by its log-probability"))
+            loss = losses.sum()
             # ZeRO averages over ranks; the weights already make this a mean over the step, so undo it here.
             self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
+            self.suspects += not_finite(samples, batch, values)
             for name, value in _token_sums(logprobs.detach(), entropies, batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
         return sums
+
+    def _update(self) -> bool:
+        """Lets the optimizer step, unless a loss or the gradient is not finite -> whether it did; all ranks agree.
+
+        DeepSpeed discards a gradient whose norm, summed over all ranks, is infinite or NaN. A rank that has seen a
+        loss like that spoils its part of the gradient, which may itself be finite, and so tells the others.
+        """
+        if self.suspects:
+            self.optimizer.grad_partitions_flat_buffer.fill_(math.nan)
+        self.engine.step()
+        applied = self.engine.was_step_applied()
+        if not applied:  # parameters that the next step does not reach would bring the old gradient again
+            self.optimizer.grad_partitions_flat_buffer.zero_()
+        return applied
+
+    def not_finite(self) -> list[str]:
+        """Samples of the last step, of this rank, with a number that is not finite: one line each."""
+        return self.suspects
 
     def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
         """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
