@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlframe.learner import zero3
+from rlframe.learner import state, zero3
 from rlframe.learner.finite import not_finite
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.schedule import learning_rate
+from rlframe.learner.shards import write
 from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
 
@@ -45,6 +47,7 @@ class LearnerRank:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.skipped = 0  # steps since the run's start that changed nothing
         self.skipped_in_a_row = 0
+        self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.suspects: list[str] = []  # samples of the last step with a number that is not finite
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
@@ -181,31 +184,49 @@ class LearnerRank:
         """Sends the weights to the engines that were joined."""
         self.sender.send_weights()
 
-    def save(self, folder: Path) -> None:
-        """Writes this rank's shard of parameters and moments (DeepSpeed's own files) into `folder`."""
-        self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+    def save(self, folder: Path, export: Path | None) -> None:
+        """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
+
+        `export`: where rank 0 writes a Hugging Face folder as well. `saved` tells when all of it is there.
+        """
+        shard = state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)
+        weights = self._gather() if export else None
+
+        def work() -> None:
+            write(shard, folder, self.rank, self.config.ranks)
+            if export and weights:
+                self._write_export(weights, export)
+
+        self.writing = self.writer.submit(work)
+
+    def saved(self) -> bool:
+        """Whether the last `save` is on disk. Raises what ended it."""
+        if done := self.writing.done():
+            self.writing.result()
+        return done
 
     def load(self, folder: Path) -> None:
-        """Restores what `save` wrote with the same number of ranks."""
-        loaded, _ = self.engine.load_checkpoint(str(folder), tag="state")
-        if loaded is None:
-            raise RuntimeError(f"DeepSpeed found no learner state in {folder}")
+        """Restores what `save` wrote with any number of ranks."""
+        self.skipped = state.restore(self.engine.module, self.optimizer, folder)["skipped"]
 
     def export(self, folder: Path) -> None:
         """Writes a Hugging Face folder that transformers and vLLM open; rank 0 writes, all ranks gather."""
+        if weights := self._gather():
+            self._write_export(weights, folder)
+
+    def _gather(self) -> dict[str, Tensor]:
+        """Every weight under its checkpoint name, in rank 0's host memory; nothing elsewhere."""
         from rlframe.weights.source import Zero3Source
 
-        tensors = {
-            name: tensor.clone().cpu() if self.rank == 0 else None
-            for name, tensor in Zero3Source(self.engine.module, PREFIX)
-        }
-        if self.rank != 0:
-            return
+        source = Zero3Source(self.engine.module, PREFIX)
+        return {name: tensor.to("cpu", copy=True) for name, tensor in source if self.rank == 0}
+
+    def _write_export(self, weights: dict[str, Tensor], folder: Path) -> None:
         from safetensors.torch import save_file
         from transformers import AutoTokenizer
 
         folder.mkdir(parents=True)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         self.model_config.save_pretrained(folder)
         AutoTokenizer.from_pretrained(self.model_path).save_pretrained(folder)
 

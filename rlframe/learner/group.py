@@ -74,18 +74,21 @@ class LearnerGroup:
         published = [rank.publish.remote(self.version, self.chunk_bytes) for rank in self.ranks]
         return self._wait(published, f"publish version {self.version}")[0]
 
-    def save(self, folder: Path) -> None:
-        """Every rank writes its shard into `folder`."""
-        self._wait([rank.save.remote(folder) for rank in self.ranks], f"save into {folder}")
+    def save(self, folder: Path, export: Path | None) -> None:
+        """Every rank copies its state; once this returns, they write it into `folder` while training goes on.
+
+        `export`: where a Hugging Face folder of the policy is written beside it.
+        """
+        self._wait([rank.save.remote(folder, export) for rank in self.ranks], f"copy its state for {folder}")
+
+    def saved(self) -> bool:
+        """Whether every rank has written what `save` copied. Raises what ended one of them."""
+        return all(self._wait([rank.saved.remote() for rank in self.ranks], "say whether its state is written"))
 
     def load(self, folder: Path, version: int) -> None:
-        """Restores what `save` wrote; the policy is `version` again."""
+        """Restores what `save` wrote, also with another number of ranks; the policy is `version` again."""
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
-
-    def export(self, folder: Path) -> None:
-        """Writes a Hugging Face folder of the current policy."""
-        self._wait([rank.export.remote(folder) for rank in self.ranks], f"export into {folder}")
 
     def _why_skipped(self) -> str:
         asked = self._wait([rank.not_finite.remote() for rank in self.ranks], "name samples that are not finite")

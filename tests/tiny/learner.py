@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def step(handles: list[Any], version: int, samples: list[TrainSample] | None = N
     shares = shard(samples or make_samples(), len(handles), 128)
     calls = [h.step.remote(share, ALGORITHM, version) for h, share in zip(handles, shares, strict=True)]
     return ray.get(calls)
+
+
+def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:
+    """Lets every rank write its state, and waits for it."""
+    ray.get([handle.save.remote(folder, export) for handle in handles])
+    while not all(ray.get([handle.saved.remote() for handle in handles])):
+        time.sleep(0.05)
+
+
+def load(handles: list[Any], folder: Path) -> None:
+    ray.get([handle.load.remote(folder) for handle in handles])
 
 
 def state(handles: list[Any]) -> dict[str, np.ndarray]:
