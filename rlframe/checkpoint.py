@@ -1,8 +1,7 @@
 """Saves and restores a run: learner shards, prompt position, experience ledger, under one manifest.
 
-DeepSpeed writes its files in place, without fsync, and marks them complete before all ranks have written, so a
-checkpoint here is written aside, listed with sizes and hashes in a manifest, synced, and renamed last. One
-whose manifest does not hold was cut short: it is named and passed over.
+A checkpoint is copied to memory at once, then written aside while training goes on, listed with sizes and hashes in
+a manifest, synced, and renamed last. One whose manifest does not hold was cut short: it is named and passed over.
 """
 
 from __future__ import annotations
@@ -11,41 +10,123 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
-from rlframe.errors import RunFailed
+from rlframe.errors import RunFailed, Stalled
 
 if TYPE_CHECKING:
+    from rlframe.config import CheckpointConfig
     from rlframe.experience import Experience
     from rlframe.learner.group import LearnerGroup
     from rlframe.rollout.pool import RolloutPool
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+POLL_S = 0.2  # between two questions whether the ranks have written; each waits for the step that they are at
+AFTER_ERROR_S = 60.0  # that a run which fails waits for a checkpoint that is being written
 
 
-def save(folder: Path, step: int, learner: LearnerGroup, experience: Experience, *, keep: int, export: bool) -> Path:
-    """Writes `folder`/step_000012 and removes all but the newest `keep`."""
-    target = folder / f"step_{step:06d}"
-    aside = folder / f".{target.name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    learner.save(aside / "learner")
-    if export:
-        learner.export(aside / "huggingface")
-    (aside / STATE).write_text(json.dumps({"step": step, "experience": experience.state()}))
-    seal(aside)
-    if target.exists():
-        shutil.rmtree(target)
-    aside.rename(target)
-    _sync(folder)
-    found = _newest_first(folder)
-    here = found.index(target)  # newer ones are broken: this run passed over them when it resumed
-    for unwanted in found[:here] + found[here + keep :]:
-        shutil.rmtree(unwanted)
-    return target
+class Checkpoints:
+    """A run's checkpoints, each written while training goes on; a second one waits for the first.
+
+    Leaving it waits for the last one; an error that ends the run meanwhile is not kept waiting for long, and a
+    signal, which has waited already where it could, not at all.
+    """
+
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        folder: Path,
+        learner: LearnerGroup,
+        experience: Experience,
+        step: int,
+        timeout_s: float,
+    ) -> None:
+        """`step`: at which the run stands; `timeout_s`: that one may take once it is waited for."""
+        self.config = config
+        self.folder = folder
+        self.learner = learner
+        self.experience = experience
+        self.step = step  # of the newest
+        self.timeout_s = timeout_s
+        self._waited_s = 0.0
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+        self._end = Event()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+            elif issubclass(kind, Exception):
+                with suppress(Exception):
+                    self._wait(AFTER_ERROR_S)
+        finally:
+            self._end.set()
+            self._writer.shutdown(wait=False)
+
+    def save(self, step: int) -> None:
+        """Begins step_000012; once it returns, the run may go on. Raises what ended the one before."""
+        began = time.monotonic()
+        self._wait(self.timeout_s)
+        target = self.folder / f"step_{step:06d}"
+        aside = self.folder / f".{target.name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        self.learner.save(aside / "learner", aside / "huggingface" if self.config.export else None)
+        (aside / STATE).write_text(json.dumps({"step": step, "experience": self.experience.state()}))
+        self._writing = self._writer.submit(self._finish, aside, target)
+        self.step = step
+        self._waited_s += time.monotonic() - began
+
+    def wait(self) -> None:
+        """Until the last one is whole on disk. Raises what ended it, Stalled where it takes too long."""
+        self._wait(self.timeout_s)
+
+    def metrics(self) -> dict[str, float]:
+        """`time/checkpoint_s`: seconds that training stood still for checkpoints since the last call.
+
+        Raises what ended the one that is being written.
+        """
+        if self._writing and self._writing.done():
+            self._writing.result()
+        waited, self._waited_s = self._waited_s, 0.0
+        return {"time/checkpoint_s": waited}
+
+    def _wait(self, timeout_s: float) -> None:
+        if self._writing is None:
+            return
+        if not futures.wait([self._writing], timeout_s).done:
+            raise Stalled(
+                f"checkpoint {self.folder}/step_{self.step:06d} was not written within {timeout_s:g} s "
+                "(cluster.stall_timeout_s)"
+            )
+        self._writing.result()
+
+    def _finish(self, aside: Path, target: Path) -> None:
+        """Once all ranks have written, makes it whole, and removes all but the newest `keep` of all. In a thread."""
+        while not self.learner.saved():
+            if self._end.wait(POLL_S):
+                return
+        seal(aside)
+        if target.exists():
+            shutil.rmtree(target)
+        aside.rename(target)
+        _sync(self.folder)
+        found = _newest_first(self.folder)
+        here = found.index(target)  # newer ones are broken: this run passed over them when it resumed
+        for unwanted in found[:here] + found[here + self.config.keep :]:
+            shutil.rmtree(unwanted)
 
 
 def restore(

@@ -151,6 +151,7 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
             share_prompts=run.learner.shares_prompts,
             chunk_bytes=run.weights.chunk_mib * MIB if run.weights.backend == "object_store" else None,
             timeout_s=run.cluster.stall_timeout_s,
+            max_skipped=run.learner.max_skipped,
         ),
     )
 

@@ -84,6 +84,7 @@ class LearnerConfig(Config):
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    max_skipped: int = Field(ge=1)
     micro_batch_tokens: int = Field(ge=1)
     dtype: Literal["bfloat16", "float32"]
     head_dtype: Literal["bfloat16", "float32"]

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rlframe import checkpoint, cluster, curves, model
+from rlframe.checkpoint import Checkpoints
 from rlframe.config import ConfigError, RunConfig, save
 from rlframe.display import Console
 from rlframe.evaluate import HeldOut
@@ -44,14 +45,15 @@ def train(run: RunConfig) -> None:
         files.create()
         save(run, files.config)
         sinks = stack.enter_context(_sinks(run, files, console, step))
-        evaluation = HeldOut(run.evaluate, run.deciding_reward, run.rollout, run.seed, heldout, experience, files)
-        saved = step
+        decides = run.deciding_reward
+        evaluation = HeldOut(run.evaluate, decides, run.rollout, run.seed, heldout, experience, files)
+        timeout_s = run.cluster.stall_timeout_s
+        checkpoints = Checkpoints(run.checkpoint, files.checkpoints, learner, experience, step, timeout_s)
+        stack.enter_context(checkpoints)
 
-        def save_checkpoint() -> int:
+        def save_checkpoint() -> None:
             with console.phase("saving a checkpoint"), signals.held_back():
-                keep, export = run.checkpoint.keep, run.checkpoint.export
-                checkpoint.save(files.checkpoints, step, learner, experience, keep=keep, export=export)
-            return step
+                checkpoints.save(step)  # copied now, written while training goes on
 
         try:
             if step == 0:
@@ -69,18 +71,21 @@ def train(run: RunConfig) -> None:
                     rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on
                     watch.lap("time/weight_sync_s")
                     writer.write(step, groups, [group_advantages(group, run.algorithm) for group in groups])
-                    metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics | watch.laps()
+                    metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics
+                    metrics |= watch.laps() | checkpoints.metrics()
                     for sink in sinks:
                         sink.log(step, metrics)
                 if run.checkpoint.every and step % run.checkpoint.every == 0:
-                    saved = save_checkpoint()
+                    save_checkpoint()
                 if run.evaluate.every and (step % run.evaluate.every == 0 or step == run.steps):
                     evaluation.run(step, console)
-            if run.checkpoint.every and saved != step:
-                saved = save_checkpoint()
-        except Stop as stop:
-            if step != saved:
+            if run.checkpoint.every and checkpoints.step != step:
                 save_checkpoint()
+            checkpoints.wait()
+        except Stop as stop:
+            if checkpoints.step != step:
+                save_checkpoint()
+            checkpoints.wait()
             console.warn(f"{stop}: stopped after step {step}; go on with: rlframe train resume={files.path}")
             raise
         finally:

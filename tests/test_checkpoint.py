@@ -1,13 +1,18 @@
 """Checkpoints that are whole are found, and whatever is not is named and passed over."""
 
 import json
+import time
 from pathlib import Path
+from threading import Event, Timer
+from typing import Any
 
 import pytest
 
 from rlframe import checkpoint
-from rlframe.checkpoint import fault, newest_whole, seal
-from rlframe.errors import RunFailed
+from rlframe.checkpoint import Checkpoints, fault, newest_whole, seal
+from rlframe.config import CheckpointConfig
+from rlframe.errors import RunFailed, Stalled
+from rlframe.signals import Stop
 
 
 def whole(folder: Path, step: int) -> Path:
@@ -81,21 +86,31 @@ def test_where_nothing_is_whole_everything_is_named_and_it_is_an_error(tmp_path)
 
 
 class WritingLearner:
-    """A learner whose shard says its version, and that can die while it writes."""
+    """A learner whose shard says its version, which writes when told to, and can die while it does."""
 
     def __init__(self) -> None:
         self.version = 0
         self.dies = False
+        self.writes = Event()
+        self.writes.set()
+        self.copied: tuple[Path, Path | None, str] | None = None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, export: Path | None) -> None:
+        self.copied = (folder, export, f"weights {self.version}")
+
+    def saved(self) -> bool:
+        if not self.writes.is_set():
+            return False
+        assert self.copied
+        folder, export, weights = self.copied
         folder.mkdir()
-        (folder / "rank_0.pt").write_text(f"weights {self.version}")
+        (folder / "rank_0.pt").write_text(weights)
         if self.dies:
-            raise RuntimeError("killed while writing")
-
-    def export(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
+            raise RuntimeError("learner-0 was killed while writing")
+        if export:
+            export.mkdir()
+            (export / "config.json").write_text("{}")
+        return True
 
     def load(self, folder: Path, version: int) -> None:
         self.version = version
@@ -106,8 +121,8 @@ class WritingLearner:
 
 
 class Ledger:
-    def __init__(self) -> None:
-        self.held = {"position": 0, "out": [0]}
+    def __init__(self, step: int) -> None:
+        self.held = {"position": 8 * step, "out": [8 * step - 1]}
 
     def state(self) -> dict:
         return self.held
@@ -124,11 +139,17 @@ class Engines:
         self.loaded = (weights, version)
 
 
-def save(folder: Path, step: int, learner: WritingLearner | None = None, keep: int = 2, export: bool = False) -> Path:
-    learner, ledger = learner or WritingLearner(), Ledger()
+def checkpoints(folder: Path, learner: WritingLearner, step: int = 0, keep: int = 2, export: bool = False):
+    config = CheckpointConfig(every=1, keep=keep, export=export)
+    return Checkpoints(config, folder, learner, Ledger(step), 0, timeout_s=20)
+
+
+def save(folder: Path, step: int, learner: WritingLearner | None = None, **settings: Any) -> Path:
+    learner = learner or WritingLearner()
     learner.version = step
-    ledger.held = {"position": 8 * step, "out": [8 * step - 1]}
-    return checkpoint.save(folder, step, learner, ledger, keep=keep, export=export)
+    with checkpoints(folder, learner, step, **settings) as opened:
+        opened.save(step)
+    return folder / f"step_{step:06d}"
 
 
 def steps(folder: Path) -> list[str]:
@@ -137,7 +158,7 @@ def steps(folder: Path) -> list[str]:
 
 def test_what_was_saved_comes_back_to_learner_ledger_and_engines(tmp_path):
     save(tmp_path, 4)
-    learner, ledger, engines = WritingLearner(), Ledger(), Engines()
+    learner, ledger, engines = WritingLearner(), Ledger(0), Engines()
     assert checkpoint.restore(tmp_path, learner, ledger, engines, pytest.fail) == 4
     assert (learner.version, ledger.held, engines.loaded) == (4, {"position": 32, "out": [31]}, ("weights 4", 4))
 
@@ -152,6 +173,67 @@ def test_an_export_is_part_of_the_checkpoint_and_of_its_manifest(tmp_path):
     saved = save(tmp_path, 1, export=True)
     (saved / "huggingface" / "config.json").unlink()
     assert fault(saved) == "huggingface/config.json is missing"
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_it_holds_what_was_there_before(tmp_path):
+    learner = WritingLearner()
+    learner.version = 1
+    learner.writes.clear()
+    with checkpoints(tmp_path, learner, 1) as opened:
+        opened.save(1)
+        learner.version = 2  # the next step
+        assert opened.metrics()["time/checkpoint_s"] < 1
+        assert steps(tmp_path) == [".step_000001.partial"]
+        learner.writes.set()
+        opened.wait()
+        assert opened.metrics() == {"time/checkpoint_s": 0}
+    assert (tmp_path / "step_000001" / "learner" / "rank_0.pt").read_text() == "weights 1"
+    assert fault(tmp_path / "step_000001") is None
+
+
+def test_a_second_checkpoint_waits_for_the_first_and_the_seconds_are_told_once(tmp_path):
+    learner = WritingLearner()
+    learner.writes.clear()
+    with checkpoints(tmp_path, learner) as opened:
+        opened.save(1)
+        Timer(0.5, learner.writes.set).start()
+        opened.save(2)
+        assert steps(tmp_path)[-1] == "step_000001"
+        assert 0.4 < opened.metrics()["time/checkpoint_s"] < 5
+        assert opened.metrics()["time/checkpoint_s"] == 0
+    assert steps(tmp_path) == ["step_000001", "step_000002"]
+
+
+def test_a_writer_that_never_ends_is_an_error_with_the_checkpoint_s_name(tmp_path):
+    learner = WritingLearner()
+    learner.writes.clear()
+    opened = Checkpoints(
+        CheckpointConfig(every=1, keep=1, export=False), tmp_path, learner, Ledger(1), 0, timeout_s=0.1
+    )
+    with pytest.raises(Stalled, match=r"step_000001 was not written within 0.1 s"), opened:
+        opened.save(1)
+
+
+@pytest.mark.parametrize("notices", ["save", "metrics", "wait"])
+def test_a_writer_that_dies_is_raised_wherever_the_run_next_looks(tmp_path, notices):
+    learner = WritingLearner()
+    learner.dies = True
+    with pytest.raises(RuntimeError, match="learner-0 was killed while writing"), checkpoints(tmp_path, learner) as it:
+        it.save(1)
+        time.sleep(0.5)
+        {"save": lambda: it.save(2), "metrics": it.metrics, "wait": it.wait}[notices]()
+        pytest.fail("nobody noticed")
+
+
+def test_an_error_that_ends_the_run_lets_the_checkpoint_be_written_and_a_signal_does_not_wait(tmp_path):
+    for step, error in ((1, RuntimeError), (2, Stop)):
+        learner = WritingLearner()
+        learner.writes.clear()
+        with pytest.raises(error), checkpoints(tmp_path, learner, step) as opened:
+            opened.save(step)
+            Timer(0.5, learner.writes.set).start()
+            raise error
+    assert steps(tmp_path) == [".step_000002.partial", "step_000001"]
 
 
 def test_a_save_that_dies_leaves_the_older_checkpoint_the_newest_and_is_swept_up_by_the_next(tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlframe.learner import zero3
+from rlframe.learner import state, zero3
+from rlframe.learner.finite import not_finite
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.schedule import learning_rate
+from rlframe.learner.shards import write
 from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
 
@@ -40,6 +45,10 @@ class LearnerRank:
         self.temperature = temperature
         self.steps = steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.skipped = 0  # steps since the run's start that changed nothing
+        self.skipped_in_a_row = 0
+        self.writer = ThreadPoolExecutor(1, "checkpoint")
+        self.suspects: list[str] = []  # samples of the last step with a number that is not finite
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
         return self.name
@@ -83,11 +92,12 @@ class LearnerRank:
         """One optimizer step over this rank's share -> sums over its tokens, for the group to add up.
 
         `version` is the policy's before the step. The gradient is that of the whole step's weighted sum of
-        token losses, whatever the split over ranks and micro-batches.
+        token losses, whatever the split over ranks and micro-batches. Where it is not finite, the step changes
+        nothing on any rank, the schedule included.
         """
         started = time.perf_counter()
         rate = learning_rate(
-            version,
+            version - self.skipped,
             peak=self.config.lr,
             schedule=self.config.schedule,
             warmup_steps=self.config.warmup_steps,
@@ -95,8 +105,13 @@ class LearnerRank:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.suspects = []
         sums = self.accumulate(micro_batches, algorithm)
-        self.engine.step()
+        applied = self._update()
+        self.skipped += not applied
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        sums["skipped"] = float(not applied)
+        sums["skipped_in_a_row"] = float(self.skipped_in_a_row)
         sums["grad_norm"] = float(self.engine.get_global_grad_norm())
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
@@ -108,13 +123,36 @@ class LearnerRank:
         for samples in micro_batches:
             batch = _to(collate(samples, self.config.shares_prompts), self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
-            loss = (algorithm.token_loss(logprobs, batch) * batch.loss_weights).sum()
+            values = {"rollout log-probability": batch.rollout_logprobs, "log-probability": logprobs.detach()}
+            losses = algorithm.token_loss(logprobs, batch) * batch.loss_weights
+            values["loss"] = losses.detach()
+            logprobs.register_hook(partial(values.__setitem__, "gradient by its log-probability"))
+            loss = losses.sum()
             # ZeRO averages over ranks; the weights already make this a mean over the step, so undo it here.
             self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
+            self.suspects += not_finite(samples, batch, values)
             for name, value in _token_sums(logprobs.detach(), entropies, batch).items():
                 sums[name] = sums.get(name, 0.0) + value
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
         return sums
+
+    def _update(self) -> bool:
+        """Lets the optimizer step, unless a loss or the gradient is not finite -> whether it did; all ranks agree.
+
+        DeepSpeed discards a gradient whose norm, summed over all ranks, is infinite or NaN. A rank that has seen a
+        loss like that spoils its part of the gradient, which may itself be finite, and so tells the others.
+        """
+        if self.suspects:
+            self.optimizer.grad_partitions_flat_buffer.fill_(math.nan)
+        self.engine.step()
+        applied = self.engine.was_step_applied()
+        if not applied:  # parameters that the next step does not reach would bring the old gradient again
+            self.optimizer.grad_partitions_flat_buffer.zero_()
+        return applied
+
+    def not_finite(self) -> list[str]:
+        """Samples of the last step, of this rank, with a number that is not finite: one line each."""
+        return self.suspects
 
     def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
         """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
@@ -146,31 +184,49 @@ class LearnerRank:
         """Sends the weights to the engines that were joined."""
         self.sender.send_weights()
 
-    def save(self, folder: Path) -> None:
-        """Writes this rank's shard of parameters and moments (DeepSpeed's own files) into `folder`."""
-        self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+    def save(self, folder: Path, export: Path | None) -> None:
+        """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
+
+        `export`: where rank 0 writes a Hugging Face folder as well. `saved` tells when all of it is there.
+        """
+        shard = state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)
+        weights = self._gather() if export else None
+
+        def work() -> None:
+            write(shard, folder, self.rank, self.config.ranks)
+            if export and weights:
+                self._write_export(weights, export)
+
+        self.writing = self.writer.submit(work)
+
+    def saved(self) -> bool:
+        """Whether the last `save` is on disk. Raises what ended it."""
+        if done := self.writing.done():
+            self.writing.result()
+        return done
 
     def load(self, folder: Path) -> None:
-        """Restores what `save` wrote with the same number of ranks."""
-        loaded, _ = self.engine.load_checkpoint(str(folder), tag="state")
-        if loaded is None:
-            raise RuntimeError(f"DeepSpeed found no learner state in {folder}")
+        """Restores what `save` wrote with any number of ranks."""
+        self.skipped = state.restore(self.engine.module, self.optimizer, folder)["skipped"]
 
     def export(self, folder: Path) -> None:
         """Writes a Hugging Face folder that transformers and vLLM open; rank 0 writes, all ranks gather."""
+        if weights := self._gather():
+            self._write_export(weights, folder)
+
+    def _gather(self) -> dict[str, Tensor]:
+        """Every weight under its checkpoint name, in rank 0's host memory; nothing elsewhere."""
         from rlframe.weights.source import Zero3Source
 
-        tensors = {
-            name: tensor.clone().cpu() if self.rank == 0 else None
-            for name, tensor in Zero3Source(self.engine.module, PREFIX)
-        }
-        if self.rank != 0:
-            return
+        source = Zero3Source(self.engine.module, PREFIX)
+        return {name: tensor.to("cpu", copy=True) for name, tensor in source if self.rank == 0}
+
+    def _write_export(self, weights: dict[str, Tensor], folder: Path) -> None:
         from safetensors.torch import save_file
         from transformers import AutoTokenizer
 
         folder.mkdir(parents=True)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         self.model_config.save_pretrained(folder)
         AutoTokenizer.from_pretrained(self.model_path).save_pretrained(folder)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from rlframe.calls import numbered, wait
+from rlframe.errors import RunFailed
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from rlframe.algorithm import Algorithm
     from rlframe.weights.publish import Published
+
+NAMED = 8  # samples that an error names
 
 
 class LearnerGroup:
@@ -34,18 +37,27 @@ class LearnerGroup:
         share_prompts: bool,
         chunk_bytes: int | None,
         timeout_s: float,
+        max_skipped: int,
     ) -> None:
-        """`chunk_bytes`: of an object that carries weights; None where the ranks send them over GPU links."""
+        """`chunk_bytes`: of an object that carries weights; None where the ranks send them over GPU links.
+
+        `max_skipped`: steps in a row without a finite gradient that end the run.
+        """
         self.ranks = ranks
         self.algorithm = ray.put(algorithm)
         self.micro_batch_tokens = micro_batch_tokens
         self.share_prompts = share_prompts
         self.chunk_bytes = chunk_bytes
         self.timeout_s = timeout_s
+        self.max_skipped = max_skipped
         self.version = 0
 
     def step(self, samples: list[TrainSample]) -> StepReport:
-        """One optimizer step on all of `samples`: the policy's next version, and what the step measured."""
+        """One optimizer step on all of `samples`: the policy's next version, and what the step measured.
+
+        A step whose loss or gradient is not finite changes nothing, so its version has the weights of the one before.
+        Raises RunFailed naming the samples at the `max_skipped`th such step in a row.
+        """
         shares = shard(samples, len(self.ranks), self.micro_batch_tokens, self.share_prompts)
         calls = [
             rank.step.remote(share, self.algorithm, self.version)
@@ -53,10 +65,10 @@ class LearnerGroup:
         ]
         sums = self._wait(calls, f"take step {self.version + 1}")
         self.version += 1
-        return StepReport(
-            policy_version=self.version,
-            metrics=_means(sums) | _packing(shares, self.micro_batch_tokens, self.share_prompts),
-        )
+        if sums[0]["skipped_in_a_row"] >= self.max_skipped:
+            raise RunFailed(self._why_skipped())
+        packing = _packing(shares, self.micro_batch_tokens, self.share_prompts)
+        return StepReport(policy_version=self.version, metrics=_means(sums) | packing)
 
     def weights(self) -> Published | Broadcast:
         """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
@@ -65,18 +77,31 @@ class LearnerGroup:
         published = [rank.publish.remote(self.version, self.chunk_bytes) for rank in self.ranks]
         return self._wait(published, f"publish version {self.version}")[0]
 
-    def save(self, folder: Path) -> None:
-        """Every rank writes its shard into `folder`."""
-        self._wait([rank.save.remote(folder) for rank in self.ranks], f"save into {folder}")
+    def save(self, folder: Path, export: Path | None) -> None:
+        """Every rank copies its state; once this returns, they write it into `folder` while training goes on.
+
+        `export`: where a Hugging Face folder of the policy is written beside it.
+        """
+        self._wait([rank.save.remote(folder, export) for rank in self.ranks], f"copy its state for {folder}")
+
+    def saved(self) -> bool:
+        """Whether every rank has written what `save` copied. Raises what ended one of them."""
+        return all(self._wait([rank.saved.remote() for rank in self.ranks], "say whether its state is written"))
 
     def load(self, folder: Path, version: int) -> None:
-        """Restores what `save` wrote; the policy is `version` again."""
+        """Restores what `save` wrote, also with another number of ranks; the policy is `version` again."""
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
 
-    def export(self, folder: Path) -> None:
-        """Writes a Hugging Face folder of the current policy."""
-        self._wait([rank.export.remote(folder) for rank in self.ranks], f"export into {folder}")
+    def _why_skipped(self) -> str:
+        asked = self._wait([rank.not_finite.remote() for rank in self.ranks], "name samples that are not finite")
+        told = [line for of_rank in asked for line in of_rank]
+        more = [f"and {len(told) - NAMED} more"] if len(told) > NAMED else []
+        why = told[:NAMED] + more or ["every sample's loss is finite, but the gradient's norm is not"]
+        return (
+            f"{self.max_skipped} steps in a row had a loss or a gradient that is not finite (learner.max_skipped), "
+            f"the last of them step {self.version}:\n" + "\n".join(f"  {line}" for line in why)
+        )
 
     def _wait(self, calls: list[ray.ObjectRef], doing: str) -> list[Any]:
         return wait(numbered("learner", calls), doing, self.timeout_s, "cluster.stall_timeout_s")
@@ -90,6 +115,7 @@ def _means(sums: list[dict[str, float]]) -> dict[str, float]:
 
     return {
         "learner/loss": total("loss"),
+        "learner/skipped": sums[0]["skipped"],
         "learner/grad_norm": sums[0]["grad_norm"],
         "learner/lr": sums[0]["lr"],
         "learner/entropy": total("entropy") / total("tokens"),

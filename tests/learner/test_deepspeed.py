@@ -19,6 +19,7 @@ from rlframe.learner.policy import PREFIX
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.learner import save
 
 ALGORITHM = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
 
@@ -149,7 +150,7 @@ def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_s
         alone, shared = step(one, version), step(two, version)
         assert shared[0]["grad_norm"] == pytest.approx(alone[0]["grad_norm"], rel=1e-4)
         assert sum(rank["loss"] for rank in shared) == pytest.approx(alone[0]["loss"], rel=1e-4)
-    ray.get([handle.save.remote(tmp_path / "saved") for handle in two])
+    save(two, tmp_path / "saved")
     step(two, 2)
     resumed = start(2)
     ray.get([handle.load.remote(tmp_path / "saved") for handle in resumed])

@@ -1,0 +1,103 @@
+"""Learner ranks for tests: real DeepSpeed ZeRO-3 on a random model, which also tell their whole state."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from rlframe import cluster
+from rlframe.algorithm import DAPO
+from rlframe.config import LearnerConfig
+from rlframe.learner.deepspeed import LearnerRank
+from rlframe.learner.policy import PREFIX
+from rlframe.samples import shard
+from rlframe.types import TrainSample
+
+ALGORITHM = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
+
+
+class TellingRank(LearnerRank):
+    """A rank that tells what it holds, gathered from all ranks; they are asked together."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every parameter as the model has it and as its float32 master, the optimizer's state, and step counters."""
+        from deepspeed.runtime.zero import GatheredParameters
+
+        told = {}
+        for name, parameter in self.engine.module.named_parameters():
+            name = name.removeprefix(PREFIX)
+            with GatheredParameters([parameter]):
+                told[f"model {name}"] = parameter.detach().float().numpy().copy()
+            if parameter.requires_grad:
+                told[f"master {name}"] = self.optimizer.get_full_hp_param(parameter).numpy().copy()
+                subgroup = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)][0]
+                flat = self.optimizer.fp32_partitioned_groups_flat[subgroup]
+                for key, value in self.optimizer.optimizer.state.get(flat, {}).items():
+                    if getattr(value, "ndim", 0):
+                        told[f"{key} {name}"] = self.optimizer.get_full_hp_param(parameter, key).numpy().copy()
+                    else:
+                        told[f"{key} {name}"] = np.array(float(value))
+        return told
+
+
+def launch(config: LearnerConfig, model: Path, ranks: int, steps: int = 10) -> list[Any]:
+    """Actors that have met and loaded the model."""
+    settings = config.model_copy(update={"ranks": ranks})
+    environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    remote = ray.remote(TellingRank).options(num_cpus=1, runtime_env={"env_vars": environment})
+    handles = [remote.remote(f"learner-{rank}", settings, model, 1.0, steps) for rank in range(ranks)]
+    address = cluster.meeting_point(handles[0])
+    ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
+    return handles
+
+
+def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
+    """Sequences of 20 to 60 random tokens, the first 12 of each its prompt; weights as a token mean gives them."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(20, 60, count)
+    drawn = int((lengths - 12).sum())
+    samples = []
+    for index, length in enumerate(lengths):
+        counted = np.arange(length) >= 12
+        samples.append(
+            TrainSample(
+                prompt_id=f"p{index}",
+                token_ids=rng.integers(0, 256, length).astype(np.int32),
+                rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
+                advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
+                loss_weights=(counted / drawn).astype(np.float32),
+            )
+        )
+    return samples
+
+
+def step(handles: list[Any], version: int, samples: list[TrainSample] | None = None) -> list[dict[str, float]]:
+    """One step of every rank on its share -> what each answers."""
+    shares = shard(samples or make_samples(), len(handles), 128)
+    calls = [h.step.remote(share, ALGORITHM, version) for h, share in zip(handles, shares, strict=True)]
+    return ray.get(calls)
+
+
+def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:
+    """Lets every rank write its state, and waits for it."""
+    ray.get([handle.save.remote(folder, export) for handle in handles])
+    while not all(ray.get([handle.saved.remote() for handle in handles])):
+        time.sleep(0.05)
+
+
+def load(handles: list[Any], folder: Path) -> None:
+    ray.get([handle.load.remote(folder) for handle in handles])
+
+
+def state(handles: list[Any]) -> dict[str, np.ndarray]:
+    return ray.get([handle.state.remote() for handle in handles])[0]
+
+
+def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
+    """What is not equal to the last bit, or not in both."""
+    names = sorted(one.keys() | other.keys())
+    return [n for n in names if n not in one or n not in other or not np.array_equal(one[n], other[n])]
