@@ -27,8 +27,8 @@ def to_samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSam
     """
     scored = [
         (group.group.prompt, completion, advantage)
-        for group in groups
-        for completion, advantage in zip(group.group.completions, group_advantages(group, algorithm), strict=True)
+        for group, row in zip(groups, step_advantages(groups, algorithm), strict=True)
+        for completion, advantage in zip(group.group.completions, row, strict=True)
         if advantage is not None
     ]
     if not scored:
@@ -42,6 +42,14 @@ def to_samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSam
     if not algorithm.skips_zero_advantage:
         return samples
     return [sample for sample in samples if sample.advantages.any()] or samples
+
+
+def step_advantages(groups: list[ScoredGroup], algorithm: Algorithm) -> list[list[float | None]]:
+    """[P][G]: those of each group, normalised over the step where the algorithm does so; None as in a group's."""
+    rows = [group_advantages(group, algorithm) for group in groups]
+    known = torch.tensor([advantage for row in rows for advantage in row if advantage is not None])
+    normalised = iter(algorithm.over_step(known).tolist())
+    return [[None if advantage is None else next(normalised) for advantage in row] for row in rows]
 
 
 def group_advantages(group: ScoredGroup, algorithm: Algorithm) -> list[float | None]:
@@ -102,9 +110,11 @@ def collate(samples: list[TrainSample], share_prompts: bool = True) -> TrainBatc
 
     ends = [len(sample.token_ids) for sample in samples]
     lengths = torch.tensor([end - begin for begin, end in zip(begins, ends, strict=True)])
+    rollout_logprobs = packed("rollout_logprobs", torch.float32)
     return TrainBatch(
         token_ids=packed("token_ids", torch.int64),
-        rollout_logprobs=packed("rollout_logprobs", torch.float32),
+        rollout_logprobs=rollout_logprobs,
+        old_logprobs=rollout_logprobs,
         advantages=packed("advantages", torch.float32),
         loss_weights=packed("loss_weights", torch.float32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),

@@ -17,7 +17,7 @@ from rlframe.metrics import JsonlSink, RolloutWriter, Sink, WandbSink, rollout_m
 from rlframe.prompts.stream import PromptStream
 from rlframe.reward import composition
 from rlframe.run_dir import RunDir
-from rlframe.samples import group_advantages, to_samples
+from rlframe.samples import step_advantages, to_samples
 from rlframe.signals import Stop, StopSignals
 from rlframe.types import Prompt, Sampling
 
@@ -70,7 +70,7 @@ def train(run: RunConfig) -> None:
                     version, step = step, report.policy_version
                     rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on
                     watch.lap("time/weight_sync_s")
-                    writer.write(step, groups, [group_advantages(group, run.algorithm) for group in groups])
+                    writer.write(step, groups, step_advantages(groups, run.algorithm))
                     metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics
                     metrics |= watch.laps() | checkpoints.metrics()
                     for sink in sinks:

@@ -147,7 +147,8 @@ class TrainBatch:
     """
 
     token_ids: Tensor  # [T] int64
-    rollout_logprobs: Tensor  # [T] float32
+    rollout_logprobs: Tensor  # [T] float32, of the engine
+    old_logprobs: Tensor  # [T] float32: what ratios are against; the engine's, or the learner's before the step
     advantages: Tensor  # [T] float32
     loss_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64, 0, 0, ..., 1, 1, ...

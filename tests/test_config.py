@@ -39,7 +39,11 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
         ("learner.dtype=float16", "learner.dtype: Input should be 'bfloat16' or 'float32', not 'float16'"),
         ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),
         # A name that is none of those known.
-        ("algorithm.name=ppo", "algorithm: name: 'ppo' is none of dapo, grpo"),
+        (
+            "algorithm.name=ppo",
+            "algorithm: name: 'ppo' is none of cispo, dapo, dr_grpo, gmpo, grpo, gspo, reinforce, "
+            "reinforce_pp, reinforce_pp_baseline, rloo",
+        ),
         (
             "prompts.train.name=gsm8k",
             "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, mixture, reasoning_gym",
@@ -145,7 +149,12 @@ def test_a_resumed_run_is_the_saved_one_and_on_top_what_its_command_line_names(c
     merged = load(merge_saved(path, composed(*overrides), overrides))
     assert (merged.steps, merged.resume) == (40, "runs/old")
     assert (merged.seed, merged.learner.lr, merged.rollout.max_tokens) == (3, 0.25, 256)  # saved, not the experiment's
-    assert merged.algorithm.model_dump() == {"name": "dapo", "clip_low": 0.2, "clip_high": 0.28}  # the whole group
+    assert merged.algorithm.model_dump() == {
+        "name": "dapo",
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "dual_clip": None,
+    }  # the whole group
 
 
 def test_a_resumed_run_that_is_told_nothing_new_is_the_saved_one(composed, tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlframe.algorithm import DAPO, GRPO, Algorithm
+from rlframe.algorithm import DAPO, GRPO, Algorithm, ReinforcePP
 from rlframe.errors import RunFailed
-from rlframe.samples import collate, group_advantages, has_signal, shard, to_samples
+from rlframe.samples import collate, group_advantages, has_signal, shard, step_advantages, to_samples
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample, Verdict, VersionSpan
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
@@ -112,6 +112,18 @@ def test_an_algorithm_whose_loss_goes_beyond_the_advantage_gets_every_sample():
     assert len(to_samples([scored([1.0, 0.0], [1, 1]), scored([1.0, 1.0], [4, 4])], algorithm)) == 4
 
 
+def test_an_algorithm_can_normalise_over_the_step_and_what_has_no_reward_stays_out():
+    algorithm = ReinforcePP(name="reinforce_pp", clip=0.2)
+    groups = [scored([1.0, None, 1.0], [1, 1, 1]), scored([1.0, 0.0], [1, 1])]
+    # Rewards 1, 1, 1, 0: mean 3/4, deviation over n - 1: 1/2.
+    rows = step_advantages(groups, algorithm)
+    assert [len(row) for row in rows] == [3, 2] and rows[0][1] is None
+    assert [advantage for row in rows for advantage in row if advantage is not None] == pytest.approx(
+        [0.5, 0.5, 0.5, -1.5], abs=1e-5
+    )
+    assert [s.advantages[-1] for s in to_samples(groups, algorithm)] == pytest.approx([0.5, 0.5, 0.5, -1.5], abs=1e-5)
+
+
 def test_where_every_reward_failed_the_error_has_the_first_one_s_own_words():
     with pytest.raises(RunFailed, match=r"none of 2 groups .* 4 verdicts failed; the first: worker 0 is on fire"):
         to_samples([scored([None, None], [1, 1]), scored([None, None], [1, 1])], BY_TOKEN)
@@ -190,4 +202,5 @@ def test_a_batch_is_its_sequences_end_to_end_each_counted_from_0():
     assert batch.sequence_ids.tolist() == [0, 0, 0, 1, 1]
     assert batch.position_ids.tolist() == [0, 1, 2, 0, 1]
     assert batch.loss_weights.tolist() == [0.25] * 5
+    assert batch.old_logprobs.tolist() == batch.rollout_logprobs.tolist() == [-0.5] * 5
     assert (batch.token_ids.dtype, batch.advantages.dtype) == (torch.int64, torch.float32)

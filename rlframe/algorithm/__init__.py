@@ -7,13 +7,46 @@ from typing import Annotated
 from pydantic import BeforeValidator, SerializeAsAny
 
 from rlframe.algorithm.base import Algorithm
+from rlframe.algorithm.cispo import CISPO
 from rlframe.algorithm.dapo import DAPO
+from rlframe.algorithm.dr_grpo import DrGRPO
+from rlframe.algorithm.gmpo import GMPO
 from rlframe.algorithm.grpo import GRPO
+from rlframe.algorithm.gspo import GSPO
+from rlframe.algorithm.reinforce import Reinforce
+from rlframe.algorithm.reinforce_pp import ReinforcePP
+from rlframe.algorithm.reinforce_pp_baseline import ReinforcePPBaseline
+from rlframe.algorithm.rloo import RLOO
 from rlframe.schema import one_of
 
-BUILTIN: dict[str, type[Algorithm]] = {"grpo": GRPO, "dapo": DAPO}
+BUILTIN: dict[str, type[Algorithm]] = {
+    "grpo": GRPO,
+    "dapo": DAPO,
+    "dr_grpo": DrGRPO,
+    "gspo": GSPO,
+    "cispo": CISPO,
+    "gmpo": GMPO,
+    "rloo": RLOO,
+    "reinforce": Reinforce,
+    "reinforce_pp": ReinforcePP,
+    "reinforce_pp_baseline": ReinforcePPBaseline,
+}
 
 # What a config key of an algorithm accepts: a built-in name, or a user's class by import path.
 AnyAlgorithm = Annotated[SerializeAsAny[Algorithm], BeforeValidator(lambda value: one_of(value, Algorithm, BUILTIN))]
 
-__all__ = ["BUILTIN", "DAPO", "GRPO", "Algorithm", "AnyAlgorithm"]
+__all__ = [
+    "BUILTIN",
+    "CISPO",
+    "DAPO",
+    "GMPO",
+    "GRPO",
+    "GSPO",
+    "RLOO",
+    "Algorithm",
+    "AnyAlgorithm",
+    "DrGRPO",
+    "Reinforce",
+    "ReinforcePP",
+    "ReinforcePPBaseline",
+]

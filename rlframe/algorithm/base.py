@@ -1,4 +1,4 @@
-"""What an algorithm is: validated hyper-parameters and three pure functions."""
+"""What an algorithm is: validated hyper-parameters and three pure functions, or four."""
 
 from __future__ import annotations
 
@@ -30,10 +30,17 @@ class Algorithm(Config):
     def advantages(self, rewards: Tensor) -> Tensor:
         """[G] float32 rewards of one prompt's completions (at least 2) -> [G]."""
 
+    def over_step(self, advantages: Tensor) -> Tensor:
+        """[N] of all completions of a step -> [N]: for an algorithm that normalises over more than a group."""
+        return advantages
+
     @abstractmethod
     def token_weights(self, lengths: Tensor) -> Tensor:
-        """[N] float32 token counts of a step's completions -> [N]: the weight of each token of each."""
+        """[N] float32 token counts of an update's completions -> [N]: the weight of each token of each."""
 
     @abstractmethod
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:
-        """[T] of the current policy -> [T] loss of each token before weighting."""
+        """[T] of the current policy -> [T] loss of each token before weighting.
+
+        Ratios are against `batch.old_logprobs`. Of a sequence, only tokens whose loss weight is not 0 were drawn.
+        """

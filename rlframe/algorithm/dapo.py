@@ -24,6 +24,7 @@ class DAPO(Algorithm):
     name: Literal["dapo"]
     clip_low: float = Field(gt=0)
     clip_high: float = Field(gt=0)
+    dual_clip: float | None = Field(default=None, gt=1)  # None: off
 
     def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
         return ops.standardize(rewards)
@@ -32,5 +33,6 @@ class DAPO(Algorithm):
         return ops.token_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        ratio = (logprobs - batch.rollout_logprobs).exp()
-        return -ops.clipped_surrogate(ratio, batch.advantages, self.clip_low, self.clip_high)
+        ratio = (logprobs - batch.old_logprobs).exp()
+        surrogate = ops.clipped_surrogate(ratio, batch.advantages, self.clip_low, self.clip_high)
+        return -(ops.dual_clip(surrogate, batch.advantages, self.dual_clip) if self.dual_clip else surrogate)

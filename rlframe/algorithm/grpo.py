@@ -23,6 +23,7 @@ class GRPO(Algorithm):
 
     name: Literal["grpo"]
     clip: float = Field(gt=0)
+    dual_clip: float | None = Field(default=None, gt=1)  # None: off
 
     def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
         return ops.standardize(rewards)
@@ -31,5 +32,6 @@ class GRPO(Algorithm):
         return ops.sequence_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        ratio = (logprobs - batch.rollout_logprobs).exp()
-        return -ops.clipped_surrogate(ratio, batch.advantages, self.clip, self.clip)
+        ratio = (logprobs - batch.old_logprobs).exp()
+        surrogate = ops.clipped_surrogate(ratio, batch.advantages, self.clip, self.clip)
+        return -(ops.dual_clip(surrogate, batch.advantages, self.dual_clip) if self.dual_clip else surrogate)

@@ -6,20 +6,15 @@ import pytest
 import torch
 
 from rlframe.algorithm import DAPO
-from rlframe.types import TrainBatch
+from tests.tiny.batches import make_batch
 
 PAPER = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
 
 
-def loss_and_gradient(ratio: float, advantage: float) -> tuple[float, float]:
+def loss_and_gradient(ratio: float, advantage: float, algorithm: DAPO = PAPER) -> tuple[float, float]:
     """Of one token, whose log-probability when it was drawn was -2; the gradient is in its log-probability now."""
-    one = torch.zeros(1, dtype=torch.int64)
-    batch = TrainBatch(
-        token_ids=one, rollout_logprobs=torch.tensor([-2.0]), advantages=torch.tensor([advantage]),
-        loss_weights=torch.ones(1), sequence_ids=one, position_ids=one,
-    )  # fmt: skip
     logprobs = torch.tensor([-2.0 + math.log(ratio)], requires_grad=True)
-    loss = PAPER.token_loss(logprobs, batch)
+    loss = algorithm.token_loss(logprobs, make_batch([-2.0], [advantage]))
     loss.sum().backward()
     assert logprobs.grad is not None
     return loss.item(), logprobs.grad.item()
@@ -34,6 +29,12 @@ def test_a_bad_token_is_pushed_down_to_ratio_0_8_and_back_from_any_height():
     assert loss_and_gradient(ratio=0.85, advantage=-1.0) == pytest.approx((0.85, 0.85), rel=1e-5)
     assert loss_and_gradient(ratio=0.75, advantage=-1.0) == pytest.approx((0.8, 0.0), rel=1e-5)
     assert loss_and_gradient(ratio=3.0, advantage=-1.0) == pytest.approx((3.0, 3.0), rel=1e-5)
+
+
+def test_a_dual_clip_of_3_bounds_the_push_of_a_bad_token_that_has_become_likely():
+    dual = DAPO(name="dapo", clip_low=0.2, clip_high=0.28, dual_clip=3.0)
+    assert loss_and_gradient(ratio=2.0, advantage=-1.0, algorithm=dual) == pytest.approx((2.0, 2.0), rel=1e-5)
+    assert loss_and_gradient(ratio=5.0, advantage=-1.0, algorithm=dual) == pytest.approx((3.0, 0.0), rel=1e-5)
 
 
 def test_every_token_weighs_the_same_so_a_long_completion_weighs_more():

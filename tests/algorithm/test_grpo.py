@@ -7,26 +7,14 @@ import torch
 from pydantic import ValidationError
 
 from rlframe.algorithm import GRPO
-from rlframe.types import TrainBatch
+from tests.tiny.batches import make_batch
 
 CLIP_FIFTH = GRPO(name="grpo", clip=0.2)
 
 
-def batch(rollout_logprobs: list[float], advantages: list[float]) -> TrainBatch:
-    tokens = len(advantages)
-    return TrainBatch(
-        token_ids=torch.zeros(tokens, dtype=torch.int64),
-        rollout_logprobs=torch.tensor(rollout_logprobs),
-        advantages=torch.tensor(advantages),
-        loss_weights=torch.ones(tokens),
-        sequence_ids=torch.zeros(tokens, dtype=torch.int64),
-        position_ids=torch.arange(tokens),
-    )
-
-
 def test_on_policy_the_loss_of_a_token_is_minus_its_advantage_and_so_is_its_gradient():
     logprobs = torch.tensor([-0.7, -2.3], requires_grad=True)
-    loss = CLIP_FIFTH.token_loss(logprobs, batch([-0.7, -2.3], [1.5, -0.5]))
+    loss = CLIP_FIFTH.token_loss(logprobs, make_batch([-0.7, -2.3], [1.5, -0.5]))
     assert loss.tolist() == [-1.5, 0.5]
     loss.sum().backward()
     assert logprobs.grad is not None
@@ -36,7 +24,7 @@ def test_on_policy_the_loss_of_a_token_is_minus_its_advantage_and_so_is_its_grad
 def test_beyond_the_clip_a_good_token_is_left_alone_and_a_bad_one_is_pushed_by_its_whole_ratio():
     likelier = math.log(1.5)
     logprobs = torch.tensor([-1.0 + likelier, -1.0 + likelier], requires_grad=True)
-    loss = CLIP_FIFTH.token_loss(logprobs, batch([-1.0, -1.0], [1.0, -1.0]))
+    loss = CLIP_FIFTH.token_loss(logprobs, make_batch([-1.0, -1.0], [1.0, -1.0]))
     assert loss.tolist() == pytest.approx([-1.2, 1.5])
     loss.sum().backward()
     assert logprobs.grad is not None
@@ -53,7 +41,7 @@ def test_a_step_of_two_completions_by_hand():
     assert advantages.tolist() == pytest.approx([0.70711, -0.70711], abs=1e-5)
     weights = CLIP_FIFTH.token_weights(torch.tensor([1.0, 3.0])).repeat_interleave(torch.tensor([1, 3]))
     per_token = advantages.repeat_interleave(torch.tensor([1, 3])).tolist()
-    losses = CLIP_FIFTH.token_loss(torch.full((4,), math.log(1.1)), batch([0.0] * 4, per_token))
+    losses = CLIP_FIFTH.token_loss(torch.full((4,), math.log(1.1)), make_batch([0.0] * 4, per_token))
     assert losses.tolist() == pytest.approx([-0.77782, 0.77782, 0.77782, 0.77782], abs=1e-5)
     assert (losses * weights).sum().item() == pytest.approx(0.0, abs=1e-7)  # a mean over completions: they cancel
 

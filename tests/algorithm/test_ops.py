@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rlframe.algorithm import ops
+from tests.tiny.batches import make_batch
 
 
 def surrogate(ratio: float, advantage: float, low: float = 0.2, high: float = 0.2) -> tuple[float, float]:
@@ -29,6 +30,16 @@ def test_advantages_do_not_change_when_all_rewards_are_shifted_and_scaled():
 @pytest.mark.parametrize("reward", [0.0, 0.1, 0.2, 0.7, 0.8, 1.0, 1.1])
 def test_a_group_of_equal_rewards_has_advantage_0_to_the_last_bit(size, reward):
     assert ops.standardize(torch.full((size,), reward)).tolist() == [0.0] * size
+
+
+def test_centred_rewards_keep_their_scale():
+    assert ops.center(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist() == [0.75, -0.25, -0.25, -0.25]
+    assert ops.center(torch.full((7,), 0.8)).tolist() == [0.0] * 7
+
+
+def test_left_out_a_completion_is_compared_with_the_mean_of_the_others():
+    advantages = ops.leave_one_out(torch.tensor([3.0, 1.0, 2.0]))  # 3 - 3/2, 1 - 5/2, 2 - 4/2
+    assert advantages.tolist() == [1.5, -1.5, 0.0]
 
 
 def test_advantages_stay_in_float32():
@@ -64,3 +75,35 @@ def test_in_a_sequence_mean_a_token_of_two_weighs_four_times_a_token_of_eight():
 
 def test_in_a_token_mean_all_ten_tokens_weigh_a_tenth():
     assert ops.token_mean(torch.tensor([2.0, 8.0])).tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_a_sum_over_a_completion_is_a_mean_over_completions_only():
+    assert ops.sequence_sum(torch.tensor([2.0, 8.0])).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "ratio, advantage, value, slope",
+    [
+        (2.0, -1.0, -2.0, -1.0),  # not yet at the bound of 3
+        (5.0, -1.0, -3.0, 0.0),  # beyond it: no harder than at 3
+        (5.0, 1.0, 1.2, 0.0),  # a good token is the first clip's business
+    ],
+)
+def test_a_dual_clip_bounds_bad_tokens_alone(ratio, advantage, value, slope):
+    at = torch.tensor([ratio], requires_grad=True)
+    advantages = torch.tensor([advantage])
+    clipped = ops.dual_clip(ops.clipped_surrogate(at, advantages, 0.2, 0.2), advantages, 3.0)
+    clipped.sum().backward()
+    assert at.grad is not None
+    assert (clipped.item(), at.grad.item()) == pytest.approx((value, slope))
+
+
+def test_a_sequence_s_mean_is_over_its_own_tokens_that_count():
+    batch = make_batch([0.0] * 5, [1.0] * 5, lengths=[3, 2], loss_weights=[0.0, 0.25, 0.25, 0.0, 0.5])
+    means = ops.sequence_means(torch.tensor([9.0, 1.0, 2.0, 9.0, 4.0]), batch)
+    assert means.tolist() == [1.5, 1.5, 1.5, 4.0, 4.0]
+
+
+def test_a_sequence_without_a_token_that_counts_has_mean_0_rather_than_none():
+    batch = make_batch([0.0] * 2, [1.0] * 2, loss_weights=[0.0, 0.0])
+    assert ops.sequence_means(torch.tensor([1.0, 2.0]), batch).tolist() == [0.0, 0.0]

@@ -60,6 +60,7 @@ def packed(parts: list[Tensor]) -> TrainBatch:
     return TrainBatch(
         token_ids=tokens,
         rollout_logprobs=torch.zeros(len(tokens)),
+        old_logprobs=torch.zeros(len(tokens)),
         advantages=torch.ones(len(tokens)),
         loss_weights=(position_ids >= PROMPT_TOKENS).float() / 10,
         sequence_ids=torch.repeat_interleave(torch.arange(len(parts)), lengths),
@@ -105,6 +106,7 @@ def test_a_filler_without_weight_leaves_every_gradient_at_0(policy):
     filler = TrainBatch(
         token_ids=batch.token_ids,
         rollout_logprobs=batch.rollout_logprobs,
+        old_logprobs=batch.old_logprobs,
         advantages=batch.advantages,
         loss_weights=torch.zeros(len(part)),
         sequence_ids=batch.sequence_ids,

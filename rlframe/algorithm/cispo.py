@@ -1,0 +1,36 @@
+"""CISPO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from rlframe.algorithm import ops
+from rlframe.algorithm.base import Algorithm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlframe.types import TrainBatch
+
+
+class CISPO(Algorithm):
+    """Clipped importance-sampling weights (MiniMax-M1, 2025, arXiv:2506.13585, eq. 4 and 5).
+
+    -sg(min(r, 1 + clip_high)) A log pi: the ratio is a weight without gradient, so a token beyond the bound still
+    pushes, only not harder. The paper sets no lower bound.
+    """
+
+    name: Literal["cispo"]
+    clip_high: float = Field(gt=0)
+
+    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
+        return ops.standardize(rewards)
+
+    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+        return ops.token_mean(lengths)
+
+    def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
+        ratio = (logprobs - batch.old_logprobs).exp()
+        return -ratio.clamp(max=1 + self.clip_high).detach() * batch.advantages * logprobs

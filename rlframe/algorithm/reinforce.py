@@ -1,0 +1,28 @@
+"""REINFORCE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from rlframe.algorithm import ops
+from rlframe.algorithm.base import Algorithm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlframe.types import TrainBatch
+
+
+class Reinforce(Algorithm):
+    """The plain policy gradient (Williams, 1992, doi:10.1007/BF00992696): -R log pi(y|x), without a baseline."""
+
+    name: Literal["reinforce"]
+
+    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
+        return rewards
+
+    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+        return ops.sequence_sum(lengths)
+
+    def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
+        return -batch.advantages * logprobs
