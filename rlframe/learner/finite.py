@@ -20,14 +20,14 @@ def not_finite(samples: list[TrainSample], batch: TrainBatch, values: dict[str, 
     ["prompt p3: its loss is nan at token 17 of 40"]
     """
     lines = []
-    ends = torch.tensor([len(sample.token_ids) for sample in samples]).cumsum(0).tolist()
-    flawed = {name: (~torch.isfinite(value)).nonzero()[:, 0].tolist() for name, value in values.items()}
-    for sample, end in zip(samples, ends, strict=True):
-        start = end - len(sample.token_ids)
-        for name, places in flawed.items():
-            here = [place for place in places if start <= place < end]
-            if here:
-                what = f"its {name} is {float(values[name][here[0]])} at token {here[0] - start} of {end - start}"
+    flawed = {name: ~torch.isfinite(value) for name, value in values.items()}
+    for place, sample in enumerate(samples):
+        own = batch.sequence_ids == place
+        for name, where in flawed.items():
+            here = (where & own).nonzero()[:, 0]
+            if len(here):
+                token, value = int(batch.position_ids[here[0]]), float(values[name][here[0]])
+                what = f"its {name} is {value} at token {token} of {len(sample.token_ids)}"
                 lines.append(f"prompt {sample.prompt_id}: {what}")
                 break
     return lines

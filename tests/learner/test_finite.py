@@ -16,6 +16,7 @@ def sample(prompt_id: str, length: int) -> TrainSample:
     zeros = np.zeros(length, np.float32)
     return TrainSample(
         prompt_id=prompt_id,
+        prompt_tokens=1,
         token_ids=np.arange(length, dtype=np.int32),
         rollout_logprobs=zeros,
         advantages=zeros,
@@ -47,3 +48,11 @@ def test_of_what_follows_from_each_other_the_first_is_told_for_each_sample():
         "prompt a: its loss is inf at token 0 of 3",
         "prompt c: its logprob is -inf at token 0 of 2",
     ]
+
+
+def test_a_prompt_that_two_samples_share_does_not_move_the_place_that_is_told():
+    pair = [sample("a", 3), sample("a", 4)]  # packed as a's prompt token, two of the first, three of the second
+    batch = collate(pair)
+    loss = torch.zeros(6)
+    loss[4] = torch.nan
+    assert not_finite(pair, batch, {"loss": loss}) == ["prompt a: its loss is nan at token 2 of 4"]

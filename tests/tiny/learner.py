@@ -66,6 +66,7 @@ def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
         samples.append(
             TrainSample(
                 prompt_id=f"p{index}",
+                prompt_tokens=12,
                 token_ids=rng.integers(0, 256, length).astype(np.int32),
                 rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
                 advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
