@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlframe import model
 from rlframe.algorithm import AnyAlgorithm
+from rlframe.learner.correction import AnyCorrection
+from rlframe.learner.kl import KL
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
@@ -83,6 +85,9 @@ class LearnerConfig(Config):
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    minibatches: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    entropy_bonus: float = Field(ge=0)
     micro_batch_tokens: int = Field(ge=1)
     dtype: Literal["bfloat16", "float32"]
     head_dtype: Literal["bfloat16", "float32"]
@@ -139,6 +144,8 @@ class RunConfig(Config):
     rollout: RolloutConfig
     reward: RewardConfig
     algorithm: AnyAlgorithm
+    kl: KL | None = None
+    correction: AnyCorrection = None
     learner: LearnerConfig
     weights: WeightsConfig
     checkpoint: CheckpointConfig
@@ -157,6 +164,11 @@ class RunConfig(Config):
                 f"learner.ranks: {completions} completions a step (prompts_per_step={self.prompts_per_step} x "
                 f"rollout.group_size={self.rollout.group_size}) do not divide over {self.learner.ranks} ranks; "
                 "choose a divisor"
+            )
+        if self.prompts_per_step % self.learner.minibatches:
+            problems.append(
+                f"learner.minibatches: prompts_per_step={self.prompts_per_step} prompts do not divide into "
+                f"{self.learner.minibatches} minibatches; choose a divisor"
             )
         if self.evaluate.reward not in self.reward.terms:
             problems.append(

@@ -16,7 +16,7 @@ from rlframe.metrics import JsonlSink, RolloutWriter, Sink, WandbSink, rollout_m
 from rlframe.prompts.stream import PromptStream
 from rlframe.reward import composition
 from rlframe.run_dir import RunDir
-from rlframe.samples import step_advantages, to_samples
+from rlframe.samples import step_advantages, to_minibatches
 from rlframe.signals import Stop, StopSignals
 from rlframe.types import Prompt, Sampling
 
@@ -62,8 +62,8 @@ def train(run: RunConfig) -> None:
                 groups = experience.take(run.prompts_per_step)  # list[ScoredGroup], none staler than run.max_staleness
                 watch.lap("time/rollout_wait_s")
                 with signals.held_back():
-                    samples = to_samples(groups, run.algorithm)  # list[TrainSample]
-                    report = learner.step(samples)  # StepReport
+                    minibatches = to_minibatches(groups, learner.objective, run.learner.minibatches)
+                    report = learner.step(*minibatches)  # StepReport
                     watch.lap("time/learner_s")
                     version, step = step, report.policy_version
                     rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on

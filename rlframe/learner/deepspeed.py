@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rlframe.learner import zero3
+from rlframe.learner.objective import combine
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.schedule import learning_rate
 from rlframe.samples import collate
@@ -20,9 +21,10 @@ from rlframe.types import TrainBatch, TrainSample
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+    from torch import Tensor
 
-    from rlframe.algorithm import Algorithm
     from rlframe.config import LearnerConfig
+    from rlframe.learner.objective import Objective
     from rlframe.weights.publish import Published
 
 
@@ -79,11 +81,12 @@ class LearnerRank:
         self.engine.train()
         self.rank = rank
 
-    def step(self, micro_batches: list[list[TrainSample]], algorithm: Algorithm, version: int) -> dict[str, float]:
-        """One optimizer step over this rank's share -> sums over its tokens, for the group to add up.
+    def step(self, minibatches: list[list[list[TrainSample]]], objective: Objective, version: int) -> dict[str, float]:
+        """The policy's next version -> sums over this rank's tokens, for the group to add up.
 
-        `version` is the policy's before the step. The gradient is that of the whole step's weighted sum of
-        token losses, whatever the split over ranks and micro-batches.
+        `minibatches` are this rank's shares: [minibatches][micro-batches][samples]. Each is an update of its own, and
+        `epochs` times. `version` is the policy's before the step. The gradient is that of the whole minibatch's
+        objective, whatever the split over ranks and micro-batches.
         """
         started = time.perf_counter()
         rate = learning_rate(
@@ -95,35 +98,53 @@ class LearnerRank:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums = self.accumulate(micro_batches, algorithm)
-        self.engine.step()
-        sums["grad_norm"] = float(self.engine.get_global_grad_norm())
+        shares = [[collate(samples) for samples in share] for share in minibatches]
+        updates = self.config.epochs * len(shares)
+        if objective.correction is not None and updates > 1:
+            shares = self._carrying("old_logprobs", shares)
+        sums: dict[str, float] = {}
+        for update in range(updates):
+            measured = self.accumulate(shares[update % len(shares)], objective, first=update == 0)
+            self.engine.step()
+            sums = combine([sums, measured, {"updates": 1.0, "grad_norm": float(self.engine.get_global_grad_norm())}])
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
         return sums
 
-    def accumulate(self, micro_batches: list[list[TrainSample]], algorithm: Algorithm) -> dict[str, float]:
-        """Adds up this rank's part of the step's gradient; every rank has the same number of micro-batches."""
-        sums: dict[str, float] = {}
-        for samples in micro_batches:
-            batch = _to(collate(samples), self.device)
+    def accumulate(self, micro_batches: list[TrainBatch], objective: Objective, *, first: bool) -> dict[str, float]:
+        """Adds up this rank's part of an update's gradient; every rank has the same number of micro-batches.
+
+        `first`: of the step, so that the policy is still the one that was published.
+        """
+        sums: list[dict[str, float]] = []
+        for on_host in micro_batches:
+            batch = _to(on_host, self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
-            loss = (algorithm.token_loss(logprobs, batch) * batch.loss_weights).sum()
-            # ZeRO averages over ranks; the weights already make this a mean over the step, so undo it here.
+            if first and objective.correction is not None:
+                batch = replace(batch, old_logprobs=logprobs.detach())
+            loss = objective.loss(logprobs, entropies, batch)
+            # ZeRO averages over ranks; the weights already make this a mean over the update, so undo it here.
             self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
-            for name, value in _token_sums(logprobs.detach(), entropies, batch).items():
-                sums[name] = sums.get(name, 0.0) + value
-            sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
-        return sums
+            measured = objective.measure(logprobs.detach(), entropies.detach(), batch)
+            if first:
+                measured |= {f"first_{name}": measured[name] for name in ("tokens", "k3", "abs")}
+            sums.append(measured | {"loss": float(loss.detach())})
+        return combine(sums)
+
+    def _carrying(
+        self, field: Literal["old_logprobs", "ref_logprobs"], shares: list[list[TrainBatch]]
+    ) -> list[list[TrainBatch]]:
+        """The same batches with what the model as it stands gives to their tokens in `field`."""
+        return [[replace(batch, **{field: self._forward(batch).cpu()}) for batch in share] for share in shares]
+
+    def _forward(self, batch: TrainBatch) -> Tensor:
+        with torch.no_grad():
+            logprobs, _ = self.engine(_to(batch, self.device), self.temperature)
+        return logprobs
 
     def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
         """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
-        answers = []
-        with torch.no_grad():
-            for sample in samples:
-                logprobs, _ = self.engine(_to(collate([sample]), self.device), self.temperature)
-                answers.append(logprobs.cpu().numpy())
-        return answers
+        return [self._forward(collate([sample])).cpu().numpy() for sample in samples]
 
     def publish(self, version: int, chunk_bytes: int) -> Published | None:
         """Puts the weights into the object store, layer by layer; rank 0 answers with what it put."""
@@ -176,20 +197,5 @@ class LearnerRank:
 
 
 def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    return TrainBatch(**{name: getattr(batch, name).to(device) for name in TrainBatch.__slots__})
-
-
-def _token_sums(logprobs: Tensor, entropies: Tensor, batch: TrainBatch) -> dict[str, float]:
-    """How far this policy is from the one that sampled, summed over the tokens that count.
-
-    k3 (Schulman, 2020, "Approximating KL divergence") estimates KL(rollout || learner): r - 1 - log r.
-    """
-    counted = batch.loss_weights != 0
-    difference = (logprobs - batch.rollout_logprobs)[counted]
-    return {
-        "tokens": float(counted.sum()),
-        "k3": float((difference.exp() - 1 - difference).sum()),
-        "abs": float(difference.abs().sum()),
-        "entropy": float(entropies[counted].sum()),
-        "packed_tokens": float(len(logprobs)),
-    }
+    fields = {name: getattr(batch, name) for name in TrainBatch.__slots__}
+    return TrainBatch(**{name: None if value is None else value.to(device) for name, value in fields.items()})
