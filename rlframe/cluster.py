@@ -156,9 +156,12 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
 
 
 def objective(run: RunConfig) -> Objective:
-    """What a step of this run descends."""
+    """What a step of this run descends; a correction that the mismatch gate switches on is not on yet."""
     return Objective(
-        algorithm=run.algorithm, kl=run.kl, correction=run.correction, entropy_bonus=run.learner.entropy_bonus
+        algorithm=run.algorithm,
+        kl=run.kl,
+        correction=None if run.mismatch.action == "correct" else run.correction,
+        entropy_bonus=run.learner.entropy_bonus,
     )
 
 

@@ -98,6 +98,12 @@ class LearnerConfig(Config):
     gpus: int = Field(ge=0, le=1)
 
 
+class MismatchConfig(Config):
+    action: Literal["warn", "correct", "stop"]
+    max_k3: float = Field(gt=0)
+    max_abs_mean: float = Field(gt=0)
+
+
 class WeightsConfig(Config):
     backend: Literal["object_store", "nccl", "ipc"]
     chunk_mib: int = Field(ge=1)
@@ -147,6 +153,7 @@ class RunConfig(Config):
     kl: KL | None = None
     correction: AnyCorrection = None
     learner: LearnerConfig
+    mismatch: MismatchConfig
     weights: WeightsConfig
     checkpoint: CheckpointConfig
     evaluate: EvaluateConfig
@@ -170,6 +177,8 @@ class RunConfig(Config):
                 f"learner.minibatches: prompts_per_step={self.prompts_per_step} prompts do not divide into "
                 f"{self.learner.minibatches} minibatches; choose a divisor"
             )
+        if self.mismatch.action == "correct" and self.correction is None:
+            problems.append("mismatch.action: correct switches on `correction`, but that is none; choose one, as tis")
         if self.evaluate.reward not in self.reward.terms:
             problems.append(
                 f"evaluate.reward: {self.evaluate.reward!r} is none of the rewards {', '.join(self.reward.terms)}"

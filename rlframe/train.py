@@ -13,6 +13,7 @@ from rlframe.display import Console
 from rlframe.evaluate import HeldOut
 from rlframe.experience import Experience
 from rlframe.metrics import JsonlSink, RolloutWriter, Sink, WandbSink, rollout_metrics
+from rlframe.mismatch import MismatchGate
 from rlframe.prompts.stream import PromptStream
 from rlframe.reward import composition
 from rlframe.run_dir import RunDir
@@ -44,6 +45,8 @@ def train(run: RunConfig) -> None:
         files.create()
         save(run, files.config)
         sinks = stack.enter_context(_sinks(run, files, console, step))
+        gate = MismatchGate(run.mismatch, run.correction, learner, console)
+        gate.resume(files.metrics)
         evaluation = HeldOut(run.evaluate, run.rollout, run.seed, heldout, experience, files)
         saved = step
 
@@ -72,6 +75,7 @@ def train(run: RunConfig) -> None:
                     metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics | watch.laps()
                     for sink in sinks:
                         sink.log(step, metrics)
+                    gate.judge(step, metrics)
                 if run.checkpoint.every and step % run.checkpoint.every == 0:
                     saved = save_checkpoint()
                 if run.evaluate.every and (step % run.evaluate.every == 0 or step == run.steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from rlframe.weights.broadcast import Broadcast
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from rlframe.learner.correction import Correction
     from rlframe.learner.objective import Objective
     from rlframe.weights.publish import Published
 
@@ -56,6 +58,11 @@ class LearnerGroup:
         self.version += 1
         packed = [[batch for share in own for batch in share] for own in of_ranks]
         return StepReport(policy_version=self.version, metrics=_means(sums) | _packing(packed, self.micro_batch_tokens))
+
+    def correct(self, correction: Correction | None) -> None:
+        """From the next step on, losses are corrected so."""
+        self.objective = replace(self.objective, correction=correction)
+        self._objective = ray.put(self.objective)
 
     def weights(self) -> Published | Broadcast:
         """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
