@@ -19,15 +19,11 @@ def not_finite(samples: list[TrainSample], batch: TrainBatch, values: dict[str, 
     >>> not_finite(samples, batch, {"advantage": batch.advantages, "loss": losses})
     ["prompt p3: its loss is nan at token 17 of 40"]
     """
-    lines = []
-    ends = torch.tensor([len(sample.token_ids) for sample in samples]).cumsum(0).tolist()
-    flawed = {name: (~torch.isfinite(value)).nonzero()[:, 0].tolist() for name, value in values.items()}
-    for sample, end in zip(samples, ends, strict=True):
-        start = end - len(sample.token_ids)
-        for name, places in flawed.items():
-            here = [place for place in places if start <= place < end]
-            if here:
-                what = f"its {name} is {float(values[name][here[0]])} at token {here[0] - start} of {end - start}"
-                lines.append(f"prompt {sample.prompt_id}: {what}")
-                break
-    return lines
+    lines: dict[int, str] = {}
+    for name, value in values.items():
+        for place in (~torch.isfinite(value)).nonzero()[:, 0].tolist():
+            index = int(batch.sequence_ids[place])
+            if index not in lines:
+                at = f"token {int(batch.position_ids[place])} of {len(samples[index].token_ids)}"
+                lines[index] = f"prompt {samples[index].prompt_id}: its {name} is {float(value[place])} at {at}"
+    return [lines[index] for index in sorted(lines)]
