@@ -24,6 +24,7 @@ from rlframe.calls import numbered, wait
 from rlframe.errors import RunFailed, Stalled
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.group import LearnerGroup
+from rlframe.learner.objective import Objective
 from rlframe.reward.lane import Lane
 from rlframe.reward.pool import RewardPool
 from rlframe.reward.worker import RewardWorker
@@ -146,13 +147,23 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
         RewardPool(run.reward.terms, lanes, attempts=run.reward.attempts, max_failed_share=run.reward.max_failed_share),
         LearnerGroup(
             ranks,
-            run.algorithm,
+            objective(run),
             micro_batch_tokens=run.learner.micro_batch_tokens,
             share_prompts=run.learner.shares_prompts,
             chunk_bytes=run.weights.chunk_mib * MIB if run.weights.backend == "object_store" else None,
             timeout_s=run.cluster.stall_timeout_s,
             max_skipped=run.learner.max_skipped,
         ),
+    )
+
+
+def objective(run: RunConfig) -> Objective:
+    """What a step of this run descends; a correction that the mismatch gate switches on is not on yet."""
+    return Objective(
+        algorithm=run.algorithm,
+        kl=run.kl,
+        correction=None if run.mismatch.action == "correct" else run.correction,
+        entropy_bonus=run.learner.entropy_bonus,
     )
 
 

@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rlframe import model
 from rlframe.algorithm import AnyAlgorithm
 from rlframe.learner import attention
+from rlframe.learner.correction import AnyCorrection
+from rlframe.learner.kl import KL
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
@@ -85,6 +87,9 @@ class LearnerConfig(Config):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     max_skipped: int = Field(ge=1)
+    minibatches: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    entropy_bonus: float = Field(ge=0)
     micro_batch_tokens: int = Field(ge=1)
     dtype: Literal["bfloat16", "float32"]
     head_dtype: Literal["bfloat16", "float32"]
@@ -98,6 +103,12 @@ class LearnerConfig(Config):
     def shares_prompts(self) -> bool:
         """Whether completions of one prompt are packed behind one copy of it: our attention takes that."""
         return self.attention == attention.NAME
+
+
+class MismatchConfig(Config):
+    action: Literal["warn", "correct", "stop"]
+    max_k3: float = Field(gt=0)
+    max_abs_mean: float = Field(gt=0)
 
 
 class WeightsConfig(Config):
@@ -146,7 +157,10 @@ class RunConfig(Config):
     rollout: RolloutConfig
     reward: RewardConfig
     algorithm: AnyAlgorithm
+    kl: KL | None = None
+    correction: AnyCorrection = None
     learner: LearnerConfig
+    mismatch: MismatchConfig
     weights: WeightsConfig
     checkpoint: CheckpointConfig
     evaluate: EvaluateConfig
@@ -170,6 +184,13 @@ class RunConfig(Config):
                 f"rollout.group_size={self.rollout.group_size}) do not divide over {self.learner.ranks} ranks; "
                 "choose a divisor"
             )
+        if self.prompts_per_step % self.learner.minibatches:
+            problems.append(
+                f"learner.minibatches: prompts_per_step={self.prompts_per_step} prompts do not divide into "
+                f"{self.learner.minibatches} minibatches; choose a divisor"
+            )
+        if self.mismatch.action == "correct" and self.correction is None:
+            problems.append("mismatch.action: correct switches on `correction`, but that is none; choose one, as tis")
         if self.evaluate.reward is not None and self.evaluate.reward not in self.reward.terms:
             problems.append(
                 f"evaluate.reward: {self.evaluate.reward!r} is none of the rewards {', '.join(self.reward.terms)}"

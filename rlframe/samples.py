@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from rlframe.errors import RunFailed
+from rlframe.learner.objective import Objective
 from rlframe.packing import Item, pack
 from rlframe.types import Completion, Prompt, ScoredGroup, TrainBatch, TrainSample
 
@@ -17,31 +19,47 @@ if TYPE_CHECKING:
 
 
 def to_samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSample]:
-    """One sample a completion that has a reward, with its advantage and the weight of its tokens in the step.
+    """The samples of a step that is one update: see `to_minibatches`."""
+    return to_minibatches(groups, Objective(algorithm=algorithm), 1)[0]
 
-    A completion of advantage 0 counts in the weights of the others, but is no sample where the algorithm says
-    that its gradient is 0; if that is so of all, all are kept, so that the step is still measured.
-    A completion without a verdict is in neither its group's baseline nor the loss; a group with fewer than two
-    verdicts has no baseline and is left out whole. Raises RunFailed, with a reward's own words, when nothing
-    is left.
+
+def to_minibatches(groups: list[ScoredGroup], objective: Objective, count: int) -> list[list[TrainSample]]:
+    """[count or fewer][samples]: a step's groups in `count` equal parts, each with weights of its own, so that its
+    loss is its mean; parts in which nothing has a reward are left out.
+
+    One sample a completion that has a reward. A completion of advantage 0 counts in the weights of the others, but
+    is no sample where the objective says that its gradient is 0; if that is so of all, all are kept, so that the
+    step is still measured. A completion without a verdict is in neither its group's baseline nor the loss; a group
+    with fewer than two verdicts has no baseline and is left out whole. Raises RunFailed, with a reward's own words,
+    when nothing is left.
     """
+    rows = step_advantages(groups, objective.algorithm)
+    bounds = [len(groups) * part // count for part in range(count + 1)]
+    parts = [
+        _part(groups[start:end], rows[start:end], objective.algorithm) for start, end in itertools.pairwise(bounds)
+    ]
+    if not any(parts):
+        raise RunFailed(_nothing_to_learn(groups))
+    if objective.skips_zero_advantage:
+        parts = [[sample for sample in part if sample.advantages.any()] or part for part in parts]
+    return [part for part in parts if part]
+
+
+def _part(groups: list[ScoredGroup], rows: list[list[float | None]], algorithm: Algorithm) -> list[TrainSample]:
     scored = [
         (group.group.prompt, completion, advantage)
-        for group, row in zip(groups, step_advantages(groups, algorithm), strict=True)
+        for group, row in zip(groups, rows, strict=True)
         for completion, advantage in zip(group.group.completions, row, strict=True)
         if advantage is not None
     ]
     if not scored:
-        raise RunFailed(_nothing_to_learn(groups))
+        return []
     lengths = torch.tensor([len(completion.token_ids) for _, completion, _ in scored], dtype=torch.float32)
     weights = algorithm.token_weights(lengths).tolist()
-    samples = [
+    return [
         _sample(prompt, completion, advantage, weight)
         for (prompt, completion, advantage), weight in zip(scored, weights, strict=True)
     ]
-    if not algorithm.skips_zero_advantage:
-        return samples
-    return [sample for sample in samples if sample.advantages.any()] or samples
 
 
 def step_advantages(groups: list[ScoredGroup], algorithm: Algorithm) -> list[list[float | None]]:
@@ -115,6 +133,7 @@ def collate(samples: list[TrainSample], share_prompts: bool = True) -> TrainBatc
         token_ids=packed("token_ids", torch.int64),
         rollout_logprobs=rollout_logprobs,
         old_logprobs=rollout_logprobs,
+        ref_logprobs=None,
         advantages=packed("advantages", torch.float32),
         loss_weights=packed("loss_weights", torch.float32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),

@@ -14,10 +14,11 @@ from rlframe.display import Console
 from rlframe.evaluate import HeldOut
 from rlframe.experience import Experience
 from rlframe.metrics import JsonlSink, RolloutWriter, Sink, WandbSink, rollout_metrics
+from rlframe.mismatch import MismatchGate
 from rlframe.prompts.stream import PromptStream
 from rlframe.reward import composition
 from rlframe.run_dir import RunDir
-from rlframe.samples import step_advantages, to_samples
+from rlframe.samples import step_advantages, to_minibatches
 from rlframe.signals import Stop, StopSignals
 from rlframe.types import Prompt, Sampling
 
@@ -45,6 +46,8 @@ def train(run: RunConfig) -> None:
         files.create()
         save(run, files.config)
         sinks = stack.enter_context(_sinks(run, files, console, step))
+        gate = MismatchGate(run.mismatch, run.correction, learner, console)
+        gate.resume(files.metrics)
         decides = run.deciding_reward
         evaluation = HeldOut(run.evaluate, decides, run.rollout, run.seed, heldout, experience, files)
         timeout_s = run.cluster.stall_timeout_s
@@ -64,8 +67,8 @@ def train(run: RunConfig) -> None:
                 groups = experience.take(run.prompts_per_step)  # list[ScoredGroup], none staler than run.max_staleness
                 watch.lap("time/rollout_wait_s")
                 with signals.held_back():
-                    samples = to_samples(groups, run.algorithm)  # list[TrainSample]
-                    report = learner.step(samples)  # StepReport
+                    minibatches = to_minibatches(groups, learner.objective, run.learner.minibatches)
+                    report = learner.step(*minibatches)  # StepReport
                     watch.lap("time/learner_s")
                     version, step = step, report.policy_version
                     rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on
@@ -75,6 +78,7 @@ def train(run: RunConfig) -> None:
                     metrics |= watch.laps() | checkpoints.metrics()
                     for sink in sinks:
                         sink.log(step, metrics)
+                    gate.judge(step, metrics)
                 if run.checkpoint.every and step % run.checkpoint.every == 0:
                     save_checkpoint()
                 if run.evaluate.every and (step % run.evaluate.every == 0 or step == run.steps):

@@ -149,6 +149,7 @@ class TrainBatch:
     token_ids: Tensor  # [T] int64
     rollout_logprobs: Tensor  # [T] float32, of the engine
     old_logprobs: Tensor  # [T] float32: what ratios are against; the engine's, or the learner's before the step
+    ref_logprobs: Tensor | None  # [T] float32, of the reference policy; None where no loss asks for it
     advantages: Tensor  # [T] float32
     loss_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64, 0, 0, ..., 1, 1, ...

@@ -71,6 +71,14 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
             "learner.ranks: 256 completions a step (prompts_per_step=32 x rollout.group_size=8) do not divide over 7",
         ),
         (
+            "mismatch.action=correct",
+            "mismatch.action: correct switches on `correction`, but that is none; choose one, as tis",
+        ),
+        (
+            "learner.minibatches=3",
+            "learner.minibatches: prompts_per_step=32 prompts do not divide into 3 minibatches; choose a divisor",
+        ),
+        (
             "rollout.max_tokens=3969",
             "rollout.max_tokens: prompts.max_tokens=128 + rollout.max_tokens=3969 = 4097 tokens, but the model at "
             "model.path takes 4096; at most 3968 would fit",

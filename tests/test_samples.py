@@ -6,7 +6,16 @@ import torch
 
 from rlframe.algorithm import DAPO, GRPO, Algorithm, ReinforcePP
 from rlframe.errors import RunFailed
-from rlframe.samples import collate, group_advantages, has_signal, shard, step_advantages, to_samples
+from rlframe.learner.objective import Objective
+from rlframe.samples import (
+    collate,
+    group_advantages,
+    has_signal,
+    shard,
+    step_advantages,
+    to_minibatches,
+    to_samples,
+)
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample, Verdict, VersionSpan
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
@@ -122,6 +131,37 @@ def test_an_algorithm_can_normalise_over_the_step_and_what_has_no_reward_stays_o
         [0.5, 0.5, 0.5, -1.5], abs=1e-5
     )
     assert [s.advantages[-1] for s in to_samples(groups, algorithm)] == pytest.approx([0.5, 0.5, 0.5, -1.5], abs=1e-5)
+
+
+def test_minibatches_are_parts_of_the_prompts_each_a_mean_of_its_own():
+    groups = [scored([1.0, 0.0], [1, length], name=f"p{length}") for length in (1, 3, 4, 9)]
+    parts = to_minibatches(groups, Objective(algorithm=BY_TOKEN), 2)
+    assert [[s.prompt_id for s in part] for part in parts] == [["p1", "p1", "p3", "p3"], ["p4", "p4", "p9", "p9"]]
+    assert [sum(float(s.loss_weights.sum()) for s in part) for part in parts] == pytest.approx([1.0, 1.0])
+    assert parts[0][0].loss_weights[-1] == pytest.approx(1 / 6)  # of the part's 6 tokens
+
+
+def test_advantages_are_normalised_over_the_step_before_it_is_cut():
+    algorithm = ReinforcePP(name="reinforce_pp", clip=0.2)
+    groups = [scored([1.0, 1.0], [1, 1]), scored([1.0, 0.0], [1, 1])]
+    parts = to_minibatches(groups, Objective(algorithm=algorithm), 2)
+    assert [[s.advantages[-1] for s in part] for part in parts] == [
+        pytest.approx([0.5, 0.5], abs=1e-5),
+        pytest.approx([0.5, -1.5], abs=1e-5),
+    ]
+
+
+def test_a_minibatch_in_which_every_reward_failed_is_no_update():
+    groups = [scored([None, None], [1, 1], name="failed"), scored([1.0, 0.0], [1, 1], name="two")]
+    assert [[s.prompt_id for s in part] for part in to_minibatches(groups, Objective(algorithm=BY_TOKEN), 2)] == [
+        ["two", "two"]
+    ]
+
+
+def test_an_entropy_bonus_keeps_completions_of_advantage_0():
+    groups = [scored([1.0, 0.0], [1, 1]), scored([1.0, 1.0], [4, 4])]
+    assert [len(part) for part in to_minibatches(groups, Objective(algorithm=BY_TOKEN), 1)] == [2]
+    assert [len(part) for part in to_minibatches(groups, Objective(algorithm=BY_TOKEN, entropy_bonus=0.1), 1)] == [4]
 
 
 def test_where_every_reward_failed_the_error_has_the_first_one_s_own_words():

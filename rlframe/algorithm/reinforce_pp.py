@@ -19,7 +19,7 @@ class ReinforcePP(Algorithm):
     """REINFORCE++ (Hu et al., 2025, arXiv:2501.03262): no baseline of a prompt's own, and the whole step's mean and
     deviation instead; PPO's clipped objective with the mean over each completion's tokens.
 
-    Its penalty on KL(policy || reference) is a part of the reward: `kl=k1 kl.place=reward`.
+    Its penalty on the KL to a reference is a part of the reward: `kl=reference kl.estimator=k1 kl.place=reward`.
     """
 
     name: Literal["reinforce_pp"]

@@ -19,7 +19,7 @@ class ReinforcePPBaseline(Algorithm):
     """REINFORCE++ for several completions a prompt (Hu et al., 2025, arXiv:2501.03262): the prompt's mean reward is
     the baseline, and the deviation that divides is the whole step's, so no single prompt's own is magnified.
 
-    Its penalty on KL(policy || reference) is a part of the loss: `kl=k2`.
+    Its penalty on the KL to a reference is a part of the loss: `kl=reference kl.estimator=k2`.
     """
 
     name: Literal["reinforce_pp_baseline"]

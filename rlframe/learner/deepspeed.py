@@ -6,6 +6,7 @@ import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rlframe.learner import state, zero3
 from rlframe.learner.finite import not_finite
+from rlframe.learner.objective import combine
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.schedule import learning_rate
 from rlframe.learner.shards import write
@@ -25,9 +26,10 @@ from rlframe.types import TrainBatch, TrainSample
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+    from torch import Tensor
 
-    from rlframe.algorithm import Algorithm
     from rlframe.config import LearnerConfig
+    from rlframe.learner.objective import Objective
     from rlframe.weights.publish import Published
 
 
@@ -45,7 +47,7 @@ class LearnerRank:
         self.temperature = temperature
         self.steps = steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.skipped = 0  # steps since the run's start that changed nothing
+        self.skipped = 0  # steps since the run's start without any update
         self.skipped_in_a_row = 0
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.suspects: list[str] = []  # samples of the last step with a number that is not finite
@@ -88,12 +90,13 @@ class LearnerRank:
         self.engine.train()
         self.rank = rank
 
-    def step(self, micro_batches: list[list[TrainSample]], algorithm: Algorithm, version: int) -> dict[str, float]:
-        """One optimizer step over this rank's share -> sums over its tokens, for the group to add up.
+    def step(self, minibatches: list[list[list[TrainSample]]], objective: Objective, version: int) -> dict[str, float]:
+        """The policy's next version -> sums over this rank's tokens, for the group to add up.
 
-        `version` is the policy's before the step. The gradient is that of the whole step's weighted sum of
-        token losses, whatever the split over ranks and micro-batches. Where it is not finite, the step changes
-        nothing on any rank, the schedule included.
+        `minibatches` are this rank's shares: [minibatches][micro-batches][samples]. Each is an update of its own, and
+        `epochs` times. `version` is the policy's before the step. The gradient is that of the whole minibatch's
+        objective, whatever the split over ranks and micro-batches. Where it is not finite, that update changes
+        nothing on any rank, and a step without any update does not count in the schedule either.
         """
         started = time.perf_counter()
         rate = learning_rate(
@@ -106,43 +109,76 @@ class LearnerRank:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.suspects = []
-        sums = self.accumulate(micro_batches, algorithm)
-        applied = self._update()
-        self.skipped += not applied
-        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
-        sums["skipped"] = float(not applied)
+        shares = [[self._collate(samples) for samples in share] for share in minibatches]
+        updates = self.config.epochs * len(shares)
+        if objective.correction is not None and updates > 1:
+            shares = self._carrying("old_logprobs", shares)
+        sums: dict[str, float] = {}
+        for update in range(updates):
+            part = update % len(shares)
+            measured, suspects = self.accumulate(minibatches[part], shares[part], objective, first=update == 0)
+            measured["skipped"] = float(not self._update(spoiled=bool(suspects)))
+            measured |= {"updates": 1.0, "grad_norm": float(self.engine.get_global_grad_norm())}
+            sums = combine([sums, measured])
+            self.suspects += [line for line in suspects if line not in self.suspects]
+        nothing = sums["skipped"] == updates
+        self.skipped += nothing
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if nothing else 0
         sums["skipped_in_a_row"] = float(self.skipped_in_a_row)
-        sums["grad_norm"] = float(self.engine.get_global_grad_norm())
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
         return sums
 
-    def accumulate(self, micro_batches: list[list[TrainSample]], algorithm: Algorithm) -> dict[str, float]:
-        """Adds up this rank's part of the step's gradient; every rank has the same number of micro-batches."""
-        sums: dict[str, float] = {}
-        for samples in micro_batches:
-            batch = _to(collate(samples, self.config.shares_prompts), self.device)
+    def accumulate(
+        self, samples: list[list[TrainSample]], batches: list[TrainBatch], objective: Objective, *, first: bool
+    ) -> tuple[dict[str, float], list[str]]:
+        """Adds up this rank's part of an update's gradient -> what it measured, and the samples that are not finite.
+
+        `batches` are the micro-batches of `samples`, of which every rank has the same number. `first`: of the step, so
+        that the policy is still the one that was published.
+        """
+        sums: list[dict[str, float]] = []
+        suspects: list[str] = []
+        for packed, on_host in zip(samples, batches, strict=True):
+            batch = _to(on_host, self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
+            if first and objective.correction is not None:
+                batch = replace(batch, old_logprobs=logprobs.detach())
             values = {"rollout log-probability": batch.rollout_logprobs, "log-probability": logprobs.detach()}
-            losses = algorithm.token_loss(logprobs, batch) * batch.loss_weights
+            losses = objective.token_losses(logprobs, entropies, batch)
             values["loss"] = losses.detach()
             logprobs.register_hook(partial(values.__setitem__, "gradient by its log-probability"))
             loss = losses.sum()
-            # ZeRO averages over ranks; the weights already make this a mean over the step, so undo it here.
+            # ZeRO averages over ranks; the weights already make this a mean over the update, so undo it here.
             self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
-            self.suspects += not_finite(samples, batch, values)
-            for name, value in _token_sums(logprobs.detach(), entropies, batch).items():
-                sums[name] = sums.get(name, 0.0) + value
-            sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
-        return sums
+            suspects += not_finite(packed, batch, values)
+            measured = objective.measure(logprobs.detach(), entropies.detach(), batch)
+            if first:
+                measured |= {f"first_{name}": measured[name] for name in ("tokens", "k3", "abs")}
+            sums.append(measured | {"loss": float(loss.detach())})
+        return combine(sums), suspects
 
-    def _update(self) -> bool:
+    def _collate(self, samples: list[TrainSample]) -> TrainBatch:
+        return collate(samples, self.config.shares_prompts)
+
+    def _carrying(
+        self, field: Literal["old_logprobs", "ref_logprobs"], shares: list[list[TrainBatch]]
+    ) -> list[list[TrainBatch]]:
+        """The same batches with what the model as it stands gives to their tokens in `field`."""
+        return [[replace(batch, **{field: self._forward(batch).cpu()}) for batch in share] for share in shares]
+
+    def _forward(self, batch: TrainBatch) -> Tensor:
+        with torch.no_grad():
+            logprobs, _ = self.engine(_to(batch, self.device), self.temperature)
+        return logprobs
+
+    def _update(self, *, spoiled: bool) -> bool:
         """Lets the optimizer step, unless a loss or the gradient is not finite -> whether it did; all ranks agree.
 
         DeepSpeed discards a gradient whose norm, summed over all ranks, is infinite or NaN. A rank that has seen a
-        loss like that spoils its part of the gradient, which may itself be finite, and so tells the others.
+        loss like that (`spoiled`) spoils its part of the gradient, which may itself be finite, and so tells the others.
         """
-        if self.suspects:
+        if spoiled:
             self.optimizer.grad_partitions_flat_buffer.fill_(math.nan)
         self.engine.step()
         applied = self.engine.was_step_applied()
@@ -156,12 +192,7 @@ class LearnerRank:
 
     def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
         """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
-        answers = []
-        with torch.no_grad():
-            for sample in samples:
-                logprobs, _ = self.engine(_to(collate([sample]), self.device), self.temperature)
-                answers.append(logprobs.cpu().numpy())
-        return answers
+        return [self._forward(collate([sample])).cpu().numpy() for sample in samples]
 
     def publish(self, version: int, chunk_bytes: int) -> Published | None:
         """Puts the weights into the object store, layer by layer; rank 0 answers with what it put."""
@@ -232,20 +263,5 @@ class LearnerRank:
 
 
 def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    return TrainBatch(**{name: getattr(batch, name).to(device) for name in TrainBatch.__slots__})
-
-
-def _token_sums(logprobs: Tensor, entropies: Tensor, batch: TrainBatch) -> dict[str, float]:
-    """How far this policy is from the one that sampled, summed over the tokens that count.
-
-    k3 (Schulman, 2020, "Approximating KL divergence") estimates KL(rollout || learner): r - 1 - log r.
-    """
-    counted = batch.loss_weights != 0
-    difference = (logprobs - batch.rollout_logprobs)[counted]
-    return {
-        "tokens": float(counted.sum()),
-        "k3": float((difference.exp() - 1 - difference).sum()),
-        "abs": float(difference.abs().sum()),
-        "entropy": float(entropies[counted].sum()),
-        "packed_tokens": float(len(logprobs)),
-    }
+    fields = {name: getattr(batch, name) for name in TrainBatch.__slots__}
+    return TrainBatch(**{name: None if value is None else value.to(device) for name, value in fields.items()})

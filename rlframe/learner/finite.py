@@ -19,15 +19,11 @@ def not_finite(samples: list[TrainSample], batch: TrainBatch, values: dict[str, 
     >>> not_finite(samples, batch, {"advantage": batch.advantages, "loss": losses})
     ["prompt p3: its loss is nan at token 17 of 40"]
     """
-    lines = []
-    flawed = {name: ~torch.isfinite(value) for name, value in values.items()}
-    for place, sample in enumerate(samples):
-        own = batch.sequence_ids == place
-        for name, where in flawed.items():
-            here = (where & own).nonzero()[:, 0]
-            if len(here):
-                token, value = int(batch.position_ids[here[0]]), float(values[name][here[0]])
-                what = f"its {name} is {value} at token {token} of {len(sample.token_ids)}"
-                lines.append(f"prompt {sample.prompt_id}: {what}")
-                break
-    return lines
+    lines: dict[int, str] = {}
+    for name, value in values.items():
+        for place in (~torch.isfinite(value)).nonzero()[:, 0].tolist():
+            index = int(batch.sequence_ids[place])
+            if index not in lines:
+                at = f"token {int(batch.position_ids[place])} of {len(samples[index].token_ids)}"
+                lines[index] = f"prompt {samples[index].prompt_id}: its {name} is {float(value[place])} at {at}"
+    return [lines[index] for index in sorted(lines)]

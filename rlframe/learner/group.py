@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import ray
 
 from rlframe.calls import numbered, wait
 from rlframe.errors import RunFailed
+from rlframe.learner.objective import combine
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
@@ -16,7 +18,8 @@ from rlframe.weights.broadcast import Broadcast
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from rlframe.algorithm import Algorithm
+    from rlframe.learner.correction import Correction
+    from rlframe.learner.objective import Objective
     from rlframe.weights.publish import Published
 
 NAMED = 8  # samples that an error names
@@ -31,7 +34,7 @@ class LearnerGroup:
     def __init__(
         self,
         ranks: list[ActorHandle],
-        algorithm: Algorithm,
+        objective: Objective,
         *,
         micro_batch_tokens: int,
         share_prompts: bool,
@@ -41,10 +44,11 @@ class LearnerGroup:
     ) -> None:
         """`chunk_bytes`: of an object that carries weights; None where the ranks send them over GPU links.
 
-        `max_skipped`: steps in a row without a finite gradient that end the run.
+        `max_skipped`: steps in a row without any finite update that end the run.
         """
         self.ranks = ranks
-        self.algorithm = ray.put(algorithm)
+        self.objective = objective
+        self._objective = ray.put(objective)
         self.micro_batch_tokens = micro_batch_tokens
         self.share_prompts = share_prompts
         self.chunk_bytes = chunk_bytes
@@ -52,23 +56,32 @@ class LearnerGroup:
         self.max_skipped = max_skipped
         self.version = 0
 
-    def step(self, samples: list[TrainSample]) -> StepReport:
-        """One optimizer step on all of `samples`: the policy's next version, and what the step measured.
+    def step(self, *minibatches: list[TrainSample]) -> StepReport:
+        """The policy's next version, by an update on each of `minibatches`, and what the step measured.
 
-        A step whose loss or gradient is not finite changes nothing, so its version has the weights of the one before.
-        Raises RunFailed naming the samples at the `max_skipped`th such step in a row.
+        An update whose loss or gradient is not finite is left out; a version without any has the weights of the one
+        before. Raises RunFailed naming the samples at the `max_skipped`th such version in a row.
         """
-        shares = shard(samples, len(self.ranks), self.micro_batch_tokens, self.share_prompts)
+        # [minibatches][ranks][micro-batches][samples]
+        shares = [
+            shard(samples, len(self.ranks), self.micro_batch_tokens, self.share_prompts) for samples in minibatches
+        ]
+        of_ranks = [[share[rank] for share in shares] for rank in range(len(self.ranks))]
         calls = [
-            rank.step.remote(share, self.algorithm, self.version)
-            for rank, share in zip(self.ranks, shares, strict=True)
+            rank.step.remote(own, self._objective, self.version) for rank, own in zip(self.ranks, of_ranks, strict=True)
         ]
         sums = self._wait(calls, f"take step {self.version + 1}")
         self.version += 1
         if sums[0]["skipped_in_a_row"] >= self.max_skipped:
             raise RunFailed(self._why_skipped())
-        packing = _packing(shares, self.micro_batch_tokens, self.share_prompts)
+        packed = [[batch for share in own for batch in share] for own in of_ranks]
+        packing = _packing(packed, self.micro_batch_tokens, self.share_prompts)
         return StepReport(policy_version=self.version, metrics=_means(sums) | packing)
+
+    def correct(self, correction: Correction | None) -> None:
+        """From the next step on, losses are corrected so."""
+        self.objective = replace(self.objective, correction=correction)
+        self._objective = ray.put(self.objective)
 
     def weights(self) -> Published | Broadcast:
         """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
@@ -107,22 +120,38 @@ class LearnerGroup:
         return wait(numbered("learner", calls), doing, self.timeout_s, "cluster.stall_timeout_s")
 
 
-def _means(sums: list[dict[str, float]]) -> dict[str, float]:
-    """Sums of each rank's tokens -> means over the step's tokens."""
+def _means(of_ranks: list[dict[str, float]]) -> dict[str, float]:
+    """Sums of each rank's tokens -> means over the step's tokens, once for each update that they were in.
 
-    def total(name: str) -> float:
-        return sum(of_rank[name] for of_rank in sums)
+    `mismatch/*` are of the first update, before the policy has moved: what is left is between engine and learner, and
+    staleness. `policy/*` are of all, and so is `correction/*`. What a skipped update spoils is not finite here either.
+    """
+    sums = combine(of_ranks)
+    updates = of_ranks[0]["updates"]
 
-    return {
-        "learner/loss": total("loss"),
-        "learner/skipped": sums[0]["skipped"],
-        "learner/grad_norm": sums[0]["grad_norm"],
-        "learner/lr": sums[0]["lr"],
-        "learner/entropy": total("entropy") / total("tokens"),
-        "learner/tokens": total("packed_tokens"),
-        "mismatch/k3": total("k3") / total("tokens"),
-        "mismatch/abs_mean": total("abs") / total("tokens"),
+    def mean(name: str) -> float:
+        return sums[name] / sums["tokens"]
+
+    metrics = {
+        "learner/loss": sums["loss"] / updates,
+        "learner/skipped": of_ranks[0]["skipped"],
+        "learner/grad_norm": of_ranks[0]["grad_norm"] / updates,
+        "learner/lr": of_ranks[0]["lr"],
+        "learner/entropy": mean("entropy"),
+        "learner/tokens": sums["packed_tokens"],
+        "learner/updates": updates,
+        "policy/ratio_mean": mean("ratio"),
+        "policy/ratio_max": sums["ratio_max"],
+        "policy/clip_fraction": mean("stopped"),
+        "policy/k3": mean("k3"),
+        "mismatch/k3": sums["first_k3"] / sums["first_tokens"],
+        "mismatch/abs_mean": sums["first_abs"] / sums["first_tokens"],
     }
+    if "kl" in sums:
+        metrics["policy/ref_k3"] = mean("kl")
+    if "weight" in sums:
+        metrics |= {"correction/weight_mean": mean("weight"), "correction/dropped": mean("dropped")}
+    return metrics
 
 
 def _packing(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, share_prompts: bool) -> dict[str, float]:

@@ -30,12 +30,15 @@ class LogprobHead(nn.Module):
         self.compute_dtype = compute_dtype
 
     def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, H] and token ids [N] -> log-probabilities [N], entropies [N] (no gradient), float32."""
+        """Hidden states [N, H] and token ids [N] -> log-probabilities [N], entropies [N], float32."""
         return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.compute_dtype)
 
 
 class _TokenLogprobs(Function):
-    """log softmax(h W^T / temperature)[target]; d/dlogits = (onehot(target) - softmax) / temperature."""
+    """log softmax(h W^T / temperature)[target]; d/dlogits = (onehot(target) - softmax) / temperature.
+
+    Entropy H: d/dlogits = -softmax (log softmax + H) / temperature, computed only where something asks for it.
+    """
 
     @staticmethod
     def forward(
@@ -51,20 +54,27 @@ class _TokenLogprobs(Function):
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
         # before the backward pass.
         ctx.weight, ctx.temperature, ctx.dtype = weight, temperature, dtype
-        ctx.save_for_backward(hidden, targets)
-        ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(hidden, targets, entropies)
+        ctx.set_materialize_grads(False)
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, targets = ctx.saved_tensors
+    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, targets, entropies = ctx.saved_tensors
         cast = ctx.weight.to(ctx.dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(cast.shape, dtype=torch.float32, device=hidden.device)
         for rows in _chunks(len(hidden), len(cast)):
-            grad_logits = _log_softmax(hidden[rows], cast, ctx.temperature).exp_().neg_()
+            log_softmax = _log_softmax(hidden[rows], cast, ctx.temperature)
+            of_entropy = None
+            if grad_entropies is not None:
+                of_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[rows, None])
+                of_entropy *= grad_entropies[rows, None] / ctx.temperature
+            grad_logits = log_softmax.exp_().neg_()
             grad_logits[torch.arange(len(grad_logits), device=hidden.device), targets[rows]] += 1
-            grad_logits *= grad_logprobs[rows, None] / ctx.temperature
+            grad_logits *= (0.0 if grad_logprobs is None else grad_logprobs[rows, None]) / ctx.temperature
+            if of_entropy is not None:
+                grad_logits += of_entropy
             grad_logits = grad_logits.to(ctx.dtype)
             grad_hidden[rows] = (grad_logits @ cast).to(hidden.dtype)
             if ctx.dtype == torch.float32:  # added in place: no second [V, H]

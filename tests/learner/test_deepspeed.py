@@ -12,25 +12,28 @@ import pytest
 import ray
 
 from rlframe import cluster
-from rlframe.algorithm import DAPO
+from rlframe.algorithm import DAPO, GSPO
 from rlframe.config import LearnerConfig
+from rlframe.learner.correction import TruncatedImportanceSampling
 from rlframe.learner.deepspeed import LearnerRank
+from rlframe.learner.objective import Objective
 from rlframe.learner.policy import PREFIX
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import save
 
-ALGORITHM = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
+OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
+TIS = TruncatedImportanceSampling(name="tis", cap=2.0)
 
 
 class ProbedRank(LearnerRank):
     """A rank that also tells the whole gradient."""
 
-    def gradients(self, micro_batches: list[list[TrainSample]]) -> dict[str, np.ndarray]:
+    def gradients(self, micro_batches: list[list[TrainSample]], objective: Objective) -> dict[str, np.ndarray]:
         from deepspeed.utils import safe_get_full_grad
 
-        self.accumulate(micro_batches, ALGORITHM)
+        self.accumulate(micro_batches, [self._collate(samples) for samples in micro_batches], objective, first=True)
         named = self.engine.module.named_parameters()
         return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}
 
@@ -103,15 +106,23 @@ def make_samples(count: int = 10) -> list[TrainSample]:
 
 
 def gradients(
-    handles: list[ray.actor.ActorHandle], samples: list[TrainSample], max_tokens: int
+    handles: list[ray.actor.ActorHandle], samples: list[TrainSample], max_tokens: int, objective: Objective
 ) -> dict[str, np.ndarray]:
     shares = shard(samples, len(handles), max_tokens)
-    return ray.get([handle.gradients.remote(share) for handle, share in zip(handles, shares, strict=True)])[0]
+    calls = [handle.gradients.remote(share, objective) for handle, share in zip(handles, shares, strict=True)]
+    return ray.get(calls)[0]
 
 
-def step(handles: list[ray.actor.ActorHandle], version: int) -> list[dict[str, float]]:
-    shares = shard(make_samples(), len(handles), 128)
-    return ray.get([h.step.remote(share, ALGORITHM, version) for h, share in zip(handles, shares, strict=True)])
+def step(
+    handles: list[ray.actor.ActorHandle], version: int, objective: Objective = OBJECTIVE, minibatches: int = 1
+) -> list[dict[str, float]]:
+    samples = make_samples()
+    parts = [shard(samples[part::minibatches], len(handles), 128) for part in range(minibatches)]
+    calls = [
+        handle.step.remote([shares[rank] for shares in parts], objective, version)
+        for rank, handle in enumerate(handles)
+    ]
+    return ray.get(calls)
 
 
 def exported(handles: list[ray.actor.ActorHandle], folder: Path) -> dict[str, np.ndarray]:
@@ -127,19 +138,42 @@ def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
     return max(float(np.abs(one[name] - other[name]).max() / np.abs(one[name]).max()) for name in one)
 
 
-def test_the_gradient_is_the_same_for_every_split_over_ranks_and_micro_batches(start: Start) -> None:
+@pytest.mark.parametrize(
+    "objective",
+    [
+        OBJECTIVE,
+        Objective(algorithm=GSPO(name="gspo", clip_low=0.5, clip_high=0.5), correction=TIS, entropy_bonus=0.1),
+    ],
+    ids=["dapo", "gspo, corrected, with an entropy bonus"],
+)
+def test_the_gradient_is_the_same_for_every_split_over_ranks_and_micro_batches(
+    start: Start, objective: Objective
+) -> None:
     samples = make_samples()
     apart = [replace(sample, prompt_id=f"of its own {at}") for at, sample in enumerate(samples)]
     whole, shared = sum(len(s.token_ids) for s in samples), packed_tokens(samples)
     assert whole - shared == 6 * 12  # three groups of three and one of one
-    reference = gradients(start(1), apart, max_tokens=whole)  # one rank, one micro-batch, every prompt by itself
+    reference = gradients(start(1), apart, whole, objective)  # one rank, one micro-batch, every prompt by itself
     assert len(reference) == 20 and all(np.abs(gradient).max() > 0 for gradient in reference.values())
     split = [
-        gradients(start(1), samples, max_tokens=shared),  # all of it behind four prompts
-        gradients(start(2), samples, max_tokens=128),
-        gradients(start(2), samples, max_tokens=64),  # groups are cut here
+        gradients(start(1), samples, shared, objective),  # all of it behind four prompts
+        gradients(start(2), samples, 128, objective),
+        gradients(start(2), samples, 64, objective),  # groups are cut here
     ]
     assert [largest_difference(reference, other) < 1e-4 for other in split] == [True] * 3
+
+
+def test_of_three_minibatches_each_is_an_update_and_two_ranks_move_as_one_does(start: Start, tmp_path: Path) -> None:
+    one, two = start(1), start(2)
+    corrected = Objective(algorithm=OBJECTIVE.algorithm, correction=TIS, entropy_bonus=0.01)
+    alone, shared = step(one, 0, corrected, minibatches=3)[0], step(two, 0, corrected, minibatches=3)
+    assert alone["updates"] == shared[0]["updates"] == 3
+    assert shared[0]["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-4)
+    for name in ("loss", "tokens", "k3", "weight", "first_tokens", "first_k3"):
+        assert sum(rank[name] for rank in shared) == pytest.approx(alone[name], rel=1e-4), name
+    assert max(rank["ratio_max"] for rank in shared) == pytest.approx(alone["ratio_max"], rel=1e-4)
+    assert 0 < alone["first_tokens"] < alone["tokens"]
+    assert largest_difference(exported(one, tmp_path / "one"), exported(two, tmp_path / "two")) < 2e-3
 
 
 def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_stopped(

@@ -12,11 +12,11 @@ from rlframe.samples import collate
 from rlframe.types import TrainSample
 
 
-def sample(prompt_id: str, length: int) -> TrainSample:
+def sample(prompt_id: str, length: int, prompt_tokens: int = 0) -> TrainSample:
     zeros = np.zeros(length, np.float32)
     return TrainSample(
         prompt_id=prompt_id,
-        prompt_tokens=1,
+        prompt_tokens=prompt_tokens,
         token_ids=np.arange(length, dtype=np.int32),
         rollout_logprobs=zeros,
         advantages=zeros,
@@ -50,9 +50,11 @@ def test_of_what_follows_from_each_other_the_first_is_told_for_each_sample():
     ]
 
 
-def test_a_prompt_that_two_samples_share_does_not_move_the_place_that_is_told():
-    pair = [sample("a", 3), sample("a", 4)]  # packed as a's prompt token, two of the first, three of the second
-    batch = collate(pair)
-    loss = torch.zeros(6)
-    loss[4] = torch.nan
-    assert not_finite(pair, batch, {"loss": loss}) == ["prompt a: its loss is nan at token 2 of 4"]
+def test_a_sample_that_continues_a_shared_prompt_is_named_with_its_own_token():
+    samples = [sample("a", 5, prompt_tokens=3), sample("a", 6, prompt_tokens=3), sample("b", 2)]
+    loss = torch.zeros(10)  # 5 of the first, 3 that the second holds itself, 2 of the last
+    loss[6], loss[9] = math.nan, math.inf
+    assert not_finite(samples, collate(samples), {"loss": loss}) == [
+        "prompt a: its loss is nan at token 4 of 6",
+        "prompt b: its loss is inf at token 1 of 2",
+    ]

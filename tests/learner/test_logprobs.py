@@ -81,9 +81,27 @@ def test_weights_in_bfloat16_get_their_gradient_in_bfloat16_from_a_product_in_fl
     torch.testing.assert_close(head.weight.grad.double(), wanted["weight"], rtol=2**-8, atol=1e-3)  # half a last bit
 
 
-def test_entropies_carry_no_gradient():
-    head, hidden, targets = head_and_input(5)
-    assert not head(hidden, targets, 1.0)[1].requires_grad
+@pytest.mark.parametrize("rows", [5, 1100])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("logprob_share", [0.0, 1.0])
+def test_an_entropy_s_gradient_is_that_of_the_full_softmax_alone_and_beside_a_log_probability_s(
+    rows, temperature, logprob_share
+):
+    head, hidden, targets = head_and_input(rows)
+    logprobs, entropies = head(hidden, targets, temperature)
+    loss = (entropies * row_weights(rows).flip(0)).sum()
+    (loss + logprob_share * (logprobs * row_weights(rows)).sum() if logprob_share else loss).backward()
+
+    exact = hidden.detach().double().requires_grad_()
+    weight = head.weight.detach().double().requires_grad_()
+    log_softmax = (exact @ weight.T / temperature).log_softmax(1)
+    wanted = (-(log_softmax.exp() * log_softmax).sum(1) * row_weights(rows).double().flip(0)).sum()
+    wanted = wanted + logprob_share * (log_softmax[torch.arange(rows), targets] * row_weights(rows).double()).sum()
+    wanted.backward()
+    assert exact.grad is not None and weight.grad is not None and hidden.grad is not None
+    torch.testing.assert_close(hidden.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+    assert head.weight.grad is not None
+    torch.testing.assert_close(head.weight.grad.double(), weight.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_a_head_with_a_bias_is_refused():

@@ -17,7 +17,7 @@ from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import ALGORITHM, differing, launch, make_samples, state, step
+from tests.tiny.learner import OBJECTIVE, differing, launch, make_samples, state, step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +93,9 @@ def test_the_rank_that_has_the_spoiled_sample_names_it_and_the_others_name_nobod
 
 def test_a_run_ends_at_the_second_spoiled_step_in_a_row_with_the_sample_named(two: list[Any]) -> None:
     step(two, 0)
-    learner = LearnerGroup(two, ALGORITHM, micro_batch_tokens=128, chunk_bytes=1 << 20, timeout_s=60, max_skipped=2)
+    learner = LearnerGroup(
+        two, OBJECTIVE, micro_batch_tokens=128, share_prompts=True, chunk_bytes=1 << 20, timeout_s=60, max_skipped=2
+    )
     report = learner.step(spoiled(advantages=math.nan))
     assert (report.policy_version, report.metrics["learner/skipped"]) == (1, 1)
     assert learner.step(make_samples()).metrics["learner/skipped"] == 0
@@ -107,3 +109,17 @@ def test_where_only_the_gradient_is_not_finite_the_step_is_skipped_all_the_same(
     before = state(two)
     assert [a["skipped"] for a in step(two, 5, huge)] == [1, 1]
     assert differing(before, state(two)) == []
+
+
+def test_of_three_minibatches_a_spoiled_one_is_left_out_alone(config: LearnerConfig, tiny_model: Path) -> None:
+    one, unspoiled = launch(config, tiny_model, 1), launch(config, tiny_model, 1)
+    samples, with_nan = make_samples(), spoiled("p2", advantages=math.nan)
+    [answer] = step(one, 0, samples[:2], with_nan[2:4], samples[4:])
+    assert (answer["updates"], answer["skipped"], answer["skipped_in_a_row"]) == (3, 1, 0)
+    [lines] = ray.get([handle.not_finite.remote() for handle in one])
+    assert [line.startswith("prompt p2: its loss is nan") for line in lines] == [True]
+    step(unspoiled, 0, samples[:2], samples[4:])
+    assert differing(state(unspoiled), state(one)) == []
+    assert [a["lr"] for a in step(one, 1)] == [a["lr"] for a in step(unspoiled, 1)] == [1e-3 * 2 / 8]
+    for handle in one + unspoiled:
+        ray.kill(handle)

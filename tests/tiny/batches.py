@@ -20,6 +20,7 @@ def make_batch(
         token_ids=torch.zeros(tokens, dtype=torch.int64),
         rollout_logprobs=torch.tensor(old_logprobs),
         old_logprobs=torch.tensor(old_logprobs),
+        ref_logprobs=None,
         advantages=torch.tensor(advantages),
         loss_weights=torch.tensor(loss_weights) if loss_weights else torch.ones(tokens),
         sequence_ids=torch.repeat_interleave(torch.arange(len(counts)), counts),

@@ -13,11 +13,12 @@ from rlframe import cluster
 from rlframe.algorithm import DAPO
 from rlframe.config import LearnerConfig
 from rlframe.learner.deepspeed import LearnerRank
+from rlframe.learner.objective import Objective
 from rlframe.learner.policy import PREFIX
 from rlframe.samples import shard
 from rlframe.types import TrainSample
 
-ALGORITHM = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
+OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 
 
 class TellingRank(LearnerRank):
@@ -76,10 +77,12 @@ def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
     return samples
 
 
-def step(handles: list[Any], version: int, samples: list[TrainSample] | None = None) -> list[dict[str, float]]:
-    """One step of every rank on its share -> what each answers."""
-    shares = shard(samples or make_samples(), len(handles), 128)
-    calls = [h.step.remote(share, ALGORITHM, version) for h, share in zip(handles, shares, strict=True)]
+def step(handles: list[Any], version: int, *minibatches: list[TrainSample]) -> list[dict[str, float]]:
+    """One step of every rank on its share of each minibatch (of one, where none is given) -> what each answers."""
+    shares = [shard(samples, len(handles), 128) for samples in minibatches or (make_samples(),)]
+    calls = [
+        handle.step.remote([share[rank] for share in shares], OBJECTIVE, version) for rank, handle in enumerate(handles)
+    ]
     return ray.get(calls)
 
 

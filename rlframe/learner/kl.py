@@ -1,0 +1,49 @@
+"""How far the policy may leave a reference: estimators of KL(policy || reference) from one drawn token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from rlframe.schema import Config
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
+
+Estimator = Literal["k1", "k2", "k3"]
+
+
+class KL(Config):
+    """A penalty on the KL to a reference policy, which is the policy of some steps ago (or of the start)."""
+
+    estimator: Estimator
+    weight: float = Field(gt=0)
+    place: Literal["loss", "reward"]
+    refresh_every: int = Field(ge=0)
+    offload: bool
+
+    @model_validator(mode="after")
+    def _pushes(self) -> Self:
+        if self.estimator == "k1" and self.place == "loss":
+            raise ValueError(
+                "estimator: k1 in the loss pushes nowhere, for its gradient has mean 0; take k2 or k3, or place=reward"
+            )
+        return self
+
+
+def estimate(estimator: Estimator, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """[T] -> [T]: each token's part of KL(policy || reference) in nats (Schulman, 2020, "Approximating KL divergence").
+
+    With r = reference / policy of a token that the policy drew: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r.
+    """
+    log_r = ref_logprobs - logprobs
+    match estimator:
+        case "k1":
+            return -log_r
+        case "k2":
+            return log_r**2 / 2
+        case "k3":
+            return log_r.exp() - 1 - log_r

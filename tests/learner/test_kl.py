@@ -1,0 +1,65 @@
+"""The three estimators, and what they are as penalties."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from rlframe.learner.kl import KL, estimate
+
+HALF, FIFTH = math.log(0.5), math.log(0.2)
+
+
+def of_one_token(estimator, logprob: float, ref_logprob: float) -> float:
+    return estimate(estimator, torch.tensor([logprob]), torch.tensor([ref_logprob])).item()
+
+
+def test_a_token_of_probability_one_half_that_the_reference_gives_a_fifth():
+    # log r = log 0.4 = -0.91629
+    assert of_one_token("k1", HALF, FIFTH) == pytest.approx(0.91629, abs=1e-5)
+    assert of_one_token("k2", HALF, FIFTH) == pytest.approx(0.41979, abs=1e-5)
+    assert of_one_token("k3", HALF, FIFTH) == pytest.approx(0.4 - 1 + 0.91629, abs=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_where_both_agree_the_penalty_is_0(estimator):
+    assert of_one_token(estimator, HALF, HALF) == 0.0
+
+
+def test_k1_and_k3_have_the_kl_as_their_mean_over_what_the_policy_draws():
+    policy, reference = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.3])
+    exact = (policy * (policy / reference).log()).sum()
+    for estimator in ("k1", "k3"):
+        assert (policy * estimate(estimator, policy.log(), reference.log())).sum().item() == pytest.approx(exact.item())
+
+
+def gradient(estimator) -> tuple[torch.Tensor, torch.Tensor]:
+    """In the logits: of an estimator's mean over what the policy draws (drawing has no gradient), and of the KL."""
+    logits = torch.tensor([0.3, -0.2, 0.8], dtype=torch.float64)
+    reference = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()
+
+    def of(function) -> torch.Tensor:
+        at = logits.clone().requires_grad_()
+        function(at.log_softmax(0)).backward()
+        assert at.grad is not None
+        return at.grad
+
+    drawn = logits.softmax(0)
+    return (
+        of(lambda logprobs: (drawn * estimate(estimator, logprobs, reference)).sum()),
+        of(lambda logprobs: (logprobs.exp() * (logprobs - reference)).sum()),
+    )
+
+
+def test_in_the_loss_k2_has_the_kl_s_gradient_and_k1_has_none():
+    got, exact = gradient("k2")
+    torch.testing.assert_close(got, exact)
+    got, _ = gradient("k1")
+    assert got.abs().max().item() < 1e-12
+
+
+def test_k1_in_the_loss_is_refused_with_what_would_be_right():
+    with pytest.raises(ValidationError, match="take k2 or k3, or place=reward"):
+        KL(estimator="k1", weight=0.1, place="loss", refresh_every=0, offload=False)
+    KL(estimator="k1", weight=0.1, place="reward", refresh_every=0, offload=False)
