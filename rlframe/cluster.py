@@ -161,7 +161,6 @@ def objective(run: RunConfig) -> Objective:
     """What a step of this run descends; a correction that the mismatch gate switches on is not on yet."""
     return Objective(
         algorithm=run.algorithm,
-        kl=run.kl,
         correction=None if run.mismatch.action == "correct" else run.correction,
         entropy_bonus=run.learner.entropy_bonus,
     )

@@ -68,7 +68,10 @@ def test_an_import_path_picks_a_class_of_a_module():
 def test_an_import_path_picks_a_class_of_a_file_with_fields_of_its_own(tmp_path):
     file = user_file(tmp_path, "class Mine(GRPO):\n    name: str\n    boost: float\n")
     mine = one_of({"name": f"{file}:Mine", "clip": 0.2, "boost": 1.5}, Algorithm, BUILTIN)
-    assert (type(mine).__name__, mine.model_dump()) == ("Mine", {"name": f"{file}:Mine", "clip": 0.2, "boost": 1.5})
+    assert (type(mine).__name__, mine.model_dump(exclude_defaults=True)) == (
+        "Mine",
+        {"name": f"{file}:Mine", "clip": 0.2, "boost": 1.5},
+    )
     with pytest.raises(ValidationError, match="boots"):
         one_of({"name": f"{file}:Mine", "clip": 0.2, "boots": 1.5}, Algorithm, BUILTIN)
 
@@ -81,8 +84,8 @@ def test_a_file_is_loaded_once_so_that_its_class_stays_one_class(tmp_path):
 def test_two_files_of_one_name_in_two_folders_are_two_modules(tmp_path):
     first = user_file(tmp_path / "a", "class Mine(GRPO):\n    name: str\n    first: float\n")
     second = user_file(tmp_path / "b", "class Mine(GRPO):\n    name: str\n    second: float\n")
-    fields = [set(import_class(f"{file}:Mine", Algorithm).model_fields) for file in (first, second)]
-    assert fields == [{"name", "clip", "first"}, {"name", "clip", "second"}]
+    fields = [import_class(f"{file}:Mine", Algorithm).model_fields.keys() for file in (first, second)]
+    assert [names - GRPO.model_fields.keys() for names in fields] == [{"first"}, {"second"}]
 
 
 def test_a_file_that_raises_is_told_in_its_own_words_and_can_be_mended(tmp_path):
@@ -111,5 +114,5 @@ def test_an_import_path_that_leads_nowhere_says_where_it_ends(path, message):
 
 @pytest.mark.parametrize("value", [{"name": "ppo"}, {"name": 3}, {}, "grpo", None])
 def test_a_name_that_is_none_of_them_is_answered_with_all_of_them(value):
-    with pytest.raises(ValueError, match=r"is none of dapo, grpo, nor an import path such as my_module:MyClass"):
+    with pytest.raises(ValueError, match=r"is none of .*dapo, .*grpo, .*nor an import path such as my_module:MyClass"):
         one_of(value, Algorithm, BUILTIN)

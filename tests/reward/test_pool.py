@@ -227,7 +227,7 @@ def test_a_reward_on_groups_speaks_once_the_others_have(pool: Any):
     assert asyncio.run(group()) == [1.0, 2.0, 1.0]
 
 
-def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeout_there(local_ray: None):
+def test_math_is_scored_in_another_process_and_a_hostile_answer_is_refused_there(local_ray: None):
     math = {"name": "math", "weight": 1.0, "extract": ["answer", "boxed"], "timeout_s": 1.0, "max_answer_chars": 200}
     shape = {"name": "format", "weight": 0.1, "think": "think", "answer": "answer", "opened": False, "partial": False}
     terms = {"math": build(math), "format": build(shape)}
@@ -239,7 +239,7 @@ def test_math_is_scored_in_another_process_and_a_hostile_answer_costs_its_timeou
     assert [(v["math"].score, v["math"].status) for v in verdicts] == [
         (1.0, "scored"),
         (0.0, "scored"),
-        (0.0, "timeout"),
+        (0.0, "unparseable"),
     ]
     assert [v["format"].score for v in verdicts] == [1.0, 0.0, 0.0]
     started_at = time.monotonic()

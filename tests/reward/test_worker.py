@@ -187,7 +187,7 @@ def test_a_config_names_a_reward_in_a_file_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"name": "maths"}, "'maths' is none of format, .*math"),
+        ({"name": "maths"}, "'maths' is none of code, .*math"),
         ({"weight": math.inf}, "finite number"),
         ({"weight": "1"}, "valid number"),
         ({"timeout_s": 0}, "greater than 0"),
