@@ -59,7 +59,9 @@ def packed_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """-> [1, T, heads, value_dim], and no attention weights."""
+    """-> [1, T, heads, value_dim], and no attention weights. ValueError: a model that needs more than this."""
+    if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
+        raise ValueError(f"{NAME} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention")
     if not query.is_cuda:
         attended = by_sequence(query, key, value, layout, scaling, sliding_window)
     elif any(layout.shared) or sliding_window is not None or query.shape[-1] != value.shape[-1]:

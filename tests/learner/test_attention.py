@@ -107,3 +107,8 @@ def test_an_implementation_that_takes_whole_sequences_gets_boundaries_and_refuse
     assert given["cu_seq_lens_q"].tolist() == [0, 3, 5] and given["max_length_k"] == 3
     with pytest.raises(ValueError, match="'flash_attention_2' takes whole sequences only"):
         attention.arguments(LAYOUT, "flash_attention_2")
+
+
+def test_a_model_that_caps_its_scores_is_refused_rather_than_computed_without():
+    with pytest.raises(ValueError, match=r"knows no softcap, which Module needs; set learner\.attention"):
+        packed_attention(nn.Module(), *inputs(2, 2), None, layout=LAYOUT, softcap=30.0)
