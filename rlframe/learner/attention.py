@@ -8,6 +8,7 @@ read packed boundaries (`flash_attention_2`) can stand in for this one by a conf
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "rlframe_packed"
 ROWS = 512  # queries at a time where a mask is needed: bounds its memory, and keys that no row sees are left out
+SHORT = 256  # tokens behind a shared prompt up to which a call costs more than padding
 
 
 def register() -> None:
@@ -59,7 +61,9 @@ def packed_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """-> [1, T, heads, value_dim], and no attention weights."""
+    """-> [1, T, heads, value_dim], and no attention weights. ValueError: a model that needs more than this."""
+    if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
+        raise ValueError(f"{NAME} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention")
     if not query.is_cuda:
         attended = by_sequence(query, key, value, layout, scaling, sliding_window)
     elif any(layout.shared) or sliding_window is not None or query.shape[-1] != value.shape[-1]:
@@ -72,19 +76,19 @@ def packed_attention(
 def by_sequence(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
 ) -> Tensor:
-    """A call a sequence -> [1, heads, T, value_dim]; what CPUs use.
+    """A call a whole sequence, and one for all short ones behind a prompt -> [1, heads, T, value_dim]; what CPUs use.
 
-    Twice as fast there as a padded grid, and seven times as one masked [T, T] call.
+    Twice as fast there as a padded grid of whole sequences, and seven times as one masked [T, T] call.
     """
     import torch
 
-    queries, keys, values = (part.split(layout.lengths, 2) for part in (query, key, value))
+    parts = tuple(part.split(layout.lengths, 2) for part in (query, key, value))
     attended = []
-    for at, (root, shared) in enumerate(zip(layout.roots, layout.shared, strict=True)):
-        seen = (
-            torch.cat([part[root][:, :, :shared], part[at]], dim=2) if shared else part[at] for part in (keys, values)
-        )
-        attended += _causal(queries[at], *seen, scaling, window)
+    for root, others in layout.families():
+        attended += _causal(*(part[root] for part in parts), scaling, window)
+        for is_short, run in groupby(others, key=lambda at: layout.lengths[at] <= SHORT):
+            for together in [list(run)] if is_short else ([at] for at in run):
+                attended += _as_grid(parts, layout, root, together, scaling, window)
     return torch.cat(attended, dim=2)
 
 
@@ -112,6 +116,32 @@ def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, sca
     ]
     attended = varlen_attn(*rows, boundaries, boundaries, longest, longest, is_causal=True, scale=scaling)
     return attended.transpose(0, 1)[None]
+
+
+def _as_grid(
+    parts: tuple[tuple[Tensor, ...], ...],  # queries, keys, values: [N] of [1, heads, length, dim]
+    layout: Layout,
+    root: int,
+    others: list[int],
+    scaling: float | None,
+    window: int | None,
+) -> list[Tensor]:
+    """The sequences that continue `root` in one call -> [1, heads, length, value_dim] of each.
+
+    Padding lies behind what is real, where causality hides it.
+    """
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    queries, keys, values = (
+        pad_sequence([part[at][0].transpose(0, 1) for at in others], batch_first=True).transpose(1, 2) for part in parts
+    )  # [others, heads, longest, dim]
+    keys, values = (
+        torch.cat([part[root][:, :, : layout.shared[others[0]]].expand(len(others), -1, -1, -1), own], dim=2)
+        for part, own in zip(parts[1:], (keys, values), strict=True)
+    )
+    attended = torch.cat(_causal(queries, keys, values, scaling, window), dim=2)
+    return [rows[None, :, : layout.lengths[at]] for rows, at in zip(attended, others, strict=True)]
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> list[Tensor]:

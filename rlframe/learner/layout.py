@@ -24,7 +24,7 @@ class Layout:
 
     lengths: list[int]  # [N] tokens that a sequence holds itself
     roots: list[int]  # [N] the whole sequence whose first `shared` tokens it continues; a whole one is its own
-    shared: list[int]  # [N] 0: whole
+    shared: list[int]  # [N] one number for all that continue a root; 0: whole
     position_ids: Tensor  # [T]
 
     @classmethod
@@ -38,6 +38,13 @@ class Layout:
         for at, tokens in enumerate(shared):
             roots.append(roots[-1] if tokens else at)
         return cls(lengths=counts.tolist(), roots=roots, shared=shared, position_ids=position_ids)
+
+    def families(self) -> list[tuple[int, list[int]]]:
+        """Every whole sequence, with those that continue its prompt; together they are all, in order."""
+        by_root: dict[int, list[int]] = {}
+        for at, root in enumerate(self.roots):
+            by_root.setdefault(root, []).append(at)
+        return [(root, family[1:]) for root, family in by_root.items()]
 
     def starts(self) -> list[int]:
         """[N] index of each sequence's first token."""

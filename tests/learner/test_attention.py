@@ -47,11 +47,13 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
+@pytest.mark.parametrize("short", [0, 1, 256])  # completions one by one, those of a token together, all together
 @pytest.mark.parametrize("rows", [1, 2, 512])  # of queries at a time
 @pytest.mark.parametrize("heads, key_value_heads, value_dim", [(2, 2, 4), (4, 2, 4), (3, 1, 4), (2, 2, 3)])
 def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
-    heads, key_value_heads, value_dim, rows, monkeypatch
+    heads, key_value_heads, value_dim, rows, short, monkeypatch
 ):
+    monkeypatch.setattr(attention, "SHORT", short)
     monkeypatch.setattr(attention, "ROWS", rows)
     got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
     weights = torch.randn(1, T, heads, value_dim)
@@ -107,3 +109,8 @@ def test_an_implementation_that_takes_whole_sequences_gets_boundaries_and_refuse
     assert given["cu_seq_lens_q"].tolist() == [0, 3, 5] and given["max_length_k"] == 3
     with pytest.raises(ValueError, match="'flash_attention_2' takes whole sequences only"):
         attention.arguments(LAYOUT, "flash_attention_2")
+
+
+def test_a_model_that_caps_its_scores_is_refused_rather_than_computed_without():
+    with pytest.raises(ValueError, match=r"knows no softcap, which Module needs; set learner\.attention"):
+        packed_attention(nn.Module(), *inputs(2, 2), None, layout=LAYOUT, softcap=30.0)

@@ -157,13 +157,18 @@ def groups() -> list[TrainSample]:
 
 
 def learned(
-    config: PreTrainedConfig, batches: list[TrainBatch], implementation: str = attention.NAME
+    config: PreTrainedConfig,
+    batches: list[TrainBatch],
+    implementation: str = attention.NAME,
+    checkpointing: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Log-probabilities and entropies of every completion's tokens, and the gradient of every parameter."""
     torch.manual_seed(3)
     attention.register()
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
-    policy = Policy(model, torch.float32)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy = Policy(model, torch.float32).train()
     logprobs, entropies = [], []
     for batch in batches:
         of_tokens, entropy = policy(batch, 0.8)
@@ -195,3 +200,9 @@ def test_without_sharing_every_sequence_is_whole_and_the_answers_are_the_same():
     assert [len(batch.token_ids) for batch in (shared, whole)] == [38, 57]
     answers = [learned(MODELS["llama"], [batch])[0] for batch in (shared, whole)]
     torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)
+
+
+def test_activations_that_are_computed_again_in_the_backward_pass_share_prompts_too():
+    batch = [collate(groups())]
+    kept, again = (learned(MODELS["qwen3"], batch, checkpointing=checkpointing)[2] for checkpointing in (False, True))
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
