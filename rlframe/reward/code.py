@@ -14,7 +14,7 @@ from rlframe.reward.sandbox import Isolation, Limits, Outcome, Program, Sandbox
 from rlframe.reward.sandbox.levels import ISOLATIONS
 from rlframe.types import Completion, Prompt, Verdict
 
-FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
+FENCE = re.compile(r"```[ \t]*(?:(?:python3?|py)[ \t]*)?\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 SHOWN = 200  # characters of an output that a verdict quotes
 
 

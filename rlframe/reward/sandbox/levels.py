@@ -33,7 +33,9 @@ LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")  # 
 def readable() -> list[str]:
     """What a program may open: the interpreter's library and the shared libraries that it loads. No home, no /etc, no
     /proc, no site-packages of a virtual environment."""
-    libraries = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), sysconfig.get_config_var("LIBDIR")]
+    base = {"platbase": sys.base_exec_prefix}  # a virtual environment says its own folder, with its site-packages
+    stdlib, platstdlib = (sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib"))
+    libraries = [stdlib, platstdlib, sysconfig.get_config_var("LIBDIR")]
     # Not resolved: /lib64, a link where /usr is merged, is where programs look for their loader.
     return list(dict.fromkeys(path for path in (*libraries, *LIBRARIES) if path and Path(path).exists()))
 

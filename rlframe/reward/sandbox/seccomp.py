@@ -12,10 +12,10 @@ import struct
 # x86-64 and arm64 numbers (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
-    "open": (2, None), "openat": (257, 56), "close": (3, 57), "lseek": (8, 62), "getdents64": (217, 61),
+    "close": (3, 57), "lseek": (8, 62), "getdents64": (217, 61),
     "stat": (4, None), "lstat": (6, None), "fstat": (5, 80), "newfstatat": (262, 79), "statx": (332, 291),
-    "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
-    "readlinkat": (267, 78), "getcwd": (79, 17), "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24),
+    "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439),
+    "getcwd": (79, 17), "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24),
     "poll": (7, None), "ppoll": (271, 73), "select": (23, None), "pselect6": (270, 72),
     "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216), "madvise": (28, 233),
     "brk": (12, 214), "membarrier": (324, 283),
@@ -30,10 +30,12 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
 CLONE, CLONE3 = (56, 220), (435, 435)
-FCNTL, IOCTL, PRLIMIT64 = (72, 25), (16, 29), (302, 261)
+OPEN, OPENAT, FCNTL, IOCTL, PRLIMIT64 = (2, None), (257, 56), (72, 25), (16, 29), (302, 261)
 
 CLONE_THREAD = 0x10000
 NAMESPACES = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET,TIME}
+# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC: before ABI 3 (Linux 6.2) Landlock lets O_RDONLY | O_TRUNC empty a file.
+WRITES = 0o1103
 FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
 IOCTL_COMMANDS = (0x5401, 0x5450, 0x5451)  # TCGETS, by which isatty() asks; FIONCLEX, FIOCLEX
 
@@ -61,9 +63,18 @@ def build(machine: str | None = None) -> bytes:
             code.add(EQUAL, number, yes="allow")
     # glibc makes threads by clone3, whose flags lie in memory that no filter can read; where it is missing, by clone.
     code.add(EQUAL, CLONE3[column], yes="missing")
-    for numbers, check in ((CLONE, _clone), (FCNTL, _fcntl), (IOCTL, _ioctl), (PRLIMIT64, _prlimit64)):
-        end = f"after {numbers[column]}"
-        code.add(EQUAL, numbers[column], no=end)
+    for numbers, check in (
+        (CLONE, _clone),
+        (OPEN, lambda code: _open(code, 1)),
+        (OPENAT, lambda code: _open(code, 2)),
+        (FCNTL, _fcntl),
+        (IOCTL, _ioctl),
+        (PRLIMIT64, _prlimit64),
+    ):
+        if (number := numbers[column]) is None:
+            continue
+        end = f"after {number}"
+        code.add(EQUAL, number, no=end)
         check(code)
         code.label(end)
     code.add(RETURN, EPERM)
@@ -79,6 +90,13 @@ def _clone(code: _Code) -> None:
     code.add(ANY_BIT, NAMESPACES, yes="deny clone")
     code.add(ANY_BIT, CLONE_THREAD, yes="allow")
     code.label("deny clone")
+    code.add(RETURN, EPERM)
+
+
+def _open(code: _Code, flags: int) -> None:
+    """For reading alone; `flags` is the place of that argument."""
+    code.add(LOAD, _argument(flags))
+    code.add(ANY_BIT, WRITES, no="allow")
     code.add(RETURN, EPERM)
 
 
