@@ -119,9 +119,8 @@ def _table(chosen: list[Tried]) -> RenderableType:
         verdict = one.verdict
         score = "failed" if verdict.score is None else f"{verdict.score:.4g}"
         text = " ".join(one.completion.text.split())
-        # Escape codes that a model wrote would paint the terminal.
-        shown = "".join(char if char.isprintable() else "·" for char in text[:TEXT]) + ("…" if len(text) > TEXT else "")
-        detail = verdict.detail.strip().splitlines()
+        shown = _printable(text[:TEXT]) + ("…" if len(text) > TEXT else "")
+        detail = [_printable(line) for line in verdict.detail.strip().splitlines()]
         about = Text(
             shown + (f"\n{detail[0]} … {detail[-1]}" if len(detail) > 1 else f"\n{detail[0]}" if detail else "")
         )
@@ -129,3 +128,8 @@ def _table(chosen: list[Tried]) -> RenderableType:
             Text(score, "bold"), Text(f"{verdict.seconds * 1e3:.3g} ms", "dim"), Text(one.prompt.id, "dim"), about
         )
     return table
+
+
+def _printable(text: str) -> str:
+    """Escape codes that a model wrote, or its program on stderr, would paint the terminal: each is shown as a dot."""
+    return "".join(char if char.isprintable() else "·" for char in text)

@@ -147,6 +147,16 @@ def test_the_list_has_a_line_for_each_built_in_reward(tmp_path: Path):
     assert [line.split()[0] for line in done.stdout.splitlines()[::2]] == sorted(BUILTIN)
 
 
+def test_escape_codes_in_a_detail_do_not_reach_the_terminal(run_dir: Path, tmp_path: Path):
+    (tmp_path / "loud.py").write_text(
+        "from rlframe.reward import Reward\nfrom rlframe.types import Verdict\n\n\nclass Loud(Reward):\n"
+        "    def __call__(self, prompt, completion):\n"
+        "        return Verdict(score=0.0, status='scored', seconds=0.0, detail='\\x1b[31mred')\n"
+    )
+    done = rlframe("reward", "try", "loud.py:Loud", "--rollouts", str(run_dir), cwd=tmp_path)
+    assert "·[31mred" in done.stdout and "\x1b" not in done.stdout
+
+
 def test_many_values_are_counted_in_ten_intervals():
     rows = histogram([n / 100 for n in range(100)]).splitlines()
     assert len(rows) == 10

@@ -94,8 +94,9 @@ class _Watched:
             poll.register(descriptor, select.POLLIN)
         status, deadline = "", time.monotonic() + case_s
         while not status:
-            ready = poll.poll(max(0.0, min(deadline, latest) - time.monotonic()) * 1000)
-            if not ready:
+            left = min(deadline, latest) - time.monotonic()
+            ready = poll.poll(max(0.0, left) * 1000)
+            if not ready or (left <= 0 and ended not in dict(ready)):  # a flood of output is always ready
                 status = "timeout"
             for descriptor, _ in ready:
                 if descriptor == ended:
