@@ -8,6 +8,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from itertools import count
 
+ROUND = 1 / 16  # of a full micro-batch: what a round costs beside its tokens (every parameter is gathered twice)
 EVEN = 1.01  # a round whose fullest micro-batch is within this of the mean is even
 
 
@@ -33,9 +34,10 @@ def cost(items: list[Item]) -> int:
 def pack(items: list[Item], ranks: int, capacity: int) -> list[list[list[Item]]]:
     """[ranks][rounds][items], at most `capacity` tokens in a micro-batch, which may be empty; no item is larger.
 
-    Ranks work in lockstep, so a round takes as long as its fullest micro-batch. Groups are cut into pieces of at
-    most `capacity` tokens, then of half as many, and so on: small pieces fill micro-batches evenly, and every cut
-    repeats a prompt. The cut whose rounds take least wins, and among equals the one with fewest.
+    Ranks work in lockstep, so a round takes as long as its fullest micro-batch, and `ROUND` of a full one on top.
+    Two kinds of plan compete, and the one that takes least wins. Groups are cut into pieces of at most `capacity`
+    tokens, of half as many, and so on, and pieces are spread evenly: small ones fill better, and every cut repeats
+    a prompt. Or groups stand in a row that is cut where a micro-batch is full.
     """
     groups: dict[str, list[Item]] = {}
     for item in items:
@@ -46,8 +48,11 @@ def pack(items: list[Item], ranks: int, capacity: int) -> list[list[list[Item]]]
         plans.append(_rounds(pieces, ranks, capacity))
         if len(pieces) == len(items):
             break
-    best = min(plans, key=lambda rounds: (sum(cost(fullest) for fullest, *_ in rounds), len(rounds)))
-    return _by_rank([_even_out(bins) for bins in best], ranks)
+    if len(groups) < len(items):
+        plans.append(_row(list(groups.values()), ranks, capacity))
+    plans = [[_even_out(bins) for bins in plan] for plan in plans]
+    best = min(plans, key=lambda plan: sum(cost(bins[0]) + ROUND * capacity for bins in plan))
+    return _by_rank(best, ranks)
 
 
 def _cut(group: list[Item], limit: float) -> list[list[Item]]:
@@ -62,7 +67,7 @@ def _cut(group: list[Item], limit: float) -> list[list[Item]]:
 
 
 def _rounds(pieces: list[list[Item]], ranks: int, capacity: int) -> list[list[list[Item]]]:
-    """[rounds][ranks][items]: as few rounds as fit; each of micro-batches of about one size, the fullest first."""
+    """[rounds][ranks][items]: pieces spread evenly over as few rounds as hold them."""
     costs = sorted(map(cost, pieces), reverse=True)
     fitted = _best_fit(pieces, capacity)
     # No fewer than the sum asks for, and none of those larger than a half goes with another.
@@ -73,8 +78,44 @@ def _rounds(pieces: list[list[Item]], ranks: int, capacity: int) -> list[list[li
             break
     else:
         rounds, bins = math.ceil(len(fitted) / ranks), fitted
-    bins = sorted(bins, key=cost, reverse=True)
-    bins += [[] for _ in range(rounds * ranks - len(bins))]
+    return _in_rounds(bins, rounds, ranks)
+
+
+def _row(groups: list[list[Item]], ranks: int, capacity: int) -> list[list[list[Item]]]:
+    """[rounds][ranks][items]: groups end to end, cut as early as the number of rounds allows, so that all are even."""
+    groups = [
+        sorted(group, key=lambda item: item.own, reverse=True) for group in sorted(groups, key=cost, reverse=True)
+    ]
+    rounds = math.ceil(len(_cut_row(groups, capacity)) / ranks)
+    even = math.ceil(sum(map(cost, groups)) / (rounds * ranks))
+    least = max(even, *(item.shared + item.own for group in groups for item in group))
+    target = bisect_left(
+        range(capacity), True, lo=least, key=lambda tokens: len(_cut_row(groups, tokens)) <= rounds * ranks
+    )
+    return _in_rounds(_cut_row(groups, target), rounds, ranks)
+
+
+def _cut_row(groups: list[list[Item]], target: int) -> list[list[Item]]:
+    """Bins of at most `target` tokens, filled one after the other with the largest of a group that fits."""
+    bins: list[list[Item]] = [[]]
+    room = target
+    for group in groups:
+        left, prompt = [*group], group[0].shared
+        while left:
+            at = next((at for at, item in enumerate(left) if prompt + item.own <= room), None)
+            if at is None:
+                bins.append([])
+                room, prompt = target, group[0].shared
+                continue
+            item = left.pop(at)
+            bins[-1].append(item)
+            room, prompt = room - prompt - item.own, 0  # the prompt is there now
+    return bins
+
+
+def _in_rounds(bins: list[list[Item]], rounds: int, ranks: int) -> list[list[list[Item]]]:
+    """Micro-batches of about one size make a round, the fullest first; empty ones are added where they are too few."""
+    bins = sorted(bins, key=cost, reverse=True) + [[] for _ in range(rounds * ranks - len(bins))]
     return [bins[start : start + ranks] for start in range(0, len(bins), ranks)]
 
 

@@ -88,6 +88,20 @@ def test_groups_share_prompts_and_ranks_stay_even(seed):
     assert rank_balance(shares) <= 1.01
 
 
+def test_repeated_prompts_cost_128_groups_of_16_one_round_in_twenty():
+    items = lognormal_groups(128, 16, seed=1)
+    assert -(-cost(items) // (8 * CAPACITY)) == 20  # what the tokens ask for where no prompt is repeated
+    assert len(pack(items, 8, CAPACITY)[0]) == 21
+
+
+def test_a_row_of_groups_is_cut_where_a_micro_batch_is_full():
+    # Groups of 26, 24 and 22 tokens do not fit into two micro-batches of 40 unless one is cut, its prompt repeated.
+    items = group("p", 2, [8, 8, 8]) + group("q", 4, [10, 10], first=3) + group("r", 2, [10, 10], first=5)
+    shares = pack(items, 1, 40)
+    assert_sound(items, shares, 40)
+    assert sorted(cost(bin) for bin in shares[0]) == [36, 38]
+
+
 def test_a_group_that_fits_stays_together():
     items = group("p", 10, [3, 4, 5]) + group("q", 6, [4, 4, 8], first=3)  # 22 tokens each
     shares = pack(items, 2, 22)
