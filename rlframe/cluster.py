@@ -139,6 +139,9 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
         "load the model",
         deadline,
     )
+    if run.kl is not None:
+        copied = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
+        _start(numbered("learner", copied), "copy the reference", deadline)
     if run.weights.backend != "object_store":
         _join_gpu_transfer(run, engines, ranks, deadline)
     _start(numbered("rollout", [engine.stamp.remote(0) for engine in engines]), "take version 0", deadline)
@@ -161,6 +164,7 @@ def objective(run: RunConfig) -> Objective:
     """What a step of this run descends; a correction that the mismatch gate switches on is not on yet."""
     return Objective(
         algorithm=run.algorithm,
+        kl=run.kl,
         correction=None if run.mismatch.action == "correct" else run.correction,
         entropy_bonus=run.learner.entropy_bonus,
     )

@@ -14,6 +14,7 @@ from rlframe import model
 from rlframe.algorithm import AnyAlgorithm
 from rlframe.learner import attention
 from rlframe.learner.correction import AnyCorrection
+from rlframe.learner.kl import KL
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
@@ -156,6 +157,7 @@ class RunConfig(Config):
     rollout: RolloutConfig
     reward: RewardConfig
     algorithm: AnyAlgorithm
+    kl: KL | None = None
     correction: AnyCorrection = None
     learner: LearnerConfig
     mismatch: MismatchConfig

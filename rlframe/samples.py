@@ -45,6 +45,30 @@ def to_minibatches(groups: list[ScoredGroup], objective: Objective, count: int) 
     return [part for part in parts if part]
 
 
+def to_probes(groups: list[ScoredGroup]) -> dict[tuple[int, int], TrainSample]:
+    """(p, g) -> completion g of group p, for each that has a reward and a token, as a sample to be looked at only."""
+    return {
+        (p, g): _sample(group.group.prompt, completion, advantage=0.0, weight=1.0)
+        for p, group in enumerate(groups)
+        for g, (completion, reward) in enumerate(zip(group.group.completions, group.rewards, strict=True))
+        if reward is not None and completion.token_ids
+    }
+
+
+def deduct(groups: list[ScoredGroup], penalties: dict[tuple[int, int], float]) -> list[ScoredGroup]:
+    """The groups with `penalties` (p, g) taken off their rewards."""
+    return [
+        replace(
+            group,
+            rewards=[
+                None if reward is None else reward - penalties.get((p, g), 0.0)
+                for g, reward in enumerate(group.rewards)
+            ],
+        )
+        for p, group in enumerate(groups)
+    ]
+
+
 def _part(groups: list[ScoredGroup], rows: list[list[float | None]], algorithm: Algorithm) -> list[TrainSample]:
     scored = [
         (group.group.prompt, completion, advantage)

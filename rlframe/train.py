@@ -67,13 +67,14 @@ def train(run: RunConfig) -> None:
                 groups = experience.take(run.prompts_per_step)  # list[ScoredGroup], none staler than run.max_staleness
                 watch.lap("time/rollout_wait_s")
                 with signals.held_back():
-                    minibatches = to_minibatches(groups, learner.objective, run.learner.minibatches)
+                    penalized = learner.penalized(groups)  # list[ScoredGroup], less the KL where it is in the reward
+                    minibatches = to_minibatches(penalized, learner.objective, run.learner.minibatches)
                     report = learner.step(*minibatches)  # StepReport
                     watch.lap("time/learner_s")
                     version, step = step, report.policy_version
                     rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on
                     watch.lap("time/weight_sync_s")
-                    writer.write(step, groups, step_advantages(groups, run.algorithm))
+                    writer.write(step, groups, step_advantages(penalized, run.algorithm))
                     metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics
                     metrics |= watch.laps() | checkpoints.metrics()
                     for sink in sinks:

@@ -9,11 +9,13 @@ from rlframe.errors import RunFailed
 from rlframe.learner.objective import Objective
 from rlframe.samples import (
     collate,
+    deduct,
     group_advantages,
     has_signal,
     shard,
     step_advantages,
     to_minibatches,
+    to_probes,
     to_samples,
 )
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample, Verdict, VersionSpan
@@ -162,6 +164,16 @@ def test_an_entropy_bonus_keeps_completions_of_advantage_0():
     groups = [scored([1.0, 0.0], [1, 1]), scored([1.0, 1.0], [4, 4])]
     assert [len(part) for part in to_minibatches(groups, Objective(algorithm=BY_TOKEN), 1)] == [2]
     assert [len(part) for part in to_minibatches(groups, Objective(algorithm=BY_TOKEN, entropy_bonus=0.1), 1)] == [4]
+
+
+def test_a_penalty_is_taken_off_the_rewards_of_the_completions_that_have_one():
+    groups = [scored([1.0, None], [2, 2]), scored([0.5, 0.0], [3, 0])]
+    probes = to_probes(groups)
+    assert list(probes) == [(0, 0), (1, 0)]
+    assert probes[1, 0].loss_weights.tolist() == [0, 0, 1, 1, 1]
+    deducted = deduct(groups, {(0, 0): 0.25, (1, 0): -0.125})
+    assert [group.rewards for group in deducted] == [[0.75, None], [0.625, 0.0]]
+    assert groups[0].rewards == [1.0, None]
 
 
 def test_where_every_reward_failed_the_error_has_the_first_one_s_own_words():

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from rlframe.learner import state, zero3
+from rlframe.learner import kl, state, zero3
 from rlframe.learner.finite import not_finite
 from rlframe.learner.objective import combine
 from rlframe.learner.policy import PREFIX, Policy, load_model
+from rlframe.learner.reference import Reference
 from rlframe.learner.schedule import learning_rate
 from rlframe.learner.shards import write
 from rlframe.samples import collate
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from rlframe.config import LearnerConfig
     from rlframe.learner.objective import Objective
     from rlframe.weights.publish import Published
+
+REFERENCE = "reference"  # the folder of the reference's shards in that of the learner's
 
 
 class LearnerRank:
@@ -46,6 +49,7 @@ class LearnerRank:
         self.model_path = model_path
         self.temperature = temperature
         self.steps = steps
+        self.reference: Reference | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.skipped = 0  # steps since the run's start without any update
         self.skipped_in_a_row = 0
@@ -90,6 +94,10 @@ class LearnerRank:
         self.engine.train()
         self.rank = rank
 
+    def keep_reference(self, offload: bool) -> None:
+        """From now on a copy of the policy as it is stays beside it, for objectives with a KL."""
+        self.reference = Reference(self.engine, rank=self.rank, offload=offload)
+
     def step(self, minibatches: list[list[list[TrainSample]]], objective: Objective, version: int) -> dict[str, float]:
         """The policy's next version -> sums over this rank's tokens, for the group to add up.
 
@@ -113,6 +121,9 @@ class LearnerRank:
         updates = self.config.epochs * len(shares)
         if objective.correction is not None and updates > 1:
             shares = self._carrying("old_logprobs", shares)
+        if objective.needs_reference:
+            with self._reference().in_place():
+                shares = self._carrying("ref_logprobs", shares)
         sums: dict[str, float] = {}
         for update in range(updates):
             part = update % len(shares)
@@ -125,6 +136,8 @@ class LearnerRank:
         self.skipped += nothing
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if nothing else 0
         sums["skipped_in_a_row"] = float(self.skipped_in_a_row)
+        if objective.kl is not None and kl.is_due(objective.kl, version + 1):
+            self._reference().refresh()
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
         return sums
@@ -160,6 +173,21 @@ class LearnerRank:
 
     def _collate(self, samples: list[TrainSample]) -> TrainBatch:
         return collate(samples, self.config.shares_prompts)
+
+    def divergences(self, micro_batches: list[list[TrainSample]], estimator: kl.Estimator) -> list[list[float]]:
+        """[micro-batches][samples]: KL(the policy that sampled || reference) in nats, summed over a sample's tokens."""
+        sums = []
+        with self._reference().in_place():
+            for samples in micro_batches:
+                batch = self._collate(samples)
+                of_tokens = kl.estimate(estimator, batch.rollout_logprobs, self._forward(batch).cpu())
+                counted = of_tokens * (batch.loss_weights != 0)
+                sums.append(torch.zeros(len(samples)).index_add(0, batch.sequence_ids, counted).tolist())
+        return sums
+
+    def _reference(self) -> Reference:
+        assert self.reference is not None, "keep_reference comes before an objective with a KL"
+        return self.reference
 
     def _carrying(
         self, field: Literal["old_logprobs", "ref_logprobs"], shares: list[list[TrainBatch]]
@@ -220,11 +248,14 @@ class LearnerRank:
 
         `export`: where rank 0 writes a Hugging Face folder as well. `saved` tells when all of it is there.
         """
-        shard = state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)
+        shards = {folder: state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)}
+        if self.reference is not None:
+            shards[folder / REFERENCE] = self.reference.snapshot()
         weights = self._gather() if export else None
 
         def work() -> None:
-            write(shard, folder, self.rank, self.config.ranks)
+            for where, shard in shards.items():
+                write(shard, where, self.rank, self.config.ranks)
             if export and weights:
                 self._write_export(weights, export)
 
@@ -237,8 +268,10 @@ class LearnerRank:
         return done
 
     def load(self, folder: Path) -> None:
-        """Restores what `save` wrote with any number of ranks."""
+        """Restores what `save` wrote with any number of ranks; a run that had no reference begins with its start."""
         self.skipped = state.restore(self.engine.module, self.optimizer, folder)["skipped"]
+        if self.reference is not None and (folder / REFERENCE).is_dir():
+            self.reference.restore(folder / REFERENCE)
 
     def export(self, folder: Path) -> None:
         """Writes a Hugging Face folder that transformers and vLLM open; rank 0 writes, all ranks gather."""

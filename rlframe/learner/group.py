@@ -11,8 +11,8 @@ import ray
 from rlframe.calls import numbered, wait
 from rlframe.errors import RunFailed
 from rlframe.learner.objective import combine
-from rlframe.samples import packed_tokens, shard
-from rlframe.types import StepReport, TrainSample
+from rlframe.samples import deduct, packed_tokens, shard, to_probes
+from rlframe.types import ScoredGroup, StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
 
 if TYPE_CHECKING:
@@ -77,6 +77,22 @@ class LearnerGroup:
         packed = [[batch for share in own for batch in share] for own in of_ranks]
         packing = _packing(packed, self.micro_batch_tokens, self.share_prompts)
         return StepReport(policy_version=self.version, metrics=_means(sums) | packing)
+
+    def penalized(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
+        """The groups with the KL to the reference taken off their rewards, where the objective has it there."""
+        kl = self.objective.kl
+        if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
+            return groups
+        shares = shard(list(probes.values()), len(self.ranks), self.micro_batch_tokens, self.share_prompts)
+        calls = [rank.divergences.remote(share, kl.estimator) for rank, share in zip(self.ranks, shares, strict=True)]
+        answers = self._wait(calls, "compare with the reference")
+        found = {
+            id(sample): divergence
+            for share, answer in zip(shares, answers, strict=True)
+            for samples, row in zip(share, answer, strict=True)
+            for sample, divergence in zip(samples, row, strict=True)
+        }
+        return deduct(groups, {place: kl.weight * found[id(sample)] for place, sample in probes.items()})
 
     def correct(self, correction: Correction | None) -> None:
         """From the next step on, losses are corrected so."""

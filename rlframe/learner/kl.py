@@ -34,6 +34,11 @@ class KL(Config):
         return self
 
 
+def is_due(penalty: KL, version: int) -> bool:
+    """Whether the policy of this version becomes the reference."""
+    return penalty.refresh_every > 0 and version % penalty.refresh_every == 0
+
+
 def estimate(estimator: Estimator, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """[T] -> [T]: each token's part of KL(policy || reference) in nats (Schulman, 2020, "Approximating KL divergence").
 

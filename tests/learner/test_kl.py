@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rlframe.learner.kl import KL, estimate
+from rlframe.learner.kl import KL, estimate, is_due
 
 HALF, FIFTH = math.log(0.5), math.log(0.2)
 
@@ -63,3 +63,10 @@ def test_k1_in_the_loss_is_refused_with_what_would_be_right():
     with pytest.raises(ValidationError, match="take k2 or k3, or place=reward"):
         KL(estimator="k1", weight=0.1, place="loss", refresh_every=0, offload=False)
     KL(estimator="k1", weight=0.1, place="reward", refresh_every=0, offload=False)
+
+
+def test_the_reference_follows_every_so_many_versions_or_never():
+    every_4 = KL(estimator="k3", weight=0.1, place="loss", refresh_every=4, offload=False)
+    assert [version for version in range(1, 10) if is_due(every_4, version)] == [4, 8]
+    never = every_4.model_copy(update={"refresh_every": 0})
+    assert not any(is_due(never, version) for version in range(1, 10))
