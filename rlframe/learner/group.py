@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -55,6 +56,7 @@ class LearnerGroup:
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
         self.version = 0
+        self._penalties: dict[str, float] = {}  # of the step to come, for its report
 
     def step(self, *minibatches: list[TrainSample]) -> StepReport:
         """The policy's next version, by an update on each of `minibatches`, and what the step measured.
@@ -76,7 +78,7 @@ class LearnerGroup:
             raise RunFailed(self._why_skipped())
         packed = [[batch for share in own for batch in share] for own in of_ranks]
         packing = _packing(packed, self.micro_batch_tokens, self.share_prompts)
-        return StepReport(policy_version=self.version, metrics=_means(sums) | packing)
+        return StepReport(policy_version=self.version, metrics=self._penalties | _means(sums) | packing)
 
     def penalized(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
         """The groups with the KL to the reference taken off their rewards, where the objective has it there."""
@@ -92,7 +94,9 @@ class LearnerGroup:
             for samples, row in zip(share, answer, strict=True)
             for sample, divergence in zip(samples, row, strict=True)
         }
-        return deduct(groups, {place: kl.weight * found[id(sample)] for place, sample in probes.items()})
+        penalties = {place: kl.weight * found[id(sample)] for place, sample in probes.items()}
+        self._penalties = {"reward/kl_penalty": fmean(penalties.values())}
+        return deduct(groups, penalties)
 
     def correct(self, correction: Correction | None) -> None:
         """From the next step on, losses are corrected so."""

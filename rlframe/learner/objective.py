@@ -74,7 +74,8 @@ class Objective:
         if self.correction is not None:
             weights = self.correction.weights(batch.old_logprobs - batch.rollout_logprobs, batch)[counted]
             sums |= {"weight": weights.sum(), "dropped": (weights == 0).sum()}
-        return {name: float(value) for name, value in sums.items()} | {"packed_tokens": float(len(logprobs))}
+        values = torch.stack([value.float() for value in sums.values()]).tolist()  # one wait for the device, not ten
+        return dict(zip(sums, values, strict=True)) | {"packed_tokens": float(len(logprobs))}
 
     def _slopes(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:
         """[T]: the gradient of the algorithm's summed token losses in each log-probability."""

@@ -16,7 +16,6 @@ from rlframe.algorithm import DAPO, GSPO
 from rlframe.config import LearnerConfig
 from rlframe.learner.correction import TruncatedImportanceSampling
 from rlframe.learner.deepspeed import LearnerRank
-from rlframe.learner.kl import KL
 from rlframe.learner.objective import Objective
 from rlframe.learner.policy import PREFIX
 from rlframe.samples import packed_tokens, shard
@@ -25,10 +24,6 @@ from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import save
 
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
-KL_IN_LOSS = Objective(
-    algorithm=OBJECTIVE.algorithm,
-    kl=KL(estimator="k3", weight=0.1, place="loss", refresh_every=2, offload=True),
-)
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)
 
 
@@ -41,15 +36,6 @@ class ProbedRank(LearnerRank):
         self.accumulate(micro_batches, [self._collate(samples) for samples in micro_batches], objective, first=True)
         named = self.engine.module.named_parameters()
         return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}
-
-    def load_reference(self, folder: Path) -> None:
-        assert self.reference is not None
-        self.reference.load(folder)
-
-    def reference_logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
-        assert self.reference is not None
-        with self.reference.in_place():
-            return self.logprobs(samples)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,19 +125,6 @@ def step(
     return ray.get(calls)
 
 
-def reference_logprobs(handles: list[ray.actor.ActorHandle]) -> list[np.ndarray]:
-    """[L] of each sample under the reference."""
-    return ray.get([handle.reference_logprobs.remote(make_samples(3)) for handle in handles])[0]
-
-
-def logprobs(handles: list[ray.actor.ActorHandle]) -> list[np.ndarray]:
-    return ray.get([handle.logprobs.remote(make_samples(3)) for handle in handles])[0]
-
-
-def agree(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)) < 1e-5
-
-
 def exported(handles: list[ray.actor.ActorHandle], folder: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
@@ -217,65 +190,6 @@ def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_s
     ray.get([handle.load.remote(tmp_path / "saved") for handle in resumed])
     step(resumed, 2)
     assert largest_difference(exported(two, tmp_path / "on"), exported(resumed, tmp_path / "again")) == 0.0
-
-
-@pytest.mark.parametrize("offload", [False, True])
-def test_the_reference_stays_while_the_policy_moves_follows_when_it_is_due_and_comes_back_from_a_checkpoint(
-    start: Start, tmp_path: Path, offload: bool
-) -> None:
-    learner = start(2)
-    ray.get([handle.keep_reference.remote(offload) for handle in learner])
-    begun = logprobs(learner)
-    assert step(learner, 0, KL_IN_LOSS)[0]["kl"] == 0.0  # both are the same policy yet
-    moved = logprobs(learner)
-    assert not agree(begun, moved)
-    assert agree(reference_logprobs(learner), begun)
-    assert agree(logprobs(learner), moved)  # the policy is back in its place
-    ray.get([handle.save.remote(tmp_path / "saved") for handle in learner])
-
-    measured = step(learner, 1, KL_IN_LOSS)
-    assert sum(rank["kl"] for rank in measured) > 0
-    assert agree(reference_logprobs(learner), logprobs(learner))  # version 2: the policy became the reference
-
-    resumed = start(2)
-    ray.get([handle.keep_reference.remote(offload) for handle in resumed])
-    ray.get([handle.load.remote(tmp_path / "saved") for handle in resumed])
-    assert agree(reference_logprobs(resumed), begun)
-    assert [rank["kl"] for rank in step(resumed, 1, KL_IN_LOSS)] == [rank["kl"] for rank in measured]
-    assert agree(logprobs(resumed), logprobs(learner))
-
-
-def test_a_reference_that_two_ranks_saved_is_loaded_by_one(start: Start, tmp_path: Path) -> None:
-    two, one = start(2), start(1)
-    step(two, 0)
-    ray.get([handle.keep_reference.remote(False) for handle in [*two, *one]])
-    ray.get([handle.save.remote(tmp_path / "saved") for handle in two])
-    assert not agree(reference_logprobs(one), reference_logprobs(two))
-    ray.get(one[0].load_reference.remote(tmp_path / "saved"))
-    assert agree(reference_logprobs(one), reference_logprobs(two))
-
-
-def test_a_kl_in_the_loss_has_the_same_gradient_on_two_ranks_as_on_one(start: Start, tmp_path: Path) -> None:
-    one, two = start(1), start(2)
-    ray.get([handle.keep_reference.remote(False) for handle in [*one, *two]])
-    never = Objective(
-        algorithm=OBJECTIVE.algorithm,
-        kl=KL(estimator="k3", weight=5.0, place="loss", refresh_every=0, offload=False),
-    )
-    for version in range(2):  # in the first step the KL is 0
-        alone, shared = step(one, version, never), step(two, version, never)
-        assert shared[0]["grad_norm"] == pytest.approx(alone[0]["grad_norm"], rel=1e-3)
-        assert sum(rank["loss"] for rank in shared) == pytest.approx(alone[0]["loss"], rel=1e-3)
-    divergences = [
-        ray.get([handle.divergences.remote([[sample] for sample in make_samples(3)], "k1") for handle in handles])[0]
-        for handles in (one, two)
-    ]
-    assert np.allclose(divergences[0], divergences[1], atol=1e-3)
-    expected = [
-        float((sample.rollout_logprobs - ours).sum())
-        for sample, ours in zip(make_samples(3), reference_logprobs(one), strict=True)
-    ]
-    assert np.allclose([row[0] for row in divergences[0]], expected, atol=1e-3)
 
 
 def test_log_probabilities_are_those_of_the_plain_model(start: Start, tiny_model: Path) -> None:

@@ -77,13 +77,31 @@ def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
     return samples
 
 
-def step(handles: list[Any], version: int, *minibatches: list[TrainSample]) -> list[dict[str, float]]:
+def step(
+    handles: list[Any], version: int, *minibatches: list[TrainSample], objective: Objective = OBJECTIVE
+) -> list[dict[str, float]]:
     """One step of every rank on its share of each minibatch (of one, where none is given) -> what each answers."""
     shares = [shard(samples, len(handles), 128) for samples in minibatches or (make_samples(),)]
     calls = [
-        handle.step.remote([share[rank] for share in shares], OBJECTIVE, version) for rank, handle in enumerate(handles)
+        handle.step.remote([share[rank] for share in shares], objective, version) for rank, handle in enumerate(handles)
     ]
     return ray.get(calls)
+
+
+def logprobs(handles: list[Any], samples: list[TrainSample]) -> list[np.ndarray]:
+    """[L] of each sample under the policy."""
+    return ray.get([handle.logprobs.remote(samples) for handle in handles])[0]
+
+
+def reference_logprobs(handles: list[Any], samples: list[TrainSample]) -> list[np.ndarray]:
+    """[L] of each sample under the reference."""
+    return ray.get([handle.__ray_call__.remote(_of_reference, samples) for handle in handles])[0]
+
+
+def _of_reference(rank: LearnerRank, samples: list[TrainSample]) -> list[np.ndarray]:
+    assert rank.reference is not None
+    with rank.reference.in_place():
+        return rank.logprobs(samples)
 
 
 def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:

@@ -1,0 +1,142 @@
+"""A reference beside the policy on real ZeRO-3 ranks: it stays, it follows, it comes back, and it pulls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from rlframe.config import LearnerConfig
+from rlframe.learner.group import LearnerGroup
+from rlframe.learner.kl import KL
+from rlframe.learner.objective import Objective
+from rlframe.samples import to_probes
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample
+from tests.conftest import compose, tiny_overrides
+from tests.tiny.learner import OBJECTIVE, launch, load, logprobs, make_samples, reference_logprobs, save, step
+
+Start = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> LearnerConfig:
+    return compose(tiny_overrides(tiny_model)).learner.model_copy(update={"max_grad_norm": 1e9})
+
+
+@pytest.fixture
+def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
+    """Starts a learner with a reference; all that a test has started end with it."""
+    started: list[Any] = []
+
+    def start(ranks: int, *, offload: bool = False) -> list[Any]:
+        handles = launch(config, tiny_model, ranks)
+        started.extend(handles)
+        ray.get([handle.keep_reference.remote(offload) for handle in handles])
+        return handles
+
+    yield start
+    for handle in started:
+        ray.kill(handle)
+
+
+def penalty(**changes: Any) -> Objective:
+    settings = {"estimator": "k3", "weight": 0.1, "place": "loss", "refresh_every": 0, "offload": False}
+    return Objective(algorithm=OBJECTIVE.algorithm, kl=KL.model_validate(settings | changes))
+
+
+def agree(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)) < 1e-5
+
+
+def total(answers: list[dict[str, float]], name: str) -> float:
+    return sum(answer[name] for answer in answers)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_it_stays_while_the_policy_moves_follows_when_it_is_due_and_comes_back_to_another_number_of_ranks(
+    start: Start, tmp_path: Path, offload: bool
+) -> None:
+    samples, every_second = make_samples(3), penalty(refresh_every=2)
+    learner = start(2, offload=offload)
+    begun = logprobs(learner, samples)
+    assert total(step(learner, 0, objective=every_second), "kl") == 0.0  # both are the same policy yet
+    moved = logprobs(learner, samples)
+    assert not agree(begun, moved)
+    assert agree(reference_logprobs(learner, samples), begun)
+    assert agree(logprobs(learner, samples), moved)  # the policy is back in its place
+    save(learner, tmp_path / "saved")
+
+    measured = step(learner, 1, objective=every_second)
+    assert total(measured, "kl") > 0
+    assert agree(reference_logprobs(learner, samples), logprobs(learner, samples))  # version 2 is the reference
+
+    resumed = start(1)
+    load(resumed, tmp_path / "saved")
+    assert agree(reference_logprobs(resumed, samples), begun)
+    assert total(step(resumed, 1, objective=every_second), "kl") == pytest.approx(total(measured, "kl"), rel=1e-3)
+
+
+def test_its_pull_in_the_loss_is_the_same_on_two_ranks_as_on_one_in_each_of_two_minibatches(start: Start) -> None:
+    one, two = start(1), start(2)
+    strong, halves = penalty(weight=5.0), [make_samples(4, seed=1), make_samples(4, seed=2)]
+    for version in range(2):
+        alone = step(one, version, *halves, objective=strong)
+        shared = step(two, version, *halves, objective=strong)
+        assert shared[0]["grad_norm"] == pytest.approx(alone[0]["grad_norm"], rel=1e-3)
+        assert [total(shared, name) for name in ("loss", "kl")] == pytest.approx(
+            [total(alone, name) for name in ("loss", "kl")], rel=1e-3
+        )
+    without = step(one, 2, *halves)
+    assert "kl" not in without[0]
+
+
+def test_in_the_reward_it_costs_a_completion_the_sum_over_its_tokens(start: Start) -> None:
+    two = start(2)
+    groups = [as_group(make_samples(3, seed=1), "a"), as_group(make_samples(2, seed=2), "b")]
+    learner = LearnerGroup(
+        two,
+        penalty(estimator="k1", weight=0.01, place="reward"),
+        micro_batch_tokens=128,
+        share_prompts=True,
+        chunk_bytes=None,
+        timeout_s=60.0,
+        max_skipped=3,
+    )
+    probes = list(to_probes(groups).values())
+    expected = [
+        1.0 - 0.01 * float((probe.rollout_logprobs - of_reference).sum())
+        for probe, of_reference in zip(probes, reference_logprobs(two, probes), strict=True)
+    ]
+    penalized = [reward for group in learner.penalized(groups) for reward in group.rewards]
+    assert penalized == pytest.approx(expected, abs=1e-4)
+    assert max(abs(reward - 1.0) for reward in expected) > 0.01
+    report = learner.step(make_samples(2))
+    assert report.metrics["reward/kl_penalty"] == pytest.approx(1.0 - np.mean(expected), abs=1e-4)
+
+
+def as_group(samples: list[TrainSample], name: str) -> ScoredGroup:
+    """Completions of a reward of 1, as if they all had the prompt of the first."""
+    completions = [
+        Completion(
+            token_ids=sample.token_ids[12:].tolist(),
+            logprobs=sample.rollout_logprobs[12:].tolist(),
+            versions=[],
+            text="",
+            finish_reason="stop",
+        )
+        for sample in samples
+    ]
+    prompt = Prompt(id=name, messages=[], token_ids=samples[0].token_ids[:12].tolist(), reference="", task="math")
+    group = RolloutGroup(prompt=prompt, completions=completions)
+    return ScoredGroup(group=group, rewards=[1.0] * len(samples), verdicts={})
