@@ -26,13 +26,14 @@ PARTS = {
     "step": "time/step_s",
 }
 PEER = ["trl==1.16.0", "torch==2.13.0", "transformers==5.19.0", "accelerate==1.15.0", "datasets==5.2.0"]
+PEER_ENVIRONMENT = Path.home() / ".cache" / "rlframe" / "trl-1.16.0"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--peer", action="store_true", help="also run TRL, in an environment of its own")
-    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "rlframe" / "trl-1.16.0")
+    parser.add_argument("--peer-env", type=Path, default=PEER_ENVIRONMENT)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         jobs = {f"staleness {k}": rlframe(arguments.steps, k, Path(folder) / f"run{k}") for k in (0, 1)}
@@ -59,13 +60,7 @@ def rlframe(steps: int, staleness: int, run_dir: Path) -> dict:
 
 def trl(steps: int, environment: Path, folder: Path) -> dict:
     """TRL's seconds a step on the prompts that rlframe's job begins with."""
-    python = environment / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "uv", "venv", "--python", sys.executable, str(environment)], check=True)
-        install = [sys.executable, "-m", "uv", "pip", "install", "--python", str(python), *PEER]
-        # A CPU build of torch that pip would find in a folder, uv should find there too, as in launch/setup.sh.
-        links = {"UV_FIND_LINKS": os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))}
-        subprocess.run(install, check=True, stdout=sys.stderr, env={**os.environ, **links})
+    python = trl_python(environment)
     prompts = folder / "prompts.json"
     model = write_prompts(prompts, steps)
     command = [str(python), str(HERE / "peer_trl.py"), "--model", str(model), "--prompts", str(prompts)]
@@ -73,6 +68,18 @@ def trl(steps: int, environment: Path, folder: Path) -> dict:
     done = subprocess.run([*command, "--steps", str(steps)], check=True, capture_output=True, text=True, env=quiet)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step":')]
     return {"step": spread([row["seconds"] for row in rows[1:]])}
+
+
+def trl_python(environment: Path = PEER_ENVIRONMENT) -> Path:
+    """The interpreter of TRL's environment, which is made on first use."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "uv", "venv", "--python", sys.executable, str(environment)], check=True)
+        install = [sys.executable, "-m", "uv", "pip", "install", "--python", str(python), *PEER]
+        # A CPU build of torch that pip would find in a folder, uv should find there too, as in launch/setup.sh.
+        links = {"UV_FIND_LINKS": os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))}
+        subprocess.run(install, check=True, stdout=sys.stderr, env={**os.environ, **links})
+    return python
 
 
 def write_prompts(file: Path, steps: int) -> Path:
