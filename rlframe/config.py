@@ -78,8 +78,22 @@ class RewardConfig(Config):
         return terms
 
 
+class LoraConfig(Config):
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    targets: list[str] = Field(min_length=1)
+
+    @field_validator("targets")
+    @classmethod
+    def _has_no_head(cls, targets: list[str]) -> list[str]:
+        if "lm_head" in targets:
+            raise ValueError("lm_head cannot have an adapter; leave it out")
+        return targets
+
+
 class LearnerConfig(Config):
     ranks: int = Field(ge=1)
+    optimizer: Literal["adamw", "muon"]
     lr: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: int = Field(ge=0)
@@ -87,6 +101,7 @@ class LearnerConfig(Config):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     max_skipped: int = Field(ge=1)
+    lora: LoraConfig | None
     minibatches: int = Field(ge=1)
     epochs: int = Field(ge=1)
     entropy_bonus: float = Field(ge=0)
@@ -210,6 +225,11 @@ class RunConfig(Config):
             problems.append(
                 f"weights.backend: {self.weights.backend} moves weights between GPUs, but rollout.gpus="
                 f"{self.rollout.gpus} and learner.gpus={self.learner.gpus}; use object_store"
+            )
+        if self.learner.optimizer == "muon" and (self.learner.lora or self.learner.offload_optimizer):
+            other = "lora" if self.learner.lora else "offload_optimizer"
+            problems.append(
+                f"learner.optimizer: muon is for whole matrices on the device, not for learner.{other}; use adamw"
             )
         if problems:
             raise ValueError("\n".join(problems))

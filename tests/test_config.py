@@ -35,6 +35,15 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
         ("algorithm.clip=0", "algorithm.clip: Input should be greater than 0, not 0"),
         ("rollout.gpu_memory_share=1.2", "rollout.gpu_memory_share: Input should be less than or equal to 1, not 1.2"),
         ("learner.betas=[0.9,1.0]", "learner.betas.1: Input should be less than 1, not 1.0"),
+        ("learner.lora={rank: 0, alpha: 1, targets: [q_proj]}", "learner.lora.rank: Input should be greater than"),
+        (
+            "learner.lora={rank: 8, alpha: 16, targets: [lm_head]}",
+            "learner.lora.targets: lm_head cannot have an adapter; leave it out",
+        ),
+        (
+            "learner={optimizer: muon, offload_optimizer: true}",
+            "learner.optimizer: muon is for whole matrices on the device, not for learner.offload_optimizer; use adamw",
+        ),
         ("learner.gpus=2", "learner.gpus: Input should be less than or equal to 1, not 2"),
         ("learner.dtype=float16", "learner.dtype: Input should be 'bfloat16' or 'float32', not 'float16'"),
         ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),

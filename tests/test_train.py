@@ -125,6 +125,23 @@ def test_an_exported_checkpoint_opens_in_transformers(six_steps: Path) -> None:
     )
 
 
+def test_adapters_alone_are_trained_and_saved_and_engines_draw_from_them_merged(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+
+    run_dir = tmp_path / "lora"
+    lora = "learner.lora={rank: 4, alpha: 8, targets: [q_proj, v_proj, down_proj]}"
+    done = rlframe(*overrides, lora, "learner.lr=0.02", "steps=4", "checkpoint.every=4", f"run_dir={run_dir}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = lines(run_dir / "metrics.jsonl")
+    assert max(row["mismatch/abs_mean"] for row in rows) < 1e-3  # float32 on both sides, after steps that move far
+    saved = run_dir / "checkpoints" / "step_000004"
+    adapter = load_file(saved / "adapter" / "adapter_model.safetensors")
+    assert max(float(abs(values).max()) for name, values in adapter.items() if "lora_B" in name) > 0.01
+    assert sum(file.stat().st_size for file in (saved / "learner").iterdir()) < 200_000  # the model has 400 kB
+
+
 def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_over_after_a_signal(
     overrides: list[str], tmp_path: Path
 ) -> None:

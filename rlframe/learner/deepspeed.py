@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from rlframe.learner import kl, state, zero3
+from rlframe.learner import kl, lora, optimizer, state, zero3
 from rlframe.learner.finite import not_finite
 from rlframe.learner.objective import combine
 from rlframe.learner.policy import PREFIX, Policy, load_model
@@ -80,16 +80,11 @@ class LearnerRank:
         self.model_config = model.config
         if self.config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.config.lora:
+            lora.add(model, self.config.lora)
         policy = Policy(model, getattr(torch, self.config.head_dtype))
-        optimizer = torch.optim.AdamW(
-            policy.parameters(),
-            lr=self.config.lr,
-            betas=(self.config.betas[0], self.config.betas[1]),
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=policy, optimizer=optimizer, config=zero3.settings(self.config)
+            model=policy, optimizer=optimizer.build(policy, self.config), config=zero3.settings(self.config)
         )
         self.engine.train()
         self.rank = rank
@@ -114,8 +109,7 @@ class LearnerRank:
             warmup_steps=self.config.warmup_steps,
             steps=self.steps,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.set_rate(self.optimizer, rate)
         self.suspects = []
         shares = [[self._collate(samples) for samples in share] for share in minibatches]
         updates = self.config.epochs * len(shares)
@@ -208,8 +202,14 @@ class LearnerRank:
         """
         if spoiled:
             self.optimizer.grad_partitions_flat_buffer.fill_(math.nan)
-        self.engine.step()
-        applied = self.engine.was_step_applied()
+        if self.config.optimizer == "muon" and self.optimizer.has_overflow():
+            # DeepSpeed looks at the norm when Muon's momentum has changed already.
+            self.optimizer._overflow_clean_up(1.0)
+            self.engine._global_grad_norm = math.inf
+            applied = False
+        else:
+            self.engine.step()
+            applied = self.engine.was_step_applied()
         if not applied:  # parameters that the next step does not reach would bring the old gradient again
             self.optimizer.grad_partitions_flat_buffer.zero_()
         return applied
@@ -224,10 +224,12 @@ class LearnerRank:
 
     def publish(self, version: int, chunk_bytes: int) -> Published | None:
         """Puts the weights into the object store, layer by layer; rank 0 answers with what it put."""
+        from rlframe.weights.merge import merged
         from rlframe.weights.publish import publish
         from rlframe.weights.source import Zero3Source
 
-        return publish(Zero3Source(self.engine.module, PREFIX), version, chunk_bytes, keep=self.rank == 0)
+        with merged(self.engine.module):
+            return publish(Zero3Source(self.engine.module, PREFIX), version, chunk_bytes, keep=self.rank == 0)
 
     def join_engines(
         self, backend: Literal["nccl", "ipc"], engines: list[ActorHandle], address: str, workers: int
@@ -241,23 +243,30 @@ class LearnerRank:
 
     def send(self) -> None:
         """Sends the weights to the engines that were joined."""
-        self.sender.send_weights()
+        from rlframe.weights.merge import merged
+
+        with merged(self.engine.module):
+            self.sender.send_weights()
 
     def save(self, folder: Path, export: Path | None) -> None:
         """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
 
-        `export`: where rank 0 writes a Hugging Face folder as well. `saved` tells when all of it is there.
+        `export`: where rank 0 writes a Hugging Face folder as well, and beside it one of the adapters where the policy
+        has them. `saved` tells when all of it is there.
         """
         shards = {folder: state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)}
         if self.reference is not None:
             shards[folder / REFERENCE] = self.reference.snapshot()
-        weights = self._gather() if export else None
+        weights = self._gather() if export else {}
+        adapters = self._gather_adapters() if export else {}
 
         def work() -> None:
             for where, shard in shards.items():
                 write(shard, where, self.rank, self.config.ranks)
             if export and weights:
                 self._write_export(weights, export)
+            if export and adapters and self.config.lora:
+                lora.write(adapters, self.config.lora, self.model_path, export.with_name("adapter"))
 
         self.writing = self.writer.submit(work)
 
@@ -280,10 +289,21 @@ class LearnerRank:
 
     def _gather(self) -> dict[str, Tensor]:
         """Every weight under its checkpoint name, in rank 0's host memory; nothing elsewhere."""
+        from rlframe.weights.merge import merged
         from rlframe.weights.source import Zero3Source
 
         source = Zero3Source(self.engine.module, PREFIX)
-        return {name: tensor.to("cpu", copy=True) for name, tensor in source if self.rank == 0}
+        with merged(self.engine.module):
+            return {name: tensor.to("cpu", copy=True) for name, tensor in source if self.rank == 0}
+
+    def _gather_adapters(self) -> dict[str, Tensor]:
+        """Every adapter's weight in rank 0's host memory; nothing elsewhere."""
+        from deepspeed.runtime.zero import GatheredParameters
+
+        adapters = {name: p for name, p in self.engine.module.named_parameters() if ".lora_" in name}
+        with GatheredParameters(list(adapters.values())):
+            whole = adapters.items() if self.rank == 0 else ()
+            return {name.removeprefix(PREFIX): p.detach().to("cpu", copy=True) for name, p in whole}
 
     def _write_export(self, weights: dict[str, Tensor], folder: Path) -> None:
         from safetensors.torch import save_file

@@ -63,7 +63,9 @@ class _TokenLogprobs(Function):
         hidden, targets, entropies = ctx.saved_tensors
         cast = ctx.weight.to(ctx.dtype)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros(cast.shape, dtype=torch.float32, device=hidden.device)
+        grad_weight = None
+        if ctx.needs_input_grad[1]:  # a frozen head has none
+            grad_weight = torch.zeros(cast.shape, dtype=torch.float32, device=hidden.device)
         for rows in _chunks(len(hidden), len(cast)):
             log_softmax = _log_softmax(hidden[rows], cast, ctx.temperature)
             of_entropy = None
@@ -77,11 +79,13 @@ class _TokenLogprobs(Function):
                 grad_logits += of_entropy
             grad_logits = grad_logits.to(ctx.dtype)
             grad_hidden[rows] = (grad_logits @ cast).to(hidden.dtype)
+            if grad_weight is None:
+                continue
             if ctx.dtype == torch.float32:  # added in place: no second [V, H]
                 grad_weight.addmm_(grad_logits.T, hidden[rows].float())
             else:
                 grad_weight += grad_logits.T @ hidden[rows].to(ctx.dtype)
-        return grad_hidden, grad_weight.to(ctx.weight.dtype), None, None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(ctx.weight.dtype), None, None, None
 
 
 def _chunks(count: int, vocabulary: int) -> list[slice]:

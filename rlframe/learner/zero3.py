@@ -21,6 +21,8 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
     }
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if config.optimizer == "muon":
+        zero["reduce_scatter"] = False  # DeepSpeed's Muon asks for it
     return {
         # Micro-batches hold whole sequences, a different number of them at every step, so the caller owns the
         # accumulation boundary: `step()`. These two numbers only satisfy DeepSpeed's own arithmetic.
@@ -30,9 +32,11 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         "bf16": {"enabled": config.dtype == "bfloat16"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
-        "gradient_clipping": config.max_grad_norm,
+        # DeepSpeed would clip Muon's updates, whose norm is what it is whatever the gradient's.
+        "gradient_clipping": config.max_grad_norm if config.optimizer == "adamw" else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is as fast on a CPU, and nothing is compiled
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from rlframe.learner.lora import checkpoint_name
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -29,7 +31,11 @@ class Zero3Source:
 
     def __init__(self, module: nn.Module, prefix: str) -> None:
         """`prefix` is what the module's parameter names carry before their checkpoint names."""
-        self._parameters = {name.removeprefix(prefix): tensor for name, tensor in module.named_parameters()}
+        self._parameters = {
+            known: tensor
+            for name, tensor in module.named_parameters()
+            if (known := checkpoint_name(name.removeprefix(prefix)))
+        }
         self._buffers = {
             name.removeprefix(prefix): tensor
             for name, tensor in module.named_buffers()

@@ -1,0 +1,118 @@
+"""Adapters on real ZeRO-3 ranks: they alone train and are saved, and what leaves the learner is merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.numpy import load_file
+
+from rlframe.config import LearnerConfig, LoraConfig
+from rlframe.learner.lora import checkpoint_name
+from rlframe.weights.merge import _rows
+from tests.conftest import compose, tiny_overrides
+from tests.tiny.learner import differing, launch, load, save, state, step
+
+LORA = "{rank: 3, alpha: 6, targets: [q_proj, down_proj]}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> LearnerConfig:
+    """A rate at which the adapters move far enough in two steps to show in every number."""
+    return compose([*tiny_overrides(tiny_model), f"learner.lora={LORA}", "learner.lr=0.05"]).learner
+
+
+@pytest.fixture(scope="module")
+def two(config: LearnerConfig, tiny_model: Path) -> list[Any]:
+    handles = launch(config, tiny_model, 2)
+    step(handles, 0)
+    step(handles, 1)
+    return handles
+
+
+def test_names_lose_what_adapters_added_to_them() -> None:
+    assert checkpoint_name("model.layers.0.mlp.down_proj.base_layer.weight") == "model.layers.0.mlp.down_proj.weight"
+    assert checkpoint_name("model.layers.0.mlp.down_proj.lora_A.default.weight") is None
+    assert checkpoint_name("model.norm.weight") == "model.norm.weight"
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 50])
+def test_slices_of_the_product_are_those_of_the_whole_product(ranks: int) -> None:
+    torch.manual_seed(0)
+    down, up = torch.randn(3, 7), torch.randn(5, 3)
+    length = -(-35 // ranks)
+    slices = [_rows(down, up, rank * length, (rank + 1) * length) for rank in range(ranks)]
+    torch.testing.assert_close(torch.cat(slices), (up @ down).reshape(-1))
+
+
+def test_only_adapters_train_and_everything_else_stays_to_the_last_bit(
+    two: list[Any], config: LearnerConfig, tiny_model: Path
+) -> None:
+    untrained = state(launch(config, tiny_model, 1))
+    moved = {name.removeprefix("model ") for name in differing(untrained, state(two)) if name.startswith("model ")}
+    assert len(moved) == 2 * 2 * 2  # layers, targets, A and B
+    assert all(".lora_" in name for name in moved)
+
+
+def test_the_checkpoint_is_the_adapters_alone_and_another_number_of_ranks_goes_on_with_it(
+    two: list[Any], config: LearnerConfig, tiny_model: Path, tmp_path: Path
+) -> None:
+    save(two, tmp_path)
+    saved = {key.partition("/")[2] for file in tmp_path.iterdir() for key in load_file(file)}
+    assert len(saved) == 8 and all(".lora_" in name for name in saved)
+    one = launch(config, tiny_model, 1)
+    load(one, tmp_path)
+    assert differing(state(two), state(one)) == []
+
+
+def test_the_export_is_merged_and_peft_makes_the_same_of_the_adapter_folder_beside_it(
+    two: list[Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    before = state(two)
+    save(two, tmp_path / "learner", tmp_path / "huggingface")
+    assert differing(before, state(two)) == []  # the base weights are as they were
+    ours = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "huggingface").named_parameters())
+    base = dict(AutoModelForCausalLM.from_pretrained(tiny_model).named_parameters())
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "adapter")
+    merged = dict(theirs.merge_and_unload().named_parameters())
+    assert ours.keys() == merged.keys()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6)
+    touched = {name for name in ours if float((ours[name] - base[name]).detach().abs().max()) > 1e-2}
+    assert touched == {
+        f"model.layers.{layer}.{target}.weight" for layer in (0, 1) for target in ("self_attn.q_proj", "mlp.down_proj")
+    }
+
+
+def test_what_is_published_is_what_is_exported(two: list[Any], tmp_path: Path) -> None:
+    ray.get([handle.export.remote(tmp_path / "whole") for handle in two])
+    published = ray.get([handle.publish.remote(1, 1 << 20) for handle in two])[0]
+    [chunk] = [ray.get(ref) for ref in published.chunks]
+    exported = load_file(tmp_path / "whole" / "model.safetensors")
+    assert [entry.name for entry in chunk.entries] == list(published.names)
+    assert set(published.names) == exported.keys()
+    for entry in chunk.entries:
+        size = int(np.prod(entry.shape)) * 4
+        values = chunk.data[entry.offset : entry.offset + size].view(np.float32).reshape(entry.shape)
+        assert np.array_equal(values, exported[entry.name])
+
+
+def test_a_target_that_the_model_has_not_is_told(config: LearnerConfig, tiny_model: Path) -> None:
+    wrong = config.model_copy(update={"lora": LoraConfig(rank=1, alpha=1.0, targets=["query"])})
+    with pytest.raises(ray.exceptions.RayTaskError, match="query"):
+        launch(wrong, tiny_model, 1)
