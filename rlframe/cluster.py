@@ -142,7 +142,11 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
     if run.kl is not None:
         copied = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
         _start(numbered("learner", copied), "copy the reference", deadline)
-    if run.weights.backend != "object_store":
+    if run.weights.backend == "object_store":
+        settings = (run.weights.chunk_mib * MIB, run.weights.full_every)
+        ready = [rank.prepare_publishing.remote(*settings) for rank in ranks]
+        _start(numbered("learner", ready), "prepare to publish weights", deadline)
+    else:
         _join_gpu_transfer(run, engines, ranks, deadline)
     _start(numbered("rollout", [engine.stamp.remote(0) for engine in engines]), "take version 0", deadline)
     return Actors(
@@ -153,7 +157,7 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
             objective(run),
             micro_batch_tokens=run.learner.micro_batch_tokens,
             share_prompts=run.learner.shares_prompts,
-            chunk_bytes=run.weights.chunk_mib * MIB if run.weights.backend == "object_store" else None,
+            gpu_links=run.weights.backend != "object_store",
             timeout_s=run.cluster.stall_timeout_s,
             max_skipped=run.learner.max_skipped,
         ),

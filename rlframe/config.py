@@ -129,6 +129,7 @@ class MismatchConfig(Config):
 class WeightsConfig(Config):
     backend: Literal["object_store", "nccl", "ipc"]
     chunk_mib: int = Field(ge=1)
+    full_every: int = Field(ge=1)
 
 
 class CheckpointConfig(Config):

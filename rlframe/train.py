@@ -72,11 +72,13 @@ def train(run: RunConfig) -> None:
                     report = learner.step(*minibatches)  # StepReport
                     watch.lap("time/learner_s")
                     version, step = step, report.policy_version
-                    rollouts.update(learner.weights(), version=step)  # in flight: vLLM pauses, loads, goes on
-                    watch.lap("time/weight_sync_s")
+                    weights = learner.weights()  # what is in flight is still drawn meanwhile
+                    watch.lap("time/weight_publish_s", of="time/weight_sync_s")
+                    rollouts.update(weights, version=step)  # in flight: vLLM pauses, loads, goes on
+                    watch.lap("time/weight_load_s", of="time/weight_sync_s")
                     writer.write(step, groups, step_advantages(penalized, run.algorithm))
-                    metrics = rollout_metrics(groups, version) | experience.metrics() | report.metrics
-                    metrics |= watch.laps() | checkpoints.metrics()
+                    metrics = rollout_metrics(groups, version) | experience.metrics() | rollouts.metrics()
+                    metrics |= report.metrics | watch.laps() | checkpoints.metrics()
                     for sink in sinks:
                         sink.log(step, metrics)
                     gate.judge(step, metrics)
@@ -106,9 +108,13 @@ class Stopwatch:
         self._began = self._lapped = time.monotonic()
         self._laps: dict[str, float] = {}
 
-    def lap(self, name: str) -> None:
+    def lap(self, name: str, *, of: str | None = None) -> None:
+        """The time since the last lap is `name`'s, and a part of what `of` sums up."""
         now = time.monotonic()
-        self._laps[name], self._lapped = now - self._lapped, now
+        seconds, self._lapped = now - self._lapped, now
+        self._laps[name] = seconds
+        if of is not None:
+            self._laps[of] = self._laps.get(of, 0.0) + seconds
 
     def laps(self) -> dict[str, float]:
         return {"time/step_s": time.monotonic() - self._began, **self._laps}

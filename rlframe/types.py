@@ -162,3 +162,11 @@ class StepReport:
 
     policy_version: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """An engine's word on new weights. It goes on drawing only with what the learner holds, by the checksums."""
+
+    stall_s: float  # from the pause of what was in flight until it went on
+    differing: list[str]  # tensors whose checksums did not hold; if any, the engine stays paused

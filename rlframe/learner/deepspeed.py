@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rlframe.config import LearnerConfig
     from rlframe.learner.objective import Objective
-    from rlframe.weights.publish import Published
+    from rlframe.weights.publish import Share
 
 REFERENCE = "reference"  # the folder of the reference's shards in that of the learner's
 
@@ -222,14 +222,20 @@ class LearnerRank:
         """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
         return [self._forward(collate([sample])).cpu().numpy() for sample in samples]
 
-    def publish(self, version: int, chunk_bytes: int) -> Published | None:
-        """Puts the weights into the object store, layer by layer; rank 0 answers with what it put."""
-        from rlframe.weights.merge import merged
-        from rlframe.weights.publish import publish
+    def prepare_publishing(self, chunk_bytes: int, full_every: int) -> None:
+        """See Publisher."""
+        from rlframe.weights.publish import Publisher
         from rlframe.weights.source import Zero3Source
 
+        source, ranks = Zero3Source(self.engine.module, PREFIX), self.config.ranks
+        self.publisher = Publisher(source, self.rank, chunk_bytes=chunk_bytes, ranks=ranks, full_every=full_every)
+
+    def publish(self, version: int, *, whole: bool) -> Share:
+        """Puts this rank's slices of the weights into the object store; only adapters are gathered before."""
+        from rlframe.weights.merge import merged
+
         with merged(self.engine.module):
-            return publish(Zero3Source(self.engine.module, PREFIX), version, chunk_bytes, keep=self.rank == 0)
+            return self.publisher.publish(version, whole=whole)
 
     def join_engines(
         self, backend: Literal["nccl", "ipc"], engines: list[ActorHandle], address: str, workers: int

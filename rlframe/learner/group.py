@@ -15,13 +15,13 @@ from rlframe.learner.objective import combine
 from rlframe.samples import deduct, packed_tokens, shard, to_probes
 from rlframe.types import ScoredGroup, StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
+from rlframe.weights.publish import Published, publish
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from rlframe.learner.correction import Correction
     from rlframe.learner.objective import Objective
-    from rlframe.weights.publish import Published
 
 NAMED = 8  # samples that an error names
 
@@ -39,11 +39,11 @@ class LearnerGroup:
         *,
         micro_batch_tokens: int,
         share_prompts: bool,
-        chunk_bytes: int | None,
+        gpu_links: bool,
         timeout_s: float,
         max_skipped: int,
     ) -> None:
-        """`chunk_bytes`: of an object that carries weights; None where the ranks send them over GPU links.
+        """`gpu_links`: the ranks send weights to the engines themselves, past the object store.
 
         `max_skipped`: steps in a row without any finite update that end the run.
         """
@@ -52,7 +52,7 @@ class LearnerGroup:
         self._objective = ray.put(objective)
         self.micro_batch_tokens = micro_batch_tokens
         self.share_prompts = share_prompts
-        self.chunk_bytes = chunk_bytes
+        self.gpu_links = gpu_links
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
         self.version = 0
@@ -105,10 +105,9 @@ class LearnerGroup:
 
     def weights(self) -> Published | Broadcast:
         """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
-        if self.chunk_bytes is None:
+        if self.gpu_links:
             return Broadcast(version=self.version, ranks=self.ranks)
-        published = [rank.publish.remote(self.version, self.chunk_bytes) for rank in self.ranks]
-        return self._wait(published, f"publish version {self.version}")[0]
+        return publish(self.ranks, self.version, self.timeout_s)
 
     def save(self, folder: Path, export: Path | None) -> None:
         """Every rank copies its state; once this returns, they write it into `folder` while training goes on.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 import ray
 
-from rlframe.types import Drawn, Prompt, Sampling
+from rlframe.errors import RunFailed
+from rlframe.types import Drawn, Loaded, Prompt, Sampling
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -24,7 +25,10 @@ class RolloutPool:
         self.engines = engines
         self.update_timeout_s = update_timeout_s
         self.outstanding = [0] * len(engines)  # completions not yet back from each engine
+        self.quarantined: set[int] = set()  # engines that hold other weights than the learner's; they get no work
         self.version = 0
+        self.current: Published | Broadcast | None = None  # of `version`; None: what every engine started with
+        self.stall_s = 0.0
 
     async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[Drawn]:
         """Every prompt's completions, each as it ends. A group stays on one engine, which computes its prompt once.
@@ -33,7 +37,7 @@ class RolloutPool:
         """
         shares: list[list[Prompt]] = [[] for _ in self.engines]
         for prompt in prompts:
-            least = self.outstanding.index(min(self.outstanding))
+            least = min(self._working(), key=self.outstanding.__getitem__)
             self.outstanding[least] += sampling.completions
             shares[least].append(prompt)
         arrivals: asyncio.Queue[Drawn | BaseException] = asyncio.Queue()
@@ -55,12 +59,54 @@ class RolloutPool:
     def update(self, weights: Published | Broadcast, *, version: int) -> None:
         """Brings `weights` to every engine; requests in flight freeze meanwhile and go on as policy `version`.
 
-        Raises Stalled when an engine has not loaded them within the bound.
+        An engine that then holds other weights than the learner, by their checksums, gets no work until it has
+        loaded every value anew. Raises Stalled when an engine has not loaded them within the bound, RunFailed when
+        the checksums do not hold even then.
         """
         if weights.version != version:
             raise ValueError(f"the learner published version {weights.version}, not {version}")
-        weights.deliver(self.engines, self.update_timeout_s)
-        self.version = version
+        loaded = self._deliver(weights, range(len(self.engines)))
+        if differing := sorted(self.quarantined):
+            weights = weights.anew(self.update_timeout_s)
+            loaded |= self._deliver(weights, differing)
+        if self.quarantined:
+            broken = ", ".join(f"{name} ({', '.join(one.differing)})" for name, one in loaded.items() if one.differing)
+            raise RunFailed(f"weights of version {version} arrived broken, twice: {broken}")
+        self.stall_s = max(one.stall_s for one in loaded.values())
+        self.current, self.version = weights, version
+
+    def join(self, engine: ActorHandle, place: int | None = None) -> None:
+        """Brings a late or restarted engine to the current version, then gives it work.
+
+        `place`: of the engine that it takes the place of; None: it is one more. Raises Stalled when it has not
+        loaded the weights within the bound. If the checksums do not hold it gets no work before the next update.
+        """
+        if place is None:
+            place = len(self.engines)
+            self.outstanding.append(0)
+        self.quarantined.add(place)
+        self.engines[place:] = [engine, *self.engines[place + 1 :]]
+        if self.current is None:
+            self.quarantined.discard(place)
+        else:
+            self._deliver(self.current, [place])
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last update: how long generation stood still on the engine that waited longest."""
+        return {"rollout/stall_s": self.stall_s}
+
+    def _deliver(self, weights: Published | Broadcast, places: Iterable[int]) -> dict[str, Loaded]:
+        """Quarantines those engines whose checksums do not hold, and lets go of those whose do."""
+        names = {f"rollout-{place}": place for place in places}
+        loaded = weights.deliver({name: self.engines[place] for name, place in names.items()}, self.update_timeout_s)
+        for name, one in loaded.items():
+            (self.quarantined.add if one.differing else self.quarantined.discard)(names[name])
+        return loaded
+
+    def _working(self) -> list[int]:
+        """Engines that may draw; when none may, all: what they are given waits there until they are healed."""
+        every = range(len(self.engines))
+        return [place for place in every if place not in self.quarantined] or list(every)
 
     async def _follow(
         self, engine: int, prompts: list[Prompt], sampling: Sampling, arrivals: asyncio.Queue[Drawn | BaseException]

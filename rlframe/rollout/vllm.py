@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlframe.types import Completion, Drawn, Prompt, Sampling, VersionSpan
+from rlframe.types import Completion, Drawn, Loaded, Prompt, Sampling, VersionSpan
 
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
     from rlframe.config import RolloutConfig
-    from rlframe.weights.publish import Published
+    from rlframe.weights.publish import Snapshot
 
 MIN_BATCHED_TOKENS = 8192  # a step's prefill; a prompt never waits because of it
 
@@ -61,7 +62,10 @@ class VLLMEngine:
         )
         self.in_flight = 0  # completions
         self.requests = 0  # since the start; vLLM wants every request id to be new
-        self.held: Published | None = None
+        self.gate = asyncio.Condition()  # held by whoever pauses and resumes vLLM's scheduler
+        self.held: Snapshot | None = None
+        self.differing: set[str] = set()  # tensors of `held` that failed their checksums: nothing is drawn with them
+        self.paused_at = 0.0
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
         return self.name
@@ -83,16 +87,18 @@ class VLLMEngine:
         With nothing else in flight they all enter in one step of the scheduler, so that the batches that form,
         and with them the last bits of every log-probability, do not depend on timing.
         """
-        together = self.in_flight == 0
-        self.in_flight += len(prompts) * sampling.completions
-        if together:
-            await self.llm.pause_generation(mode="keep", clear_cache=False)
-        requests = []
-        for prompt in prompts:
-            for index in range(sampling.completions):
-                requests.append((prompt, index, await self._add(prompt, index, sampling)))
-        if together:
-            await self.llm.resume_generation()
+        async with self.gate:
+            await self.gate.wait_for(lambda: not self.differing)
+            together = self.in_flight == 0
+            self.in_flight += len(prompts) * sampling.completions
+            if together:
+                await self.llm.pause_generation(mode="keep", clear_cache=False)
+            requests = []
+            for prompt in prompts:
+                for index in range(sampling.completions):
+                    requests.append((prompt, index, await self._add(prompt, index, sampling)))
+            if together:
+                await self.llm.resume_generation()
         tasks = [asyncio.create_task(_drawn(prompt, index, queue)) for prompt, index, queue in requests]
         try:
             for task in asyncio.as_completed(tasks):
@@ -118,22 +124,37 @@ class VLLMEngine:
         request_id = f"{prompt.id}#{index}/{self.requests}"
         return await self.llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids}, parameters)
 
-    def published(self, version: int) -> Published:
+    def published(self, version: int) -> Snapshot:
         """What this engine is loading: its worker process asks for the references."""
         if self.held is None or self.held.version != version:
             raise RuntimeError(f"asked for weights of version {version}, but hold {self.held and self.held.version}")
         return self.held
 
-    async def load(self, published: Published) -> None:
-        """Freezes what is in flight, loads the weights, and lets it go on with them."""
+    def report(self, differing: set[str]) -> None:
+        """A worker process has loaded its part; these tensors are not what the learner holds."""
+        self.differing |= differing
+
+    async def load(self, snapshot: Snapshot) -> Loaded:
+        """Freezes what is in flight, loads the weights, and lets it go on with them, if their checksums hold.
+
+        The weights are brought to this node before, while completions are still drawn. After a load that failed
+        the checksums the engine draws nothing until one has passed them.
+        """
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        self.held = published
-        await self.pause()
-        await self.llm.start_weight_update()
-        await self.llm.update_weights(WeightTransferUpdateRequest(update_info={"version": published.version}))
-        await self.llm.finish_weight_update()
-        await self.resume(published.version)
+        await asyncio.to_thread(snapshot.fetch)
+        async with self.gate:
+            if not self.differing:
+                self.paused_at = time.monotonic()
+            self.held, self.differing = snapshot, set()
+            await self.pause()
+            await self.llm.start_weight_update()
+            await self.llm.update_weights(WeightTransferUpdateRequest(update_info={"version": snapshot.version}))
+            await self.llm.finish_weight_update()
+            if not self.differing:
+                await self.resume(snapshot.version)
+                self.gate.notify_all()
+            return Loaded(stall_s=time.monotonic() - self.paused_at, differing=sorted(self.differing))
 
     async def pause(self) -> None:
         """Freezes requests; their keys and values are computed anew with the next weights."""

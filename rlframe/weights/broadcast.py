@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlframe.calls import numbered, wait
+from rlframe.types import Loaded
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -20,14 +22,17 @@ class Broadcast:
     version: int
     ranks: list[ActorHandle]
 
-    def deliver(self, engines: list[ActorHandle], timeout_s: float) -> None:
+    def deliver(self, engines: dict[str, ActorHandle], timeout_s: float) -> dict[str, Loaded]:
         """Pauses the engines, lets the ranks send, and lets the engines go on with the new version. Raises Stalled."""
         bound = "cluster.stall_timeout_s"
-        wait(numbered("rollout", [engine.pause.remote() for engine in engines]), "pause", timeout_s, bound)
+        began = time.monotonic()
+        wait({name: engine.pause.remote() for name, engine in engines.items()}, "pause", timeout_s, bound)
         sending = numbered("learner", [rank.send.remote() for rank in self.ranks])
         wait(sending, f"send version {self.version}", timeout_s, bound)
-        going_on = numbered("rollout", [engine.resume.remote(self.version) for engine in engines])
+        going_on = {name: engine.resume.remote(self.version) for name, engine in engines.items()}
         wait(going_on, "resume", timeout_s, bound)
+        stall_s = time.monotonic() - began
+        return {name: Loaded(stall_s=stall_s, differing=[]) for name in engines}
 
 
 def sender(

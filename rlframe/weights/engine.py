@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +10,14 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.fused_moe.fused_moe_method_base import FusedMoEMethodBase
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.platforms import current_platform
 
-from rlframe.weights.publish import Chunk, Published
+from rlframe.weights.publish import Snapshot
+from rlframe.weights.slices import rebuild
+from rlframe.weights.source import to_checkpoint
 
 
 @dataclass
@@ -38,7 +41,7 @@ class ObjectStoreUpdate(WeightTransferUpdateInfo):
 
 
 class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
-    """Loads checkpoint-named tensors in place from plasma, without a copy of its own."""
+    """Rebuilds tensors from all ranks' slices in plasma and loads them under checkpoint names."""
 
     init_info_cls = ObjectStoreInit
     update_info_cls = ObjectStoreUpdate
@@ -49,22 +52,28 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         if not ray.is_initialized():
             ray.init(init_info.address, namespace=init_info.namespace, log_to_driver=False, logging_level="ERROR")
         self.holder = ray.get_actor(init_info.holder, namespace=init_info.namespace)
+        self.learners = _without_data(self.model_config.model)
 
     def start_weight_update(self) -> None:
+        _forget_packed_experts(self.model)
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
+        """Loads what came, and tells the holder which tensors are not what the learner holds."""
         import ray
 
-        published: Published = ray.get(self.holder.published.remote(update_info.version))
+        snapshot: Snapshot = ray.get(self.holder.published.remote(update_info.version))
         arrived: set[str] = set()
-        for ref in published.chunks:
-            chunk: Chunk = ray.get(ref)
-            tensors = _tensors(chunk)
-            arrived.update(tensors)
-            self.model.load_weights(list(tensors.items()))
-        if missing := set(published.names) - arrived:
+        differing: set[str] = set()
+        for parts in snapshot.read():
+            tensors, broken = rebuild(parts)
+            named = to_checkpoint(self.learners, tensors)
+            arrived |= named.keys()
+            differing |= broken
+            self.model.load_weights(list(named.items()))
+        if missing := set(snapshot.shares[0].names) - arrived:
             raise RuntimeError(f"weights of version {update_info.version} came without {sorted(missing)}")
+        ray.get(self.holder.report.remote(differing))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -75,6 +84,27 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         import ray
 
         ray.shutdown()
+
+
+def _without_data(path: str) -> torch.nn.Module:
+    """The model as the learner has it, for its names and shapes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+
+
+def _forget_packed_experts(model: torch.nn.Module) -> None:
+    """Lets experts on a CPU be packed anew for its kernels.
+
+    vLLM packs them when it makes their kernel, and takes a layer that has one for done: it would compute with new
+    values in the old kernel's order. On a GPU the kernel must stay: graphs have captured its addresses.
+    """
+    if not current_platform.is_cpu():
+        return
+    for layer in model.modules():
+        if isinstance(method := getattr(layer, "quant_method", None), FusedMoEMethodBase):
+            method.moe_kernel = None
 
 
 def _sharing(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -91,16 +121,3 @@ def _sharing(model: torch.nn.Module) -> list[torch.nn.Module]:
             sharing.append(layer)
         seen |= own
     return sharing
-
-
-def _tensors(chunk: Chunk) -> dict[str, torch.Tensor]:
-    """Views of a chunk's bytes, by name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # plasma is read-only and nothing here writes: loaders copy out of it
-        data = torch.from_numpy(chunk.data)
-    tensors = {}
-    for name, dtype_name, shape, offset in chunk.entries:
-        dtype: torch.dtype = getattr(torch, dtype_name)
-        size = torch.Size(shape).numel() * dtype.itemsize
-        tensors[name] = data[offset : offset + size].view(dtype).view(shape)
-    return tensors

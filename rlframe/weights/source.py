@@ -30,7 +30,8 @@ class Zero3Source:
     """
 
     def __init__(self, module: nn.Module, prefix: str) -> None:
-        """`prefix` is what the module's parameter names carry before their checkpoint names."""
+        """`prefix` is what the module's parameter names carry before their model's own."""
+        self._model = module.get_submodule(prefix.rstrip("."))
         self._parameters = {
             known: tensor
             for name, tensor in module.named_parameters()
@@ -45,16 +46,39 @@ class Zero3Source:
     def metadata(self) -> list[ParamMeta]:
         """Name, dtype and full shape of everything that iteration yields, in its order."""
         return [
-            ParamMeta(name, tensor.dtype, tuple(getattr(tensor, "ds_shape", tensor.shape)))
-            for group in self.groups()
-            for name, tensor in ((name, self._tensor(name)) for name in group)
+            ParamMeta(name, tensor.dtype, tuple(tensor.shape))
+            for group in self._module_groups()
+            for name, tensor in to_checkpoint(self._model, self._shapes(group)).items()
         ]
+
+    def layers(self) -> list[dict[str, Tensor]]:
+        """Layer by layer, parameters as ZeRO-3 holds them and whole buffers, under the module's names for them."""
+        return [{name: self._tensor(name) for name in group} for group in self._module_groups()]
 
     def held_names(self) -> None:
         """Every rank holds a part of every parameter."""
 
     def groups(self) -> list[list[str]]:
         """Names by layer, keyed by their outermost index; what has none before the layers, then after them."""
+        return [list(to_checkpoint(self._model, self._shapes(group))) for group in self._module_groups()]
+
+    def iter_groups(self) -> Iterator[tuple[list[str], list[Tensor]]]:
+        """One layer's names and whole tensors at a time; they are only valid until the next."""
+        from deepspeed.runtime.zero import GatheredParameters
+
+        for group in self._module_groups():
+            tensors = [self._tensor(name) for name in group]
+            with GatheredParameters([tensor for tensor in tensors if hasattr(tensor, "ds_id")]):
+                whole = {name: tensor.detach() for name, tensor in zip(group, tensors, strict=True)}
+                named = to_checkpoint(self._model, whole)
+                yield list(named), list(named.values())
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for names, tensors in self.iter_groups():
+            yield from zip(names, tensors, strict=True)
+
+    def _module_groups(self) -> list[list[str]]:
+        """As `groups`, under the names that the module has for them."""
         before: list[str] = []
         layers: dict[str, list[str]] = {}
         after: list[str] = []
@@ -65,18 +89,15 @@ class Zero3Source:
                 (after if layers else before).append(name)
         return [group for group in (before, *layers.values(), after) if group]
 
-    def iter_groups(self) -> Iterator[tuple[list[str], list[Tensor]]]:
-        """One layer's names and whole tensors at a time; they are only valid until the next."""
-        from deepspeed.runtime.zero import GatheredParameters
+    def _shapes(self, group: list[str]) -> dict[str, Tensor]:
+        """Tensors without data, of the full shape that the group's have once they are gathered."""
+        import torch
 
-        for group in self.groups():
-            tensors = [self._tensor(name) for name in group]
-            with GatheredParameters([tensor for tensor in tensors if hasattr(tensor, "ds_id")]):
-                yield group, [tensor.detach() for tensor in tensors]
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        for names, tensors in self.iter_groups():
-            yield from zip(names, tensors, strict=True)
+        tensors = {name: self._tensor(name) for name in group}
+        return {
+            name: torch.empty(getattr(tensor, "ds_shape", tensor.shape), dtype=tensor.dtype, device="meta")
+            for name, tensor in tensors.items()
+        }
 
     def _tensor(self, name: str) -> Tensor:
         return self._parameters[name] if name in self._parameters else self._buffers[name]
@@ -90,3 +111,15 @@ def _persistent(module: nn.Module, prefix: str) -> set[str]:
         for name in child._buffers
         if name not in child._non_persistent_buffers_set
     }
+
+
+def to_checkpoint(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's tensors as published checkpoints have them: fused experts split, one weight an expert.
+
+    transformers knows how it put each architecture's weights together while loading, and undoes that here as
+    `save_pretrained` does. A model that is not one of its own is under checkpoint names already.
+    """
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return revert_weight_conversion(model, tensors) if isinstance(model, PreTrainedModel) else tensors

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from rlframe.weights.source import Zero3Source
+from rlframe.weights.source import Zero3Source, to_checkpoint
 
 
 class Router(nn.Module):
@@ -62,3 +63,31 @@ def test_it_has_every_method_of_vllms_source_and_of_its_metadata() -> None:
     assert {"metadata", "groups", "iter_groups", "held_names"} == set(asked) & set(dir(Zero3Source)) == set(asked)
     ours = Zero3Source(Wrapper(), "model.").metadata()[0]
     assert ParamMeta(*ours) == ParamMeta("embed.weight", torch.float32, (8, 4))
+
+
+def test_fused_experts_come_out_under_the_names_and_with_the_values_that_transformers_saves(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        "qwen3_moe",
+        vocab_size=16,
+        hidden_size=8,
+        intermediate_size=8,
+        moe_intermediate_size=4,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        num_experts=3,
+        num_experts_per_tok=1,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    with torch.device("meta"):
+        without_data = AutoModelForCausalLM.from_config(config)
+    named = to_checkpoint(without_data, {name: tensor.detach() for name, tensor in model.named_parameters()})
+    assert "model.layers.1.mlp.experts.2.gate_proj.weight" in named
+    assert named.keys() == saved.keys()
+    assert all(torch.equal(named[name], tensor) for name, tensor in saved.items())

@@ -1,10 +1,11 @@
-"""Weights on their way from a real ZeRO-3 learner of 2 ranks to a real vLLM engine, through Ray's object store."""
+"""Weights on their way from a real ZeRO-3 learner to a real vLLM engine, through Ray's object store."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,21 @@ import ray
 
 from rlframe import cluster
 from rlframe.config import RunConfig
+from rlframe.rollout.vllm import VLLMEngine
 from rlframe.samples import to_samples
 from rlframe.types import Completion, Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup
+from rlframe.weights.publish import Published
+from rlframe.weights.slices import Patch
 from tests.conftest import compose, tiny_overrides
 
 SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
 
 
-@pytest.fixture(scope="module", params=["tied", "untied"])
+@pytest.fixture(scope="module", params=["2 ranks, tied", "1 rank, untied"])
 def run(request: pytest.FixtureRequest, tiny_model: Path, untied_model: Path) -> RunConfig:
-    model = tiny_model if request.param == "tied" else untied_model
-    return compose([*tiny_overrides(model), "rollout.max_tokens=380", "learner.lr=0.02", "weights.chunk_mib=1"])
+    model, ranks = (tiny_model, 2) if request.param == "2 ranks, tied" else (untied_model, 1)
+    settings = ["rollout.max_tokens=380", "learner.lr=0.02", "weights.chunk_mib=1", "weights.full_every=1000"]
+    return compose([*tiny_overrides(model), *settings, f"learner.ranks={ranks}"])
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,27 @@ def disagreement(actors: cluster.Actors, run: RunConfig) -> float:
     samples = to_samples(draw(actors), run.algorithm)
     learner = ray.get([rank.logprobs.remote(samples) for rank in actors.learner.ranks])[0]
     return max(float(np.abs(s.rollout_logprobs - ours).max()) for s, ours in zip(samples, learner, strict=True))
+
+
+def nudge(actors: cluster.Actors) -> None:
+    """The learner's next version, which differs in one value of 50: too few for sending all, enough to be seen."""
+
+    def shift(rank) -> None:
+        for parameter in rank.engine.module.parameters():
+            parameter.ds_tensor[::50] += 0.5
+
+    ray.get([rank.__ray_call__.remote(shift) for rank in actors.learner.ranks])
+    actors.learner.version += 1
+
+
+def harm(published: Published) -> Published:
+    """The same with one value of the last rank's first patch changed."""
+    *others, share = published.snapshot.shares
+    patches: list[Patch] = ray.get(share.patches[0])
+    values = patches[0].values.copy()
+    values[0] ^= 1
+    broken = share._replace(patches=[ray.put([patches[0]._replace(values=values), *patches[1:]]), *share.patches[1:]])
+    return replace(published, snapshot=published.snapshot._replace(shares=[*others, broken]))
 
 
 def test_every_weight_arrives_and_engine_and_learner_agree_before_and_after_updates(
@@ -113,3 +139,80 @@ def test_an_update_in_mid_completion_shows_in_its_version_spans(actors: cluster.
 def test_an_update_with_another_version_than_was_published_is_refused(actors: cluster.Actors) -> None:
     with pytest.raises(ValueError, match="published version"):
         actors.rollouts.update(actors.learner.weights(), version=99)
+
+
+def test_a_rank_publishes_while_no_other_takes_part(actors: cluster.Actors) -> None:
+    share = ray.get(actors.learner.ranks[-1].publish.remote(actors.learner.version, whole=True), timeout=30)
+    of_all = actors.learner.weights().bytes
+    assert share.bytes == pytest.approx(of_all / len(actors.learner.ranks), rel=0.01)
+
+
+def test_changed_values_travel_alone_and_engine_and_learner_agree_as_after_a_whole_sync(
+    actors: cluster.Actors, run: RunConfig
+) -> None:
+    whole = actors.learner.weights()
+    actors.rollouts.update(whole, version=actors.learner.version)
+    for _ in range(2):  # the second brings the changes of both: they are those since the last whole version
+        nudge(actors)
+    assert disagreement(actors, run) > 0.1
+    changes = actors.learner.weights()
+    assert changes.bytes < whole.bytes / 20
+    actors.rollouts.update(changes, version=actors.learner.version)
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_after_an_optimizer_step_that_changes_every_value_all_travel(actors: cluster.Actors, run: RunConfig) -> None:
+    actors.learner.step(to_samples(draw(actors), run.algorithm))
+    published = actors.learner.weights()
+    assert not any(share.patches for share in published.snapshot.shares)
+    actors.rollouts.update(published, version=actors.learner.version)
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_an_engine_with_a_broken_patch_draws_nothing_until_a_whole_sync_has_healed_it(
+    actors: cluster.Actors, run: RunConfig
+) -> None:
+    nudge(actors)
+    broken = harm(actors.learner.weights())
+    engine = {"rollout-0": actors.rollouts.engines[0]}
+    assert broken.deliver(engine, 60)["rollout-0"].differing == ["model.embed_tokens.weight"]
+
+    async def draw_meanwhile() -> list[Drawn]:
+        async def collect() -> list[Drawn]:
+            return [drawn async for drawn in actors.rollouts.generate([PROMPTS[0]], SAMPLING)]
+
+        drawing = asyncio.ensure_future(collect())
+        done, _ = await asyncio.wait([drawing], timeout=2)
+        assert not done
+        await asyncio.to_thread(actors.rollouts.update, broken, version=actors.learner.version)
+        return await drawing
+
+    drawn = asyncio.run(draw_meanwhile())
+    assert {span.version for one in drawn for span in one.completion.versions} == {actors.learner.version}
+    assert not actors.rollouts.quarantined
+    assert not any(share.patches for share in actors.rollouts.current.snapshot.shares)
+    assert actors.rollouts.metrics()["rollout/stall_s"] > 2
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_an_engine_that_starts_after_versions_have_passed_draws_with_the_current_one(
+    actors: cluster.Actors, run: RunConfig
+) -> None:
+    nudge(actors)
+    actors.rollouts.update(actors.learner.weights(), version=actors.learner.version)
+    options = {"num_cpus": 0, "max_concurrency": 100, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    late = (
+        ray.remote(VLLMEngine)
+        .options(name="rollout-late", **options)
+        .remote("rollout-late", run.rollout, Path(run.model.path), 512, "object_store")
+    )
+    context = ray.get_runtime_context()
+    ray.get(late.join_object_store.remote(context.gcs_address, context.namespace))
+    ray.get(actors.rollouts.engines[0].shutdown.remote())
+    ray.kill(actors.rollouts.engines[0])
+    actors.rollouts.join(late, place=0)
+    drawn = draw(actors)
+    versions = {span.version for group in drawn for one in group.group.completions for span in one.versions}
+    assert versions == {actors.learner.version}
+    assert disagreement(actors, run) < 2e-3
+    ray.get(late.shutdown.remote())
