@@ -15,6 +15,7 @@ from rlframe.algorithm import AnyAlgorithm
 from rlframe.learner import attention
 from rlframe.learner.correction import AnyCorrection
 from rlframe.learner.kl import KL
+from rlframe.learner.moe import BIAS
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
@@ -55,6 +56,7 @@ class RolloutConfig(Config):
     compile: bool
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0)
+    routed_experts: bool
 
 
 class RewardConfig(Config):
@@ -91,6 +93,10 @@ class LoraConfig(Config):
         return targets
 
 
+class MoEConfig(Config):
+    bias_update_rate: float = Field(ge=0)
+
+
 class LearnerConfig(Config):
     ranks: int = Field(ge=1)
     optimizer: Literal["adamw", "muon"]
@@ -111,6 +117,7 @@ class LearnerConfig(Config):
     attention: str
     gradient_checkpointing: bool
     offload_optimizer: bool
+    moe: MoEConfig
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
 
@@ -232,6 +239,13 @@ class RunConfig(Config):
             problems.append(
                 f"learner.optimizer: muon is for whole matrices on the device, not for learner.{other}; use adamw"
             )
+        if self.learner.moe.bias_update_rate and not model.has_tensor(self.model.path, BIAS):
+            problems.append(
+                f"learner.moe.bias_update_rate: {self.learner.moe.bias_update_rate} moves a bias that chooses experts "
+                f"({BIAS}), and the model at model.path has none; use 0"
+            )
+        if self.rollout.routed_experts and not self.rollout.gpus:
+            problems.append("rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false")
         if problems:
             raise ValueError("\n".join(problems))
         return self

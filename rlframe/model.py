@@ -51,6 +51,25 @@ def context_length(path: str) -> int:
     return int(fields[f"{architecture}.context_length"].contents())
 
 
+def has_tensor(path: str, name: str) -> bool:
+    """Whether the weights at `path` have a tensor whose name ends in `name`."""
+    found = locate(path)
+    if not found.is_dir():
+        return False  # transformers reads no GGUF file that carries what is asked for here
+    index = found / "model.safetensors.index.json"
+    if index.is_file():
+        names = json.loads(index.read_text())["weight_map"]
+    else:
+        from safetensors import safe_open
+
+        names = [
+            tensor
+            for file in found.glob("*.safetensors")
+            for tensor in safe_open(file, framework="numpy").keys()  # noqa: SIM118
+        ]
+    return any(tensor.endswith(name) for tensor in names)
+
+
 def prepare(path: str) -> Path:
     """The Hugging Face folder for `path`; a GGUF file is dequantised to bfloat16 on first use (15 s for 135M)."""
     found = locate(path)

@@ -12,7 +12,7 @@ import torch
 from rlframe.errors import RunFailed
 from rlframe.learner.objective import Objective
 from rlframe.packing import Item, pack
-from rlframe.types import Completion, Prompt, ScoredGroup, TrainBatch, TrainSample
+from rlframe.types import OWN_CHOICE, Completion, Prompt, ScoredGroup, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm
@@ -162,12 +162,27 @@ def collate(samples: list[TrainSample], share_prompts: bool = True) -> TrainBatc
         loss_weights=packed("loss_weights", torch.float32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         position_ids=torch.cat([torch.arange(begin, end) for begin, end in zip(begins, ends, strict=True)]),
+        routed_experts=_routes(samples, begins),
     )
 
 
 def packed_tokens(samples: list[TrainSample], share_prompts: bool = True) -> int:
     """How many tokens `collate` makes of `samples`."""
     return sum(len(sample.token_ids) for sample in samples) - sum(_begins(samples, share_prompts))
+
+
+def _routes(samples: list[TrainSample], begins: list[int]) -> torch.Tensor | None:
+    """[T, layers, k] int16, OWN_CHOICE where a sample's engine did not tell; None when none did."""
+    told = next((sample.routed_experts for sample in samples if sample.routed_experts is not None), None)
+    if told is None:
+        return None
+    packed = []
+    for sample, begin in zip(samples, begins, strict=True):
+        routes = np.full((len(sample.token_ids), *told.shape[1:]), OWN_CHOICE, np.int16)
+        if sample.routed_experts is not None:
+            routes[: len(sample.routed_experts)] = sample.routed_experts
+        packed.append(routes[begin:])
+    return torch.from_numpy(np.concatenate(packed))
 
 
 def _sample(prompt: Prompt, completion: Completion, advantage: float, weight: float) -> TrainSample:
@@ -183,6 +198,7 @@ def _sample(prompt: Prompt, completion: Completion, advantage: float, weight: fl
         rollout_logprobs=aligned(completion.logprobs),
         advantages=aligned(np.full(drawn, advantage)),
         loss_weights=aligned(np.full(drawn, weight)),
+        routed_experts=completion.routed_experts,
     )
 
 

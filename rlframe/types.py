@@ -17,6 +17,8 @@ Message: TypeAlias = dict[str, str]  # {"role": "user", "content": "What is 2 + 
 FinishReason: TypeAlias = Literal["stop", "length"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 
+OWN_CHOICE = -1  # in place of a recorded expert: the learner's router chooses
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -72,6 +74,7 @@ class Completion:
     versions: list[VersionSpan]  # contiguous over [L]; empty only when no token was drawn
     text: str
     finish_reason: FinishReason
+    routed_experts: np.ndarray | None = None  # [prompt + L - 1, layers, k] of tokens fed; None: the engine didn't tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,7 @@ class TrainSample:
     rollout_logprobs: np.ndarray  # [L] float32
     advantages: np.ndarray  # [L] float32
     loss_weights: np.ndarray  # [L] float32; summed over a whole step's tokens they make the loss's mean
+    routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +158,7 @@ class TrainBatch:
     loss_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64, 0, 0, ..., 1, 1, ...
     position_ids: Tensor  # [T] int64, from 0 in each sequence, or from the length of the prompt that it continues
+    routed_experts: Tensor | None = None  # [T, layers, k] int16 to go by, OWN_CHOICE where not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,20 @@ def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_llama(tmp_path_factory.mktemp("untied_llama"), tie_word_embeddings=False)
 
 
+@pytest.fixture(scope="session")
+def qwen3_moe_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny.models import make_qwen3_moe
+
+    return make_qwen3_moe(tmp_path_factory.mktemp("qwen3_moe"))
+
+
+@pytest.fixture(scope="session")
+def deepseek_v3_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny.models import make_deepseek_v3
+
+    return make_deepseek_v3(tmp_path_factory.mktemp("deepseek_v3"))
+
+
 def tiny_overrides(model: Path) -> list[str]:
     """What turns the default config into a job of seconds: 2 prompts x 4 completions of at most 16 tokens."""
     return [

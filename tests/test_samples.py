@@ -1,5 +1,7 @@
 """From scored groups to packed batches, with tokens few enough to count."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from rlframe.samples import (
     to_probes,
     to_samples,
 )
-from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample, Verdict, VersionSpan
+from rlframe.types import OWN_CHOICE, Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample, Verdict, VersionSpan
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
 BY_TOKEN = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
@@ -256,3 +258,20 @@ def test_a_batch_is_its_sequences_end_to_end_each_counted_from_0():
     assert batch.loss_weights.tolist() == [0.25] * 5
     assert batch.old_logprobs.tolist() == batch.rollout_logprobs.tolist() == [-0.5] * 5
     assert (batch.token_ids.dtype, batch.advantages.dtype) == (torch.int64, torch.float32)
+
+
+def test_recorded_routes_follow_their_tokens_through_packing_and_stop_before_the_last():
+    told, silent = to_samples([scored([1.0, 0.0], [3, 1])], BY_SEQUENCE)
+    routes = np.arange(8, dtype=np.uint8).reshape(4, 1, 2)  # of prompt 1, 2 and of 100, 101: 102 was never fed
+    told = replace(told, routed_experts=routes)
+    batch = collate([told, silent])
+    assert batch.token_ids.tolist() == [1, 2, 100, 101, 102, 100]
+    assert batch.routed_experts is not None and batch.routed_experts.dtype == torch.int16
+    own = [OWN_CHOICE, OWN_CHOICE]
+    assert batch.routed_experts[:, 0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], own, own]
+    # The second of one prompt holds only what comes after it.
+    assert collate([silent, told]).routed_experts[:, 0].tolist() == [own, own, own, [4, 5], [6, 7], own]
+
+
+def test_without_recorded_routes_a_batch_has_none():
+    assert collate(to_samples([scored([1.0, 0.0], [3, 1])], BY_SEQUENCE)).routed_experts is None

@@ -17,6 +17,7 @@ import torch
 
 from rlframe.learner import kl, lora, optimizer, state, zero3
 from rlframe.learner.finite import not_finite
+from rlframe.learner.moe import Routers, blocks_of_separate_experts
 from rlframe.learner.objective import combine
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.reference import Reference
@@ -83,6 +84,9 @@ class LearnerRank:
         if self.config.lora:
             lora.add(model, self.config.lora)
         policy = Policy(model, getattr(torch, self.config.head_dtype))
+        for block in blocks_of_separate_experts(policy):
+            deepspeed.utils.set_z3_leaf_module(block, True)
+        self.routers = Routers(policy, self.config.moe.bias_update_rate)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=policy, optimizer=optimizer.build(policy, self.config), config=zero3.settings(self.config)
         )
@@ -122,7 +126,9 @@ class LearnerRank:
         for update in range(updates):
             part = update % len(shares)
             measured, suspects = self.accumulate(minibatches[part], shares[part], objective, first=update == 0)
-            measured["skipped"] = float(not self._update(spoiled=bool(suspects)))
+            applied = self._update(spoiled=bool(suspects))
+            self.routers.end_update(applied=applied)
+            measured["skipped"] = float(not applied)
             measured |= {"updates": 1.0, "grad_norm": float(self.engine.get_global_grad_norm())}
             sums = combine([sums, measured])
             self.suspects += [line for line in suspects if line not in self.suspects]
@@ -134,7 +140,7 @@ class LearnerRank:
             self._reference().refresh()
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
-        return sums
+        return sums | self.routers.metrics()
 
     def accumulate(
         self, samples: list[list[TrainSample]], batches: list[TrainBatch], objective: Objective, *, first: bool

@@ -78,7 +78,9 @@ class LearnerGroup:
             raise RunFailed(self._why_skipped())
         packed = [[batch for share in own for batch in share] for own in of_ranks]
         packing = _packing(packed, self.micro_batch_tokens, self.share_prompts)
-        return StepReport(policy_version=self.version, metrics=self._penalties | _means(sums) | packing)
+        return StepReport(
+            policy_version=self.version, metrics=self._penalties | _means(sums) | _routing(sums) | packing
+        )
 
     def penalized(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
         """The groups with the KL to the reference taken off their rewards, where the objective has it there."""
@@ -171,6 +173,11 @@ def _means(of_ranks: list[dict[str, float]]) -> dict[str, float]:
     if "weight" in sums:
         metrics |= {"correction/weight_mean": mean("weight"), "correction/dropped": mean("dropped")}
     return metrics
+
+
+def _routing(sums: list[dict[str, float]]) -> dict[str, float]:
+    """What a mixture's routers chose, which every rank has summed over all."""
+    return {name: value for name, value in sums[0].items() if name.startswith("moe/")}
 
 
 def _packing(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, share_prompts: bool) -> dict[str, float]:

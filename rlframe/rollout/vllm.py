@@ -35,6 +35,8 @@ class VLLMEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
+        if config.routed_experts:
+            device["enable_return_routed_experts"] = True
         if current_platform.is_cpu():
             # One process that schedules and computes: with two, the scheduler spins on a core while it waits, and
             # computing is left one core less. vLLM falls back to two unless its clients' multiprocessing is off.
@@ -202,5 +204,6 @@ async def _drawn(prompt: Prompt, index: int, queue: RequestOutputCollector) -> D
             ],
             text=output.text,
             finish_reason=output.finish_reason,
+            routed_experts=output.routed_experts,
         ),
     )

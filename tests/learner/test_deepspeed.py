@@ -69,9 +69,11 @@ def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
         ray.kill(handle)
 
 
-def launch(config: LearnerConfig, model: Path, ranks: int) -> list[ray.actor.ActorHandle]:
+def launch(
+    config: LearnerConfig, model: Path, ranks: int, kind: type[LearnerRank] = ProbedRank
+) -> list[ray.actor.ActorHandle]:
     settings = config.model_copy(update={"ranks": ranks})
-    remote = ray.remote(ProbedRank).options(
+    remote = ray.remote(kind).options(
         num_cpus=1, runtime_env={"env_vars": {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}}
     )
     handles = [remote.remote(f"learner-{rank}", settings, model, 1.0, 10) for rank in range(ranks)]

@@ -15,41 +15,105 @@ def make_llama(folder: Path, *, tie_word_embeddings: bool) -> Path:
     """2 layers, width 64, 2 heads of 32 that share one key-value head: shapes that vLLM's CPU kernels take."""
     from transformers import LlamaForCausalLM
 
-    return save_llama(folder, LlamaForCausalLM, tie_word_embeddings=tie_word_embeddings)
+    return _save(LlamaForCausalLM, _llama(tie_word_embeddings=tie_word_embeddings), folder)
 
 
 def make_preference_model(folder: Path, *, num_labels: int = 1) -> Path:
     """The same Llama with a random head that scores a sequence at its last token."""
     from transformers import LlamaForSequenceClassification
 
-    return save_llama(folder, LlamaForSequenceClassification, num_labels=num_labels)
+    return _save(LlamaForSequenceClassification, _llama(num_labels=num_labels), folder)
 
 
-def save_llama(folder: Path, model_class: Any, **settings: Any) -> Path:
-    import torch
+def _llama(**settings: Any) -> Any:
     from transformers import LlamaConfig
 
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    model = model_class(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=32,
-            max_position_embeddings=512,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.2,  # sharp enough that a wrong weight shows in every log-probability
-            **settings,
-        )
+    return LlamaConfig(intermediate_size=128, num_key_value_heads=1, head_dim=32, **_common(), **settings)
+
+
+def make_qwen3_moe(folder: Path) -> Path:
+    """2 layers of 8 experts, 2 a token, chosen by a softmax."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    config = Qwen3MoeConfig(
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        num_experts=8,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
+        num_key_value_heads=1,
+        head_dim=32,
+        tie_word_embeddings=False,
+        **_common(),
     )
+    return _save(Qwen3MoeForCausalLM, config, folder)
+
+
+def make_deepseek_v3(folder: Path) -> Path:
+    """A dense layer, then one with a shared expert and 8 routed ones in 2 groups, chosen by sigmoid and bias.
+
+    Its latent attention has the only sizes that vLLM's CPU kernels take.
+    """
+    import torch
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    config = DeepseekV3Config(
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        first_k_dense_replace=1,
+        n_routed_experts=8,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        routed_scaling_factor=2.5,
+        num_key_value_heads=2,
+        q_lora_rank=32,
+        kv_lora_rank=512,
+        qk_rope_head_dim=64,
+        qk_nope_head_dim=128,
+        v_head_dim=128,
+        num_nextn_predict_layers=0,
+        tie_word_embeddings=False,
+        topk_method="noaux_tc",  # vLLM reads these two; transformers knows no other way
+        scoring_func="sigmoid",
+        **_common(),
+    )
+    model = _random(DeepseekV3ForCausalLM, config)
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.e_score_correction_bias.copy_(torch.linspace(-0.2, 0.2, 8))
+    return _save_model(model, folder)
+
+
+def _common() -> dict[str, Any]:
+    tokenizer = byte_tokenizer()
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.2,  # sharp enough that a wrong weight shows in every log-probability
+    }
+
+
+def _save(kind: Any, config: Any, folder: Path) -> Path:
+    return _save_model(_random(kind, config), folder)
+
+
+def _random(kind: Any, config: Any) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return kind(config)
+
+
+def _save_model(model: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -1,0 +1,108 @@
+"""Mixtures of experts from end to end: a ZeRO-3 learner of 2 ranks, vLLM, and what is exported for others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from rlframe import cluster
+from rlframe.config import RunConfig
+from rlframe.learner.deepspeed import LearnerRank
+from rlframe.samples import to_samples
+from tests.conftest import compose, tiny_overrides
+from tests.weights.test_sync import disagreement, draw
+
+TENSORS = {"qwen3_moe": 69, "deepseek_v3": 53}
+
+
+@pytest.fixture(scope="module", params=TENSORS)
+def run(request: pytest.FixtureRequest) -> RunConfig:
+    model = request.getfixturevalue(f"{request.param}_model")
+    return compose([*tiny_overrides(model), "learner.lr=0.01"])
+
+
+@pytest.fixture(scope="module")
+def actors(run: RunConfig) -> Iterator[cluster.Actors]:
+    with cluster.start(run, Path(run.model.path)) as actors:
+        yield actors
+
+
+def on_every_rank(actors: cluster.Actors, function) -> list:
+    return ray.get([rank.__ray_call__.remote(function) for rank in actors.learner.ranks])
+
+
+def tensors_of(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_experts_arrive_one_by_one_and_engine_and_learner_agree_before_and_after_updates(
+    actors: cluster.Actors, run: RunConfig
+) -> None:
+    assert disagreement(actors, run) < 2e-3
+    for _ in range(3):
+        actors.learner.step(to_samples(draw(actors), run.algorithm))
+    assert disagreement(actors, run) > 0.3
+    published = actors.learner.weights()
+    assert sorted(published.names) == sorted(tensors_of(Path(run.model.path)))
+    assert len(published.names) == TENSORS[json.loads((Path(run.model.path) / "config.json").read_text())["model_type"]]
+    actors.rollouts.update(published, version=actors.learner.version)
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_an_update_of_nothing_but_the_experts_changes_what_they_compute(actors: cluster.Actors, run: RunConfig) -> None:
+    def shrink(rank: LearnerRank) -> None:
+        from deepspeed.runtime.zero import GatheredParameters
+
+        for name, parameter in rank.engine.module.named_parameters():
+            if name.endswith("experts.down_proj"):
+                with GatheredParameters([parameter], modifier_rank=0):
+                    parameter.data[::2] *= -1
+
+    on_every_rank(actors, shrink)
+    assert disagreement(actors, run) > 0.3
+    actors.rollouts.update(actors.learner.weights(), version=actors.learner.version)
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_a_bias_that_only_selects_experts_arrives_too(actors: cluster.Actors, run: RunConfig) -> None:
+    def turn(rank: LearnerRank) -> int:
+        biases = [tensor for name, tensor in rank.engine.module.named_buffers() if name.endswith("correction_bias")]
+        for bias in biases:
+            bias.copy_(bias.flip(0) * 4)
+        return len(biases)
+
+    if on_every_rank(actors, turn) == [0, 0]:
+        pytest.skip("this router has none")
+    assert disagreement(actors, run) > 0.3
+    actors.rollouts.update(actors.learner.weights(), version=actors.learner.version)
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_what_is_exported_is_what_vllm_opened_with_the_weights_of_now_and_opens_in_transformers(
+    actors: cluster.Actors, run: RunConfig, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    actors.learner.export(tmp_path / "export")
+    exported, began = tensors_of(tmp_path / "export"), tensors_of(Path(run.model.path))
+    assert {name: (t.shape, t.dtype) for name, t in exported.items()} == {
+        name: (t.shape, t.dtype) for name, t in began.items()
+    }
+    configs = [
+        json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "export", Path(run.model.path))
+    ]
+    assert configs[0] == configs[1]
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "export").state_dict()
+    fused = {name: tensor for name, tensor in opened.items() if name.endswith("experts.down_proj")}
+    assert fused
+    for name, tensor in fused.items():
+        layer = name.removesuffix("down_proj")
+        assert all((exported[f"{layer}{e}.down_proj.weight"] == tensor[e].numpy()).all() for e in range(8))
+        assert (exported[f"{layer}3.down_proj.weight"] != began[f"{layer}3.down_proj.weight"]).any()
