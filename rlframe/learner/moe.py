@@ -126,6 +126,7 @@ class Routers:
         for column, mask in zip((-2, -1), rerouted_and_told, strict=False):
             row[column] += mask.sum()
 
+    @torch.no_grad()
     def _check(self, place: int, router: nn.Module, output: tuple[Tensor, Tensor, Tensor]) -> None:
         if place in self.known:
             return

@@ -101,13 +101,13 @@ def test_the_load_of_experts_gives_imbalance_and_the_share_of_unused_ones() -> N
 
 def test_a_step_moves_each_bias_by_the_rate_towards_even_load_whatever_the_distance() -> None:
     layer = OneLayer()
-    routers = Routers(layer, 0.25)
+    routers = Routers(layer, 0.125)
     layer(batch([0, 0, 0, 1]))
     routers.end_update(applied=True)
-    assert layer.layers[0].e_score_correction_bias.tolist() == [-0.25, 0.0, 0.25, 0.25]
+    assert layer.layers[0].e_score_correction_bias.tolist() == [-0.125, 0.0, 0.125, 0.125]
     layer(batch([0, 1, 2, 3]))
     routers.end_update(applied=True)
-    assert layer.layers[0].e_score_correction_bias.tolist() == [-0.25, 0.0, 0.25, 0.25]
+    assert layer.layers[0].e_score_correction_bias.tolist() == [-0.125, 0.0, 0.125, 0.125]
 
 
 def test_an_update_that_was_skipped_moves_no_bias() -> None:
