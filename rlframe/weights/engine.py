@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.platforms import current_platform
 
 from rlframe.weights.publish import Snapshot
-from rlframe.weights.slices import rebuild
+from rlframe.weights.slices import differing, rebuild
 from rlframe.weights.source import to_checkpoint
 
 
@@ -64,16 +65,17 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
 
         snapshot: Snapshot = ray.get(self.holder.published.remote(update_info.version))
         arrived: set[str] = set()
-        differing: set[str] = set()
-        for parts in snapshot.read():
-            tensors, broken = rebuild(parts)
-            named = to_checkpoint(self.learners, tensors)
-            arrived |= named.keys()
-            differing |= broken
-            self.model.load_weights(list(named.items()))
+        checks = []
+        with ThreadPoolExecutor(1) as thread:
+            for parts in snapshot.read():
+                tensors = rebuild(parts)
+                checks.append(thread.submit(differing, parts, tensors))
+                named = to_checkpoint(self.learners, tensors)
+                arrived |= named.keys()
+                self.model.load_weights(list(named.items()))
         if missing := set(snapshot.shares[0].names) - arrived:
             raise RuntimeError(f"weights of version {update_info.version} came without {sorted(missing)}")
-        ray.get(self.holder.report.remote(differing))
+        ray.get(self.holder.report.remote(set().union(*(check.result() for check in checks))))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)

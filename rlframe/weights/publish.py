@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlframe.calls import numbered, wait
 from rlframe.types import Loaded
-from rlframe.weights.slices import Patch, Run, Slice, chunked, cut, difference, held_runs
+from rlframe.weights.slices import Part, Patch, Run, Slice, chunked, cut, difference, digests, held_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,12 +21,20 @@ if TYPE_CHECKING:
     from rlframe.weights.source import Zero3Source
 
 
+class Chunk(NamedTuple):
+    """One rank's part of some tensors; its bytes are one array, for many small ones are slower to copy."""
+
+    slices: list[Slice]
+    data: np.ndarray  # [bytes] uint8
+
+
 class Share(NamedTuple):
     """One rank's part of one version, as references."""
 
     base: int  # the version of `slices`
-    slices: list[ObjectRef]  # of list[Slice], chunk by chunk; every rank's chunk holds parts of the same tensors
+    slices: list[ObjectRef]  # of Chunk; every rank's first, second, ... chunk holds parts of the same tensors
     patches: list[ObjectRef]  # of list[Patch], to be laid over the slices; empty: these are the version itself
+    digests: list[list[int]]  # [chunks][slices] of this version's values
     names: list[str]  # every tensor in checkpoints, so that an engine can tell that one is missing
     bytes: int  # put for this version
 
@@ -42,18 +52,19 @@ class Snapshot(NamedTuple):
         refs = [ref for share in self.shares for ref in (*share.slices, *share.patches)]
         ray.wait(refs, num_returns=len(refs), fetch_local=True)
 
-    def read(self) -> Iterator[list[tuple[Slice, Patch | None]]]:
+    def read(self) -> Iterator[list[Part]]:
         """Chunk by chunk, all ranks' slices of its tensors, each with its patch; views into the object store."""
         import ray
 
-        for chunk in range(len(self.shares[0].slices)):
-            parts: list[tuple[Slice, Patch | None]] = []
+        for place in range(len(self.shares[0].slices)):
+            parts: list[Part] = []
             for share in self.shares:
-                slices: list[Slice] = ray.get(share.slices[chunk])
+                chunk: Chunk = ray.get(share.slices[place])
                 patches: list[Patch] | list[None] = (
-                    ray.get(share.patches[chunk]) if share.patches else [None] * len(slices)
+                    ray.get(share.patches[place]) if share.patches else [None] * len(chunk.slices)
                 )
-                parts += zip(slices, patches, strict=True)
+                of_slices = zip(chunk.slices, patches, share.digests[place], strict=True)
+                parts += [Part(slice_, slice_.of(chunk.data), patch, digest) for slice_, patch, digest in of_slices]
             yield parts
 
 
@@ -114,65 +125,100 @@ class Publisher:
         self._whole_bytes = chunk_bytes * ranks  # of the tensors of one chunk
         self._full_every = full_every
         self._host = _Host()
+        self._thread = ThreadPoolExecutor(1)  # checksums, while the main thread copies or compares
         self._base: Share | None = None  # of the last whole version
 
     def publish(self, version: int, *, whole: bool) -> Share:
         # Anew each time: loading a checkpoint may have put other tensors in their places.
         runs_of = chunked([held_runs(layer, self._rank) for layer in self._source.layers()], self._whole_bytes)
         if not whole and self._base is not None and 0 < version - self._base.base < self._full_every:
-            patches = self._changes(self._base, runs_of)
-            if patches is not None:
-                size = sum(patch.nbytes for chunk in patches for patch in chunk)
-                return self._base._replace(patches=_put(patches), bytes=size)
+            share = self._changes(self._base, runs_of)
+            if share is not None:
+                return share
         self._base = None  # lets go of the old version before the new one needs its place
-        chunks = ([cut(run, values) for run, values in zip(runs, self._host(runs), strict=True)] for runs in runs_of)
-        size = sum(run.values.nbytes for runs in runs_of for run in runs)
-        share = Share(base=version, slices=_put(chunks), patches=[], names=self._names, bytes=size)
+        share = self._whole(version, runs_of)
         if self._full_every > 1:
             self._base = share
         return share
 
-    def _changes(self, base: Share, runs_of: list[list[Run]]) -> list[list[Patch]] | None:
-        """By chunk, what has changed since `base`; None where that would be more bytes than all values."""
+    def _whole(self, version: int, runs_of: list[list[Run]]) -> Share:
+        import ray
+
+        refs, digests_of = [], []
+        for runs in runs_of:
+            chunk = self._host(runs)
+            checking = self._thread.submit(digests, chunk.data, chunk.slices)
+            refs.append(ray.put(chunk))
+            digests_of.append(checking.result())  # before the host's bytes are another chunk's
+        size = sum(run.values.nbytes for runs in runs_of for run in runs)
+        return Share(base=version, slices=refs, patches=[], digests=digests_of, names=self._names, bytes=size)
+
+    def _changes(self, base: Share, runs_of: list[list[Run]]) -> Share | None:
+        """What has changed since `base`; None where that would be more bytes than all values."""
         import ray
 
         left = base.bytes
-        chunks = []
+        patches_of, digests_of = [], []
         for runs, ref in zip(runs_of, base.slices, strict=True):
-            slices: list[Slice] = ray.get(ref)
-            pairs = zip(slices, self._host(runs), strict=True)
-            chunks.append([difference(before.values, values) for before, values in pairs])
-            left -= sum(patch.nbytes for patch in chunks[-1])
+            before: Chunk = ray.get(ref)
+            now = self._host(runs)
+            checking = self._thread.submit(digests, now.data, now.slices)
+            pairs = zip(before.slices, now.slices, strict=True)
+            patches_of.append([difference(old.of(before.data), new.of(now.data)) for old, new in pairs])
+            digests_of.append(checking.result())
+            left -= sum(patch.nbytes for patch in patches_of[-1])
             if left <= 0:
                 return None
-        return chunks
+        refs = [ray.put(patches) for patches in patches_of]
+        return base._replace(patches=refs, digests=digests_of, bytes=base.bytes - left)
 
 
 class _Host:
-    """Bits of values on the host: views where they lie there, else copies, valid until the next call."""
+    """A chunk's bytes on the host in one piece: a view where they lie so, else copied, valid until the next call."""
 
     def __init__(self) -> None:
-        self._pinned: Tensor | None = None  # one chunk's, used again and again
+        self._buffer: Tensor | None = None  # [bytes], for one chunk after the other
 
-    def __call__(self, runs: list[Run]) -> list[np.ndarray]:
+    def __call__(self, runs: list[Run]) -> Chunk:
+        values = [run.values for run in runs]
+        span = _span(values)
+        if span is None:
+            span, offsets = self._copied(values)
+        else:
+            offsets = [value.data_ptr() - span.data_ptr() if value.numel() else 0 for value in values]
+        return Chunk([cut(run, offset) for run, offset in zip(runs, offsets, strict=True)], span.numpy())
+
+    def _copied(self, values: list[Tensor]) -> tuple[Tensor, list[int]]:
         import torch
 
-        values = [run.values for run in runs]
-        if values[0].device.type != "cpu":
-            aligned = [-(-value.nbytes // 8) * 8 for value in values]
-            if self._pinned is None or len(self._pinned) < sum(aligned):
-                self._pinned = torch.empty(sum(aligned), dtype=torch.uint8, pin_memory=True)
-            places = self._pinned[: sum(aligned)].split(aligned)
-            on_host = [place[: value.nbytes].view(value.dtype) for place, value in zip(places, values, strict=True)]
-            for place, value in zip(on_host, values, strict=True):
-                place.copy_(value, non_blocking=True)
+        aligned = [-(-value.nbytes // 8) * 8 for value in values]
+        offsets = [0, *accumulate(aligned)]
+        on_gpu = values[0].device.type == "cuda"
+        if self._buffer is None or len(self._buffer) < offsets[-1]:
+            self._buffer = torch.empty(offsets[-1], dtype=torch.uint8, pin_memory=on_gpu)
+        for offset, value in zip(offsets, values, strict=False):
+            place = self._buffer[offset : offset + value.nbytes].view(value.dtype)
+            place.copy_(value, non_blocking=True)
+        if on_gpu:
             torch.cuda.synchronize()
-            values = on_host
-        words = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
-        return [value.contiguous().view(words[value.dtype.itemsize]).numpy() for value in values]
+        return self._buffer[: offsets[-1]], offsets[:-1]
 
 
-def _put(chunks) -> list[ObjectRef]:
-    import ray
+def _span(values: list[Tensor]) -> Tensor | None:
+    """[bytes] from the first to the last, where all lie in one storage on the host with next to nothing between.
 
-    return [ray.put(chunk) for chunk in chunks]
+    ZeRO-3 lays what it partitions one after the other, with at most an alignment's padding.
+    """
+    import torch
+
+    held = [value for value in values if value.numel()]
+    if not held or any(value.device.type != "cpu" for value in held):
+        return None
+    storage = held[0].untyped_storage()
+    if any(value.untyped_storage().data_ptr() != storage.data_ptr() for value in held):
+        return None
+    begin = min(value.data_ptr() for value in held)
+    size = max(value.data_ptr() + value.nbytes for value in held) - begin
+    if size > 1.01 * sum(value.nbytes for value in held):
+        return None
+    return torch.empty(0, dtype=torch.uint8).set_(storage, begin - storage.data_ptr(), (size,))

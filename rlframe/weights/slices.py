@@ -7,7 +7,6 @@ gathered among the ranks, and whoever loads the weights puts the runs together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,14 +32,19 @@ class Run(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """A run on its way, with its checksum."""
+    """A run on its way: where its values lie among the bytes of its chunk, and where they belong."""
 
     name: str
     dtype: str  # torch's name for it: "bfloat16"
-    shape: tuple[int, ...]
-    start: int
-    values: np.ndarray  # [count] WORDS
-    digest: int  # xxh3 (64 bits) of the values
+    shape: tuple[int, ...]  # of the whole tensor
+    start: int  # of the values, in the whole tensor's flat order
+    offset: int  # in the chunk, in bytes
+    count: int
+    itemsize: int  # bytes of a value
+
+    def of(self, chunk: np.ndarray) -> np.ndarray:
+        """[count] WORDS: the values, a view of the chunk's [bytes] uint8."""
+        return chunk[self.offset : self.offset + self.count * self.itemsize].view(WORDS[self.itemsize])
 
 
 class Patch(NamedTuple):
@@ -48,11 +52,19 @@ class Patch(NamedTuple):
 
     indices: np.ndarray  # [changes] in the slice, of the narrowest unsigned type that reaches its end
     values: np.ndarray  # [changes] WORDS
-    digest: int  # of the slice with the changes in it
 
     @property
     def nbytes(self) -> int:
         return self.indices.nbytes + self.values.nbytes
+
+
+class Part(NamedTuple):
+    """A slice that has arrived."""
+
+    slice: Slice
+    values: np.ndarray  # [count] WORDS, before the patch
+    patch: Patch | None
+    digest: int  # what the learner's values, so after the patch, have
 
 
 def held_runs(tensors: dict[str, Tensor], rank: int) -> list[Run]:
@@ -89,56 +101,66 @@ def chunked(layers: list[list[Run]], whole_bytes: int) -> list[list[Run]]:
     return chunks
 
 
-def cut(run: Run, values: np.ndarray) -> Slice:
-    """`values`: the run's own, on the host."""
+def cut(run: Run, offset: int) -> Slice:
     dtype = str(run.values.dtype).removeprefix("torch.")
-    return Slice(run.name, dtype, run.shape, run.start, values, digest(values))
+    return Slice(run.name, dtype, run.shape, run.start, offset, run.values.numel(), run.values.dtype.itemsize)
 
 
 def difference(base: np.ndarray, values: np.ndarray) -> Patch:
     """What turns `base` into `values`, bit for bit; both [count]."""
     indices = np.flatnonzero(base != values)
-    return Patch(indices.astype(np.min_scalar_type(len(base))), values[indices], digest(values))
+    return Patch(indices.astype(np.min_scalar_type(len(base))), values[indices])
 
 
-def digest(values: np.ndarray) -> int:
-    return xxhash.xxh3_64_intdigest(values)
+def digests(chunk: np.ndarray, slices: list[Slice]) -> list[int]:
+    """xxh3 (64 bits) of each slice's values."""
+    return [xxhash.xxh3_64_intdigest(slice_.of(chunk)) for slice_ in slices]
 
 
-def rebuild(parts: Iterable[tuple[Slice, Patch | None]]) -> tuple[dict[str, Tensor], set[str]]:
-    """All ranks' slices of some tensors, with their patches -> whole tensors by name, and which of them are not
-    what the learner holds, by the checksums.
+def rebuild(parts: list[Part]) -> dict[str, Tensor]:
+    """All ranks' slices of some tensors, with their patches -> whole tensors by name.
 
     A tensor that one unpatched slice holds whole is a read-only view of it, any other a copy.
     Raises RuntimeError where a part of a tensor is missing.
     """
-    by_name: dict[str, list[tuple[Slice, Patch | None]]] = {}
+    by_name: dict[str, list[Part]] = {}
     for part in parts:
-        by_name.setdefault(part[0].name, []).append(part)
-    tensors, differing = {}, set()
+        by_name.setdefault(part.slice.name, []).append(part)
+    tensors = {}
     for name, own in by_name.items():
-        slice_, patch = own[0]
-        count = math.prod(slice_.shape)
-        if (present := sum(len(part.values) for part, _ in own)) != count:
+        first = own[0]
+        count = math.prod(first.slice.shape)
+        if (present := sum(part.slice.count for part in own)) != count:
             raise RuntimeError(f"{name} has {present} of its {count} values")
-        if patch is None and len(slice_.values) == count:
-            values, same = slice_.values, digest(slice_.values) == slice_.digest
+        if first.patch is None and first.slice.count == count:
+            values = first.values
         else:
-            values = np.empty(count, slice_.values.dtype)
-            same = all([_place(values, *part) for part in own])
-        tensors[name] = _as_tensor(values, slice_)
-        if not same:
-            differing.add(name)
-    return tensors, differing
+            values = np.empty(count, first.values.dtype)
+            for part in own:
+                _place(values, part)
+        tensors[name] = _as_tensor(values, first.slice)
+    return tensors
 
 
-def _place(whole: np.ndarray, slice_: Slice, patch: Patch | None) -> bool:
-    """Copies a slice, patched, to its place -> whether the checksum holds there."""
-    here = whole[slice_.start : slice_.start + len(slice_.values)]
-    np.copyto(here, slice_.values)
-    if patch is not None and len(patch.indices):
-        np.put(here, patch.indices, patch.values, mode="clip")  # a broken index is found by the checksum
-    return digest(here) == (slice_ if patch is None else patch).digest
+def differing(parts: list[Part], tensors: dict[str, Tensor]) -> set[str]:
+    """Which of the `tensors` rebuilt from `parts` are not what the learner holds, by the checksums."""
+    import torch
+
+    words = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
+    found = set()
+    for slice_, _, _, digest in parts:
+        values = tensors[slice_.name].reshape(-1)[slice_.start : slice_.start + slice_.count]
+        if xxhash.xxh3_64_intdigest(values.view(words[slice_.itemsize]).numpy()) != digest:
+            found.add(slice_.name)
+    return found
+
+
+def _place(whole: np.ndarray, part: Part) -> None:
+    """Copies a slice, patched, to its place."""
+    here = whole[part.slice.start : part.slice.start + part.slice.count]
+    np.copyto(here, part.values)
+    if part.patch is not None and len(part.patch.indices):
+        np.put(here, part.patch.indices, part.patch.values, mode="clip")  # a broken index is found by the checksum
 
 
 def _as_tensor(values: np.ndarray, slice_: Slice) -> Tensor:

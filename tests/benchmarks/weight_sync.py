@@ -10,6 +10,7 @@ and which share of the bfloat16 values real optimizer steps change.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -47,19 +48,29 @@ class GatheringRank(LearnerRank):
         import torch
 
         from rlframe.learner.policy import PREFIX
-        from rlframe.weights.slices import Run, cut
+        from rlframe.weights.publish import Chunk
+        from rlframe.weights.slices import Run, cut, digests
         from rlframe.weights.source import Zero3Source
 
-        refs, chunk, size, total = [], [], 0, 0
+        refs, found, held, size = [], [], [], 0
+
+        def put() -> None:
+            data = torch.cat([run.values for run in held]).view(torch.uint8).numpy()
+            ends = [0, *itertools.accumulate(run.values.nbytes for run in held)]
+            slices = [cut(run, offset) for run, offset in zip(held, ends, strict=False)]
+            refs.append(ray.put(Chunk(slices, data)))
+            found.append(digests(data, slices))
+
         for name, tensor in Zero3Source(self.engine.module, PREFIX):
             whole = tensor.clone().reshape(-1) if self.rank == 0 else tensor.reshape(-1)[:0]
-            values = whole.view(torch.uint16).numpy()
-            chunk.append(cut(Run(name, tuple(tensor.shape), 0, whole), values))
-            size, total = size + tensor.nbytes, total + values.nbytes
+            held.append(Run(name, tuple(tensor.shape), 0, whole))
+            size += tensor.nbytes
             if size >= chunk_bytes:
-                refs.append(ray.put(chunk))
-                chunk, size = [], 0
-        return Share(base=0, slices=[*refs, ray.put(chunk)], patches=[], names=[], bytes=total)
+                put()
+                held, size = [], 0
+        put()
+        total = sum(slice_.count * slice_.itemsize for ref in refs for slice_ in ray.get(ref).slices)
+        return Share(base=0, slices=refs, patches=[], digests=found, names=[], bytes=total)
 
     def nudge(self) -> None:
         """Changes one bfloat16 value in a hundred."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from rlframe.weights.slices import Patch, Slice, chunked, cut, difference, held_runs, rebuild
+from rlframe.weights.slices import Part, Patch, chunked, cut, difference, differing, digests, held_runs, rebuild
 
 
 class Partitioned(torch.Tensor):
@@ -27,14 +29,23 @@ def bits(tensor: torch.Tensor) -> np.ndarray:
     return tensor.contiguous().view({2: torch.uint16, 4: torch.uint32}[tensor.dtype.itemsize]).numpy()
 
 
-def slices(wholes: dict[str, torch.Tensor], ranks: int) -> list[Slice]:
+def slices(wholes: dict[str, torch.Tensor], ranks: int) -> list[Part]:
     """All ranks' slices of `wholes`, partitioned, and of one buffer that every rank has whole."""
     every = []
     for rank in range(ranks):
         held = {name: partitioned(whole, rank, ranks) for name, whole in wholes.items()}
-        runs = held_runs({**held, "bias": torch.tensor([0.5, -0.5])}, rank)
-        every += [cut(run, bits(run.values)) for run in runs]
+        for run in held_runs({**held, "bias": torch.tensor([0.5, -0.5])}, rank):
+            values, slice_ = bits(run.values), cut(run, 0)
+            every.append(Part(slice_, values, None, *digests(values.view(np.uint8), [slice_])))
     return every
+
+
+def patched(before: list[Part], after: list[Part], harm: Callable[[Patch], Patch] = lambda patch: patch) -> list[Part]:
+    """`before` with patches that make it `after`; the first of them harmed."""
+    patches = [difference(old.values, new.values) for old, new in zip(before, after, strict=True)]
+    patches[0] = harm(patches[0])
+    of_parts = zip(before, after, patches, strict=True)
+    return [old._replace(patch=patch, digest=new.digest) for old, new, patch in of_parts]
 
 
 WHOLES = {"w": torch.arange(7.0).to(torch.bfloat16), "m": torch.arange(6.0).view(2, 3), "one": torch.tensor([3.0])}
@@ -42,8 +53,9 @@ WHOLES = {"w": torch.arange(7.0).to(torch.bfloat16), "m": torch.arange(6.0).view
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_tensors_come_back_from_any_number_of_ranks_without_padding(ranks: int) -> None:
-    tensors, differing = rebuild((slice_, None) for slice_ in slices(WHOLES, ranks))
-    assert not differing
+    parts = slices(WHOLES, ranks)
+    tensors = rebuild(parts)
+    assert not differing(parts, tensors)
     assert {name: (tensor.dtype, tensor.tolist()) for name, tensor in tensors.items()} == {
         "w": (torch.bfloat16, [0, 1, 2, 3, 4, 5, 6]),
         "m": (torch.float32, [[0, 1, 2], [3, 4, 5]]),
@@ -53,14 +65,14 @@ def test_tensors_come_back_from_any_number_of_ranks_without_padding(ranks: int) 
 
 
 def test_a_rank_holds_its_run_of_the_flat_values_and_rank_0_alone_sends_buffers() -> None:
-    starts = [(slice_.name, slice_.start, len(slice_.values)) for slice_ in slices(WHOLES, 2)]
+    starts = [(part.slice.name, part.slice.start, part.slice.count) for part in slices(WHOLES, 2)]
     first = [("w", 0, 4), ("m", 0, 3), ("one", 0, 1), ("bias", 0, 2)]
     second = [("w", 4, 3), ("m", 3, 3), ("one", 1, 0), ("bias", 0, 0)]
     assert starts == first + second
 
 
 def test_a_missing_part_is_named_with_what_is_there_of_it() -> None:
-    parts = [(slice_, None) for slice_ in slices(WHOLES, 2) if (slice_.name, slice_.start) != ("w", 4)]
+    parts = [part for part in slices(WHOLES, 2) if (part.slice.name, part.slice.start) != ("w", 4)]
     with pytest.raises(RuntimeError, match="w has 4 of its 7 values"):
         rebuild(parts)
 
@@ -68,11 +80,12 @@ def test_a_missing_part_is_named_with_what_is_there_of_it() -> None:
 def test_a_patch_carries_exactly_what_changed_and_gives_the_new_values() -> None:
     before = slices({"w": torch.arange(7.0).to(torch.bfloat16)}, 2)
     after = slices({"w": torch.tensor([0, 1, 2, 3, 40, 5, 60.0]).to(torch.bfloat16)}, 2)
-    patches = [difference(old.values, new.values) for old, new in zip(before, after, strict=True)]
+    parts = patched(before, after)
+    patches = [part.patch for part in parts if part.patch is not None]
     assert [patch.indices.tolist() for patch in patches] == [[], [], [0, 2], []]
     assert sum(patch.nbytes for patch in patches) == 2 * (1 + 2)  # an index of one byte, a bfloat16, twice
-    tensors, differing = rebuild(zip(before, patches, strict=True))
-    assert not differing
+    tensors = rebuild(parts)
+    assert not differing(parts, tensors)
     assert tensors["w"].tolist() == [0, 1, 2, 3, 40, 5, 60]
 
 
@@ -95,18 +108,16 @@ def place_outside(patch: Patch) -> Patch:
 
 @pytest.mark.parametrize("harm", [broken_value, broken_place, place_outside])
 def test_a_harmed_patch_is_found_by_the_checksum_and_its_tensor_named(harm) -> None:
-    before, after = slices({"w": torch.arange(7.0)}, 1), slices({"w": torch.arange(7.0) * 2}, 1)
-    patches = [difference(old.values, new.values) for old, new in zip(before, after, strict=True)]
-    _, differing = rebuild(zip(before, [harm(patches[0]), patches[1]], strict=True))
-    assert differing == {"w"}
+    parts = patched(slices({"w": torch.arange(7.0)}, 1), slices({"w": torch.arange(7.0) * 2}, 1), harm)
+    assert differing(parts, rebuild(parts)) == {"w"}
 
 
 def test_a_flipped_bit_in_a_whole_slice_is_found() -> None:
     parts = slices(WHOLES, 2)
     harmed = parts[1].values.copy()
     harmed[2] ^= 1
-    _, differing = rebuild((part, None) for part in [parts[0], parts[1]._replace(values=harmed), *parts[2:]])
-    assert differing == {"m"}
+    parts[1] = parts[1]._replace(values=harmed)
+    assert differing(parts, rebuild(parts)) == {"m"}
 
 
 def test_chunks_hold_the_same_whole_layers_on_every_rank_and_about_so_many_bytes_of_them() -> None:
