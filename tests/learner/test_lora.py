@@ -15,6 +15,8 @@ from safetensors.numpy import load_file
 from rlframe.config import LearnerConfig, LoraConfig
 from rlframe.learner.lora import checkpoint_name
 from rlframe.weights.merge import _rows
+from rlframe.weights.publish import Snapshot
+from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import differing, launch, load, save, state, step
 
@@ -101,15 +103,12 @@ def test_the_export_is_merged_and_peft_makes_the_same_of_the_adapter_folder_besi
 
 def test_what_is_published_is_what_is_exported(two: list[Any], tmp_path: Path) -> None:
     ray.get([handle.export.remote(tmp_path / "whole") for handle in two])
-    published = ray.get([handle.publish.remote(1, 1 << 20) for handle in two])[0]
-    [chunk] = [ray.get(ref) for ref in published.chunks]
+    ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in two])
+    snapshot = Snapshot(1, ray.get([handle.publish.remote(1, whole=True) for handle in two]))
+    published = {name: tensor for parts in snapshot.read() for name, tensor in rebuild(parts).items()}
     exported = load_file(tmp_path / "whole" / "model.safetensors")
-    assert [entry.name for entry in chunk.entries] == list(published.names)
-    assert set(published.names) == exported.keys()
-    for entry in chunk.entries:
-        size = int(np.prod(entry.shape)) * 4
-        values = chunk.data[entry.offset : entry.offset + size].view(np.float32).reshape(entry.shape)
-        assert np.array_equal(values, exported[entry.name])
+    assert set(snapshot.shares[0].names) == published.keys() == exported.keys()
+    assert [name for name in published if not np.array_equal(published[name].numpy(), exported[name])] == []
 
 
 def test_a_target_that_the_model_has_not_is_told(config: LearnerConfig, tiny_model: Path) -> None:
