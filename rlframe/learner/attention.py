@@ -66,7 +66,7 @@ def packed_attention(
         raise ValueError(f"{NAME} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention")
     if not query.is_cuda:
         attended = by_sequence(query, key, value, layout, scaling, sliding_window)
-    elif any(layout.shared) or sliding_window is not None or query.shape[-1] != value.shape[-1]:
+    elif takes_block_mask(query, value, layout, sliding_window):
         attended = by_block_mask(query, key, value, layout, scaling, sliding_window)
     else:
         attended = by_boundaries(query, key, value, layout, scaling)
@@ -97,7 +97,7 @@ def by_block_mask(
 ) -> Tensor:
     """FlexAttention, which leaves out whole blocks that no token sees -> [1, heads, T, value_dim]; what GPUs use.
 
-    Tests run it without its compiler on a CPU, forward only; the compiled kernels need a GPU.
+    On a CPU it has no backward pass, and tests run it without its compiler.
     """
     flex_attention, _ = _flex(query.is_cuda)
     grouped = key.shape[1] != query.shape[1]
@@ -105,17 +105,27 @@ def by_block_mask(
 
 
 def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """PyTorch's varlen kernel -> [1, heads, T, head_dim]; what GPUs use where nothing is shared."""
+    """PyTorch's varlen kernel -> [1, heads, T, head_dim]; what GPUs use where a whole batch is whole sequences."""
     from torch.nn.attention.varlen import varlen_attn
 
-    boundaries, longest = layout.boundaries(), max(layout.lengths)
-    times = query.shape[1] // key.shape[1]
-    rows = [
-        part[0].transpose(0, 1)
-        for part in (query, *(shared.repeat_interleave(times, dim=1) for shared in (key, value)))
-    ]
-    attended = varlen_attn(*rows, boundaries, boundaries, longest, longest, is_causal=True, scale=scaling)
+    boundaries, longest = _boundaries(layout), max(layout.lengths)
+    rows = (part[0].transpose(0, 1) for part in (query, key, value))  # [T, heads, head_dim]
+    attended = varlen_attn(
+        *rows,
+        boundaries,
+        boundaries,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),  # every earlier token, no later one
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
     return attended.transpose(0, 1)[None]
+
+
+def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, window: int | None) -> bool:
+    """Whether a batch on a GPU is more than the varlen kernel does: that one is for whole sequences in 16 bits."""
+    return any(layout.shared) or window is not None or query.shape[-1] != value.shape[-1] or query.element_size() > 2
 
 
 def _as_grid(
@@ -192,6 +202,11 @@ def _block_mask(layout: Layout, window: int | None) -> Any:
 
     _, create_block_mask = _flex(positions.is_cuda)
     return create_block_mask(sees, None, None, len(index), len(index), device=positions.device.type)
+
+
+@lru_cache(maxsize=1)  # of the batch at hand: every layer asks
+def _boundaries(layout: Layout) -> Tensor:
+    return layout.boundaries()
 
 
 @lru_cache(maxsize=2)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.learner import attention
-from rlframe.learner.attention import by_block_mask, packed_attention
+from rlframe.learner.attention import by_block_mask, by_boundaries, packed_attention, takes_block_mask
 from rlframe.learner.layout import Layout
 
 # A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2.
@@ -76,6 +76,40 @@ def test_flex_attention_under_our_block_mask_gives_the_same_values(window):
     parts = inputs(heads=4, key_value_heads=2)
     by_mask = by_block_mask(*parts, LAYOUT, 0.1, window).transpose(1, 2)
     torch.testing.assert_close(by_mask, attend(*parts, scaling=0.1, window=window))
+
+
+def test_blocks_of_128_that_no_token_sees_are_left_out_of_the_mask():
+    whole = laid_out([256, 256], [0, 0])  # 1 + 2 blocks each
+    group = laid_out([384, 128, 128], [0, 256, 256])  # 2 of prompt; completions of 1 see those and themselves
+    for layout, blocks in ((whole, 6), (group, 1 + 2 + 3 * 3)):
+        mask = attention._block_mask(layout, None)
+        assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == blocks
+    assert int(attention._block_mask(group, 128).full_kv_num_blocks.sum()) == 0
+
+
+def test_the_varlen_kernel_takes_heads_that_share_keys_forward_and_backward():
+    parts = [torch.randn(1, heads, 7, 64, device="meta", requires_grad=True) for heads in (4, 2, 2)]
+    attended = by_boundaries(*parts, laid_out([5, 2], [0, 0], device="meta"), 0.1)
+    assert attended.shape == parts[0].shape
+    attended.sum().backward()
+    assert [part.grad is not None and part.grad.shape == part.shape for part in parts] == [True] * 3
+
+
+def test_a_gpu_has_the_varlen_kernel_for_whole_sequences_in_16_bits_and_flex_attention_for_all_else():
+    query, value = torch.empty(1, 4, 7, 64, dtype=torch.bfloat16), torch.empty(1, 2, 7, 64, dtype=torch.bfloat16)
+    whole = laid_out([5, 2], [0, 0])
+    assert not takes_block_mask(query, value, whole, None)
+    assert takes_block_mask(query, value, laid_out([5, 2], [0, 3]), None)
+    assert takes_block_mask(query, value, whole, 4)
+    assert takes_block_mask(query, value[..., :32], whole, None)
+    assert takes_block_mask(query.float(), value.float(), whole, None)
+
+
+def laid_out(lengths: list[int], shared: list[int], device: str = "cpu") -> Layout:
+    """Sequences of which those with something shared continue the first."""
+    positions = [torch.arange(begin, begin + length) for begin, length in zip(shared, lengths, strict=True)]
+    roots = [0 if begin else at for at, begin in enumerate(shared)]
+    return Layout(lengths=lengths, roots=roots, shared=shared, position_ids=torch.cat(positions).to(device))
 
 
 def test_the_first_token_of_a_whole_sequence_sees_its_own_value_only():

@@ -112,6 +112,6 @@ def test_a_head_with_a_bias_is_refused():
 @pytest.mark.parametrize("vocabulary, rows", [(49_152, 682), (151_936, 220), (40_000_000, 1)])
 def test_the_larger_the_vocabulary_the_fewer_rows_at_a_time(vocabulary, rows, monkeypatch):
     monkeypatch.setattr(module, "LOGITS_BYTES", 128 << 20)
-    first, *others = module._chunks(1000, vocabulary)
+    first, *others = module._chunks(torch.empty(1000, 1), vocabulary)
     assert (first.start, first.stop) == (0, rows)
     assert others[-1].stop == 1000 and sum(chunk.stop - chunk.start for chunk in (first, *others)) == 1000
