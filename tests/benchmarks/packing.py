@@ -1,6 +1,9 @@
 """What packing saves: fill and balance on a trace of lengths, a step with and without shared prompts, peak memory.
 
-    python tests/benchmarks/packing.py
+    python tests/benchmarks/packing.py [--trace]
+
+On the trace, the operations that the learner does for a token of a completion (at Qwen3-0.6B's shapes) are set against
+the ideal: 6 N and attention for every distinct token, each group's prompt once. --trace prints that alone.
 
 SmolLM2-135M's shapes with random weights in bfloat16, on the CPU's cores: forward and backward pass of packed groups,
 shared and unshared by turns in this one run. Prints one JSON line a measurement, and ratios of medians beside what they
@@ -12,11 +15,17 @@ from __future__ import annotations
 import json
 import resource
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
+
+sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours are no package
+
+from flops import QWEN3_0_6B, computed, ideal, seen
 
 from rlframe.learner import attention
 from rlframe.learner.policy import Policy
@@ -43,7 +52,10 @@ def main() -> None:
         seconds = time.process_time() - began
         totals = [sum(map(cost, share)) for share in shares]
         filled = sum(totals) / (ranks * len(shares[0]) * capacity)
-        report("packing", name, seconds, fill=filled, rank_balance=max(totals) * ranks / sum(totals))
+        figures = {"fill": filled, "rank_balance": max(totals) * ranks / sum(totals)}
+        report("packing", name, seconds, **figures, **work(items, [batch for share in shares for batch in share]))
+    if "--trace" in sys.argv:
+        return
     head()  # before anything larger sets the process's peak
     attention.register()
     torch.manual_seed(0)
@@ -85,6 +97,31 @@ def traces() -> list[tuple[str, int, int, list[Item]]]:
     ]
 
 
+def work(items: list[Item], batches: list[list[Item]]) -> dict[str, float]:
+    """Operations a useful token: those of `batches` and of no prompt shared, over the ideal; every own token counts."""
+    useful = sum(item.own for item in items)
+    best = sum(ideal(QWEN3_0_6B, tokens, pairs) for tokens, pairs, _ in families(items))
+    done = sum(computed(QWEN3_0_6B, *family) for batch in batches for family in families(batch))
+    apart = sum(computed(QWEN3_0_6B, *family) for item in items for family in families([item]))
+    return {
+        "ideal_gflop_per_useful_token": best / useful / 1e9,
+        "gflop_over_ideal": done / best,
+        "gflop_over_ideal_unshared": apart / best,
+    }
+
+
+def families(items: list[Item]) -> list[tuple[int, int, int]]:
+    """Of each group, with its shared tokens once: tokens, pairs of one that sees another, tokens that count."""
+    by_group: dict[str, list[Item]] = {}
+    for item in items:
+        by_group.setdefault(item.group, []).append(item)
+    found = []
+    for group in by_group.values():
+        shared, own = group[0].shared, [item.own for item in group]
+        found.append((shared + sum(own), seen(shared, own), sum(own)))
+    return found
+
+
 def groups(prompts: int, completions: int, prompt_tokens: int, drawn: int) -> list[TrainSample]:
     rng = np.random.default_rng(0)
     samples = []
@@ -115,13 +152,8 @@ def train(policy: Policy, batch: TrainBatch) -> float:
 
 
 def flops(batch: TrainBatch) -> float:
-    """Forward and backward: 6 a parameter and token, 12 a pair of tokens, head and layer; the head where it counts."""
-    width, inner, layers = SMOLLM2.hidden_size, SMOLLM2.intermediate_size, SMOLLM2.num_hidden_layers
-    key_values = 2 * width * width * SMOLLM2.num_key_value_heads // SMOLLM2.num_attention_heads
-    in_layers = layers * (2 * width * width + key_values + 3 * width * inner)
     pairs = int((batch.position_ids + 1).sum())  # a token sees every position up to its own, wherever it lies
-    counted = int((batch.loss_weights != 0).sum())
-    return 6 * in_layers * len(batch.token_ids) + 12 * layers * width * pairs + 6 * width * SMOLLM2.vocab_size * counted
+    return computed(SMOLLM2, len(batch.token_ids), pairs, int((batch.loss_weights != 0).sum()))
 
 
 def head() -> None:
