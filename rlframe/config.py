@@ -117,6 +117,7 @@ class LearnerConfig(Config):
     attention: str
     gradient_checkpointing: bool
     offload_optimizer: bool
+    offload_parameters: bool
     moe: MoEConfig
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
@@ -234,10 +235,10 @@ class RunConfig(Config):
                 f"weights.backend: {self.weights.backend} moves weights between GPUs, but rollout.gpus="
                 f"{self.rollout.gpus} and learner.gpus={self.learner.gpus}; use object_store"
             )
-        if self.learner.optimizer == "muon" and (self.learner.lora or self.learner.offload_optimizer):
-            other = "lora" if self.learner.lora else "offload_optimizer"
+        others = [key for key in ("lora", "offload_optimizer", "offload_parameters") if getattr(self.learner, key)]
+        if self.learner.optimizer == "muon" and others:
             problems.append(
-                f"learner.optimizer: muon is for whole matrices on the device, not for learner.{other}; use adamw"
+                f"learner.optimizer: muon is for whole matrices on the device, not for learner.{others[0]}; use adamw"
             )
         if self.learner.moe.bias_update_rate and not model.has_tensor(self.model.path, BIAS):
             problems.append(

@@ -21,6 +21,8 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
     }
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if config.offload_parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     if config.optimizer == "muon":
         zero["reduce_scatter"] = False  # DeepSpeed's Muon asks for it
     return {

@@ -62,7 +62,7 @@ def test_the_first_step_of_adamw_is_the_rate_against_the_gradient_s_sign_and_off
     np.testing.assert_allclose(
         first_change(two, HIDDEN), -1e-3 * slope / (np.abs(slope) + ADAM_EPS), rtol=1e-3, atol=1e-7
     )
-    offloaded = launch(config.model_copy(update={"offload_optimizer": True}), tiny_model, 2)
+    offloaded = launch(config.model_copy(update={"offload_optimizer": True, "offload_parameters": True}), tiny_model, 2)
     step(offloaded, 0)
     there, here = state(offloaded), state(two)
     assert there.keys() == here.keys()
