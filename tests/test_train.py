@@ -30,7 +30,7 @@ def lines(file: Path) -> list[dict]:
 
 def learned(run_dir: Path) -> list[dict[str, float]]:
     """Every step's metrics but those that are seconds or speeds."""
-    timed = ("time/", "per_s", "seconds")
+    timed = ("time/", "per_s", "seconds", "stall_s")
     return [
         {key: value for key, value in row.items() if not any(word in key for word in timed)}
         for row in lines(run_dir / "metrics.jsonl")
