@@ -6,9 +6,13 @@ whoever reads what comes out believes none of it.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FILENAME = "<solution>"
 RESULTS = 3  # the file descriptor that results are written to
@@ -45,6 +49,7 @@ def _standard_streams() -> None:
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.argv = [FILENAME]
+    gc.enable()
 
 
 def _finish(work: Any) -> None:

@@ -5,18 +5,23 @@ Only the standard library: it is started as `python -I -S` with an empty environ
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]  # signal's enums cost a cold start a sixth of its time
 import _socket
-import array
+import gc
 import marshal
 import os
-import signal
 import struct
 import sys
-from typing import Any
 
 from rlframe.reward.sandbox import kernel, seccomp, supervisor
 
-READY = b"+"
+TYPE_CHECKING = False  # typing's own would cost a cold start a third of its time
+if TYPE_CHECKING:
+    from typing import Any
+
+READY, CLOSED = b"+", b"-"
+# What programs and runners import most: once for all of them, while nothing is asked for yet.
+COMMON = ("collections", "functools", "heapq", "json", "math", "re", "traceback", "typing")
 
 
 def serve(folders: list[str]) -> None:
@@ -31,28 +36,41 @@ def serve(folders: list[str]) -> None:
     kernel.drop_capabilities()
     kernel.read_only(folders)
     program = seccomp.build()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # no zombies
     control.send(READY)
-    import json  # noqa: F401  # what runners of functions need, once for all of them
-    import traceback  # noqa: F401
-
+    for name in COMMON:
+        __import__(name)
+    exec(compile("print", "<warm>", "exec"), {})
+    gc.collect()
+    gc.freeze()  # a collection would write to every page, and each process that is forked would copy it
+    gc.disable()
     server = os.getpid()
     while True:
-        message, extra, _, _ = control.recvmsg(1, _socket.CMSG_SPACE(4))
-        if not message:
+        taken, take = os.pipe()
+        if os.fork() == 0:
+            os.close(taken)
+            _supervise(control, take, program, nothing, server)
+        os.close(take)
+        # A process that waits for the next program is forked while the last one runs. One that dies waiting says b"".
+        more = os.read(taken, 1)
+        os.close(taken)
+        if more == CLOSED:
             return
-        for _, _, data in extra:
-            received = array.array("i", data)[0]
-            if os.fork() == 0:
-                control.close()
-                _supervise(_socket.socket(fileno=received), program, nothing, server)
-            os.close(received)
 
 
-def _supervise(client: _socket.socket, program: bytes, nothing: int, server: int) -> None:
+def _supervise(control: _socket.socket, take: int, program: bytes, nothing: int, server: int) -> None:
+    """Waits for a program, tells the server that it has one, or that there will be none, and runs it."""
     try:
         kernel.die_with_parent(server)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        message, extra, _, _ = control.recvmsg(1, _socket.CMSG_SPACE(4))
+        os.write(take, message or CLOSED)
+        os.close(take)
+        control.close()
+        if not message:
+            os._exit(0)
+        [(_, _, data)] = extra
+        client = _socket.socket(fileno=struct.unpack("i", data)[0])
         (size,) = struct.unpack("!Q", _read(client, 8))
         job: dict[str, Any] = marshal.loads(_read(client, size))
         for status, output, detail in supervisor.run(job, program, nothing):

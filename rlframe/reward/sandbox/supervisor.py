@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]
 import math
 import os
 import resource
 import select
-import signal
 import time
-from collections.abc import Callable
-from typing import Any
 
 from rlframe.reward.sandbox import kernel, runner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MIB = 1 << 20
 OPEN_FILES = 64
@@ -113,7 +116,7 @@ class _Watched:
                     status = "output"
                 elif cases > 1 and b"\n" in piece:
                     deadline = time.monotonic() + case_s
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pid, _signal.SIGKILL)
         _, code = os.waitpid(self.pid, 0)
         os.close(ended)
         if status == "ended":
@@ -140,6 +143,8 @@ def _verdict(exit_code: int, too_much: bool) -> str:
 
 def _detail(status: str, exit_code: int, errors: bytearray) -> bytes:
     if status == "died":
+        import signal
+
         return signal.Signals(-exit_code).name.encode() + b" " + bytes(errors[-DETAIL_BYTES:])
     return bytes(errors[-DETAIL_BYTES:]) or (f"exit status {exit_code}".encode() if status == "raised" else b"")
 
