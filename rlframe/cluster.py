@@ -157,6 +157,7 @@ def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dic
             objective(run),
             micro_batch_tokens=run.learner.micro_batch_tokens,
             share_prompts=run.learner.shares_prompts,
+            sequence_parallel=run.learner.sequence_parallel,
             gpu_links=run.weights.backend != "object_store",
             timeout_s=run.cluster.stall_timeout_s,
             max_skipped=run.learner.max_skipped,

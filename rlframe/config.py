@@ -99,6 +99,7 @@ class MoEConfig(Config):
 
 class LearnerConfig(Config):
     ranks: int = Field(ge=1)
+    sequence_parallel: int = Field(ge=1)
     optimizer: Literal["adamw", "muon"]
     lr: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"]
@@ -225,10 +226,11 @@ class RunConfig(Config):
                 f"{self.rollout.max_tokens} = {longest} tokens, but the model at model.path takes {context}; "
                 f"at most {context - self.prompts.max_tokens} would fit"
             )
-        if longest > self.learner.micro_batch_tokens:
+        if longest > self.learner.sequence_parallel * self.learner.micro_batch_tokens:
             problems.append(
                 f"learner.micro_batch_tokens: {self.learner.micro_batch_tokens} cannot hold one sequence of up to "
-                f"{longest} tokens (prompts.max_tokens + rollout.max_tokens); make it at least {longest}"
+                f"{longest} tokens (prompts.max_tokens + rollout.max_tokens); make it at least "
+                f"{-(-longest // self.learner.sequence_parallel)}"
             )
         if self.weights.backend != "object_store" and not (self.rollout.gpus and self.learner.gpus):
             problems.append(
@@ -240,6 +242,7 @@ class RunConfig(Config):
             problems.append(
                 f"learner.optimizer: muon is for whole matrices on the device, not for learner.{others[0]}; use adamw"
             )
+        problems += self._sequence_parallel_problems()
         if self.learner.moe.bias_update_rate and not model.has_tensor(self.model.path, BIAS):
             problems.append(
                 f"learner.moe.bias_update_rate: {self.learner.moe.bias_update_rate} moves a bias that chooses experts "
@@ -250,6 +253,19 @@ class RunConfig(Config):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _sequence_parallel_problems(self) -> list[str]:
+        size, ranks = self.learner.sequence_parallel, self.learner.ranks
+        if size == 1:
+            return []
+        problems = []
+        if ranks % size:
+            problems.append(f"learner.sequence_parallel: {ranks} ranks do not divide into groups of {size}")
+        if self.learner.attention != attention.NAME:
+            problems.append(f"learner.sequence_parallel: {size} works with learner.attention={attention.NAME} only")
+        if self.rollout.routed_experts:
+            problems.append(f"learner.sequence_parallel: {size} replays no rollout.routed_experts; use false, or 1")
+        return problems
 
 
 def load(composed: Any) -> RunConfig:

@@ -48,6 +48,11 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
             "learner={optimizer: muon, offload_parameters: true}",
             "learner.optimizer: muon is for whole matrices on the device, not for learner.offload_parameters; use",
         ),
+        (
+            "learner={sequence_parallel: 2, attention: sdpa}",
+            "learner.sequence_parallel: 1 ranks do not divide into groups of 2\n"
+            "learner.sequence_parallel: 2 works with learner.attention=rlframe_packed only",
+        ),
         ("learner.gpus=2", "learner.gpus: Input should be less than or equal to 1, not 2"),
         ("learner.dtype=float16", "learner.dtype: Input should be 'bfloat16' or 'float32', not 'float16'"),
         ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),

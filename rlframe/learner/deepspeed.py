@@ -23,6 +23,7 @@ from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.reference import Reference
 from rlframe.learner.schedule import learning_rate
 from rlframe.learner.shards import write
+from rlframe.learner.ulysses import Ulysses
 from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
 
@@ -83,7 +84,9 @@ class LearnerRank:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.lora:
             lora.add(model, self.config.lora)
-        policy = Policy(model, getattr(torch, self.config.head_dtype))
+        size = self.config.sequence_parallel
+        self.ulysses = Ulysses(model, rank=rank, ranks=self.config.ranks, size=size) if size > 1 else None
+        policy = Policy(model, getattr(torch, self.config.head_dtype), self.ulysses)
         for block in blocks_of_separate_experts(policy):
             deepspeed.utils.set_z3_leaf_module(block, True)
         self.routers = Routers(policy, self.config.moe.bias_update_rate)
@@ -168,7 +171,8 @@ class LearnerRank:
             measured = objective.measure(logprobs.detach(), entropies.detach(), batch)
             if first:
                 measured |= {f"first_{name}": measured[name] for name in ("tokens", "k3", "abs")}
-            sums.append(measured | {"loss": float(loss.detach())})
+            measured |= {"loss": float(loss.detach())}
+            sums.append(self.ulysses.once(measured) if self.ulysses else measured)
         return combine(sums), suspects
 
     def _collate(self, samples: list[TrainSample]) -> TrainBatch:

@@ -39,11 +39,14 @@ class LearnerGroup:
         *,
         micro_batch_tokens: int,
         share_prompts: bool,
+        sequence_parallel: int,
         gpu_links: bool,
         timeout_s: float,
         max_skipped: int,
     ) -> None:
-        """`gpu_links`: the ranks send weights to the engines themselves, past the object store.
+        """`sequence_parallel`: neighbouring ranks that hold a micro-batch together, each as many tokens of it.
+
+        `gpu_links`: the ranks send weights to the engines themselves, past the object store.
 
         `max_skipped`: steps in a row without any finite update that end the run.
         """
@@ -52,6 +55,7 @@ class LearnerGroup:
         self._objective = ray.put(objective)
         self.micro_batch_tokens = micro_batch_tokens
         self.share_prompts = share_prompts
+        self.sequence_parallel = sequence_parallel
         self.gpu_links = gpu_links
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
@@ -65,9 +69,7 @@ class LearnerGroup:
         before. Raises RunFailed naming the samples at the `max_skipped`th such version in a row.
         """
         # [minibatches][ranks][micro-batches][samples]
-        shares = [
-            shard(samples, len(self.ranks), self.micro_batch_tokens, self.share_prompts) for samples in minibatches
-        ]
+        shares = [self._shares(samples) for samples in minibatches]
         of_ranks = [[share[rank] for share in shares] for rank in range(len(self.ranks))]
         calls = [
             rank.step.remote(own, self._objective, self.version) for rank, own in zip(self.ranks, of_ranks, strict=True)
@@ -76,8 +78,8 @@ class LearnerGroup:
         self.version += 1
         if sums[0]["skipped_in_a_row"] >= self.max_skipped:
             raise RunFailed(self._why_skipped())
-        packed = [[batch for share in own for batch in share] for own in of_ranks]
-        packing = _packing(packed, self.micro_batch_tokens, self.share_prompts)
+        packed = [[batch for share in own for batch in share] for own in of_ranks[:: self.sequence_parallel]]
+        packing = _packing(packed, self.sequence_parallel * self.micro_batch_tokens, self.share_prompts)
         return StepReport(
             policy_version=self.version, metrics=self._penalties | _means(sums) | _routing(sums) | packing
         )
@@ -87,7 +89,7 @@ class LearnerGroup:
         kl = self.objective.kl
         if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
             return groups
-        shares = shard(list(probes.values()), len(self.ranks), self.micro_batch_tokens, self.share_prompts)
+        shares = self._shares(list(probes.values()))
         calls = [rank.divergences.remote(share, kl.estimator) for rank, share in zip(self.ranks, shares, strict=True)]
         answers = self._wait(calls, "compare with the reference")
         found = {
@@ -127,9 +129,15 @@ class LearnerGroup:
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
 
+    def _shares(self, samples: list[TrainSample]) -> list[list[list[TrainSample]]]:
+        """[ranks][micro-batches][samples]; ranks that hold a micro-batch together have the same."""
+        together = self.sequence_parallel
+        shares = shard(samples, len(self.ranks) // together, together * self.micro_batch_tokens, self.share_prompts)
+        return [share for share in shares for _ in range(together)]
+
     def _why_skipped(self) -> str:
         asked = self._wait([rank.not_finite.remote() for rank in self.ranks], "name samples that are not finite")
-        told = [line for of_rank in asked for line in of_rank]
+        told = list(dict.fromkeys(line for of_rank in asked for line in of_rank))
         more = [f"and {len(told) - NAMED} more"] if len(told) > NAMED else []
         why = told[:NAMED] + more or ["every sample's loss is finite, but the gradient's norm is not"]
         return (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rlframe.learner import attention
 from rlframe.learner.layout import Layout
 from rlframe.learner.logprobs import LogprobHead
+from rlframe.learner.ulysses import Ulysses
 from rlframe.types import TrainBatch
 
 PREFIX = "model."  # what `Policy` puts before the checkpoint names of its model's parameters
@@ -18,8 +19,10 @@ PREFIX = "model."  # what `Policy` puts before the checkpoint names of its model
 class Policy(nn.Module):
     """Wraps a transformers model; computes logits only where a token counts, and never all at once."""
 
-    def __init__(self, model: nn.Module, head_dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, head_dtype: torch.dtype, ulysses: Ulysses | None = None) -> None:
+        """`ulysses`: of a rank that shares its batches with others; None: it has them whole."""
         super().__init__()
+        self.ulysses = ulysses
         self.model = model
         self.model.lm_head = LogprobHead(model.lm_head, head_dtype)
 
@@ -29,19 +32,25 @@ class Policy(nn.Module):
         Both are 0 where the loss weight is 0 (prompts, padding of a share): nothing is computed for those. A prompt's
         last hidden state predicts the first token of each completion that shares it.
         """
-        layout = Layout.of(batch.sequence_ids, batch.position_ids)
+        if self.ulysses:
+            layout, own, token_ids, position_ids = self.ulysses.cut(batch)
+        else:
+            layout, own = Layout.of(batch.sequence_ids, batch.position_ids), slice(0, len(batch.token_ids))
+            token_ids, position_ids = batch.token_ids, batch.position_ids
         hidden = self.model.model(
-            input_ids=batch.token_ids[None],
-            position_ids=batch.position_ids[None],
+            input_ids=token_ids[None],
+            position_ids=position_ids[None],
             use_cache=False,
             **attention.arguments(layout, self.model.config._attn_implementation),
-        ).last_hidden_state[0]  # [T, H]
+        ).last_hidden_state[0]  # [own tokens, H]
         counted = (batch.loss_weights != 0).nonzero()[:, 0]
-        drawn, entropies = self.model.lm_head(
-            hidden[layout.predecessors()[counted]], batch.token_ids[counted], temperature
-        )
+        before = layout.predecessors()[counted]
+        here = (before >= own.start) & (before < own.stop)
+        counted, before = counted[here], before[here] - own.start
+        drawn, entropies = self.model.lm_head(hidden[before], batch.token_ids[counted], temperature)
         zeros = torch.zeros(len(batch.token_ids), dtype=torch.float32, device=drawn.device)
-        return zeros.index_put((counted,), drawn), zeros.index_put((counted,), entropies)
+        logprobs, entropies = zeros.index_put((counted,), drawn), zeros.index_put((counted,), entropies)
+        return (self.ulysses.join(logprobs), self.ulysses.join(entropies)) if self.ulysses else (logprobs, entropies)
 
 
 def load_model(path: Path, dtype: torch.dtype, attention_name: str) -> nn.Module:

@@ -37,6 +37,9 @@ class ProbedRank(LearnerRank):
         named = self.engine.module.named_parameters()
         return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}
 
+    def forget(self) -> None:
+        self.optimizer.zero_grad()
+
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
@@ -138,6 +141,29 @@ def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
     """Over all tensors, in units of each tensor's largest entry."""
     assert one.keys() == other.keys()
     return max(float(np.abs(one[name] - other[name]).max() / np.abs(one[name]).max()) for name in one)
+
+
+def test_two_ranks_that_hold_each_micro_batch_together_have_the_gradient_and_metrics_of_one(
+    config: LearnerConfig, tiny_model: Path
+) -> None:
+    # Groups share prompts, and GSPO looks at whole sequences. The model's two heads share keys, which are doubled.
+    one = launch(config, tiny_model, 1)
+    two = launch(config.model_copy(update={"sequence_parallel": 2}), tiny_model, 2)
+    samples = make_samples()
+    [share] = shard(samples, 1, 128)
+    assert len(share) > 2 and any(packed_tokens(batch) % 2 for batch in share)
+    for objective in (OBJECTIVE, Objective(algorithm=GSPO(name="gspo", clip_low=0.02, clip_high=0.03))):
+        alone = ray.get(one[0].gradients.remote(share, objective))
+        together = ray.get([handle.gradients.remote(share, objective) for handle in two])[0]
+        assert largest_difference(alone, together) < 1e-5
+        ray.get([handle.forget.remote() for handle in (*one, *two)])
+    [wanted] = ray.get([one[0].step.remote([share], OBJECTIVE, 0)])
+    parts = ray.get([handle.step.remote([share], OBJECTIVE, 0) for handle in two])
+    for name in ("tokens", "packed_tokens", "loss", "k3", "entropy"):
+        assert parts[0][name] + parts[1][name] == pytest.approx(wanted[name], rel=1e-5)
+    assert parts[0]["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-5)
+    for handle in (*one, *two):
+        ray.kill(handle)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_in_the_reward_it_costs_a_completion_the_sum_over_its_tokens(start: Star
         penalty(estimator="k1", weight=0.01, place="reward"),
         micro_batch_tokens=128,
         share_prompts=True,
+        sequence_parallel=1,
         gpu_links=False,
         timeout_s=60.0,
         max_skipped=3,

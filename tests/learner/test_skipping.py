@@ -94,7 +94,14 @@ def test_the_rank_that_has_the_spoiled_sample_names_it_and_the_others_name_nobod
 def test_a_run_ends_at_the_second_spoiled_step_in_a_row_with_the_sample_named(two: list[Any]) -> None:
     step(two, 0)
     learner = LearnerGroup(
-        two, OBJECTIVE, micro_batch_tokens=128, share_prompts=True, gpu_links=False, timeout_s=60, max_skipped=2
+        two,
+        OBJECTIVE,
+        micro_batch_tokens=128,
+        share_prompts=True,
+        sequence_parallel=1,
+        gpu_links=False,
+        timeout_s=60,
+        max_skipped=2,
     )
     report = learner.step(spoiled(advantages=math.nan))
     assert (report.policy_version, report.metrics["learner/skipped"]) == (1, 1)
