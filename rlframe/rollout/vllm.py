@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -43,6 +44,9 @@ class VLLMEngine:
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
             # A prompt prefilled in parts with a seed of its own ends vLLM's CPU worker.
             device = {"enable_chunked_prefill": False, "distributed_executor_backend": "uni"}
+            if _attends_to_latents(model_path):
+                # vLLM's CPU kernel rotates heads at wrong positions where they are a dimension of their own.
+                device["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),
@@ -182,6 +186,11 @@ class VLLMEngine:
     def shutdown(self) -> None:
         """Ends vLLM's own processes."""
         self.llm.shutdown()
+
+
+def _attends_to_latents(model_path: Path) -> bool:
+    """Whether the model has DeepSeek's multi-head latent attention."""
+    return "kv_lora_rank" in json.loads((model_path / "config.json").read_text())
 
 
 def request_seed(seed: int, prompt_id: str, index: int) -> int:

@@ -90,7 +90,7 @@ def test_what_is_exported_is_what_vllm_opened_with_the_weights_of_now_and_opens_
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    actors.learner.export(tmp_path / "export")
+    ray.get([rank.export.remote(tmp_path / "export") for rank in actors.learner.ranks])
     exported, began = tensors_of(tmp_path / "export"), tensors_of(Path(run.model.path))
     assert {name: (t.shape, t.dtype) for name, t in exported.items()} == {
         name: (t.shape, t.dtype) for name, t in began.items()
