@@ -26,6 +26,8 @@ from rlframe.learner.shards import write
 from rlframe.learner.ulysses import Ulysses
 from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
+from rlframe.weights.merge import merged
+from rlframe.weights.source import Zero3Source
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -94,6 +96,7 @@ class LearnerRank:
             model=policy, optimizer=optimizer.build(policy, self.config), config=zero3.settings(self.config)
         )
         self.engine.train()
+        self.source = Zero3Source(self.engine.module, PREFIX)
         self.rank = rank
 
     def keep_reference(self, offload: bool) -> None:
@@ -235,15 +238,12 @@ class LearnerRank:
     def prepare_publishing(self, chunk_bytes: int, full_every: int) -> None:
         """See Publisher."""
         from rlframe.weights.publish import Publisher
-        from rlframe.weights.source import Zero3Source
 
-        source, ranks = Zero3Source(self.engine.module, PREFIX), self.config.ranks
-        self.publisher = Publisher(source, self.rank, chunk_bytes=chunk_bytes, ranks=ranks, full_every=full_every)
+        ranks = self.config.ranks
+        self.publisher = Publisher(self.source, self.rank, chunk_bytes=chunk_bytes, ranks=ranks, full_every=full_every)
 
     def publish(self, version: int, *, whole: bool) -> Share:
         """Puts this rank's slices of the weights into the object store; only adapters are gathered before."""
-        from rlframe.weights.merge import merged
-
         with merged(self.engine.module):
             return self.publisher.publish(version, whole=whole)
 
@@ -252,15 +252,11 @@ class LearnerRank:
     ) -> None:
         """Meets the engines' worker processes for transfers between GPUs."""
         from rlframe.weights.broadcast import sender
-        from rlframe.weights.source import Zero3Source
 
-        source = Zero3Source(self.engine.module, PREFIX)
-        self.sender = sender(backend, engines, source, rank=self.rank, address=address, engine_workers=workers)
+        self.sender = sender(backend, engines, self.source, rank=self.rank, address=address, engine_workers=workers)
 
     def send(self) -> None:
         """Sends the weights to the engines that were joined."""
-        from rlframe.weights.merge import merged
-
         with merged(self.engine.module):
             self.sender.send_weights()
 
@@ -305,18 +301,14 @@ class LearnerRank:
 
     def _gather(self) -> dict[str, Tensor]:
         """Every weight under its checkpoint name, in rank 0's host memory; nothing elsewhere."""
-        from rlframe.weights.merge import merged
-        from rlframe.weights.source import Zero3Source
-
-        source = Zero3Source(self.engine.module, PREFIX)
         with merged(self.engine.module):
-            return {name: tensor.to("cpu", copy=True) for name, tensor in source if self.rank == 0}
+            return {name: tensor.to("cpu", copy=True) for name, tensor in self.source if self.rank == 0}
 
     def _gather_adapters(self) -> dict[str, Tensor]:
         """Every adapter's weight in rank 0's host memory; nothing elsewhere."""
         from deepspeed.runtime.zero import GatheredParameters
 
-        adapters = {name: p for name, p in self.engine.module.named_parameters() if ".lora_" in name}
+        adapters = {name: p for name, p in self.engine.module.named_parameters() if lora.checkpoint_name(name) is None}
         with GatheredParameters(list(adapters.values())):
             whole = adapters.items() if self.rank == 0 else ()
             return {name.removeprefix(PREFIX): p.detach().to("cpu", copy=True) for name, p in whole}

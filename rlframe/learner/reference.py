@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlframe.learner.partition import carried_buffers, place
 from rlframe.learner.shards import Saved, Shard, Slice
 
 KIND = "weights"  # what a shard calls a slice of the reference
@@ -58,38 +59,31 @@ class Reference:
         """Copies this rank's slices into the host's memory."""
         slices = {}
         for name, parameter in self._trained().items():
-            start, end = self._bounds(parameter)
+            shape, start, end = place(parameter, self.rank)
             kept = self.tensors[name][: end - start].to("cpu", copy=True)
-            slices[name] = Slice(
-                shape=tuple(parameter.ds_shape), start=start, tensors={KIND: kept} if len(kept) else {}, numbers={}
-            )
-        buffers = {name: self.tensors[name].to("cpu", copy=True) for name in self._buffers()} if self.rank == 0 else {}
+            slices[name] = Slice(shape=shape, start=start, tensors={KIND: kept} if len(kept) else {}, numbers={})
+        buffers = (
+            {name: self.tensors[name].to("cpu", copy=True) for name in carried_buffers(self.engine.module)}
+            if self.rank == 0
+            else {}
+        )
         return Shard(slices=slices, buffers=buffers, counters={})
 
     def restore(self, folder: Path) -> None:
         """Puts what the files in `folder` hold, of any number of ranks, into this rank's slices."""
         saved = Saved(folder)
         for name, parameter in self._trained().items():
-            start, end = self._bounds(parameter)
+            _, start, end = place(parameter, self.rank)
             self.tensors[name][: end - start].copy_(saved.read(name, KIND, start, end))
-        for name in self._buffers():
+        for name in carried_buffers(self.engine.module):
             self.tensors[name].copy_(saved.buffers[name])
 
     def _live(self) -> dict[str, Tensor]:
         """What differs between two policies, as it is in use now."""
-        return {name: parameter.ds_tensor for name, parameter in self._trained().items()} | self._buffers()
+        return {name: parameter.ds_tensor for name, parameter in self._trained().items()} | carried_buffers(
+            self.engine.module
+        )
 
     def _trained(self) -> dict[str, nn.Parameter]:
         named = self.engine.module.named_parameters()
         return {name: parameter for name, parameter in named if parameter.requires_grad}
-
-    def _buffers(self) -> dict[str, Tensor]:
-        """Those that checkpoints carry (a router's selection bias, not rotary tables)."""
-        carried = self.engine.module.state_dict().keys()
-        return {name: buffer for name, buffer in self.engine.module.named_buffers() if name in carried}
-
-    def _bounds(self, parameter: Any) -> tuple[int, int]:
-        """Entries of the parameter, flattened, that this rank's slice holds; the last rank's is padded."""
-        length = parameter.ds_tensor.numel()
-        start = min(self.rank * length, parameter.ds_numel)
-        return start, min(start + length, parameter.ds_numel)

@@ -1,8 +1,7 @@
 """A ZeRO-3 rank's state <-> slices in the host's memory: master weights, the optimizer's state, buffers.
 
-ZeRO-3 gives each of N ranks a flat slice of every parameter, 1/N long and padded at the end, and keeps the slices
-of many parameters end to end in one flat tensor, which is what the optimizer sees. Whatever the optimizer keeps for
-it, of the same length, is cut up likewise, so no optimizer needs to be known here.
+ZeRO-3 keeps a rank's slices of many parameters end to end in one flat tensor, which is what the optimizer sees.
+Whatever the optimizer keeps for it, of the same length, is cut up likewise, so no optimizer needs to be known here.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlframe.learner.partition import Place, carried_buffers, place
 from rlframe.learner.shards import MASTER, Saved, Shard, Slice
 
 if TYPE_CHECKING:
@@ -24,21 +24,20 @@ class Held(NamedTuple):
 
     parameter: nn.Parameter
     flat: Tensor  # float32; the optimizer's parameter
-    place: slice  # in `flat`, without padding
-    start: int  # of the slice in the parameter's values, flattened
-    end: int
+    there: slice  # in `flat`, without padding
+    whole: Place  # in the parameter
 
 
 def snapshot(module: nn.Module, optimizer: Any, counters: dict[str, int], *, rank: int) -> Shard:
     """Copies what this rank holds into the host's memory. `optimizer` is DeepSpeed's around torch's."""
     slices = {
         name: Slice(
-            shape=tuple(held.parameter.ds_shape),
-            start=held.start,
+            shape=held.whole.shape,
+            start=held.whole.start,
             tensors={
-                kind: _to_host(tensor[held.place] if tensor.ndim else tensor)
+                kind: _to_host(tensor[held.there] if tensor.ndim else tensor)
                 for kind, tensor in _tensors(optimizer, held.flat).items()
-                if held.end > held.start or not tensor.ndim
+                if held.whole.end > held.whole.start or not tensor.ndim
             },
             numbers={
                 key: value for key, value in _state(optimizer, held.flat).items() if isinstance(value, int | float)
@@ -46,7 +45,7 @@ def snapshot(module: nn.Module, optimizer: Any, counters: dict[str, int], *, ran
         )
         for name, held in _holdings(module, optimizer)
     }
-    buffers = {name: _to_host(buffer) for name, buffer in _buffers(module).items()} if rank == 0 else {}
+    buffers = {name: _to_host(buffer) for name, buffer in carried_buffers(module).items()} if rank == 0 else {}
     return Shard(slices=slices, buffers=buffers, counters=counters)
 
 
@@ -58,23 +57,23 @@ def restore(module: nn.Module, optimizer: Any, folder: Path) -> dict[str, int]:
     """
     saved = Saved(folder)
     holdings = dict(_holdings(module, optimizer))
-    _compare(saved.shapes, {name: tuple(held.parameter.ds_shape) for name, held in holdings.items()}, folder)
+    _compare(saved.shapes, {name: held.whole.shape for name, held in holdings.items()}, folder)
     for name, held in holdings.items():
         state = _state(optimizer, held.flat)
         for kind in saved.kinds(name):
-            values = saved.read(name, kind, held.start, held.end)
+            values = saved.read(name, kind, held.whole.start, held.whole.end)
             if kind == MASTER:
-                held.flat[held.place].copy_(values)
-                held.parameter.ds_tensor.data[: held.end - held.start].copy_(values)
+                held.flat[held.there].copy_(values)
+                held.parameter.ds_tensor.data[: len(values)].copy_(values)
             elif values.ndim == 0:
                 state[kind] = values
             else:
                 state.setdefault(kind, torch.zeros_like(held.flat, dtype=values.dtype, requires_grad=False))
-                state[kind][held.place].copy_(values)
+                state[kind][held.there].copy_(values)
         state.update(saved.numbers[name])
         if state:
             optimizer.optimizer.state[held.flat] = state
-    for name, buffer in _buffers(module).items():
+    for name, buffer in carried_buffers(module).items():
         buffer.copy_(saved.buffers[name])
     return saved.counters
 
@@ -84,11 +83,10 @@ def _holdings(module: nn.Module, optimizer: Any) -> Iterator[tuple[str, Held]]:
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        subgroup, offset, length = optimizer.grad_position[optimizer.get_param_id(parameter)]
-        start = min(optimizer._get_param_partition_rank(parameter) * length, parameter.ds_numel)
-        end = min(start + length, parameter.ds_numel)
+        subgroup, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
+        whole = place(parameter, optimizer._get_param_partition_rank(parameter))
         flat = optimizer.fp32_partitioned_groups_flat[subgroup]
-        yield name, Held(parameter, flat, slice(offset, offset + end - start), start, end)
+        yield name, Held(parameter, flat, slice(offset, offset + whole.end - whole.start), whole)
 
 
 def _state(optimizer: Any, flat: Tensor) -> dict[str, Any]:
@@ -99,12 +97,6 @@ def _state(optimizer: Any, flat: Tensor) -> dict[str, Any]:
 def _tensors(optimizer: Any, flat: Tensor) -> dict[str, Tensor]:
     kept = {key: value for key, value in _state(optimizer, flat).items() if isinstance(value, Tensor)}
     return {MASTER: flat.detach(), **kept}
-
-
-def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Those that checkpoints carry (a router's selection bias, not rotary tables)."""
-    carried = module.state_dict().keys()
-    return {name: buffer for name, buffer in module.named_buffers() if name in carried}
 
 
 def _to_host(tensor: Tensor) -> Tensor:

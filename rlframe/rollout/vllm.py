@@ -36,8 +36,6 @@ class VLLMEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
-        if config.routed_experts:
-            device["enable_return_routed_experts"] = True
         if current_platform.is_cpu():
             # One process that schedules and computes: with two, the scheduler spins on a core while it waits, and
             # computing is left one core less. vLLM falls back to two unless its clients' multiprocessing is off.
@@ -56,6 +54,7 @@ class VLLMEngine:
                 max_num_batched_tokens=max(max_model_len, MIN_BATCHED_TOKENS),
                 tensor_parallel_size=max(1, config.gpus),
                 enable_prefix_caching=True,
+                enable_return_routed_experts=config.routed_experts,
                 enforce_eager=not config.compile,
                 # Of the distribution that was sampled from, after temperature.
                 logprobs_mode="processed_logprobs",

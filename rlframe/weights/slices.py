@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xxhash
 
+from rlframe.learner.partition import place
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -68,16 +70,12 @@ class Part(NamedTuple):
 
 
 def held_runs(tensors: dict[str, Tensor], rank: int) -> list[Run]:
-    """The runs that `rank` sends: its part of what ZeRO-3 has partitioned; rank 0 also what every rank has whole.
-
-    The last rank's part of a parameter may be padding in part, or altogether: then its run has no values.
-    """
+    """The runs that `rank` sends: its part of what ZeRO-3 has partitioned; rank 0 also what every rank has whole."""
     runs = []
     for name, tensor in tensors.items():
         if hasattr(tensor, "ds_tensor"):
-            part = tensor.ds_tensor.detach().reshape(-1)
-            start = min(rank * part.numel(), tensor.ds_numel)
-            runs.append(Run(name, tuple(tensor.ds_shape), start, part[: tensor.ds_numel - start]))
+            shape, start, end = place(tensor, rank)
+            runs.append(Run(name, shape, start, tensor.ds_tensor.detach().reshape(-1)[: end - start]))
         else:
             whole = tensor.detach().reshape(-1)
             runs.append(Run(name, tuple(tensor.shape), 0, whole if rank == 0 else whole[:0]))
@@ -146,11 +144,10 @@ def differing(parts: list[Part], tensors: dict[str, Tensor]) -> set[str]:
     """Which of the `tensors` rebuilt from `parts` are not what the learner holds, by the checksums."""
     import torch
 
-    words = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
     found = set()
     for slice_, _, _, digest in parts:
         values = tensors[slice_.name].reshape(-1)[slice_.start : slice_.start + slice_.count]
-        if xxhash.xxh3_64_intdigest(values.view(words[slice_.itemsize]).numpy()) != digest:
+        if xxhash.xxh3_64_intdigest(values.view(torch.uint8).numpy()) != digest:
             found.add(slice_.name)
     return found
 

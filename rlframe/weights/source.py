@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlframe.learner.lora import checkpoint_name
+from rlframe.learner.partition import carried_buffers
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +38,7 @@ class Zero3Source:
             for name, tensor in module.named_parameters()
             if (known := checkpoint_name(name.removeprefix(prefix)))
         }
-        self._buffers = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in module.named_buffers()
-            if name.removeprefix(prefix) in _persistent(module, prefix)
-        }
+        self._buffers = {name.removeprefix(prefix): tensor for name, tensor in carried_buffers(module).items()}
 
     def metadata(self) -> list[ParamMeta]:
         """Name, dtype and full shape of everything that iteration yields, in its order."""
@@ -101,16 +98,6 @@ class Zero3Source:
 
     def _tensor(self, name: str) -> Tensor:
         return self._parameters[name] if name in self._parameters else self._buffers[name]
-
-
-def _persistent(module: nn.Module, prefix: str) -> set[str]:
-    """Names of the buffers that checkpoints carry (a router's selection bias, not rotary tables)."""
-    return {
-        f"{path}.{name}".removeprefix(prefix)
-        for path, child in module.named_modules()
-        for name in child._buffers
-        if name not in child._non_persistent_buffers_set
-    }
 
 
 def to_checkpoint(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

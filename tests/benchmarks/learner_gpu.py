@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import socket
-import statistics
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours are no package
 
 from flops import QWEN3_0_6B, ideal, seen
+from reference_job import spread
 
 from rlframe.algorithm import DAPO
 from rlframe.config import LearnerConfig
@@ -142,14 +142,6 @@ def make_samples(prompts: int, completions: int, shared: int, own: int, vocabula
                 )
             )
     return samples
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe import cluster
 from rlframe.algorithm import DAPO, GSPO
 from rlframe.config import LearnerConfig
 from rlframe.learner.correction import TruncatedImportanceSampling
@@ -21,7 +20,7 @@ from rlframe.learner.policy import PREFIX
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import save
+from tests.tiny import learner as tiny
 
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)
@@ -42,11 +41,9 @@ class ProbedRank(LearnerRank):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+def by_value(local_ray: None) -> None:
+    """Ranks' processes get this module's classes without importing it."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -58,31 +55,19 @@ Start = Callable[..., list[ray.actor.ActorHandle]]
 
 
 @pytest.fixture
-def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
+def start(config: LearnerConfig, tiny_model: Path, started: list[ray.actor.ActorHandle]) -> Start:
     """Starts a learner; all that a test has started end with it."""
-    started: list[ray.actor.ActorHandle] = []
 
     def start(ranks: int, model: Path = tiny_model) -> list[ray.actor.ActorHandle]:
         handles = launch(config, model, ranks)
         started.extend(handles)
         return handles
 
-    yield start
-    for handle in started:
-        ray.kill(handle)
+    return start
 
 
-def launch(
-    config: LearnerConfig, model: Path, ranks: int, kind: type[LearnerRank] = ProbedRank
-) -> list[ray.actor.ActorHandle]:
-    settings = config.model_copy(update={"ranks": ranks})
-    remote = ray.remote(kind).options(
-        num_cpus=1, runtime_env={"env_vars": {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}}
-    )
-    handles = [remote.remote(f"learner-{rank}", settings, model, 1.0, 10) for rank in range(ranks)]
-    address = cluster.meeting_point(handles[0])
-    ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
-    return handles
+def launch(config: LearnerConfig, model: Path, ranks: int) -> list[ray.actor.ActorHandle]:
+    return tiny.launch(config, model, ranks, kind=ProbedRank)
 
 
 def make_samples(count: int = 10) -> list[TrainSample]:
@@ -212,7 +197,7 @@ def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_s
         alone, shared = step(one, version), step(two, version)
         assert shared[0]["grad_norm"] == pytest.approx(alone[0]["grad_norm"], rel=1e-4)
         assert sum(rank["loss"] for rank in shared) == pytest.approx(alone[0]["loss"], rel=1e-4)
-    save(two, tmp_path / "saved")
+    tiny.save(two, tmp_path / "saved")
     step(two, 2)
     resumed = start(2)
     ray.get([handle.load.remote(tmp_path / "saved") for handle in resumed])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,9 @@ from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import differing, launch, load, save, state, step
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 LORA = "{rank: 3, alpha: 6, targets: [q_proj, down_proj]}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +25,26 @@ EXPERTS = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+def by_value(local_ray: None) -> None:
+    """Ranks' processes get these modules' classes without importing them."""
     for module in (dense, tiny, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
-    yield
-    ray.shutdown()
 
 
 Start = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(started: list[Any]) -> Start:
     """Starts a learner of 2 ranks; all that a test has started end with it."""
-    started: list[Any] = []
 
-    def start(model: Path, *overrides: str, launch: Callable[..., list[Any]] = tiny.launch) -> list[Any]:
+    def start(model: Path, *overrides: str, kind: type[LearnerRank] = tiny.TellingRank) -> list[Any]:
         config: LearnerConfig = compose([*tiny_overrides(model), *overrides]).learner
-        handles = launch(config, model, 2)
+        handles = tiny.launch(config, model, 2, kind=kind)
         started.extend(handles)
         return handles
 
-    yield start
-    for handle in started:
-        ray.kill(handle)
+    return start
 
 
 def biases(handles: list[Any]) -> list[Tensor]:
@@ -125,8 +119,7 @@ def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
     from rlframe.learner.policy import Policy, load_model
     from rlframe.samples import collate, shard
 
-    launch = partial(dense.launch, kind=SeparateExpertsRank)
-    handles = start(untied_model, "learner.max_grad_norm=1e9", launch=launch)
+    handles = start(untied_model, "learner.max_grad_norm=1e9", kind=SeparateExpertsRank)
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)
     expected: dict[str, Tensor] = {}
     for rank, share in enumerate(shard(dense.make_samples(), 2, 128)):

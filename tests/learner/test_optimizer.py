@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,9 @@ from rlframe.samples import shard
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import OBJECTIVE, differing, launch, load, make_samples, save, state, step
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 HIDDEN = "model.layers.0.mlp.down_proj.weight"  # [64, 128]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,9 @@ from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSa
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import OBJECTIVE, launch, load, logprobs, make_samples, reference_logprobs, save, step
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 Start = Callable[..., list[Any]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=6, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +30,8 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 @pytest.fixture
-def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
+def start(config: LearnerConfig, tiny_model: Path, started: list[Any]) -> Start:
     """Starts a learner with a reference; all that a test has started end with it."""
-    started: list[Any] = []
 
     def start(ranks: int, *, offload: bool = False) -> list[Any]:
         handles = launch(config, tiny_model, ranks)
@@ -45,9 +39,7 @@ def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
         ray.get([handle.keep_reference.remote(offload) for handle in handles])
         return handles
 
-    yield start
-    for handle in started:
-        ray.kill(handle)
+    return start
 
 
 def penalty(**changes: Any) -> Objective:

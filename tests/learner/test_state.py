@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,9 @@ from rlframe.config import LearnerConfig
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import differing, launch, load, make_samples, save, state, step
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 Start = Callable[..., list[Any]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +25,15 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 @pytest.fixture
-def start(config: LearnerConfig, tiny_model: Path) -> Iterator[Start]:
+def start(config: LearnerConfig, tiny_model: Path, started: list[Any]) -> Start:
     """Starts a learner; all that a test has started end with it."""
-    started: list[Any] = []
 
     def start(ranks: int, model: Path = tiny_model) -> list[Any]:
         handles = launch(config, model, ranks)
         started.extend(handles)
         return handles
 
-    yield start
-    for handle in started:
-        ray.kill(handle)
+    return start
 
 
 def test_what_two_ranks_saved_one_and_three_load_to_the_last_bit_and_go_on_with_and_save_for_two(

@@ -45,11 +45,13 @@ class TellingRank(LearnerRank):
         return told
 
 
-def launch(config: LearnerConfig, model: Path, ranks: int, steps: int = 10) -> list[Any]:
+def launch(
+    config: LearnerConfig, model: Path, ranks: int, steps: int = 10, kind: type[LearnerRank] = TellingRank
+) -> list[Any]:
     """Actors that have met and loaded the model."""
     settings = config.model_copy(update={"ranks": ranks})
     environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    remote = ray.remote(TellingRank).options(num_cpus=1, runtime_env={"env_vars": environment})
+    remote = ray.remote(kind).options(num_cpus=1, runtime_env={"env_vars": environment})
     handles = [remote.remote(f"learner-{rank}", settings, model, 1.0, steps) for rank in range(ranks)]
     address = cluster.meeting_point(handles[0])
     ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
