@@ -1,12 +1,13 @@
 """Runs code that nobody trusts: inputs go in, what it says comes out, and it reaches nothing else.
 
-    trusted worker          fork server (`python -I -S`)   supervisor of a program   runner of a case
-    Sandbox.run(Program) ─▶ forks for every program ─────▶ forks, bounds, kills ───▶ exec(source)
-                            Landlock: reads the library,                             seccomp: computes,
-                            writes nothing                                           speaks through pipes
+    trusted worker          fork server (`python -I -S`)      runner of a case
+    Sandbox.run(Program) ◀─ forks for every case, kills ────▶ exec(source)
+            │               Landlock: reads the library,      seccomp: computes,
+            │               writes nothing                    speaks through pipes
+            └── source, inputs, limits ──▶ outputs ─────────────────┘
 
 What is expected of a program never enters: the worker compares. The server never sees a program either, so nothing of
-one is left for the next: a program's socket goes to the process that is forked for it.
+one is left for the next: source, inputs and outputs go between the worker and the process that is forked for a case.
 
 Landlock: https://docs.kernel.org/userspace-api/landlock.html
 seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias
 # returned: to its end; raised: an exception or a wrong end; timeout, output: over a limit; died: killed, by itself or
 # by the kernel; skipped: not run, for the program had used up its time.
 Status: TypeAlias = Literal["returned", "raised", "timeout", "output", "died", "skipped"]
-STATUSES: tuple[Status, ...] = ("returned", "raised", "timeout", "output", "died", "skipped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

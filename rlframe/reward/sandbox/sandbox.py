@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import marshal
+import math
 import os
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
-from dataclasses import asdict
 
+from rlframe.reward.sandbox.case import Case, memory_file
 from rlframe.reward.sandbox.kernel import landlock_abi
 from rlframe.reward.sandbox.levels import ISOLATIONS, Isolation, command
-from rlframe.reward.sandbox.program import STATUSES, Limits, Outcome, Program
+from rlframe.reward.sandbox.program import Limits, Outcome, Program
 from rlframe.reward.sandbox.selftest import PROBES, SECRET
 
-START_S = 30.0  # on a cold, busy disk
-GRACE_S = 10.0  # beyond a program's own time, for forks and kills on a busy machine
-HEADER = struct.Struct("!BII")  # status, length of the output, length of the detail
+START_S = 30.0  # on a cold, busy disk; also from a runner's end to word of it
 MAX_DETAIL = 1 << 16
 
 
@@ -70,23 +69,25 @@ class Sandbox:
         try:
             return self._server.run(program, self.limits)
         except SandboxFailed as error:
-            said = self._server.kill()
-            self._server = None
-            raise SandboxFailed(f"{error}\n{said}".rstrip()) from error
+            raise SandboxFailed(f"{error}\n{self.close()}".rstrip()) from error
+        except BaseException:  # an interrupt: what the server says next is of the case that was left
+            self.close()
+            raise
 
-    def close(self) -> None:
-        """Ends the server and whatever it has forked."""
-        if self._server is not None:
-            self._server.kill()
-            self._server = None
+    def close(self) -> str:
+        """Ends the server and whatever it has forked; what it had to complain of."""
+        server, self._server = self._server, None
+        return server.kill() if server is not None else ""
 
 
 class _Server:
     """A fork server's process and the socket to it."""
 
     def __init__(self, level: Isolation) -> None:
-        self._control, theirs = socket.socketpair()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_S)
+        self._standing: socket.socket | None = None  # to the runner that takes the next case
+        self._number = 0  # of that runner, as the server knows it
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # its stderr
         with theirs:
             self._process = subprocess.Popen(
@@ -107,17 +108,73 @@ class _Server:
 
     def run(self, program: Program, limits: Limits) -> list[Outcome]:
         """Raises SandboxFailed."""
-        ours, theirs = socket.socketpair()
-        job = marshal.dumps(asdict(limits) | asdict(program))
-        with ours:
-            try:
-                with theirs:
-                    socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-                ours.settimeout(limits.program_s + GRACE_S)
-                ours.sendall(struct.pack("!Q", len(job)) + job)
-                return [_outcome(ours, limits.output_bytes) for _ in program.inputs]
-            except (OSError, EOFError, ValueError) as error:
-                raise SandboxFailed(f"{type(error).__name__}: {error}") from error
+        deadline = time.monotonic() + limits.program_s
+        job = memory_file(marshal.dumps((program.source, program.function, program.inputs if program.function else [])))
+        try:
+            if program.function is not None:
+                return self._calls(len(program.inputs), job, limits, deadline)
+            outcomes: list[Outcome] = []
+            for text in program.inputs:
+                left = min(limits.case_s, deadline - time.monotonic())
+                if left <= 0 or (outcomes and outcomes[-1].status in ("timeout", "skipped")):
+                    outcomes.append(_skipped("the program had used up its time"))
+                else:
+                    outcomes.append(self._script(text, job, limits, left))
+            return outcomes
+        except (OSError, EOFError, ValueError) as error:
+            raise SandboxFailed(f"{type(error).__name__}: {error}") from error
+        finally:
+            os.close(job)
+
+    def _script(self, text: str, job: int, limits: Limits, case_s: float) -> Outcome:
+        stdin = memory_file(text.encode(errors="surrogatepass"))
+        try:
+            return self._case(job, stdin, limits, case_s)
+        finally:
+            os.close(stdin)
+
+    def _calls(self, count: int, job: int, limits: Limits, deadline: float) -> list[Outcome]:
+        """All calls in one process, a result a line; a case ends where its line does."""
+        end = self._case(job, None, limits, limits.case_s, count, deadline)
+        *lines, _ = end.output.split(b"\n")
+        if len(lines) > count:
+            return [Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")] * count
+        outcomes = [Outcome(status="returned", output=line, detail="") for line in lines]
+        if len(outcomes) < count:
+            status = "raised" if end.status == "returned" else end.status
+            outcomes.append(Outcome(status=status, output=b"", detail=end.detail or "it ended before its result"))
+        return outcomes + [_skipped("an earlier case ended the program")] * (count - len(outcomes))
+
+    def _case(
+        self, job: int, stdin: int | None, limits: Limits, case_s: float, calls: int = 1, latest: float | None = None
+    ) -> Outcome:
+        """One runner from its first word to its end. Raises OSError, EOFError or ValueError where the server broke."""
+        seconds = math.ceil(limits.case_s if stdin is not None else limits.program_s) + 1
+        bounds = marshal.dumps((seconds, limits.memory_mib << 20))
+        case = Case(limits.output_bytes * calls)
+        try:
+            if self._standing is None:
+                self._next()
+            assert self._standing is not None
+            with self._standing as asked:
+                case.hand_over(asked, bounds, job, stdin)
+            forced = case.until_its_end(self._control.fileno(), case_s, latest)
+            if forced:
+                self._control.send(b"%d" % self._number)
+            exit_code = self._next()
+            case.drain()
+            return case.outcome(forced, exit_code)
+        finally:
+            case.close()
+
+    def _next(self) -> int:
+        """Hears how the last runner ended (0: there was none), and who takes the next case."""
+        message, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
+        if not descriptors:
+            raise EOFError("the server ended")
+        exit_code, self._number = map(int, message.split())
+        self._standing = socket.socket(fileno=descriptors[0])
+        return exit_code
 
     def kill(self) -> str:
         """Ends everything; what it had said on stderr."""
@@ -125,6 +182,8 @@ class _Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._control.close()
+        if self._standing is not None:
+            self._standing.close()
         self._said.seek(0)
         said = self._said.read(MAX_DETAIL).decode(errors="replace").strip()
         self._said.close()
@@ -137,7 +196,10 @@ def _tested(level: Isolation) -> _Server:
     os.environ.setdefault(SECRET, "the parent's")
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
     limits = Limits(case_s=START_S, program_s=START_S, memory_mib=256, output_bytes=4096)
-    outcome = server.run(probes, limits)[0]
+    try:
+        outcome = server.run(probes, limits)[0]
+    except SandboxFailed as error:
+        raise SandboxFailed(f"{error}\n{server.kill()}".rstrip()) from error
     said = outcome.output.decode(errors="replace").strip()
     if outcome.status != "returned" or said != "closed":
         server.kill()
@@ -145,21 +207,5 @@ def _tested(level: Isolation) -> _Server:
     return server
 
 
-def _outcome(ours: socket.socket, output_bytes: int) -> Outcome:
-    code, size, about = HEADER.unpack(_read(ours, HEADER.size))
-    if code >= len(STATUSES) or about > MAX_DETAIL:
-        raise ValueError("an outcome that no supervisor sends")
-    output, detail = _read(ours, size), _read(ours, about)
-    return Outcome(
-        status=STATUSES[code], output=output[: output_bytes + 1], detail=detail.decode(errors="replace").strip()
-    )
-
-
-def _read(ours: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = ours.recv(min(1 << 20, size - len(data)))
-        if not piece:
-            raise EOFError("the program's supervisor ended without an answer")
-        data += piece
-    return bytes(data)
+def _skipped(detail: str) -> Outcome:
+    return Outcome(status="skipped", output=b"", detail=detail)

@@ -1,4 +1,4 @@
-"""The fork server: a small single-threaded process that knows nothing, forks for every program, and learns nothing.
+"""The fork server: a small single-threaded process that knows nothing, forks for every case, and learns nothing.
 
 Only the standard library: it is started as `python -I -S` with an empty environment.
 """
@@ -8,25 +8,22 @@ from __future__ import annotations
 import _signal  # pyright: ignore[reportMissingImports]  # signal's enums cost a cold start a sixth of its time
 import _socket
 import gc
-import marshal
 import os
+import select
 import struct
 import sys
 
-from rlframe.reward.sandbox import kernel, seccomp, supervisor
+from rlframe.reward.sandbox import kernel, runner, seccomp
 
-TYPE_CHECKING = False  # typing's own would cost a cold start a third of its time
-if TYPE_CHECKING:
-    from typing import Any
-
-READY, CLOSED = b"+", b"-"
+READY = b"+"
 # What programs and runners import most: once for all of them, while nothing is asked for yet.
 COMMON = ("collections", "functools", "heapq", "json", "math", "re", "traceback", "typing")
 
 
 def serve(folders: list[str]) -> None:
-    """Gives up all files outside `folders` and all capabilities, says READY on file descriptor 0, then takes sockets
-    from there until its other end closes. Each carries one program in and its outcomes out."""
+    """Gives up all files outside `folders` and all capabilities, and says READY on file descriptor 0. Then it forks a
+    runner for every case until the other end of that closes: see `_tell` for what it says. What it
+    is told is the number of a runner that it must kill."""
     sys.dont_write_bytecode = True
     control = _socket.socket(fileno=0)
     nothing = os.open("/dev/null", os.O_RDWR)
@@ -36,7 +33,6 @@ def serve(folders: list[str]) -> None:
     kernel.drop_capabilities()
     kernel.read_only(folders)
     program = seccomp.build()
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # no zombies
     control.send(READY)
     for name in COMMON:
         __import__(name)
@@ -44,52 +40,48 @@ def serve(folders: list[str]) -> None:
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each process that is forked would copy it
     gc.disable()
-    server = os.getpid()
+    server, status = os.getpid(), 0
+    standing = _Runner(nothing, program, server)
     while True:
-        taken, take = os.pipe()
-        if os.fork() == 0:
-            os.close(taken)
-            _supervise(control, take, program, nothing, server)
-        os.close(take)
-        # A process that waits for the next program is forked while the last one runs. One that dies waiting says b"".
-        more = os.read(taken, 1)
-        os.close(taken)
-        if more == CLOSED:
+        _tell(control, status, standing)
+        coming = _Runner(nothing, program, server)  # while a case runs, so that the next one waits for no fork
+        if not _ended(control, standing.pid):
             return
+        status = os.waitstatus_to_exitcode(os.waitpid(standing.pid, 0)[1])
+        standing = coming
 
 
-def _supervise(control: _socket.socket, take: int, program: bytes, nothing: int, server: int) -> None:
-    """Waits for a program, tells the server that it has one, or that there will be none, and runs it."""
-    try:
-        kernel.die_with_parent(server)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        message, extra, _, _ = control.recvmsg(1, _socket.CMSG_SPACE(4))
-        os.write(take, message or CLOSED)
-        os.close(take)
-        control.close()
-        if not message:
-            os._exit(0)
-        [(_, _, data)] = extra
-        client = _socket.socket(fileno=struct.unpack("i", data)[0])
-        (size,) = struct.unpack("!Q", _read(client, 8))
-        job: dict[str, Any] = marshal.loads(_read(client, size))
-        for status, output, detail in supervisor.run(job, program, nothing):
-            client.sendall(struct.pack("!B II", _code(status), len(output), len(detail)) + output + detail)
-        os._exit(0)
-    except BaseException as error:
-        os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        os._exit(1)
+class _Runner:
+    """A process that waits for a case, and the socket to ask it by."""
+
+    def __init__(self, nothing: int, program: bytes, server: int) -> None:
+        self.asks, asked = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.asks.close()
+            runner.wait(asked, nothing, program, server)
+        asked.close()
 
 
-def _code(status: str) -> int:
-    return ("returned", "raised", "timeout", "output", "died", "skipped").index(status)
+def _tell(control: _socket.socket, status: int, standing: _Runner) -> None:
+    """How the last runner ended, the next one's number, and with them the socket to that one."""
+    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", standing.asks.fileno()))
+    control.sendmsg([b"%d %d" % (status, standing.pid)], [rights])
+    standing.asks.close()
 
 
-def _read(client: _socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = client.recv(min(1 << 20, size - len(data)))
-        if not piece:
-            raise EOFError("the worker is gone")
-        data += piece
-    return bytes(data)
+def _ended(control: _socket.socket, pid: int) -> bool:
+    """Waits for a runner's end, and kills it where its number is told; whether anybody still wants to know."""
+    ended = os.pidfd_open(pid)
+    poll = select.poll()
+    for descriptor in (ended, control.fileno()):
+        poll.register(descriptor, select.POLLIN)
+    while ended not in (ready := dict(poll.poll())):
+        if control.fileno() in ready:
+            order = control.recv(16)
+            if not order:
+                return False  # runners die with their parent
+            if int(order) == pid:  # else of one that had ended by then
+                os.kill(pid, _signal.SIGKILL)
+    os.close(ended)
+    return True
