@@ -76,12 +76,16 @@ class Case:
         """`forced`: why the runner was killed; None: it had ended by itself."""
         output = bytes(self.texts[self.output][: self.most + 1])
         status = forced or _status(exit_code, len(output) > self.most)
-        detail = self.texts[self.errors].decode(errors="replace").strip()
+        detail = self.complaint()
         if status == "died":
             detail = f"{signal.Signals(-exit_code).name} {detail}".rstrip()
         elif status == "raised" and not detail:
             detail = f"exit status {exit_code}"
         return Outcome(status=status, output=output, detail=detail)
+
+    def complaint(self) -> str:
+        """The end of its stderr."""
+        return self.texts[self.errors].decode(errors="replace").strip()
 
     def close(self) -> None:
         for descriptor in (self.output, self.errors, self._output_end, self._errors_end):

@@ -1,96 +1,103 @@
 """Linux's own means of giving up rights, by raw system calls: Landlock, capabilities, seccomp, resource limits.
 
-Runs in the fork server, which has the standard library and nothing else.
+Runs in the fork server and its runners, which have the standard library and nothing else. Of that `_ctypes` alone, for
+importing ctypes would cost a cold start a fifth of its time. What a runner calls is made ready in the server: each page
+that it writes to is copied.
 """
 
-from __future__ import annotations
+import _ctypes
+import posix
 
-import ctypes
-import os
-import struct
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.syscall.restype = ctypes.c_long
-
-# The same numbers on every architecture (include/uapi/asm-generic/unistd.h).
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
-LANDLOCK_CREATE_RULESET_VERSION, LANDLOCK_RULE_PATH_BENEATH = 1, 1
-# include/uapi/linux/landlock.h: rights that each ABI version knows, as a number of bits.
-FS_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # and as in 5 later
-NET_RIGHTS = 0b11  # bind and connect TCP; from ABI 4
-SCOPES = 0b11  # abstract Unix sockets and signals; from ABI 6
-EXECUTE, READ_FILE, READ_DIR = 1 << 0, 1 << 2, 1 << 3
-
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-SECCOMP_MODE_FILTER = 2
+LONG = 8
+PRCTL, CAPSET, SECCOMP, PRLIMIT64 = {"x86_64": (157, 126, 317, 302), "aarch64": (167, 91, 277, 261)}.get(
+    posix.uname().machine, (-1, -1, -1, -1)
+)
+LANDLOCK_RESTRICT_SELF = 446
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+SECCOMP_SET_MODE_FILTER = 1
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
-CAPSET = {"x86_64": 126, "aarch64": 91}
+RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NOFILE, RLIMIT_MEMLOCK, RLIMIT_AS = 0, 1, 4, 7, 8, 9
 
 
-def landlock_abi() -> int:
-    """The kernel's Landlock version; 0 where it has none, or none that is switched on."""
-    found = _LIBC.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
-    return max(0, int(found))
+class _Long(_ctypes._SimpleCData):
+    _type_ = "l"
 
 
-def read_only(paths: list[str]) -> None:
-    """From here on this process and its children open nothing but `paths` and what is beneath them, for reading.
-
-    No TCP, no abstract Unix socket and no signal to processes outside, where the kernel knows how to forbid it.
-
-    Raises OSError.
-    """
-    abi = landlock_abi()
-    rights = (1 << FS_RIGHTS[min(abi, 5)]) - 1
-    attributes = struct.pack("QQQ", rights, NET_RIGHTS if abi >= 4 else 0, SCOPES if abi >= 6 else 0)
-    size = 8 if abi < 4 else 16 if abi < 6 else 24
-    ruleset = _call(LANDLOCK_CREATE_RULESET, attributes[:size], ctypes.c_size_t(size), ctypes.c_uint(0))
-    for path in paths:
-        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        # struct landlock_path_beneath_attr is packed: allowed_access, parent_fd
-        allowed = EXECUTE | READ_FILE | (READ_DIR if os.path.isdir(path) else 0)
-        beneath = struct.pack("=Qi", allowed, opened)
-        _call(LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, beneath, ctypes.c_uint(0))
-        os.close(opened)
-    no_new_privileges()
-    _call(LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint(0))
-    os.close(ruleset)
+class _Byte(_ctypes._SimpleCData):
+    _type_ = "B"
 
 
-def no_new_privileges() -> None:
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+class _Function(_ctypes.CFuncPtr):
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+
+_THIS_PROCESS = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType]
+_syscall = _Function(_ctypes.dlsym(_THIS_PROCESS, "syscall"))
+
+
+class Call:
+    """A system call and its arguments: integers, or bytes to point at."""
+
+    def __init__(self, number: int, *arguments: int | bytes) -> None:
+        self.number = number
+        self.arguments = tuple(_Long(one) if isinstance(one, int) else one for one in (number, *arguments))
+
+    def __call__(self) -> int:
+        """Raises OSError."""
+        result = _syscall(*self.arguments)
+        if result < 0:
+            error = _ctypes.get_errno()
+            raise OSError(error, f"system call {self.number}: {posix.strerror(error)}")
+        return result
+
+
+class Filter:
+    """A seccomp filter, `struct sock_filter` after `struct sock_filter`, ready to be installed."""
+
+    def __init__(self, program: bytes) -> None:
+        self.instructions = (_Byte * len(program)).from_buffer_copy(program)
+        # struct sock_fprog { unsigned short len; struct sock_filter *filter; }
+        count, address = len(program) // 8, _ctypes.addressof(self.instructions)
+        described = count.to_bytes(LONG, "little") + address.to_bytes(LONG, "little")
+        self.install = Call(SECCOMP, SECCOMP_SET_MODE_FILTER, 0, described)
+
+
+class Bounds:
+    """CPU seconds and bytes of address space: two of `struct rlimit`, to be filled by whoever asks for a case."""
+
+    def __init__(self) -> None:
+        self.memory = (_Byte * 32)()
+        address = _ctypes.addressof(self.memory)
+        self.cpu = Call(PRLIMIT64, 0, RLIMIT_CPU, address, 0)
+        self.space = Call(PRLIMIT64, 0, RLIMIT_AS, address + 16, 0)
+
+
+bounds = Bounds()
+die = Call(PRCTL, PR_SET_PDEATHSIG, 9, 0, 0, 0)
+no_dump = Call(PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def restrict(ruleset: int) -> None:
+    """From here on this process and its children reach no more files than a Landlock ruleset says, and gain no
+    privileges. Raises OSError."""
+    Call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)()
+    Call(LANDLOCK_RESTRICT_SELF, ruleset, 0)()
 
 
 def drop_capabilities() -> None:
     """What root has and others have not: raising limits, reading other users' files, ... Raises OSError."""
-    header = struct.pack("Ii", LINUX_CAPABILITY_VERSION_3, 0)
-    _call(CAPSET[os.uname().machine], header, bytes(24))
+    header = LINUX_CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)  # and 0: this process
+    Call(CAPSET, header, bytes(24))()
 
 
 def die_with_parent(parent: int) -> None:
     """The kernel kills this process when its parent ends, however that ends."""
-    _prctl(PR_SET_PDEATHSIG, 9)
-    if os.getppid() != parent:
-        os._exit(1)
+    die()
+    if posix.getppid() != parent:
+        posix._exit(1)
 
 
-def only_compute(program: bytes) -> None:
-    """Installs a seccomp filter (`struct sock_filter` after `struct sock_filter`). Raises OSError."""
-    _prctl(PR_SET_DUMPABLE, 0)
-    instructions = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog { unsigned short len; struct sock_filter *filter; }
-    described = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
-    _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(described))
-
-
-def _prctl(option: int, *arguments: object) -> None:
-    padded = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in (*arguments, 0, 0, 0, 0)[:4]]
-    if _LIBC.prctl(option, *padded) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}): {os.strerror(ctypes.get_errno())}")
-
-
-def _call(number: int, *arguments: object) -> int:
-    result = int(_LIBC.syscall(ctypes.c_long(number), *arguments))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"system call {number}: {os.strerror(ctypes.get_errno())}")
-    return result
+def limit(what: int, most: int) -> None:
+    """Raises OSError."""
+    Call(PRLIMIT64, 0, what, most.to_bytes(LONG, "little") * 2, 0)()

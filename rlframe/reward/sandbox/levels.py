@@ -23,7 +23,7 @@ for name, path in (("rlframe", []), ("rlframe.reward", []), ("rlframe.reward.san
     sys.modules[name] = module(name)
     sys.modules[name].__path__ = path
 from rlframe.reward.sandbox.server import serve
-serve(sys.argv[2:])
+serve()
 """
 HERE = str(Path(__file__).resolve().parent)
 PYTHON = str(Path(sys.executable).resolve())  # not a virtual environment's link to it
@@ -42,7 +42,7 @@ def readable() -> list[str]:
 
 def command(level: Isolation) -> list[str]:
     """The server's command line, to be started with an empty environment. Raises FileNotFoundError."""
-    python = [PYTHON, "-I", "-S", "-c", BOOTSTRAP, HERE, *readable()]
+    python = [PYTHON, "-I", "-S", "-c", BOOTSTRAP, HERE]
     match level:
         case "landlock":
             return python

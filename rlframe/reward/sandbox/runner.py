@@ -4,79 +4,90 @@ Nothing here keeps the program from anything (it may change any object of this i
 whoever reads what comes out believes none of it.
 """
 
-from __future__ import annotations
-
-import _signal  # pyright: ignore[reportMissingImports]
 import _socket
 import gc
 import marshal
-import os
-import resource
-import struct
+import posix
 import sys
 
 from rlframe.reward.sandbox import kernel
 
-TYPE_CHECKING = False  # typing's own would cost a cold start a third of its time
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 FILENAME = "<solution>"
 RESULTS = 3  # the file descriptor that results are written to
 OPEN_FILES = 64
+SIGKILL = 9
 
 
-def wait(asked: _socket.socket, nothing: int, seccomp: bytes, server: int) -> None:
-    """Waits for a case and runs it: its limits, and the descriptors of its program, output, errors and, for a script,
-    stdin. `nothing`: an open /dev/null. Does not return; where rights cannot be given up, the server ends too."""
-    try:
-        kernel.die_with_parent(server)
-        message, extra, _, _ = asked.recvmsg(64, _socket.CMSG_SPACE(4 * 4))
-        if not message:
-            os._exit(0)
-        [(_, _, data)] = extra
-        program, out, err, *stdin = struct.unpack(f"{len(data) // 4}i", data)
-        _place([*stdin, out, err, program] if stdin else [nothing, nothing, err, out, program])
-        _bound(*marshal.loads(message))
-        kernel.only_compute(seccomp)
-    except BaseException as error:
-        os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        os.kill(server, _signal.SIGKILL)  # no verdict follows
-        os._exit(1)
-    program = RESULTS if stdin else RESULTS + 1
-    source, function, inputs = marshal.loads(os.pread(program, os.fstat(program).st_size, 0))
-    os.close(program)
-    _standard_streams()
-    _finish((lambda: _script(source)) if function is None else (lambda: _calls(source, function, inputs)))
-
-
-def _place(descriptors: list[int]) -> None:
-    """Makes them 0, 1, 2, ... and closes all others."""
-    high = [os.dup2(descriptor, 100 + place, inheritable=True) for place, descriptor in enumerate(descriptors)]
-    for place, descriptor in enumerate(high):
-        os.dup2(descriptor, place, inheritable=True)
-    os.closerange(len(high), 4096)
-
-
-def _bound(cpu_s: int, memory_bytes: int) -> None:
-    for what, most in (
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, memory_bytes),  # threads too: each has its stack there
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_MEMLOCK, 0),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
-def _standard_streams() -> None:
-    # Not the interpreter's own: their buffers and locks were the server's.
+def make_ready() -> None:
+    """In the server, once: what every runner would do to memory of its own."""
+    stdin, stderr = posix.memfd_create("stdin"), posix.dup(2)
+    written, writes = posix.pipe()
+    for place, descriptor in enumerate((stdin, writes, writes)):
+        posix.dup2(descriptor, place)
+    # Not the interpreter's own, whose buffers have been used. Of the kinds that a script's are: they look but once.
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.argv = [FILENAME]
+    posix.dup2(stderr, 2)
+    for descriptor in (stdin, stderr, written, writes):
+        posix.close(descriptor)
+    exec(compile("print", FILENAME, "exec"), {})
+    kernel.limit(kernel.RLIMIT_NOFILE, OPEN_FILES)
+    for what in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
+        kernel.limit(what, 0)
+
+
+def wait(asked: _socket.socket, nothing: int, filter: kernel.Filter, server: int) -> None:
+    """Waits for a case and runs it: its limits, and the descriptors of its program, output, errors and, for a script,
+    stdin. `nothing`: an open /dev/null. Does not return; where rights cannot be given up, the server ends too."""
+    try:
+        kernel.die_with_parent(server)
+        size, extra, _, _ = asked.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(4 * 4))
+        if size == 0:
+            posix._exit(0)
+        program, out, err, *stdin = descriptors(extra)
+        _place([*stdin, out, err, program] if stdin else [nothing, nothing, err, out, program])
+        kernel.bounds.cpu()
+        kernel.bounds.space()
+        kernel.no_dump()
+        filter.install()
+    except BaseException as error:
+        try:
+            posix.write(2, f"{type(error).__name__}: {error}\n".encode())
+        finally:
+            posix.kill(server, SIGKILL)  # no verdict follows
+            posix._exit(1)
     gc.enable()
+    _finish(lambda: _run(RESULTS if stdin else RESULTS + 1))
+
+
+def descriptors(extra: "list[tuple[int, int, bytes]]") -> list[int]:
+    """Those that came with a message."""
+    data = b"".join(part for _, _, part in extra)
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+
+
+def _place(given: list[int]) -> None:
+    """Makes them 0, 1, 2, ... and closes all others."""
+    high = [posix.dup2(descriptor, OPEN_FILES // 2 + place) for place, descriptor in enumerate(given)]
+    for place, descriptor in enumerate(high):
+        posix.dup2(descriptor, place)
+    posix.closerange(len(high), 4096)
+
+
+def _run(program: int) -> None:
+    source, function, inputs = marshal.loads(posix.pread(program, posix.fstat(program).st_size, 0))
+    posix.close(program)
+    if function is None:
+        _script(source)
+    else:
+        _calls(source, function, inputs)
 
 
 def _script(source: str) -> None:
@@ -84,21 +95,21 @@ def _script(source: str) -> None:
     exec(compile(source, FILENAME, "exec"), {"__name__": "__main__"})
 
 
-def _calls(source: str, function: str, inputs: list[dict[str, Any]]) -> None:
+def _calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
     """Calls the program's function on each input; one line of JSON a result."""
     import json
 
-    namespace: dict[str, Any] = {"__name__": "solution"}
+    namespace = {"__name__": "solution"}
     exec(compile(source, FILENAME, "exec"), namespace)
     call: Any = namespace
     for name in function.split("."):
         call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
     for arguments in inputs:
         result = call(*arguments["args"], **arguments["kwargs"])
-        os.write(RESULTS, json.dumps(result, allow_nan=False).encode() + b"\n")
+        posix.write(RESULTS, json.dumps(result, allow_nan=False).encode() + b"\n")
 
 
-def _finish(work: Any) -> None:
+def _finish(work: "Callable[[], None]") -> None:
     status = 1
     try:
         work()
@@ -113,4 +124,4 @@ def _finish(work: Any) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(status & 0xFF)
+        posix._exit(status & 0xFF)

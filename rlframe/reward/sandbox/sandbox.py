@@ -7,14 +7,15 @@ import math
 import os
 import signal
 import socket
+import struct
 import subprocess
-import tempfile
 import time
 from contextlib import suppress
 
+from rlframe.reward.sandbox import seccomp
 from rlframe.reward.sandbox.case import Case, memory_file
-from rlframe.reward.sandbox.kernel import landlock_abi
-from rlframe.reward.sandbox.levels import ISOLATIONS, Isolation, command
+from rlframe.reward.sandbox.landlock import landlock_abi, read_only
+from rlframe.reward.sandbox.levels import ISOLATIONS, Isolation, command, readable
 from rlframe.reward.sandbox.program import Limits, Outcome, Program
 from rlframe.reward.sandbox.selftest import PROBES, SECRET
 
@@ -88,23 +89,27 @@ class _Server:
         self._control.settimeout(START_S)
         self._standing: socket.socket | None = None  # to the runner that takes the next case
         self._number = 0  # of that runner, as the server knows it
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # its stderr
         with theirs:
             self._process = subprocess.Popen(
                 command(level),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                stderr=self._said,
+                stderr=subprocess.PIPE,
                 env={},  # an environment can be read by whoever runs as the same user
                 cwd="/",
                 start_new_session=True,  # a process group that is killed whole
             )
         try:
+            ruleset = read_only(readable())  # while the interpreter starts
+            try:
+                socket.send_fds(self._control, [seccomp.build()], [ruleset])
+            finally:
+                os.close(ruleset)
             ready = self._control.recv(1)
-        except TimeoutError:
-            ready = b""
+        except OSError as error:
+            raise SandboxFailed(f"its server did not start: {error}\n{self.kill()}".rstrip()) from error
         if not ready:
-            raise SandboxFailed(f"its server did not start: {self.kill() or f'no word in {START_S:g} s'}")
+            raise SandboxFailed(f"its server did not start: {self.kill()}")
 
     def run(self, program: Program, limits: Limits) -> list[Outcome]:
         """Raises SandboxFailed."""
@@ -150,7 +155,8 @@ class _Server:
     ) -> Outcome:
         """One runner from its first word to its end. Raises OSError, EOFError or ValueError where the server broke."""
         seconds = math.ceil(limits.case_s if stdin is not None else limits.program_s) + 1
-        bounds = marshal.dumps((seconds, limits.memory_mib << 20))
+        memory = limits.memory_mib << 20
+        bounds = struct.pack("4Q", seconds, seconds, memory, memory)  # two of struct rlimit, soft and hard
         case = Case(limits.output_bytes * calls)
         try:
             if self._standing is None:
@@ -164,6 +170,9 @@ class _Server:
             exit_code = self._next()
             case.drain()
             return case.outcome(forced, exit_code)
+        except EOFError as error:
+            case.drain()
+            raise EOFError(f"{error}\n{case.complaint()}".rstrip()) from error
         finally:
             case.close()
 
@@ -184,10 +193,10 @@ class _Server:
         self._control.close()
         if self._standing is not None:
             self._standing.close()
-        self._said.seek(0)
-        said = self._said.read(MAX_DETAIL).decode(errors="replace").strip()
-        self._said.close()
-        return said
+        assert self._process.stderr is not None
+        with self._process.stderr as said:
+            os.set_blocking(said.fileno(), False)  # a process of another group might have its other end
+            return (said.read(MAX_DETAIL) or b"").decode(errors="replace").strip()
 
 
 def _tested(level: Isolation) -> _Server:

@@ -58,30 +58,41 @@ def build(machine: str | None = None) -> bytes:
     code.add(LOAD, NUMBER)
     if machine == "x86_64":
         code.add(AT_LEAST, X32_BIT, yes="kill")
-    for numbers in ALLOWED.values():
-        if (number := numbers[column]) is not None:
-            code.add(EQUAL, number, yes="allow")
+    verdicts = {numbers[column]: "allow" for numbers in ALLOWED.values()}
     # glibc makes threads by clone3, whose flags lie in memory that no filter can read; where it is missing, by clone.
-    code.add(EQUAL, CLONE3[column], yes="missing")
-    for numbers, check in (
+    verdicts[CLONE3[column]] = "missing"
+    checks = (
         (CLONE, _clone),
         (OPEN, lambda code: _open(code, 1)),
         (OPENAT, lambda code: _open(code, 2)),
         (FCNTL, _fcntl),
         (IOCTL, _ioctl),
         (PRLIMIT64, _prlimit64),
-    ):
-        if (number := numbers[column]) is None:
-            continue
-        end = f"after {number}"
-        code.add(EQUAL, number, no=end)
-        check(code)
-        code.label(end)
-    code.add(RETURN, EPERM)
-    for name, verdict in (("allow", ALLOW), ("missing", ENOSYS), ("kill", KILL)):
+    )
+    verdicts |= {numbers[column]: f"check {numbers[column]}" for numbers, _ in checks}
+    _search(code, sorted((number, verdict) for number, verdict in verdicts.items() if number is not None))
+    for numbers, check in checks:
+        if (number := numbers[column]) is not None:
+            code.label(f"check {number}")
+            check(code)
+    for name, verdict in (("deny", EPERM), ("allow", ALLOW), ("missing", ENOSYS), ("kill", KILL)):
         code.label(name)
         code.add(RETURN, verdict)
     return code.assemble()
+
+
+def _search(code: _Code, verdicts: list[tuple[int, str]]) -> None:
+    """Halves the list: the kernel tries every number of its table when a filter is installed, for every runner."""
+    if len(verdicts) <= 3:
+        for place, (number, verdict) in enumerate(verdicts):
+            code.add(EQUAL, number, yes=verdict, no="deny" if place == len(verdicts) - 1 else "")
+        return
+    middle = len(verdicts) // 2
+    upper = f"from {verdicts[middle][0]}"
+    code.add(AT_LEAST, verdicts[middle][0], yes=upper)
+    _search(code, verdicts[:middle])
+    code.label(upper)
+    _search(code, verdicts[middle:])
 
 
 def _clone(code: _Code) -> None:

@@ -281,3 +281,11 @@ def test_a_server_whose_doors_are_open_does_not_pass_its_self_test(monkeypatch: 
     monkeypatch.setattr(module, "PROBES", "print('open: reads /etc/passwd')")
     with pytest.raises(SandboxUnavailable, match="its self-test found it open: reads /etc/passwd"):
         Sandbox(LIMITS, "landlock").start()
+
+
+def test_where_a_process_cannot_give_up_its_rights_no_program_runs_and_the_message_names_the_call_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(module.seccomp, "build", lambda: bytes(8))  # an instruction that loads nothing and ends nothing
+    with pytest.raises(SandboxUnavailable, match=r"the server ended\n *OSError.*system call \d+: Invalid argument"):
+        Sandbox(LIMITS, "landlock").start()
