@@ -1,9 +1,10 @@
 """Runs code that nobody trusts: inputs go in, what it says comes out, and it reaches nothing else.
 
     trusted worker          fork server (`python -I -S`)      runner of a case
-    Sandbox.run(Program) ◀─ forks for every case, kills ────▶ exec(source)
-            │               Landlock: reads the library,      seccomp: computes,
-            │               writes nothing                    speaks through pipes
+    Sandbox.run(Program) ◀─ forks for every case, kills, ───▶ exec(source)
+            │               bounds its threads                seccomp: computes,
+            │               Landlock: reads the library,      speaks through pipes
+            │               writes nothing                          │
             └── source, inputs, limits ──▶ outputs ─────────────────┘
 
 What is expected of a program never enters: the worker compares. The server never sees a program either, so nothing of

@@ -41,7 +41,7 @@ def readable() -> list[str]:
 
 
 def command(level: Isolation) -> list[str]:
-    """The server's command line, to be started with an empty environment. Raises FileNotFoundError."""
+    """The server's command line, to be started with next to no environment. Raises FileNotFoundError."""
     python = [PYTHON, "-I", "-S", "-c", BOOTSTRAP, HERE]
     match level:
         case "landlock":

@@ -12,7 +12,7 @@ Status: TypeAlias = Literal["returned", "raised", "timeout", "output", "died", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one program. Beside them: no new process, no network, no file written, 64 open files."""
+    """Bounds of one program. Beside them: no new process, no network, no file written, 64 open files, 64 threads."""
 
     case_s: float  # wall time of a case, and about as much CPU time
     program_s: float  # wall time of all cases

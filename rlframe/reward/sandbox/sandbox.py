@@ -21,6 +21,9 @@ from rlframe.reward.sandbox.selftest import PROBES, SECRET
 
 START_S = 30.0  # on a cold, busy disk; also from a runner's end to word of it
 MAX_DETAIL = 1 << 16
+# All there is: an environment can be read by whoever runs as the same user. glibc would take 64 MiB of a program's
+# address space for every thread.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 
 class SandboxUnavailable(RuntimeError):
@@ -95,14 +98,14 @@ class _Server:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={},  # an environment can be read by whoever runs as the same user
+                env=ENVIRONMENT,
                 cwd="/",
                 start_new_session=True,  # a process group that is killed whole
             )
         try:
             ruleset = read_only(readable())  # while the interpreter starts
             try:
-                socket.send_fds(self._control, [seccomp.build()], [ruleset])
+                socket.send_fds(self._control, [marshal.dumps((seccomp.build(), seccomp.asking()))], [ruleset])
             finally:
                 os.close(ruleset)
             ready = self._control.recv(1)

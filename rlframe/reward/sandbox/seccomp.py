@@ -27,9 +27,9 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "arch_prctl": (158, None), "sched_yield": (24, 124), "sched_getaffinity": (204, 123),
     "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "clock_gettime": (228, 113), "clock_getres": (229, 114),
     "gettimeofday": (96, 169), "time": (201, None), "times": (100, 153), "getrandom": (318, 278),
-    "exit": (60, 93), "exit_group": (231, 94),
+    "exit_group": (231, 94),
 }  # fmt: skip
-CLONE, CLONE3 = (56, 220), (435, 435)
+CLONE, CLONE3, EXIT = (56, 220), (435, 435), (60, 93)
 OPEN, OPENAT, FCNTL, IOCTL, PRLIMIT64 = (2, None), (257, 56), (72, 25), (16, 29), (302, 261)
 
 CLONE_THREAD = 0x10000
@@ -41,7 +41,8 @@ IOCTL_COMMANDS = (0x5401, 0x5450, 0x5451)  # TCGETS, by which isatty() asks; FIO
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000  # of call numbers of x86's third instruction set
-KILL, ALLOW, EPERM, ENOSYS = 0x80000000, 0x7FFF0000, 0x00050001, 0x00050026  # SECCOMP_RET_*
+# SECCOMP_RET_*
+KILL, ALLOW, ASK, EPERM, ENOSYS = 0x80000000, 0x7FFF0000, 0x7FC00000, 0x00050001, 0x00050026
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|J*|K, BPF_RET|K
 NUMBER, ARCH = 0, 4  # offsets in struct seccomp_data
 
@@ -58,7 +59,7 @@ def build(machine: str | None = None) -> bytes:
     code.add(LOAD, NUMBER)
     if machine == "x86_64":
         code.add(AT_LEAST, X32_BIT, yes="kill")
-    verdicts = {numbers[column]: "allow" for numbers in ALLOWED.values()}
+    verdicts = {numbers[column]: "allow" for numbers in (*ALLOWED.values(), EXIT)}
     # glibc makes threads by clone3, whose flags lie in memory that no filter can read; where it is missing, by clone.
     verdicts[CLONE3[column]] = "missing"
     checks = (
@@ -76,6 +77,24 @@ def build(machine: str | None = None) -> bytes:
             code.label(f"check {number}")
             check(code)
     for name, verdict in (("deny", EPERM), ("allow", ALLOW), ("missing", ENOSYS), ("kill", KILL)):
+        code.label(name)
+        code.add(RETURN, verdict)
+    return code.assemble()
+
+
+def asking(machine: str | None = None) -> bytes:
+    """The server's filter, which runners have beside theirs: it asks before a thread is made, and tells of its end."""
+    machine = machine or os.uname().machine
+    column = list(AUDIT_ARCH).index(machine)
+    code = _Code()
+    code.add(LOAD, ARCH)
+    code.add(EQUAL, AUDIT_ARCH[machine], no="allow")  # the runner's own filter kills
+    code.add(LOAD, NUMBER)
+    code.add(EQUAL, EXIT[column], yes="ask")
+    code.add(EQUAL, CLONE[column], no="allow")
+    code.add(LOAD, _argument(0))
+    code.add(ANY_BIT, CLONE_THREAD, yes="ask")
+    for name, verdict in (("allow", ALLOW), ("ask", ASK)):
         code.label(name)
         code.add(RETURN, verdict)
     return code.assemble()

@@ -1,24 +1,26 @@
 """The fork server: a small single-threaded process that knows nothing, forks for every case, and learns nothing.
 
-Only the standard library: it is started as `python -I -S` with an empty environment. Of that as little as will do until
-it is ready: `os`, `signal`, `socket`, `struct` and `typing` would cost a cold start two thirds of its time.
+Only the standard library, as it is started as `python -I -S`, and of that as little as will do until it is ready: `os`,
+`signal`, `socket`, `struct` and `typing` would more than double a cold start.
 """
 
 import _socket
 import gc
+import marshal
 import posix
 import sys
 
 from rlframe.reward.sandbox import kernel, runner
+from rlframe.reward.sandbox.threads import Threads
 
 READY = b"+"
 SIGKILL = 9
 # What programs and runners import most: once for all of them, while nothing is asked for yet.
-COMMON = ("os", "select", "collections", "functools", "heapq", "json", "math", "re", "traceback", "typing")
+COMMON = ("os", "select", "fcntl", "collections", "functools", "heapq", "json", "math", "re", "traceback", "typing")
 
 
 def serve() -> None:
-    """Takes a filter and a Landlock ruleset from file descriptor 0, gives up all files outside that and all
+    """Takes two filters and a Landlock ruleset from file descriptor 0, gives up all files outside that and all
     capabilities, and says READY. Then it forks a runner for every case until the other end closes: see `_tell` for what
     it says. What it is told is the number of a runner that it must kill."""
     sys.dont_write_bytecode = True
@@ -35,7 +37,8 @@ def serve() -> None:
     kernel.drop_capabilities()
     kernel.restrict(ruleset)
     posix.close(ruleset)
-    filter = kernel.Filter(message)
+    filter, asks = map(kernel.Filter, marshal.loads(message))
+    threads = Threads(asks)
     control.send(READY)
     for name in COMMON:
         __import__(name)
@@ -48,7 +51,7 @@ def serve() -> None:
     while True:
         _tell(control, status, standing)
         coming = _Runner(nothing, filter, server)  # while a case runs, so that the next one waits for no fork
-        if not _ended(control, standing.pid):
+        if not _ended(control, threads, standing.pid):
             return
         status = posix.waitstatus_to_exitcode(posix.waitpid(standing.pid, 0)[1])
         standing = coming
@@ -73,13 +76,15 @@ def _tell(control: _socket.socket, status: int, standing: _Runner) -> None:
     standing.asks.close()
 
 
-def _ended(control: _socket.socket, pid: int) -> bool:
-    """Waits for a runner's end, and kills it where its number is told; whether anybody still wants to know."""
+def _ended(control: _socket.socket, threads: Threads, pid: int) -> bool:
+    """Waits for a runner's end, bounds its threads, and kills it where its number is told; whether anybody still wants
+    to know."""
     import select
 
     ended = posix.pidfd_open(pid)
     poll = select.poll()
-    for descriptor in (ended, control.fileno()):
+    threads.alive = 0
+    for descriptor in (ended, control.fileno(), threads.listener):
         poll.register(descriptor, select.POLLIN)
     while ended not in (ready := dict(poll.poll())):
         if control.fileno() in ready:
@@ -88,5 +93,7 @@ def _ended(control: _socket.socket, pid: int) -> bool:
                 return False  # runners die with their parent
             if int(order) == pid:  # else of one that had ended by then
                 posix.kill(pid, SIGKILL)
+        elif threads.listener in ready:
+            threads.answer()
     posix.close(ended)
     return True

@@ -1,11 +1,23 @@
-"""The seccomp filter, run as the kernel runs it, on both architectures that it is written for."""
+"""The seccomp filters, run as the kernel runs it, on both architectures that they are written for."""
 
 import struct
 
 import pytest
 
 from rlframe.reward.sandbox import seccomp
-from rlframe.reward.sandbox.seccomp import ALLOW, ALLOWED, AUDIT_ARCH, CLONE3, ENOSYS, EPERM, KILL
+from rlframe.reward.sandbox.seccomp import (
+    ALLOW,
+    ALLOWED,
+    ASK,
+    AUDIT_ARCH,
+    CLONE,
+    CLONE3,
+    ENOSYS,
+    EPERM,
+    EXIT,
+    KILL,
+    asking,
+)
 
 MACHINES = list(AUDIT_ARCH)
 
@@ -34,7 +46,7 @@ def verdict(program: bytes, architecture: int, number: int, *arguments: int) -> 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_of_a_thousand_calls_exactly_those_of_the_list_are_allowed_whatever_their_arguments(machine: str):
     program, column = seccomp.build(machine), MACHINES.index(machine)
-    listed = {numbers[column] for numbers in ALLOWED.values()}
+    listed = {numbers[column] for numbers in (*ALLOWED.values(), EXIT)}
     looked_at = {numbers[column] for numbers in (getattr(seccomp, name) for name in CHECKED)}
     for number in set(range(1000)) - looked_at:
         for argument in (0, 1, 0x10000, 0xFFFFFFFF):
@@ -69,3 +81,14 @@ def test_calls_of_another_instruction_set_kill(machine: str):
     assert verdict(program, 0x40000003, 1) == KILL  # i386's exit
     if machine == "x86_64":
         assert verdict(program, AUDIT_ARCH[machine], 0x40000000) == KILL  # x32's read
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_whatever_else_a_clone_asks_for_a_thread_is_asked_about_and_so_is_its_end(machine: str):
+    program, column = asking(machine), MACHINES.index(machine)
+    architecture = AUDIT_ARCH[machine]
+    for flags in (0x10000, 0x10900, 0x3D0F00, 0xFFFFFFFF, (1 << 40) | 0x10000):
+        assert verdict(program, architecture, CLONE[column], flags) == ASK
+    assert verdict(program, architecture, EXIT[column]) == ASK
+    others = [verdict(program, architecture, number, 17) for number in range(1000) if number != EXIT[column]]
+    assert set(others) == {ALLOW}
