@@ -39,19 +39,21 @@ class Case:
         """Reads until the server's socket has something to say (None), or until the runner must end: `case_s` after its
         start or, where there is a `latest` end of all, after its last line of output; or beyond the most output."""
         self._poll.register(server, select.POLLIN)
-        deadline = time.monotonic() + case_s
-        while True:
-            left = min(deadline, latest or deadline) - time.monotonic()
-            ready = dict(self._poll.poll(max(0.0, left) * 1000))
-            if server in ready:
-                self._poll.unregister(server)
-                return None
-            if not ready or left <= 0:  # a flood of output is always ready
-                return "timeout"
-            if b"\n" in self._take(ready) and latest:
-                deadline = time.monotonic() + case_s
-            if len(self.texts[self.output]) > self.most:
-                return "output"
+        try:
+            deadline = time.monotonic() + case_s
+            while True:
+                left = min(deadline, latest or deadline) - time.monotonic()
+                ready = dict(self._poll.poll(max(0.0, left) * 1000))
+                if server in ready:
+                    return None
+                if not ready or left <= 0:  # a flood of output is always ready
+                    return "timeout"
+                if b"\n" in self._take(ready) and latest:
+                    deadline = time.monotonic() + case_s
+                if len(self.texts[self.output]) > self.most:
+                    return "output"
+        finally:
+            self._poll.unregister(server)
 
     def drain(self) -> None:
         """What the pipes still hold once the runner is gone."""

@@ -147,7 +147,11 @@ class _Server:
         *lines, _ = end.output.split(b"\n")
         if len(lines) > count:
             return [Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")] * count
-        outcomes = [Outcome(status="returned", output=line, detail="") for line in lines]
+        most = limits.output_bytes
+        outcomes = [
+            Outcome(status="returned" if len(line) <= most else "output", output=line[: most + 1], detail="")
+            for line in lines
+        ]
         if len(outcomes) < count:
             status = "raised" if end.status == "returned" else end.status
             outcomes.append(Outcome(status=status, output=b"", detail=end.detail or "it ended before its result"))

@@ -218,6 +218,19 @@ def test_more_results_than_were_asked_for_are_none(sandbox: Sandbox):
     assert {one.status for one in call(sandbox, source, [1], [2])} == {"raised"}
 
 
+def test_a_result_beyond_the_bound_of_a_case_is_none_though_others_leave_room(sandbox: Sandbox):
+    outcomes = call(sandbox, "def f(n): return 'x' * n", [10], [LIMITS.output_bytes + 1], [10])
+    assert [one.status for one in outcomes] == ["returned", "output", "returned"]
+    assert max(len(one.output) for one in outcomes) == LIMITS.output_bytes + 1
+
+
+def test_a_script_that_goes_on_printing_gets_no_more_time_for_it(sandbox: Sandbox):
+    began = time.monotonic()
+    [outcome] = run(sandbox, "import time\nfor n in range(60): print(n, flush=True); time.sleep(0.1)")
+    assert outcome.status == "timeout" and outcome.output.startswith(b"0\n1\n")
+    assert time.monotonic() - began < LIMITS.case_s + 1
+
+
 def test_one_program_finds_nothing_of_the_one_before(sandbox: Sandbox):
     run(sandbox, "SECRET_OF_THE_FIRST = 'alpha' + 'omega'; import builtins, json; builtins.leak = 1; json.leak = 1")
     source = (
