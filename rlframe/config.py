@@ -242,14 +242,7 @@ class RunConfig(Config):
             problems.append(
                 f"learner.optimizer: muon is for whole matrices on the device, not for learner.{others[0]}; use adamw"
             )
-        problems += self._sequence_parallel_problems()
-        if self.learner.moe.bias_update_rate and not model.has_tensor(self.model.path, BIAS):
-            problems.append(
-                f"learner.moe.bias_update_rate: {self.learner.moe.bias_update_rate} moves a bias that chooses experts "
-                f"({BIAS}), and the model at model.path has none; use 0"
-            )
-        if self.rollout.routed_experts and not self.rollout.gpus:
-            problems.append("rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false")
+        problems += self._sequence_parallel_problems() + self._mixture_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -265,6 +258,23 @@ class RunConfig(Config):
             problems.append(f"learner.sequence_parallel: {size} works with learner.attention={attention.NAME} only")
         if self.rollout.routed_experts:
             problems.append(f"learner.sequence_parallel: {size} replays no rollout.routed_experts; use false, or 1")
+        return problems
+
+    def _mixture_problems(self) -> list[str]:
+        learner, problems = self.learner, []
+        if learner.moe.bias_update_rate and not model.has_tensor(self.model.path, BIAS):
+            problems.append(
+                f"learner.moe.bias_update_rate: {learner.moe.bias_update_rate} moves a bias that chooses experts "
+                f"({BIAS}), and the model at model.path has none; use 0"
+            )
+        if self.rollout.routed_experts and not self.rollout.gpus:
+            problems.append("rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false")
+        targets = learner.lora.targets if learner.lora else []
+        if refused := {target.rpartition(".")[2] for target in targets} & model.expert_parts(self.model.path):
+            problems.append(
+                f"learner.lora.targets: {', '.join(sorted(refused))} are of experts or their router, which are one "
+                "tensor a layer that no adapter is merged into; name matrices of the attention"
+            )
         return problems
 
 

@@ -12,8 +12,11 @@ import io
 import json
 import logging
 import os
+import re
+from collections.abc import Iterable
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "package://"
 
@@ -42,8 +45,7 @@ def context_length(path: str) -> int:
     """Tokens that the model at `path` was made for, prompt and completion together."""
     found = locate(path)
     if found.is_dir():
-        settings = json.loads((found / "config.json").read_text())
-        return int(settings.get("text_config", settings)["max_position_embeddings"])
+        return int(_settings(found)["max_position_embeddings"])
     from gguf import GGUFReader
 
     fields = GGUFReader(found).fields
@@ -53,21 +55,33 @@ def context_length(path: str) -> int:
 
 def has_tensor(path: str, name: str) -> bool:
     """Whether the weights at `path` have a tensor whose name ends in `name`."""
+    return any(tensor.endswith(name) for tensor in _tensor_names(path))
+
+
+def expert_parts(path: str) -> set[str]:
+    """What a mixture at `path` calls its router and the matrices of an expert; empty for any other model.
+
+    The answer for Qwen3-MoE is {"gate", "gate_proj", "up_proj", "down_proj"}.
+    """
+    matches = (re.search(r"\.experts\.\d+\.(\w+)\.weight$", name) for name in _tensor_names(path))
+    found = {match[1] for match in matches if match}
+    return found | {"gate"} if found else found
+
+
+def _tensor_names(path: str) -> Iterable[str]:
     found = locate(path)
     if not found.is_dir():
-        return False  # transformers reads no GGUF file that carries what is asked for here
+        return ()  # nobody asks for what a GGUF file that transformers reads could have
     index = found / "model.safetensors.index.json"
     if index.is_file():
-        names = json.loads(index.read_text())["weight_map"]
-    else:
-        from safetensors import safe_open
+        return json.loads(index.read_text())["weight_map"]
+    from safetensors import safe_open
 
-        names = [
-            tensor
-            for file in found.glob("*.safetensors")
-            for tensor in safe_open(file, framework="numpy").keys()  # noqa: SIM118
-        ]
-    return any(tensor.endswith(name) for tensor in names)
+    return [
+        tensor
+        for file in found.glob("*.safetensors")
+        for tensor in safe_open(file, framework="numpy").keys()  # noqa: SIM118
+    ]
 
 
 def prepare(path: str) -> Path:
@@ -89,6 +103,12 @@ def prepare(path: str) -> Path:
             if not folder.is_dir():
                 raise
     return folder
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says of the language model."""
+    whole = json.loads((folder / "config.json").read_text())
+    return whole.get("text_config", whole)
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

@@ -123,6 +123,24 @@ def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, ov
         load(composed(override))
 
 
+@pytest.mark.parametrize(
+    "model, override, message",
+    [
+        (
+            "qwen3_moe",
+            "learner.lora={rank: 8, alpha: 16, targets: [q_proj, gate, mlp.down_proj]}",
+            "learner.lora.targets: down_proj, gate are of experts or their router, which are one tensor a layer that "
+            "no adapter is merged into; name matrices of the attention",
+        ),
+    ],
+)
+def test_what_a_kind_of_model_cannot_do_is_told_too(request, composed, model, override, message):
+    folder = request.getfixturevalue("tiny_model" if model == "llama" else f"{model}_model")
+    fitting = ["prompts.max_tokens=256", "rollout.max_tokens=256"]
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(composed(*fitting, f"model.path={folder}", override))
+
+
 def test_the_bounds_themselves_are_right(composed):
     load(composed("rollout.max_tokens=3968"))
     load(composed("learner.micro_batch_tokens=384"))

@@ -1,4 +1,8 @@
-"""The whole loop, as a user runs it: Ray, vLLM, two ZeRO-3 ranks and a reward of one's own, on a random model."""
+"""The whole loop, as a user runs it: Ray, vLLM, two ZeRO-3 ranks and a reward of one's own, on random models.
+
+The runs that are told apart to the last bit are of a mixture of experts with latent attention (DeepSeek-V3), whose
+biases are moved; adapters and the run that goes ahead are of Qwen3-MoE.
+"""
 
 from __future__ import annotations
 
@@ -49,17 +53,31 @@ def offspring_of_ray(pid_file: str) -> list[psutil.Process]:
     return marked
 
 
+# A reference that follows at step 4 must come out of the checkpoint of step 3.
+SETTINGS = [
+    "learner.minibatches=2",
+    "kl=reference",
+    "kl.refresh_every=4",
+    "checkpoint.every=3",
+    "evaluate.every=3",
+    "evaluate.reward=brevity",
+]
+
+
 @pytest.fixture(scope="module")
 def overrides(tiny_model: Path) -> list[str]:
-    # A reference that follows at step 4 must come out of the checkpoint of step 3.
-    more = ["learner.minibatches=2", "kl=reference", "kl.refresh_every=4"]
-    return [*tiny_overrides(tiny_model), *more, "checkpoint.every=3", "evaluate.every=3", "evaluate.reward=brevity"]
+    return [*tiny_overrides(tiny_model), *SETTINGS]
 
 
 @pytest.fixture(scope="module")
-def six_steps(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixture(deepseek_v3_model: Path) -> list[str]:
+    return [*tiny_overrides(deepseek_v3_model), *SETTINGS, "learner.moe.bias_update_rate=0.01"]
+
+
+@pytest.fixture(scope="module")
+def six_steps(mixture: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "six"
-    done = rlframe(*overrides, "steps=6", f"run_dir={run_dir}")
+    done = rlframe(*mixture, "steps=6", f"run_dir={run_dir}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return run_dir
 
@@ -84,6 +102,9 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
         "rollout/stall_s",
         "time/checkpoint_s",
         "learner/skipped",
+        "moe/imbalance",
+        "moe/unused_experts",
+        "moe/router_entropy",
     ):
         assert all(isinstance(row[key], int | float) for row in rows), key
     assert {row["rollout/staleness_max"] for row in rows} == {0}
@@ -101,27 +122,38 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
 
 
 def test_three_steps_and_a_resume_for_three_more_are_six_steps_in_one_go(
-    six_steps: Path, overrides: list[str], tmp_path: Path
+    six_steps: Path, mixture: list[str], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "three"
-    assert rlframe(*overrides, "steps=3", f"run_dir={run_dir}").returncode == 0
+    assert rlframe(*mixture, "steps=3", f"run_dir={run_dir}").returncode == 0
     assert learned(run_dir) == learned(six_steps)[:3]  # two runs with one seed are the same run
     assert rlframe("steps=6", f"resume={run_dir}").returncode == 0
     assert learned(run_dir) == learned(six_steps)
     assert lines(run_dir / "evaluations.jsonl") == lines(six_steps / "evaluations.jsonl")
 
 
-def test_a_second_run_in_a_directory_that_holds_one_is_refused(six_steps: Path, overrides: list[str]) -> None:
-    refused = rlframe(*overrides, f"run_dir={six_steps}")
+def test_a_second_run_in_a_directory_that_holds_one_is_refused(six_steps: Path, mixture: list[str]) -> None:
+    refused = rlframe(*mixture, f"run_dir={six_steps}")
     assert refused.returncode == 2
     assert f"run_dir: {six_steps} holds a run already" in refused.stderr
 
 
-def test_an_exported_checkpoint_opens_in_transformers(six_steps: Path) -> None:
+def test_an_exported_checkpoint_has_experts_one_by_one_and_moved_biases_and_opens_in_transformers(
+    six_steps: Path, deepseek_v3_model: Path
+) -> None:
+    from safetensors.numpy import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = six_steps / "checkpoints" / "step_000006" / "huggingface"
     assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
+    now, began = (load_file(where / "model.safetensors") for where in (folder, deepseek_v3_model))
+    assert {name: values.shape for name, values in now.items()} == {
+        name: values.shape for name, values in began.items()
+    }
+    assert "model.layers.1.mlp.experts.7.down_proj.weight" in now
+    bias = "model.layers.1.mlp.gate.e_score_correction_bias"
+    moved = (now[bias] - began[bias]) / 0.01  # 12 updates, each up or down by one
+    assert abs(moved - moved.round()).max() < 1e-3 and 0 < abs(moved).max() <= 12.001
     assert (
         AutoTokenizer.from_pretrained(folder)("2 + 3").input_ids[0]
         == AutoTokenizer.from_pretrained(folder)("2").input_ids[0]
@@ -129,13 +161,14 @@ def test_an_exported_checkpoint_opens_in_transformers(six_steps: Path) -> None:
 
 
 def test_adapters_alone_are_trained_and_saved_and_engines_draw_from_them_merged(
-    overrides: list[str], tmp_path: Path
+    qwen3_moe_model: Path, tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file
 
     run_dir = tmp_path / "lora"
-    lora = "learner.lora={rank: 4, alpha: 8, targets: [q_proj, v_proj, down_proj]}"
-    done = rlframe(*overrides, lora, "learner.lr=0.02", "steps=4", "checkpoint.every=4", f"run_dir={run_dir}")
+    lora = "learner.lora={rank: 4, alpha: 8, targets: [q_proj, v_proj, o_proj]}"
+    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS]
+    done = rlframe(*mixture, lora, "learner.lr=0.02", "steps=4", "checkpoint.every=4", f"run_dir={run_dir}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = lines(run_dir / "metrics.jsonl")
     assert max(row["mismatch/abs_mean"] for row in rows) < 1e-3  # float32 on both sides, after steps that move far
@@ -146,11 +179,12 @@ def test_adapters_alone_are_trained_and_saved_and_engines_draw_from_them_merged(
 
 
 def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_over_after_a_signal(
-    overrides: list[str], tmp_path: Path
+    qwen3_moe_model: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "ahead"
+    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS]
     running = subprocess.Popen(
-        [*RLFRAME, *overrides, "max_staleness=1", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
+        [*RLFRAME, *mixture, "max_staleness=1", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -169,6 +203,7 @@ def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_ove
     assert offspring_of_ray(str(tmp_path)) == []
     rows = lines(metrics)
     assert {row["rollout/staleness_max"] for row in rows} <= {0, 1} and rows[-1]["rollout/staleness_max"] == 1
+    assert all(1 <= row["moe/imbalance"] <= 4 and row["moe/router_entropy"] > 0 for row in rows)  # 8 experts, 2 a token
 
     newest, older = sorted((run_dir / "checkpoints").glob("step_*"), reverse=True)
     assert newest.name == f"step_{rows[-1]['step']:06d}"

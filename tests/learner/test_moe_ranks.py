@@ -19,7 +19,7 @@ from rlframe.learner.policy import PREFIX
 from tests.conftest import compose, tiny_overrides
 from tests.learner import test_deepspeed as dense
 from tests.tiny import learner as tiny
-from tests.tiny.learner import differing, load, save, state, step
+from tests.tiny.learner import differing, load, logprobs, make_samples, reference_logprobs, save, state, step
 
 EXPERTS = 2
 
@@ -62,13 +62,18 @@ def test_ranks_move_the_bias_alike_a_thousandth_at_a_time_and_a_saved_state_goes
     start: Start, deepseek_v3_model: Path, tmp_path: Path, dtype: str
 ) -> None:
     settings = (f"learner.dtype={dtype}", "learner.moe.bias_update_rate=0.001")
-    handles = start(deepseek_v3_model, *settings)
+    handles, samples = start(deepseek_v3_model, *settings), make_samples(3)
     [began, _] = biases(handles)
+    ray.get([handle.keep_reference.remote(False) for handle in handles])
+    policy = logprobs(handles, samples)
     sums = step(handles, 0)
     after_one = biases(handles)
     assert after_one[0].dtype == torch.float32
     torch.testing.assert_close((after_one[0] - began).abs(), torch.full((8,), 0.001), atol=1e-7, rtol=0)
     assert sums[0]["moe/imbalance"] == sums[1]["moe/imbalance"] > 1
+    # The reference keeps its bias, and gives the policy's back.
+    assert all(map(np.array_equal, reference_logprobs(handles, samples), policy))
+    assert torch.equal(biases(handles)[0], after_one[0])
     step(handles, 1)
     save(handles, tmp_path / "saved")
     saved = biases(handles)
@@ -79,6 +84,26 @@ def test_ranks_move_the_bias_alike_a_thousandth_at_a_time_and_a_saved_state_goes
     assert all(torch.equal(bias, saved[0]) for bias in biases(resumed))
     step(resumed, 2)
     assert torch.equal(biases(resumed)[1], biases(handles)[0])
+    assert differing(state(handles), state(resumed)) == []
+
+
+def test_muon_steps_attention_and_routers_and_adam_stacks_of_experts_and_a_saved_state_goes_on(
+    start: Start, deepseek_v3_model: Path, tmp_path: Path
+) -> None:
+    handles = start(deepseek_v3_model, "learner.optimizer=muon")
+    before = state(handles)
+    step(handles, 0)
+    after = state(handles)
+    layer = "model.layers.1."
+    assert f"momentum_buffer {layer}mlp.gate.weight" in after and f"exp_avg {layer}mlp.experts.down_proj" in after
+    for name in ("self_attn.kv_b_proj.weight", "mlp.gate.weight", "mlp.experts.down_proj"):
+        change = after[f"master {layer}{name}"] - before[f"master {layer}{name}"]
+        assert 1e-5 < np.sqrt((change**2).mean()) <= 1e-3, name  # the rate is 1e-3
+    save(handles, tmp_path)
+    resumed = start(deepseek_v3_model, "learner.optimizer=muon")
+    load(resumed, tmp_path)
+    step(handles, 1)
+    step(resumed, 1)
     assert differing(state(handles), state(resumed)) == []
 
 
