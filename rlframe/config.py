@@ -21,6 +21,8 @@ from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
 from rlframe.schema import Config
 
+EXPERT_PARALLEL = ("qwen3_moe",)  # by a config.json's model_type
+
 
 class ConfigError(ValueError):
     """A config that cannot run: every line names a key, what is wrong with it and what would be right."""
@@ -119,6 +121,7 @@ class LearnerConfig(Config):
     gradient_checkpointing: bool
     offload_optimizer: bool
     offload_parameters: bool
+    expert_parallel: int | None = Field(ge=2)
     moe: MoEConfig
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
@@ -242,7 +245,7 @@ class RunConfig(Config):
             problems.append(
                 f"learner.optimizer: muon is for whole matrices on the device, not for learner.{others[0]}; use adamw"
             )
-        problems += self._sequence_parallel_problems() + self._mixture_problems()
+        problems += self._sequence_parallel_problems() + self._mixture_problems() + self._expert_parallel_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -275,6 +278,31 @@ class RunConfig(Config):
                 f"learner.lora.targets: {', '.join(sorted(refused))} are of experts or their router, which are one "
                 "tensor a layer that no adapter is merged into; name matrices of the attention"
             )
+        return problems
+
+    def _expert_parallel_problems(self) -> list[str]:
+        learner, size = self.learner, self.learner.expert_parallel
+        if size is None:
+            return []
+        key, problems = "learner.expert_parallel", []
+        kind, experts = model.kind(self.model.path), model.experts(self.model.path)
+        if kind not in EXPERT_PARALLEL:
+            return [
+                f"{key}: is for {', '.join(EXPERT_PARALLEL)}, whose blocks DeepSpeed's own are known to equal, and the "
+                f"model at model.path is {kind}; use null"
+            ]
+        if learner.ranks % size:
+            problems.append(f"{key}: {size} does not divide learner.ranks={learner.ranks}; choose a divisor")
+        if experts % size:
+            problems.append(f"{key}: {size} does not divide the model's {experts} experts; choose a divisor")
+        if learner.lora:
+            problems.append(f"{key}: learner.lora freezes the experts that it would share out; use null")
+        if learner.optimizer == "muon":
+            problems.append(f"{key}: muon wants whole gradients of the same parameters on all ranks; use adamw")
+        if learner.sequence_parallel > 1:
+            problems.append(f"{key}: DeepSpeed does not do it beside learner.sequence_parallel; use null, or 1 there")
+        if self.rollout.routed_experts:
+            problems.append(f"{key}: DeepSpeed's routers cannot be told routes; use rollout.routed_experts=false")
         return problems
 
 

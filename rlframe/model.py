@@ -53,6 +53,12 @@ def context_length(path: str) -> int:
     return int(fields[f"{architecture}.context_length"].contents())
 
 
+def kind(path: str) -> str:
+    """The architecture of the model at `path`, as transformers calls it: "qwen3_moe"."""
+    found = locate(path)
+    return _settings(found).get("model_type", "unknown") if found.is_dir() else "a GGUF file"
+
+
 def has_tensor(path: str, name: str) -> bool:
     """Whether the weights at `path` have a tensor whose name ends in `name`."""
     return any(tensor.endswith(name) for tensor in _tensor_names(path))
@@ -66,6 +72,12 @@ def expert_parts(path: str) -> set[str]:
     matches = (re.search(r"\.experts\.\d+\.(\w+)\.weight$", name) for name in _tensor_names(path))
     found = {match[1] for match in matches if match}
     return found | {"gate"} if found else found
+
+
+def experts(path: str) -> int:
+    """How many routed experts a layer of the mixture at `path` has; 0 for any other model."""
+    matches = (re.search(r"\.experts\.(\d+)\.", name) for name in _tensor_names(path))
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _tensor_names(path: str) -> Iterable[str]:

@@ -127,6 +127,29 @@ def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, ov
     "model, override, message",
     [
         (
+            "llama",
+            "learner.expert_parallel=2",
+            "learner.expert_parallel: is for qwen3_moe, whose blocks DeepSpeed's own",
+        ),
+        ("deepseek_v3", "learner.expert_parallel=2", "learner.expert_parallel: is for qwen3_moe, whose blocks"),
+        ("qwen3_moe", "learner.expert_parallel=1", "learner.expert_parallel: Input should be greater than or equal"),
+        (
+            "qwen3_moe",
+            "learner={expert_parallel: 16, ranks: 8}",
+            "learner.expert_parallel: 16 does not divide learner.ranks=8; choose a divisor\n"
+            "learner.expert_parallel: 16 does not divide the model's 8 experts; choose a divisor",
+        ),
+        (
+            "qwen3_moe",
+            "learner={expert_parallel: 2, ranks: 2, optimizer: muon}",
+            "learner.expert_parallel: muon wants whole gradients of the same parameters on all ranks; use adamw",
+        ),
+        (
+            "qwen3_moe",
+            "learner={expert_parallel: 2, ranks: 2, lora: {rank: 8, alpha: 16, targets: [q_proj]}}",
+            "learner.expert_parallel: learner.lora freezes the experts that it would share out; use null",
+        ),
+        (
             "qwen3_moe",
             "learner.lora={rank: 8, alpha: 16, targets: [q_proj, gate, mlp.down_proj]}",
             "learner.lora.targets: down_proj, gate are of experts or their router, which are one tensor a layer that "

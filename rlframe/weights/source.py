@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlframe.learner.lora import checkpoint_name
-from rlframe.learner.partition import carried_buffers
+from rlframe.learner.partition import carried_buffers, fused, spread_experts, whole_shape
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class Zero3Source:
         for group in self._module_groups():
             tensors = [self._tensor(name) for name in group]
             with GatheredParameters([tensor for tensor in tensors if hasattr(tensor, "ds_id")]):
-                whole = {name: tensor.detach() for name, tensor in zip(group, tensors, strict=True)}
+                whole = {name: _whole(tensor) for name, tensor in zip(group, tensors, strict=True)}
                 named = to_checkpoint(self._model, whole)
                 yield list(named), list(named.values())
 
@@ -92,12 +92,26 @@ class Zero3Source:
 
         tensors = {name: self._tensor(name) for name in group}
         return {
-            name: torch.empty(getattr(tensor, "ds_shape", tensor.shape), dtype=tensor.dtype, device="meta")
+            name: torch.empty(whole_shape(tensor), dtype=tensor.dtype, device="meta")
             for name, tensor in tensors.items()
         }
 
     def _tensor(self, name: str) -> Tensor:
         return self._parameters[name] if name in self._parameters else self._buffers[name]
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    """What ZeRO-3 has gathered, with the experts of all ranks; a collective where those are spread over ranks."""
+    values = parameter.detach()
+    if spread_experts(parameter) is None:
+        return values
+    import torch
+    from deepspeed.utils import groups
+
+    every = values.new_empty(whole_shape(parameter))
+    group = groups._get_expert_parallel_group(parameter.group_name)
+    torch.distributed.all_gather_into_tensor(every, values.contiguous(), group=group)
+    return every
 
 
 def to_checkpoint(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,4 +123,4 @@ def to_checkpoint(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Ten
     from transformers import PreTrainedModel
     from transformers.core_model_loading import revert_weight_conversion
 
-    return revert_weight_conversion(model, tensors) if isinstance(model, PreTrainedModel) else tensors
+    return revert_weight_conversion(model, fused(tensors)) if isinstance(model, PreTrainedModel) else tensors
