@@ -9,11 +9,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -53,6 +56,14 @@ def offspring_of_ray(pid_file: str) -> list[psutil.Process]:
     return marked
 
 
+def wait_for(running: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    """Until a run has come that far; fails with its words where it ends before."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not reached():
+        assert running.poll() is None and time.monotonic() < deadline, running.communicate(timeout=60)
+        time.sleep(0.5)
+
+
 # A reference that follows at step 4 must come out of the checkpoint of step 3.
 SETTINGS = [
     "learner.minibatches=2",
@@ -62,11 +73,6 @@ SETTINGS = [
     "evaluate.every=3",
     "evaluate.reward=brevity",
 ]
-
-
-@pytest.fixture(scope="module")
-def overrides(tiny_model: Path) -> list[str]:
-    return [*tiny_overrides(tiny_model), *SETTINGS]
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +127,20 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
     assert sorted(path.name for path in (six_steps / "checkpoints").iterdir()) == ["step_000003", "step_000006"]
 
 
-def test_three_steps_and_a_resume_for_three_more_are_six_steps_in_one_go(
-    six_steps: Path, mixture: list[str], tmp_path: Path
+def test_what_is_resumed_from_step_3_is_to_the_last_bit_what_six_steps_are_in_one_go(
+    six_steps: Path, tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "three"
-    assert rlframe(*mixture, "steps=3", f"run_dir={run_dir}").returncode == 0
-    assert learned(run_dir) == learned(six_steps)[:3]  # two runs with one seed are the same run
-    assert rlframe("steps=6", f"resume={run_dir}").returncode == 0
+    run_dir = tmp_path / "again"
+    shutil.copytree(six_steps, run_dir)
+    shutil.rmtree(run_dir / "checkpoints" / "step_000006")  # as if the machine had died while it was written
+    (run_dir / "curves.png").unlink()
+    done = rlframe("steps=6", f"resume={run_dir}")
+    assert done.returncode == 0, done.stderr[-3000:]
     assert learned(run_dir) == learned(six_steps)
+    seconds = [[row["time/step_s"] for row in lines(folder / "metrics.jsonl")] for folder in (run_dir, six_steps)]
+    assert [one == other for one, other in zip(*seconds, strict=True)] == [True] * 3 + [False] * 3  # taken anew
     assert lines(run_dir / "evaluations.jsonl") == lines(six_steps / "evaluations.jsonl")
+    assert (run_dir / "curves.png").exists()
 
 
 def test_a_second_run_in_a_directory_that_holds_one_is_refused(six_steps: Path, mixture: list[str]) -> None:
@@ -160,24 +171,6 @@ def test_an_exported_checkpoint_has_experts_one_by_one_and_moved_biases_and_open
     )
 
 
-def test_adapters_alone_are_trained_and_saved_and_engines_draw_from_them_merged(
-    qwen3_moe_model: Path, tmp_path: Path
-) -> None:
-    from safetensors.numpy import load_file
-
-    run_dir = tmp_path / "lora"
-    lora = "learner.lora={rank: 4, alpha: 8, targets: [q_proj, v_proj, o_proj]}"
-    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS]
-    done = rlframe(*mixture, lora, "learner.lr=0.02", "steps=4", "checkpoint.every=4", f"run_dir={run_dir}")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    rows = lines(run_dir / "metrics.jsonl")
-    assert max(row["mismatch/abs_mean"] for row in rows) < 1e-3  # float32 on both sides, after steps that move far
-    saved = run_dir / "checkpoints" / "step_000004"
-    adapter = load_file(saved / "adapter" / "adapter_model.safetensors")
-    assert max(float(abs(values).max()) for name, values in adapter.items() if "lora_B" in name) > 0.01
-    assert sum(file.stat().st_size for file in (saved / "learner").iterdir()) < 200_000  # the model has 400 kB
-
-
 def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_over_after_a_signal(
     qwen3_moe_model: Path, tmp_path: Path
 ) -> None:
@@ -192,10 +185,7 @@ def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_ove
         process_group=0,
     )
     metrics = run_dir / "metrics.jsonl"
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (metrics.exists() and len(lines(metrics)) >= 5):
-        assert running.poll() is None and time.monotonic() < deadline, running.stdout and running.stdout.read()
-        time.sleep(0.5)
+    wait_for(running, lambda: metrics.exists() and len(lines(metrics)) >= 5)
     os.killpg(running.pid, signal.SIGTERM)  # as Slurm and `timeout` do: the whole process group
     output, _ = running.communicate(timeout=120)
     assert running.returncode == 130
@@ -221,27 +211,50 @@ def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_ove
     assert len(ids) == len(set(ids)) == 2 * (stood + 2)  # no prompt was trained on twice
 
 
-def test_an_actor_that_dies_ends_the_run_with_its_name_first_and_leaves_nothing_behind(
-    overrides: list[str], tmp_path: Path
-) -> None:
+class CutShort(NamedTuple):
+    """A run of adapters one of whose ranks was killed after its fourth step's checkpoint."""
+
+    run_dir: Path
+    returncode: int
+    errors: str
+    left: list[psutil.Process]
+
+
+@pytest.fixture(scope="module")
+def cut_short(qwen3_moe_model: Path, tmp_path_factory: pytest.TempPathFactory) -> CutShort:
+    run_dir = tmp_path_factory.mktemp("runs") / "adapters"
+    lora = "learner.lora={rank: 4, alpha: 8, targets: [q_proj, v_proj, o_proj]}"
+    settings = [*tiny_overrides(qwen3_moe_model), *SETTINGS, lora, "learner.lr=0.02", "checkpoint.every=4"]
     running = subprocess.Popen(
-        [*RLFRAME, *overrides, "steps=500", f"run_dir={tmp_path / 'run'}"],
-        stdout=subprocess.PIPE,
+        [*RLFRAME, *settings, "steps=500", f"run_dir={run_dir}"],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "RLFRAME_TEST_RUN": str(tmp_path)},
+        env={**os.environ, "RLFRAME_TEST_RUN": str(run_dir)},
     )
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (metrics.exists() and lines(metrics)):
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.5)
-    learner = next(p for p in offspring_of_ray(str(tmp_path)) if p.name().startswith("ray::LearnerRan"))
+    wait_for(running, lambda: (run_dir / "checkpoints" / "step_000004").exists())
+    learner = next(p for p in offspring_of_ray(str(run_dir)) if p.name().startswith("ray::LearnerRan"))
     learner.kill()
     _, errors = running.communicate(timeout=120)
-    assert running.returncode == 1
-    assert errors.splitlines()[0].startswith("learner-")
-    assert offspring_of_ray(str(tmp_path)) == []
+    return CutShort(run_dir, running.returncode, errors, offspring_of_ray(str(run_dir)))
+
+
+def test_an_actor_that_dies_ends_the_run_with_its_name_first_and_leaves_nothing_behind(cut_short: CutShort) -> None:
+    assert cut_short.returncode == 1
+    assert cut_short.errors.splitlines()[0].startswith("learner-")
+    assert cut_short.left == []
+
+
+def test_adapters_alone_are_trained_and_saved_and_engines_draw_from_them_merged(cut_short: CutShort) -> None:
+    from safetensors.numpy import load_file
+
+    rows = lines(cut_short.run_dir / "metrics.jsonl")
+    assert len(rows) >= 4
+    assert max(row["mismatch/abs_mean"] for row in rows) < 1e-3  # float32 on both sides, after steps that move far
+    saved = cut_short.run_dir / "checkpoints" / "step_000004"
+    adapter = load_file(saved / "adapter" / "adapter_model.safetensors")
+    assert max(float(abs(values).max()) for name, values in adapter.items() if "lora_B" in name) > 0.01
+    assert sum(file.stat().st_size for file in (saved / "learner").iterdir()) < 200_000  # the model has 400 kB
 
 
 def _prompt_ids(run_dir: Path, step: int) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -54,33 +54,38 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
             ray.init(init_info.address, namespace=init_info.namespace, log_to_driver=False, logging_level="ERROR")
         self.holder = ray.get_actor(init_info.holder, namespace=init_info.namespace)
         self.learners = _without_data(self.model_config.model)
+        self.thread = ThreadPoolExecutor(1)  # checksums, while the main thread loads
+        self.checks: list[Future[set[str]]] = []  # of the version that is being loaded
 
     def start_weight_update(self) -> None:
         _forget_packed_experts(self.model)
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
-        """Loads what came, and tells the holder which tensors are not what the learner holds."""
+        """Loads what came; `finish_weight_update` tells whether it is what the learner holds."""
         import ray
 
         snapshot: Snapshot = ray.get(self.holder.published.remote(update_info.version))
         arrived: set[str] = set()
-        checks = []
-        with ThreadPoolExecutor(1) as thread:
-            for parts in snapshot.read():
-                tensors = rebuild(parts)
-                checks.append(thread.submit(differing, parts, tensors))
-                named = to_checkpoint(self.learners, tensors)
-                arrived |= named.keys()
-                self.model.load_weights(list(named.items()))
+        self.checks = []
+        for parts in snapshot.read():
+            tensors = rebuild(parts)
+            self.checks.append(self.thread.submit(differing, parts, tensors))
+            named = to_checkpoint(self.learners, tensors)
+            arrived |= named.keys()
+            self.model.load_weights(list(named.items()))
         if missing := set(snapshot.shares[0].names) - arrived:
             raise RuntimeError(f"weights of version {update_info.version} came without {sorted(missing)}")
-        ray.get(self.holder.report.remote(set().union(*(check.result() for check in checks))))
 
     def finish_weight_update(self) -> None:
+        """Makes the model whole, and tells the holder which tensors are not what the learner holds."""
+        import ray
+
         finalize_layerwise_reload(self.model, self.model_config)
         for layer in _sharing(self.model):
             layer.quant_method.process_weights_after_loading(layer)
+        checks, self.checks = self.checks, []
+        ray.get(self.holder.report.remote(set().union(*(check.result() for check in checks))))
 
     def shutdown(self) -> None:
         import ray

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from rlframe.learner.policy import PREFIX
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
+from tests.learner.conftest import Launch
 from tests.tiny import learner as tiny
 
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
@@ -41,7 +43,7 @@ class ProbedRank(LearnerRank):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def by_value(local_ray: None) -> None:
+def by_value() -> None:
     """Ranks' processes get this module's classes without importing it."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -51,23 +53,15 @@ def config(tiny_model: Path) -> LearnerConfig:
     return compose(tiny_overrides(tiny_model)).learner.model_copy(update={"max_grad_norm": 1e9})
 
 
-Start = Callable[..., list[ray.actor.ActorHandle]]
+Start = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def start(config: LearnerConfig, tiny_model: Path, started: list[ray.actor.ActorHandle]) -> Start:
-    """Starts a learner; all that a test has started end with it."""
-
-    def start(ranks: int, model: Path = tiny_model) -> list[ray.actor.ActorHandle]:
-        handles = launch(config, model, ranks)
-        started.extend(handles)
-        return handles
+def start(config: LearnerConfig, tiny_model: Path, launch: Launch) -> Start:
+    def start(ranks: int, model: Path = tiny_model, **settings: Any) -> list[Any]:
+        return launch(config.model_copy(update=settings), model, ranks, kind=ProbedRank)
 
     return start
-
-
-def launch(config: LearnerConfig, model: Path, ranks: int) -> list[ray.actor.ActorHandle]:
-    return tiny.launch(config, model, ranks, kind=ProbedRank)
 
 
 def make_samples(count: int = 10) -> list[TrainSample]:
@@ -96,7 +90,7 @@ def make_samples(count: int = 10) -> list[TrainSample]:
 
 
 def gradients(
-    handles: list[ray.actor.ActorHandle], samples: list[TrainSample], max_tokens: int, objective: Objective
+    handles: list[Any], samples: list[TrainSample], max_tokens: int, objective: Objective
 ) -> dict[str, np.ndarray]:
     shares = shard(samples, len(handles), max_tokens)
     calls = [handle.gradients.remote(share, objective) for handle, share in zip(handles, shares, strict=True)]
@@ -104,7 +98,7 @@ def gradients(
 
 
 def step(
-    handles: list[ray.actor.ActorHandle], version: int, objective: Objective = OBJECTIVE, minibatches: int = 1
+    handles: list[Any], version: int, objective: Objective = OBJECTIVE, minibatches: int = 1
 ) -> list[dict[str, float]]:
     samples = make_samples()
     parts = [shard(samples[part::minibatches], len(handles), 128) for part in range(minibatches)]
@@ -115,7 +109,7 @@ def step(
     return ray.get(calls)
 
 
-def exported(handles: list[ray.actor.ActorHandle], folder: Path) -> dict[str, np.ndarray]:
+def exported(handles: list[Any], folder: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     ray.get([handle.export.remote(folder) for handle in handles])
@@ -129,11 +123,10 @@ def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
 
 
 def test_two_ranks_that_hold_each_micro_batch_together_have_the_gradient_and_metrics_of_one(
-    config: LearnerConfig, tiny_model: Path
+    start: Start,
 ) -> None:
     # Groups share prompts, and GSPO looks at whole sequences. The model's two heads share keys, which are doubled.
-    one = launch(config, tiny_model, 1)
-    two = launch(config.model_copy(update={"sequence_parallel": 2}), tiny_model, 2)
+    one, two = start(1), start(2, sequence_parallel=2)
     samples = make_samples()
     [share] = shard(samples, 1, 128)
     assert len(share) > 2 and any(packed_tokens(batch) % 2 for batch in share)
@@ -147,8 +140,6 @@ def test_two_ranks_that_hold_each_micro_batch_together_have_the_gradient_and_met
     for name in ("tokens", "packed_tokens", "loss", "k3", "entropy"):
         assert parts[0][name] + parts[1][name] == pytest.approx(wanted[name], rel=1e-5)
     assert parts[0]["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-5)
-    for handle in (*one, *two):
-        ray.kill(handle)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,20 @@ from rlframe.learner.shards import Saved
 from rlframe.weights.publish import Snapshot
 from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import launch, load, logprobs, make_samples, save, step
+from tests.learner.conftest import Launch
+from tests.tiny.learner import load, logprobs, make_samples, save, step
 
 Start = Callable[..., list[Any]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
-def start(qwen3_moe_model: Path) -> Iterator[Start]:
-    """Starts a learner; all that a test has started end with it."""
-    started: list[Any] = []
-
+def start(qwen3_moe_model: Path, launch: Launch) -> Start:
     def start(ranks: int, *overrides: str) -> list[Any]:
         settings = [*tiny_overrides(qwen3_moe_model), "learner.max_grad_norm=1e9", *overrides]
         config: LearnerConfig = compose(settings).learner
-        handles = launch(config, qwen3_moe_model, ranks)
-        started.extend(handles)
-        return handles
+        return launch(config, qwen3_moe_model, ranks)
 
-    yield start
-    for handle in started:
-        ray.kill(handle)
+    return start
 
 
 def experts_of(rank: Any) -> set[int]:

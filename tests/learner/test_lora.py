@@ -17,9 +17,9 @@ from rlframe.weights.merge import _rows
 from rlframe.weights.publish import Snapshot
 from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import differing, launch, load, save, state, step
-
-pytestmark = pytest.mark.usefixtures("local_ray")
+from tests.learner.conftest import Launch
+from tests.tiny.learner import differing, load, save, state, step
+from tests.tiny.seats import Seats
 
 LORA = "{rank: 3, alpha: 6, targets: [q_proj, down_proj]}"
 
@@ -31,8 +31,8 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 @pytest.fixture(scope="module")
-def two(config: LearnerConfig, tiny_model: Path) -> list[Any]:
-    handles = launch(config, tiny_model, 2)
+def two(config: LearnerConfig, tiny_model: Path, seats: Seats) -> list[Any]:
+    handles = seats.launch(config, tiny_model, 2)
     step(handles, 0)
     step(handles, 1)
     return handles
@@ -54,7 +54,7 @@ def test_slices_of_the_product_are_those_of_the_whole_product(ranks: int) -> Non
 
 
 def test_only_adapters_train_and_everything_else_stays_to_the_last_bit(
-    two: list[Any], config: LearnerConfig, tiny_model: Path
+    two: list[Any], config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     untrained = state(launch(config, tiny_model, 1))
     moved = {name.removeprefix("model ") for name in differing(untrained, state(two)) if name.startswith("model ")}
@@ -63,7 +63,7 @@ def test_only_adapters_train_and_everything_else_stays_to_the_last_bit(
 
 
 def test_the_checkpoint_is_the_adapters_alone_and_another_number_of_ranks_goes_on_with_it(
-    two: list[Any], config: LearnerConfig, tiny_model: Path, tmp_path: Path
+    two: list[Any], config: LearnerConfig, tiny_model: Path, launch: Launch, tmp_path: Path
 ) -> None:
     save(two, tmp_path)
     saved = {key.partition("/")[2] for file in tmp_path.iterdir() for key in load_file(file)}
@@ -105,7 +105,7 @@ def test_what_is_published_is_what_is_exported(two: list[Any], tmp_path: Path) -
     assert [name for name in published if not np.array_equal(published[name].numpy(), exported[name])] == []
 
 
-def test_a_target_that_the_model_has_not_is_told(config: LearnerConfig, tiny_model: Path) -> None:
+def test_a_target_that_the_model_has_not_is_told(config: LearnerConfig, tiny_model: Path, launch: Launch) -> None:
     wrong = config.model_copy(update={"lora": LoraConfig(rank=1, alpha=1.0, targets=["query"])})
     with pytest.raises(ray.exceptions.RayTaskError, match="query"):
         launch(wrong, tiny_model, 1)

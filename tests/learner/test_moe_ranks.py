@@ -18,6 +18,7 @@ from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.policy import PREFIX
 from tests.conftest import compose, tiny_overrides
 from tests.learner import test_deepspeed as dense
+from tests.learner.conftest import Launch
 from tests.tiny import learner as tiny
 from tests.tiny.learner import differing, load, logprobs, make_samples, reference_logprobs, save, state, step
 
@@ -25,7 +26,7 @@ EXPERTS = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def by_value(local_ray: None) -> None:
+def by_value() -> None:
     """Ranks' processes get these modules' classes without importing them."""
     for module in (dense, tiny, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
@@ -35,14 +36,12 @@ Start = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def start(started: list[Any]) -> Start:
-    """Starts a learner of 2 ranks; all that a test has started end with it."""
+def start(launch: Launch) -> Start:
+    """Starts a learner of 2 ranks."""
 
     def start(model: Path, *overrides: str, kind: type[LearnerRank] = tiny.TellingRank) -> list[Any]:
         config: LearnerConfig = compose([*tiny_overrides(model), *overrides]).learner
-        handles = tiny.launch(config, model, 2, kind=kind)
-        started.extend(handles)
-        return handles
+        return launch(config, model, 2, kind=kind)
 
     return start
 
@@ -134,7 +133,10 @@ class SeparateExpertsRank(dense.ProbedRank):
 
         load = deepspeed.load_model
         deepspeed.load_model = lambda *arguments: put_experts_in(load(*arguments))
-        super().connect(address, rank, timeout_s)
+        try:
+            super().connect(address, rank, timeout_s)
+        finally:
+            deepspeed.load_model = load
 
 
 def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(

@@ -14,9 +14,8 @@ from rlframe.config import LearnerConfig
 from rlframe.learner.optimizer import ADAM_EPS, rms_scale
 from rlframe.samples import shard
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import OBJECTIVE, differing, launch, load, make_samples, save, state, step
-
-pytestmark = pytest.mark.usefixtures("local_ray")
+from tests.learner.conftest import Launch
+from tests.tiny.learner import OBJECTIVE, differing, load, make_samples, save, state, step
 
 HIDDEN = "model.layers.0.mlp.down_proj.weight"  # [64, 128]
 
@@ -49,7 +48,7 @@ def first_change(handles: list[Any], name: str) -> np.ndarray:
 
 
 def test_the_first_step_of_adamw_is_the_rate_against_the_gradient_s_sign_and_offloaded_it_steps_the_same(
-    config: LearnerConfig, tiny_model: Path
+    config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     two = launch(config, tiny_model, 2)
     slope = gradient(two, HIDDEN)
@@ -61,8 +60,6 @@ def test_the_first_step_of_adamw_is_the_rate_against_the_gradient_s_sign_and_off
     there, here = state(offloaded), state(two)
     assert there.keys() == here.keys()
     assert max(float(np.abs(there[name] - here[name]).max()) for name in here) < 1e-7
-    for handle in (*two, *offloaded):
-        ray.kill(handle)
 
 
 def test_one_rate_serves_both_a_wide_and_a_tall_matrix_for_muon() -> None:
@@ -77,7 +74,7 @@ def muon(config: LearnerConfig) -> LearnerConfig:
 
 
 def test_muon_moves_a_matrix_along_the_orthogonal_one_next_to_its_gradient_and_embeddings_as_adam_does(
-    muon: LearnerConfig, tiny_model: Path
+    muon: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     two = launch(muon, tiny_model, 2)
     left, _, right = np.linalg.svd(gradient(two, HIDDEN), full_matrices=False)
@@ -94,12 +91,10 @@ def test_muon_moves_a_matrix_along_the_orthogonal_one_next_to_its_gradient_and_e
     assert np.sqrt((change[HIDDEN] ** 2).mean()) == pytest.approx(0.2 * 1e-3, rel=0.25)  # singular values 0.7 to 1.2
     reached = np.abs(change["model.embed_tokens.weight"]) > 5e-4
     assert reached.any() and np.array_equal(np.sign(change["model.embed_tokens.weight"])[reached], -embedding[reached])
-    for handle in two:
-        ray.kill(handle)
 
 
 def test_a_skipped_step_leaves_muon_s_momentum_and_its_state_goes_to_another_number_of_ranks(
-    muon: LearnerConfig, tiny_model: Path, tmp_path: Path
+    muon: LearnerConfig, tiny_model: Path, launch: Launch, tmp_path: Path
 ) -> None:
     two = launch(muon, tiny_model, 2)
     step(two, 0)

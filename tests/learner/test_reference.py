@@ -17,9 +17,8 @@ from rlframe.learner.objective import Objective
 from rlframe.samples import to_probes
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import OBJECTIVE, launch, load, logprobs, make_samples, reference_logprobs, save, step
-
-pytestmark = pytest.mark.usefixtures("local_ray")
+from tests.learner.conftest import Launch
+from tests.tiny.learner import OBJECTIVE, load, logprobs, make_samples, reference_logprobs, save, step
 
 Start = Callable[..., list[Any]]
 
@@ -30,12 +29,11 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 @pytest.fixture
-def start(config: LearnerConfig, tiny_model: Path, started: list[Any]) -> Start:
-    """Starts a learner with a reference; all that a test has started end with it."""
+def start(config: LearnerConfig, tiny_model: Path, launch: Launch) -> Start:
+    """Starts a learner with a reference."""
 
     def start(ranks: int, *, offload: bool = False) -> list[Any]:
         handles = launch(config, tiny_model, ranks)
-        started.extend(handles)
         ray.get([handle.keep_reference.remote(offload) for handle in handles])
         return handles
 

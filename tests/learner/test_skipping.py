@@ -16,9 +16,9 @@ from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import OBJECTIVE, differing, launch, make_samples, state, step
-
-pytestmark = pytest.mark.usefixtures("local_ray")
+from tests.learner.conftest import Launch
+from tests.tiny.learner import OBJECTIVE, differing, make_samples, state, step
+from tests.tiny.seats import Seats
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 @pytest.fixture(scope="module")
-def two(config: LearnerConfig, tiny_model: Path) -> list[Any]:
-    return launch(config, tiny_model, 2)
+def two(config: LearnerConfig, tiny_model: Path, seats: Seats) -> list[Any]:
+    return seats.launch(config, tiny_model, 2)
 
 
 def spoiled(prompt_id: str = "p4", **values: float) -> list[TrainSample]:
@@ -45,7 +45,7 @@ def spoiled(prompt_id: str = "p4", **values: float) -> list[TrainSample]:
 
 
 def test_a_spoiled_step_leaves_every_bit_and_the_rate_and_the_next_ones_are_as_if_it_had_not_been(
-    two: list[Any], config: LearnerConfig, tiny_model: Path
+    two: list[Any], config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     step(two, 0)
     before = state(two)
@@ -61,8 +61,6 @@ def test_a_spoiled_step_leaves_every_bit_and_the_rate_and_the_next_ones_are_as_i
     rates = [a["lr"] for a in step(unspoiled, 1)]
     assert rates == [a["lr"] for a in answers] == [1e-3 * 2 / 8] * 2
     assert differing(state(unspoiled), state(two)) == []
-    for handle in unspoiled:
-        ray.kill(handle)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,9 @@ def test_where_only_the_gradient_is_not_finite_the_step_is_skipped_all_the_same(
     assert differing(before, state(two)) == []
 
 
-def test_of_three_minibatches_a_spoiled_one_is_left_out_alone(config: LearnerConfig, tiny_model: Path) -> None:
+def test_of_three_minibatches_a_spoiled_one_is_left_out_alone(
+    config: LearnerConfig, tiny_model: Path, launch: Launch
+) -> None:
     one, unspoiled = launch(config, tiny_model, 1), launch(config, tiny_model, 1)
     samples, with_nan = make_samples(), spoiled("p2", advantages=math.nan)
     [answer] = step(one, 0, samples[:2], with_nan[2:4], samples[4:])
@@ -122,5 +122,3 @@ def test_of_three_minibatches_a_spoiled_one_is_left_out_alone(config: LearnerCon
     step(unspoiled, 0, samples[:2], samples[4:])
     assert differing(state(unspoiled), state(one)) == []
     assert [a["lr"] for a in step(one, 1)] == [a["lr"] for a in step(unspoiled, 1)] == [1e-3 * 2 / 8]
-    for handle in one + unspoiled:
-        ray.kill(handle)

@@ -12,9 +12,8 @@ import ray
 
 from rlframe.config import LearnerConfig
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import differing, launch, load, make_samples, save, state, step
-
-pytestmark = pytest.mark.usefixtures("local_ray")
+from tests.learner.conftest import Launch
+from tests.tiny.learner import differing, load, make_samples, save, state, step
 
 Start = Callable[..., list[Any]]
 
@@ -25,15 +24,8 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 @pytest.fixture
-def start(config: LearnerConfig, tiny_model: Path, started: list[Any]) -> Start:
-    """Starts a learner; all that a test has started end with it."""
-
-    def start(ranks: int, model: Path = tiny_model) -> list[Any]:
-        handles = launch(config, model, ranks)
-        started.extend(handles)
-        return handles
-
-    return start
+def start(config: LearnerConfig, tiny_model: Path, launch: Launch) -> Start:
+    return lambda ranks, model=tiny_model: launch(config, model, ranks)
 
 
 def test_what_two_ranks_saved_one_and_three_load_to_the_last_bit_and_go_on_with_and_save_for_two(

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from rlframe import cluster
 from rlframe.algorithm import DAPO
-from rlframe.config import LearnerConfig
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.objective import Objective
 from rlframe.learner.policy import PREFIX
@@ -43,19 +41,6 @@ class TellingRank(LearnerRank):
                     else:
                         told[f"{key} {name}"] = np.array(float(value))
         return told
-
-
-def launch(
-    config: LearnerConfig, model: Path, ranks: int, steps: int = 10, kind: type[LearnerRank] = TellingRank
-) -> list[Any]:
-    """Actors that have met and loaded the model."""
-    settings = config.model_copy(update={"ranks": ranks})
-    environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    remote = ray.remote(kind).options(num_cpus=1, runtime_env={"env_vars": environment})
-    handles = [remote.remote(f"learner-{rank}", settings, model, 1.0, steps) for rank in range(ranks)]
-    address = cluster.meeting_point(handles[0])
-    ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
-    return handles
 
 
 def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
