@@ -8,7 +8,9 @@ read packed boundaries (`flash_attention_2`) can stand in for this one by a conf
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from rlframe.learner import grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 NAME = "rlframe_packed"
 ROWS = 512  # queries at a time where a mask is needed: bounds its memory, and keys that no row sees are left out
-SHORT = 256  # tokens of a sequence up to which a call costs more than padding
-CELLS = 1 << 23  # of the masks of sequences that share a call, queries by keys: bounds their memory
 
 
 def register() -> None:
@@ -82,16 +82,17 @@ def by_sequence(
     """
     import torch
 
-    grids, alone, order = _plan(layout, window)
+    plan = _plan(layout, window)
     rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, heads, dim]
-    attended = [_in_grid(rows, grid, scaling) for grid in grids]
-    parts = tuple(part.split(layout.lengths, 2) for part in (query, key, value)) if alone else ()
-    for at in alone:
-        own, root = [part[at] for part in parts], layout.roots[at]
-        if at != root:
-            own[1:] = [torch.cat([part[root][:, :, : layout.shared[at]], part[at]], dim=2) for part in parts[1:]]
-        attended += [rows[0].transpose(0, 1) for rows in _causal(*own, scaling, window)]
-    return torch.cat(attended).index_select(0, order).transpose(0, 1)[None]
+    attended = [one.attend(rows, scaling) for one in plan.grids]
+    of_sequences = [part.split(layout.lengths, 2) for part in (query, key, value)]
+    for at in plan.alone:
+        own, *seen = (parts[at] for parts in of_sequences)
+        if shared := layout.shared[at]:
+            prompts = (parts[layout.roots[at]][:, :, :shared] for parts in of_sequences[1:])
+            seen = [torch.cat(pair, dim=2) for pair in zip(prompts, seen, strict=True)]
+        attended += [part[0].transpose(0, 1) for part in _causal(own, *seen, scaling, window)]
+    return torch.cat(attended).index_select(0, plan.order).transpose(0, 1)[None]
 
 
 def by_block_mask(
@@ -130,96 +131,6 @@ def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, window: int |
     return any(layout.shared) or window is not None or query.shape[-1] != value.shape[-1] or query.element_size() > 2
 
 
-class _Grid(NamedTuple):
-    """Sequences of about one size, for one call; padding lies behind what is real, where causality hides it."""
-
-    tokens: Tensor  # [N, L] where they lie in the batch
-    prompts: Tensor | None  # [F, P] where the prompts lie that they continue; None: they are whole
-    family: Tensor  # [N] which of these each continues
-    seen: Tensor | None  # [N, 1, L, P + L] which key a query sees; None: every earlier one
-    real: Tensor  # [tokens that are no padding] in N * L
-
-
-def _in_grid(rows: list[Tensor], grid: _Grid, scaling: float | None) -> Tensor:
-    """Of queries, keys and values [T, heads, dim] -> [real tokens of the grid, heads, value_dim]."""
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
-
-    def taken(part: Tensor, tokens: Tensor) -> Tensor:
-        return part.index_select(0, tokens.flatten()).unflatten(0, tokens.shape)  # [..., heads, dim]
-
-    query, key, value = (taken(part, grid.tokens) for part in rows)  # [N, L, heads, dim]
-    if grid.prompts is not None:
-        key, value = (
-            torch.cat([taken(part, grid.prompts).index_select(0, grid.family), own], dim=1)
-            for part, own in zip(rows[1:], (key, value), strict=True)
-        )
-    attended = scaled_dot_product_attention(
-        *(part.transpose(1, 2) for part in (query, key, value)),
-        attn_mask=grid.seen,
-        is_causal=grid.seen is None,
-        scale=scaling,
-        enable_gqa=key.shape[2] != query.shape[2],
-    )
-    return attended.transpose(1, 2).flatten(0, 1).index_select(0, grid.real)
-
-
-@lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
-def _plan(layout: Layout, window: int | None) -> tuple[list[_Grid], list[int], Tensor]:
-    """Grids of short sequences, the long ones, and where each token of the batch is in what these give, end to end."""
-    import torch
-
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for at, (tokens, shared, root) in enumerate(zip(layout.lengths, layout.shared, layout.roots, strict=True)):
-        if tokens <= SHORT:
-            prompt = (shared.bit_length(),) if shared <= SHORT else (shared, root)
-            alike.setdefault((tokens.bit_length(), *prompt), []).append(at)
-    starts, grids, order = layout.starts(), [], []
-    for together in alike.values():
-        longest = max(layout.lengths[at] for at in together) * max(
-            layout.lengths[at] + layout.shared[at] for at in together
-        )
-        size = max(1, CELLS // longest)
-        for first in range(0, len(together), size):
-            grids.append(_grid(layout, together[first : first + size], window))
-            order += together[first : first + size]
-    alone = [at for at, tokens in enumerate(layout.lengths) if tokens > SHORT]
-    places = torch.cat([torch.arange(starts[at], starts[at] + layout.lengths[at]) for at in (*order, *alone)])
-    return grids, alone, places.argsort()
-
-
-def _grid(layout: Layout, together: list[int], window: int | None) -> _Grid:
-    import torch
-
-    starts = layout.starts()
-
-    def places(of: list[int], lengths: list[int]) -> Tensor:  # [len(of), longest], padding at the sequence's first
-        steps = torch.arange(max(lengths))
-        inside = steps < torch.tensor(lengths)[:, None]
-        return torch.tensor([starts[at] for at in of])[:, None] + steps * inside
-
-    lengths = [layout.lengths[at] for at in together]
-    tokens = places(together, lengths)
-    real = (torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]).flatten().nonzero()[:, 0]
-    roots = list(dict.fromkeys(layout.roots[at] for at in together))
-    shared = torch.tensor([layout.shared[at] for at in together])
-    prompts = None
-    if shared.any():
-        prompts = places(
-            roots, [next(layout.shared[at] for at in together if layout.roots[at] == root) for root in roots]
-        )
-    elif window is None or max(lengths) <= window:
-        return _Grid(tokens, None, torch.zeros(0), None, real)
-    before = 0 if prompts is None else prompts.shape[1]
-    own = torch.arange(tokens.shape[1])
-    queries = shared[:, None] + own  # [N, L] positions
-    keys = torch.cat([torch.arange(before).expand(len(together), -1), queries], dim=1)  # [N, P + L]
-    there = torch.cat([torch.arange(before) < shared[:, None], torch.ones_like(queries, dtype=torch.bool)], dim=1)
-    far = queries[:, :, None] - keys[:, None, :]
-    seen = there[:, None] & (far >= 0) & (far < (window or far.max() + 1))
-    return _Grid(tokens, prompts, torch.tensor([roots.index(layout.roots[at]) for at in together]), seen[:, None], real)
-
-
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> list[Tensor]:
     """Queries are the last rows of the keys' sequence -> their outputs, in parts along the rows."""
     import torch
@@ -249,6 +160,11 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
 
 
 @lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
+def _plan(layout: Layout, window: int | None) -> grid.Plan:
+    return grid.plan(layout, window)
+
+
+@lru_cache(maxsize=2)
 def _block_mask(layout: Layout, window: int | None) -> Any:
     """Which [T, T] blocks of 128 x 128 hold anything to see, and what in them is seen."""
     import torch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlframe.learner import attention
+from rlframe.learner import attention, grid
 from rlframe.learner.attention import by_block_mask, by_boundaries, packed_attention, takes_block_mask
 from rlframe.learner.layout import Layout
 
@@ -26,8 +26,9 @@ def inputs(heads: int, key_value_heads: int, value_dim: int = 4) -> tuple[Tensor
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None = None, window: int | None = None):
+    layout = Layout.of(SEQUENCE_IDS, POSITION_IDS)  # of its own: calls are planned once for each
     return packed_attention(
-        nn.Module(), query, key, value, None, layout=LAYOUT, scaling=scaling, sliding_window=window
+        nn.Module(), query, key, value, None, layout=layout, scaling=scaling, sliding_window=window
     )[0]
 
 
@@ -53,7 +54,7 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
 def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
     heads, key_value_heads, value_dim, rows, short, monkeypatch
 ):
-    monkeypatch.setattr(attention, "SHORT", short)
+    monkeypatch.setattr(grid, "SHORT", short)
     monkeypatch.setattr(attention, "ROWS", rows)
     got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
     weights = torch.randn(1, T, heads, value_dim)
