@@ -21,7 +21,7 @@ from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
 from rlframe.schema import Config
 
-EXPERT_PARALLEL = ("qwen3_moe",)  # by a config.json's model_type
+SPREADS_EXPERTS = ("qwen3_moe",)  # model_type of a config.json
 
 
 class ConfigError(ValueError):
@@ -275,7 +275,7 @@ class RunConfig(Config):
         targets = learner.lora.targets if learner.lora else []
         if refused := {target.rpartition(".")[2] for target in targets} & model.expert_parts(self.model.path):
             problems.append(
-                f"learner.lora.targets: {', '.join(sorted(refused))} are of experts or their router, which are one "
+                f"learner.lora.targets: {', '.join(sorted(refused))} name experts or their router, which are one "
                 "tensor a layer that no adapter is merged into; name matrices of the attention"
             )
         return problems
@@ -286,9 +286,9 @@ class RunConfig(Config):
             return []
         key, problems = "learner.expert_parallel", []
         kind, experts = model.kind(self.model.path), model.experts(self.model.path)
-        if kind not in EXPERT_PARALLEL:
+        if kind not in SPREADS_EXPERTS:
             return [
-                f"{key}: is for {', '.join(EXPERT_PARALLEL)}, whose blocks DeepSpeed's own are known to equal, and the "
+                f"{key}: is for {', '.join(SPREADS_EXPERTS)}, whose blocks DeepSpeed's own are known to equal, and the "
                 f"model at model.path is {kind}; use null"
             ]
         if learner.ranks % size:

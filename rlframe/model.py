@@ -56,7 +56,7 @@ def context_length(path: str) -> int:
 def kind(path: str) -> str:
     """The architecture of the model at `path`, as transformers calls it: "qwen3_moe"."""
     found = locate(path)
-    return _settings(found).get("model_type", "unknown") if found.is_dir() else "a GGUF file"
+    return _settings(found)["model_type"] if found.is_dir() else "a GGUF file"
 
 
 def has_tensor(path: str, name: str) -> bool:
@@ -83,7 +83,7 @@ def experts(path: str) -> int:
 def _tensor_names(path: str) -> Iterable[str]:
     found = locate(path)
     if not found.is_dir():
-        return ()  # nobody asks for what a GGUF file that transformers reads could have
+        return ()  # transformers reads no GGUF file of a mixture with a bias, or with its experts one by one
     index = found / "model.safetensors.index.json"
     if index.is_file():
         return json.loads(index.read_text())["weight_map"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from rlframe.cluster import KEEPS_MEMORY
+from rlframe.cluster import _environment
 
 
 def faults(environment: dict[str, str]) -> int:
@@ -16,5 +16,4 @@ def faults(environment: dict[str, str]) -> int:
 
 def test_memory_that_an_actor_on_a_cpu_lets_go_of_is_there_when_it_takes_as_much_again() -> None:
     pages = (32 << 20) // 4096
-    assert faults({}) > 20 * pages
-    assert faults(KEEPS_MEMORY) < 3 * pages
+    assert faults(_environment(1, gpus=0)) < 3 * pages < 20 * pages < faults(_environment(1, gpus=1))

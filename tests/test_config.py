@@ -152,7 +152,7 @@ def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, ov
         (
             "qwen3_moe",
             "learner.lora={rank: 8, alpha: 16, targets: [q_proj, gate, mlp.down_proj]}",
-            "learner.lora.targets: down_proj, gate are of experts or their router, which are one tensor a layer that "
+            "learner.lora.targets: down_proj, gate name experts or their router, which are one tensor a layer that "
             "no adapter is merged into; name matrices of the attention",
         ),
     ],

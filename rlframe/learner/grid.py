@@ -59,7 +59,11 @@ class Plan:
 
 
 def plan(layout: Layout, window: int | None) -> Plan:
-    """`window`: of sliding attention, in tokens. Sizes in one grid differ by less than two, prompts' as well."""
+    """Short sequences go together where they and their prompts are of about one size (within a power of two).
+
+    So padding at most doubles either. A long prompt is for its own completions only, as it is copied for each.
+    `window`: of sliding attention, in tokens.
+    """
     alike: dict[tuple[int, ...], list[int]] = {}
     for at, (tokens, shared, root) in enumerate(zip(layout.lengths, layout.shared, layout.roots, strict=True)):
         if tokens <= SHORT:
@@ -86,6 +90,7 @@ def _parts(layout: Layout, alike: list[int]) -> list[list[int]]:
 
 
 def _grid(layout: Layout, together: list[int], window: int | None) -> Grid:
+    """Of sequences that are all whole, or all continue prompts."""
     lengths, shared = (torch.tensor([of[at] for at in together]) for of in (layout.lengths, layout.shared))
     of_prompts = {layout.roots[at]: layout.shared[at] for at in together}
     family = torch.tensor([list(of_prompts).index(layout.roots[at]) for at in together])

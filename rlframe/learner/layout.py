@@ -39,13 +39,6 @@ class Layout:
             roots.append(roots[-1] if tokens else at)
         return cls(lengths=counts.tolist(), roots=roots, shared=shared, position_ids=position_ids)
 
-    def families(self) -> list[tuple[int, list[int]]]:
-        """Every whole sequence, with those that continue its prompt; together they are all, in order."""
-        by_root: dict[int, list[int]] = {}
-        for at, root in enumerate(self.roots):
-            by_root.setdefault(root, []).append(at)
-        return [(root, family[1:]) for root, family in by_root.items()]
-
     def starts(self) -> list[int]:
         """[N] index of each sequence's first token."""
         return [0, *itertools.accumulate(self.lengths)][:-1]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.errors import RunFailed
-from rlframe.learner.partition import BIAS
 from rlframe.types import OWN_CHOICE, TrainBatch
+
+BIAS = "e_score_correction_bias"  # [E], added to a router's scores where it chooses, not where it weighs
 
 
 class Routers:
@@ -116,9 +117,10 @@ class Routers:
         return hook
 
     def _watch(self, place: int, router: nn.Module) -> None:
-        logits: list[Tensor] = []
-        router.gate.register_forward_hook(lambda _, __, output: logits.append(output))
-        router.register_forward_hook(lambda _, __, output: self._count(place, router, logits.pop(), output[1]))
+        """Counts what AutoEP's router chooses; its logits are the output of its `gate`, which comes first."""
+        latest: dict[str, Tensor] = {}
+        router.gate.register_forward_hook(lambda _, __, output: latest.__setitem__("logits", output))
+        router.register_forward_hook(lambda _, __, output: self._count(place, router, latest.pop("logits"), output[1]))
 
     @torch.no_grad()
     def _count(self, place: int, router: nn.Module, logits: Tensor, chosen: Tensor, *rerouted_and_told: Tensor) -> None:

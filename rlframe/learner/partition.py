@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-ROUTER = "router.gate.weight"  # DeepSpeed's name for a router's weight, after the block's
-BIAS = "e_score_correction_bias"  # [E], added to a router's scores where it chooses, not where it weighs
+GATES = "experts.w1"  # DeepSpeed's name for the gate matrices of a block's experts, which transformers has not
 
 
 class Place(NamedTuple):
@@ -25,37 +24,36 @@ class Place(NamedTuple):
     end: int
 
 
-def place(parameter: Any, rank: int) -> Place:
-    """What `rank` holds of a parameter that ZeRO-3 has partitioned."""
+def place(parameter: Any) -> Place:
+    """What this rank holds of a parameter that ZeRO-3 has partitioned."""
     length = parameter.ds_tensor.numel()
-    slot = rank if (experts := spread_experts(parameter)) is None else parameter.ds_zero_partition_rank
-    start = min(slot * length, parameter.ds_numel)
+    start = min(parameter.ds_zero_partition_rank * length, parameter.ds_numel)
     end = min(start + length, parameter.ds_numel)
+    experts = spread_experts(parameter)
     before = 0 if experts is None else experts["ep_rank"] * parameter.ds_numel
     return Place(whole_shape(parameter), before + start, before + end)
 
 
 def whole_shape(parameter: Any) -> tuple[int, ...]:
     """The shape over all ranks, also of a tensor that no rank shares."""
-    if experts := spread_experts(parameter):
-        return tuple(experts["logical_shape"])
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+    experts = spread_experts(parameter)
+    return (
+        tuple(getattr(parameter, "ds_shape", parameter.shape)) if experts is None else tuple(experts["logical_shape"])
+    )
 
 
-def fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A layer's whole tensors under the names, and in the shapes, that the model has without expert parallelism."""
+def without_expert_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's whole tensors as transformers has them; as they are where no experts are spread."""
     import torch
 
-    blocks = [name.removesuffix(ROUTER) for name in tensors if name.endswith(ROUTER)]
+    blocks = [name.removesuffix(GATES) for name in tensors if name.endswith(GATES)]
     others = dict(tensors)
     renamed = {}
     for block in blocks:
         gates, down, ups = (others.pop(f"{block}experts.{name}") for name in ("w1", "w2", "w3"))
         renamed[f"{block}experts.gate_up_proj"] = torch.cat([gates, ups], dim=1)  # [E, 2 I, H]
         renamed[f"{block}experts.down_proj"] = down  # [E, H, I]
-        renamed[f"{block}gate.weight"] = others.pop(f"{block}{ROUTER}")
-        if f"{block}router.{BIAS}" in others:
-            renamed[f"{block}gate.{BIAS}"] = others.pop(f"{block}router.{BIAS}")
+        renamed[f"{block}gate.weight"] = others.pop(f"{block}router.gate.weight")
     return renamed | others
 
 

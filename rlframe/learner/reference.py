@@ -59,7 +59,7 @@ class Reference:
         """Copies this rank's slices into the host's memory."""
         slices = {}
         for name, parameter in self._trained().items():
-            shape, start, end = place(parameter, self.rank)
+            shape, start, end = place(parameter)
             kept = self.tensors[name][: end - start].to("cpu", copy=True)
             slices[name] = Slice(shape=shape, start=start, tensors={KIND: kept} if len(kept) else {}, numbers={})
         buffers = (
@@ -73,7 +73,7 @@ class Reference:
         """Puts what the files in `folder` hold, of any number of ranks, into this rank's slices."""
         saved = Saved(folder)
         for name, parameter in self._trained().items():
-            _, start, end = place(parameter, self.rank)
+            _, start, end = place(parameter)
             self.tensors[name][: end - start].copy_(saved.read(name, KIND, start, end))
         for name in carried_buffers(self.engine.module):
             self.tensors[name].copy_(saved.buffers[name])

@@ -84,7 +84,7 @@ def _holdings(module: nn.Module, optimizer: Any) -> Iterator[tuple[str, Held]]:
         if not parameter.requires_grad:
             continue
         subgroup, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
-        whole = place(parameter, torch.distributed.get_rank())
+        whole = place(parameter)
         flat = optimizer.fp32_partitioned_groups_flat[subgroup]
         yield name, Held(parameter, flat, slice(offset, offset + whole.end - whole.start), whole)
 
@@ -108,6 +108,6 @@ def _compare(saved: dict[str, tuple[int, ...]], trained: dict[str, tuple[int, ..
         odd = sorted(name for name in saved.keys() | trained.keys() if saved.get(name) != trained.get(name))
         raise ValueError(
             f"{folder} is of another learner: {odd[0]} has there the shape {saved.get(odd[0])}, here "
-            f"{trained.get(odd[0])} ({len(odd)} parameters differ); resume with that run's model, learner.lora "
-            "and learner.expert_parallel"
+            f"{trained.get(odd[0])} ({len(odd)} parameters differ); resume with that run's model and learner.lora, and "
+            "with learner.expert_parallel null or not as it was there"
         )

@@ -54,8 +54,8 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
             ray.init(init_info.address, namespace=init_info.namespace, log_to_driver=False, logging_level="ERROR")
         self.holder = ray.get_actor(init_info.holder, namespace=init_info.namespace)
         self.learners = _without_data(self.model_config.model)
-        self.thread = ThreadPoolExecutor(1)  # checksums, while the main thread loads
-        self.checks: list[Future[set[str]]] = []  # of the version that is being loaded
+        self.checksums = ThreadPoolExecutor(1)  # while the main thread loads
+        self.found_differing: list[Future[set[str]]] = []  # in the version that is being loaded
 
     def start_weight_update(self) -> None:
         _forget_packed_experts(self.model)
@@ -67,10 +67,10 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
 
         snapshot: Snapshot = ray.get(self.holder.published.remote(update_info.version))
         arrived: set[str] = set()
-        self.checks = []
+        self.found_differing = []
         for parts in snapshot.read():
             tensors = rebuild(parts)
-            self.checks.append(self.thread.submit(differing, parts, tensors))
+            self.found_differing.append(self.checksums.submit(differing, parts, tensors))
             named = to_checkpoint(self.learners, tensors)
             arrived |= named.keys()
             self.model.load_weights(list(named.items()))
@@ -84,8 +84,9 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         finalize_layerwise_reload(self.model, self.model_config)
         for layer in _sharing(self.model):
             layer.quant_method.process_weights_after_loading(layer)
-        checks, self.checks = self.checks, []
-        ray.get(self.holder.report.remote(set().union(*(check.result() for check in checks))))
+        # Last: checksums run on while layers are made ready, and the engine draws nothing before it has heard of them.
+        found, self.found_differing = self.found_differing, []
+        ray.get(self.holder.report.remote(set().union(*(of_chunk.result() for of_chunk in found))))
 
     def shutdown(self) -> None:
         import ray

@@ -74,7 +74,7 @@ def held_runs(tensors: dict[str, Tensor], rank: int) -> list[Run]:
     runs = []
     for name, tensor in tensors.items():
         if hasattr(tensor, "ds_tensor"):
-            shape, start, end = place(tensor, rank)
+            shape, start, end = place(tensor)
             runs.append(Run(name, shape, start, tensor.ds_tensor.detach().reshape(-1)[: end - start]))
         else:
             whole = tensor.detach().reshape(-1)

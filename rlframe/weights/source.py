@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlframe.learner.lora import checkpoint_name
-from rlframe.learner.partition import carried_buffers, fused, spread_experts, whole_shape
+from rlframe.learner.partition import carried_buffers, spread_experts, whole_shape, without_expert_parallel
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class Zero3Source:
         return [{name: self._tensor(name) for name in group} for group in self._module_groups()]
 
     def held_names(self) -> None:
-        """Every rank holds a part of every parameter."""
+        """None, for all: a rank that iterates gets every tensor whole, also experts that others hold."""
 
     def groups(self) -> list[list[str]]:
         """Names by layer, keyed by their outermost index; what has none before the layers, then after them."""
@@ -123,4 +123,8 @@ def to_checkpoint(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Ten
     from transformers import PreTrainedModel
     from transformers.core_model_loading import revert_weight_conversion
 
-    return revert_weight_conversion(model, fused(tensors)) if isinstance(model, PreTrainedModel) else tensors
+    return (
+        revert_weight_conversion(model, without_expert_parallel(tensors))
+        if isinstance(model, PreTrainedModel)
+        else tensors
+    )

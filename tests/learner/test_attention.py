@@ -48,13 +48,15 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("short", [0, 1, 256])  # completions one by one, those of a token together, all together
+@pytest.mark.parametrize("cells", [1, 1 << 23])  # a sequence a call, all of a size together
+@pytest.mark.parametrize("short", [0, 1, 256])  # all alone, those of a token together, all together
 @pytest.mark.parametrize("rows", [1, 2, 512])  # of queries at a time
 @pytest.mark.parametrize("heads, key_value_heads, value_dim", [(2, 2, 4), (4, 2, 4), (3, 1, 4), (2, 2, 3)])
 def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
-    heads, key_value_heads, value_dim, rows, short, monkeypatch
+    heads, key_value_heads, value_dim, rows, short, cells, monkeypatch
 ):
     monkeypatch.setattr(grid, "SHORT", short)
+    monkeypatch.setattr(grid, "CELLS", cells)
     monkeypatch.setattr(attention, "ROWS", rows)
     got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
     weights = torch.randn(1, T, heads, value_dim)
@@ -66,8 +68,11 @@ def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.parametrize("rows, short", [(2, 0), (512, 0), (512, 2), (512, 256)])
 @pytest.mark.parametrize("window", [1, 2, 3, 5])
-def test_a_sliding_window_counts_positions_across_the_end_of_a_shared_prompt(window):
+def test_a_sliding_window_counts_positions_across_the_end_of_a_shared_prompt(window, rows, short, monkeypatch):
+    monkeypatch.setattr(grid, "SHORT", short)
+    monkeypatch.setattr(attention, "ROWS", rows)
     parts = inputs(heads=4, key_value_heads=2)
     torch.testing.assert_close(attend(*parts, window=window), masked(*parts, window=window))
 

@@ -11,7 +11,6 @@ def test_a_sequence_that_begins_at_position_3_continues_3_tokens_of_the_whole_on
     assert LAYOUT.lengths == [5, 2, 3]
     assert LAYOUT.roots == [0, 0, 2]
     assert LAYOUT.shared == [0, 3, 0]
-    assert LAYOUT.families() == [(0, [1]), (2, [])]
 
 
 def test_the_token_before_a_completion_s_first_is_its_prompt_s_last():

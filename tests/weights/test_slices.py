@@ -21,7 +21,7 @@ def partitioned(whole: torch.Tensor, rank: int, ranks: int) -> Partitioned:
     padded[: whole.numel()] = whole.reshape(-1)
     tensor = torch.empty(0).as_subclass(Partitioned)
     tensor.ds_tensor = padded[rank * size : (rank + 1) * size]
-    tensor.ds_shape, tensor.ds_numel = whole.shape, whole.numel()
+    tensor.ds_shape, tensor.ds_numel, tensor.ds_zero_partition_rank = whole.shape, whole.numel(), rank
     return tensor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -65,12 +66,15 @@ def test_it_has_every_method_of_vllms_source_and_of_its_metadata() -> None:
     assert ParamMeta(*ours) == ParamMeta("embed.weight", torch.float32, (8, 4))
 
 
-def test_fused_experts_come_out_under_the_names_and_with_the_values_that_transformers_saves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["qwen3_moe", "afmoe"])  # whose own router.gate has the name of expert parallelism's
+def test_fused_experts_come_out_under_the_names_and_with_the_values_that_transformers_saves(
+    kind: str, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        "qwen3_moe",
+        kind,
         vocab_size=16,
         hidden_size=8,
         intermediate_size=8,
