@@ -35,8 +35,8 @@ def call(sandbox: Sandbox, source: str, *arguments: list) -> list[Outcome]:
     return sandbox.run(Program(source=source, function="f", inputs=inputs))
 
 
-# Helpers while nothing runs: the process that waits for the next program; with namespaces, their own and the server.
-AT_REST = {"landlock": 1, "bubblewrap": 3}
+# Helpers while nothing runs: those that wait for the next two programs; with namespaces, their own and the server.
+AT_REST = {"landlock": 2, "bubblewrap": 4}
 
 
 def helpers(sandbox: Sandbox) -> int:
@@ -246,7 +246,9 @@ def test_when_its_server_is_killed_a_program_has_no_outcome_and_the_next_one_run
     sandbox = Sandbox(LIMITS, "landlock")
     sandbox.start()
     assert sandbox._server is not None
+    inside = psutil.Process(sandbox._server._process.pid).children(recursive=True)
     os.killpg(sandbox._server._process.pid, signal.SIGKILL)
+    assert psutil.wait_procs(inside, timeout=5)[1] == []  # namespaces follow their first process a moment later
     with pytest.raises(SandboxFailed):
         run(sandbox, "print(1)")
     assert run(sandbox, "print(2)")[0].output == b"2\n"
