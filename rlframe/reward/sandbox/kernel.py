@@ -9,9 +9,10 @@ import _ctypes
 import posix
 
 LONG = 8
-PRCTL, CAPSET, SECCOMP, PRLIMIT64, EXIT = {"x86_64": (157, 126, 317, 302, 60), "aarch64": (167, 91, 277, 261, 93)}.get(
-    posix.uname().machine, (-1,) * 5
-)
+PRCTL, CAPSET, SECCOMP, PRLIMIT64, EXIT, TGKILL = {
+    "x86_64": (157, 126, 317, 302, 60, 234),
+    "aarch64": (167, 91, 277, 261, 93, 131),
+}.get(posix.uname().machine, (-1,) * 6)
 LANDLOCK_RESTRICT_SELF = 446
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
@@ -98,6 +99,15 @@ def die_with_parent(parent: int) -> None:
     die()
     if posix.getppid() != parent:
         posix._exit(1)
+
+
+def is_there(process: int, thread: int) -> bool:
+    """Whether a thread of a child is not yet gone."""
+    try:
+        Call(TGKILL, process, thread, 0)()
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def limit(what: int, most: int) -> None:

@@ -83,7 +83,7 @@ def _ended(control: _socket.socket, threads: Threads, pid: int) -> bool:
 
     ended = posix.pidfd_open(pid)
     poll = select.poll()
-    threads.alive = 0
+    threads.begin(pid)
     for descriptor in (ended, control.fileno(), threads.listener):
         poll.register(descriptor, select.POLLIN)
     while ended not in (ready := dict(poll.poll())):

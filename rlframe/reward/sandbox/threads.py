@@ -13,7 +13,7 @@ MOST = 64  # beside the first: twice what concurrent.futures makes by default on
 # include/uapi/linux/seccomp.h, for struct seccomp_notif of 80 bytes and struct seccomp_notif_resp of 24
 RECEIVE, SEND = 0xC0502100, 0xC0182101
 NOTIFICATION, CONTINUE = 80, 1
-ID, NUMBER = slice(0, 8), slice(16, 20)
+ID, THREAD, NUMBER = slice(0, 8), slice(8, 12), slice(16, 20)
 
 
 class Threads:
@@ -22,7 +22,12 @@ class Threads:
     def __init__(self, filter: kernel.Filter) -> None:
         """Installs the filter that asks, in this process and those that it forks. Raises OSError."""
         self.listener = filter.listen()
-        self.alive = 0
+        self.begin(0)
+
+    def begin(self, process: int) -> None:
+        """It is the turn of this runner."""
+        self.process, self.alive = process, 0
+        self.ending: set[int] = set()  # have said so and may take their time: the kernel reads memory of theirs
 
     def answer(self) -> None:
         """Lets a thread be made or end, or refuses to make one; to be called when `listener` can be read.
@@ -36,11 +41,20 @@ class Threads:
         try:
             fcntl.ioctl(self.listener, RECEIVE, request)
             starts = int.from_bytes(request[NUMBER], "little") != kernel.EXIT
-            refused = starts and self.alive >= MOST
+            refused = starts and self._many()
             error, flags = (-errno.EAGAIN, 0) if refused else (0, CONTINUE)
             reply = request[ID] + bytes(8) + error.to_bytes(4, "little", signed=True) + flags.to_bytes(4, "little")
             fcntl.ioctl(self.listener, SEND, reply)
         except FileNotFoundError:
             return
-        if not refused:
-            self.alive += 1 if starts else -1
+        if starts and not refused:
+            self.alive += 1
+        elif not starts:
+            self.ending.add(int.from_bytes(request[THREAD], "little"))
+
+    def _many(self) -> bool:
+        if self.alive >= MOST:
+            gone = {thread for thread in self.ending if not kernel.is_there(self.process, thread)}
+            self.ending -= gone
+            self.alive -= len(gone)
+        return self.alive >= MOST
