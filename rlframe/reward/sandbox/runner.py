@@ -5,6 +5,8 @@ whoever reads what comes out believes none of it.
 """
 
 import _socket
+import atexit
+import builtins
 import gc
 import marshal
 import posix
@@ -37,6 +39,10 @@ def make_ready() -> None:
     posix.dup2(stderr, 2)
     for descriptor in (stdin, stderr, written, writes):
         posix.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    for name in ("exit", "quit"):  # which `-S` leaves out
+        setattr(builtins, name, sys.exit)
     exec(compile("print", FILENAME, "exec"), {})
     kernel.limit(kernel.RLIMIT_NOFILE, OPEN_FILES)
     for what in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
@@ -64,7 +70,7 @@ def wait(asked: _socket.socket, nothing: int, filter: kernel.Filter, server: int
             posix.kill(server, SIGKILL)  # no verdict follows
             posix._exit(1)
     gc.enable()
-    _finish(lambda: _run(RESULTS if stdin else RESULTS + 1))
+    _finish(lambda: _run(RESULTS if stdin else RESULTS + 1), _end_script if stdin else None)
 
 
 def descriptors(extra: "list[tuple[int, int, bytes]]") -> list[int]:
@@ -95,6 +101,13 @@ def _script(source: str) -> None:
     exec(compile(source, FILENAME, "exec"), {"__name__": "__main__"})
 
 
+def _end_script() -> None:
+    """What the interpreter does at its end, and programs rely on: waits for threads, then says what is left."""
+    if threading := sys.modules.get("threading"):
+        threading._shutdown()
+    atexit._run_exitfuncs()
+
+
 def _calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
     """Calls the program's function on each input; one line of JSON a result."""
     import json
@@ -109,7 +122,7 @@ def _calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
         posix.write(RESULTS, json.dumps(result, allow_nan=False).encode() + b"\n")
 
 
-def _finish(work: "Callable[[], None]") -> None:
+def _finish(work: "Callable[[], None]", last: "Callable[[], None] | None") -> None:
     status = 1
     try:
         work()
@@ -121,7 +134,12 @@ def _finish(work: "Callable[[], None]") -> None:
 
         traceback.print_exception(error, limit=-3)
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if last:
+            last()
     finally:
-        posix._exit(status & 0xFF)
+        try:
+            for stream in (sys.__stdout__, sys.stdout, sys.stderr):
+                if stream and not stream.closed:
+                    stream.flush()
+        finally:
+            posix._exit(status & 0xFF)

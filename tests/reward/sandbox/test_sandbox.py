@@ -206,6 +206,29 @@ def test_a_program_that_ends_itself_keeps_what_it_had_printed(sandbox: Sandbox):
     assert [(one.status, one.output) for one in outcomes] == [("returned", b"a\n"), ("returned", b"b\n")]
 
 
+ENDS = {
+    "a thread that nobody waits for": (
+        "import threading, time\nthreading.Thread(target=lambda: (time.sleep(.1), print(2))).start()"
+    ),
+    "a pool that nobody waits for": "from concurrent.futures import ThreadPoolExecutor as P\nP(1).submit(print, 2)",
+    "output at exit": (
+        "import atexit, io, sys\nkept, sys.stdout = sys.stdout, io.StringIO()\n"
+        "atexit.register(lambda: (kept.write(sys.stdout.getvalue()), kept.flush()))\nprint(2)"
+    ),
+    "the first stdout": "import io, sys\nsys.stdout = io.StringIO()\nsys.__stdout__.write('2\\n')",
+    "two stdouts in turn": "import sys\nprint(end='2')\nsys.__stdout__.write('\\n')",
+    "another stdout": "import sys\nsys.stdout.close()\nsys.stdout = open(1, 'w', closefd=False)\nprint(2)",
+    "exit()": "print(2)\nexit()\nprint(3)",
+    "quit(0)": "print(2)\nquit(0)",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_script_ends_as_it_does_in_an_interpreter_of_its_own(sandbox: Sandbox, name: str):
+    [outcome] = run(sandbox, ENDS[name])
+    assert (outcome.status, outcome.output) == ("returned", b"2\n")
+
+
 def test_after_a_case_that_loops_the_others_are_not_run(sandbox: Sandbox):
     began = time.monotonic()
     outcomes = run(sandbox, "n = int(input())\nwhile n == 1: pass\nprint(n)", "0", "1", "0", "0")
