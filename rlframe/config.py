@@ -272,8 +272,8 @@ class RunConfig(Config):
             )
         if self.rollout.routed_experts and not self.rollout.gpus:
             problems.append("rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false")
-        targets = learner.lora.targets if learner.lora else []
-        if refused := {target.rpartition(".")[2] for target in targets} & model.expert_parts(self.model.path):
+        targets = {target.rpartition(".")[2] for target in learner.lora.targets} if learner.lora else set()
+        if targets and (refused := targets & model.expert_parts(self.model.path)):
             problems.append(
                 f"learner.lora.targets: {', '.join(sorted(refused))} name experts or their router, which are one "
                 "tensor a layer that no adapter is merged into; name matrices of the attention"
@@ -285,7 +285,7 @@ class RunConfig(Config):
         if size is None:
             return []
         key, problems = "learner.expert_parallel", []
-        kind, experts = model.kind(self.model.path), model.experts(self.model.path)
+        kind = model.kind(self.model.path)
         if kind not in SPREADS_EXPERTS:
             return [
                 f"{key}: is for {', '.join(SPREADS_EXPERTS)}, whose blocks DeepSpeed's own are known to equal, and the "
@@ -293,7 +293,7 @@ class RunConfig(Config):
             ]
         if learner.ranks % size:
             problems.append(f"{key}: {size} does not divide learner.ranks={learner.ranks}; choose a divisor")
-        if experts % size:
+        if (experts := model.experts(self.model.path)) % size:
             problems.append(f"{key}: {size} does not divide the model's {experts} experts; choose a divisor")
         if learner.lora:
             problems.append(f"{key}: learner.lora freezes the experts that it would share out; use null")

@@ -82,7 +82,7 @@ def by_sequence(
     """
     import torch
 
-    plan = _plan(layout, window)
+    plan = grid.plan(layout, window)
     rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, heads, dim]
     attended = [one.attend(rows, scaling) for one in plan.grids]
     of_sequences = [part.split(layout.lengths, 2) for part in (query, key, value)]
@@ -160,11 +160,6 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
 
 
 @lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
-def _plan(layout: Layout, window: int | None) -> grid.Plan:
-    return grid.plan(layout, window)
-
-
-@lru_cache(maxsize=2)
 def _block_mask(layout: Layout, window: int | None) -> Any:
     """Which [T, T] blocks of 128 x 128 hold anything to see, and what in them is seen."""
     import torch

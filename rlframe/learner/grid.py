@@ -8,6 +8,7 @@ prompts that they continue.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,6 +59,7 @@ class Plan:
     order: Tensor  # [T] where each token is in what the grids and then the others give, end to end
 
 
+@lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
 def plan(layout: Layout, window: int | None) -> Plan:
     """Short sequences go together where they and their prompts are of about one size (within a power of two).
 
@@ -93,7 +95,8 @@ def _grid(layout: Layout, together: list[int], window: int | None) -> Grid:
     """Of sequences that are all whole, or all continue prompts."""
     lengths, shared = (torch.tensor([of[at] for at in together]) for of in (layout.lengths, layout.shared))
     of_prompts = {layout.roots[at]: layout.shared[at] for at in together}
-    family = torch.tensor([list(of_prompts).index(layout.roots[at]) for at in together])
+    numbers = {root: number for number, root in enumerate(of_prompts)}
+    family = torch.tensor([numbers[layout.roots[at]] for at in together])
     tokens, real = _places(layout, together, lengths)
     prompts = _places(layout, list(of_prompts), torch.tensor(list(of_prompts.values())))[0] if shared.any() else None
     seen = None

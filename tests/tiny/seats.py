@@ -20,6 +20,8 @@ from rlframe.config import LearnerConfig
 from rlframe.learner.deepspeed import LearnerRank
 from tests.tiny.learner import TellingRank
 
+STEPS = 10  # of the run that a learner takes itself to be in
+
 
 class Seat:
     """One process: this rank of any number of learners, each of as many ranks."""
@@ -68,14 +70,14 @@ class Seats:
         self._learners = count()
 
     def launch(
-        self, config: LearnerConfig, model: Path, ranks: int, *, kind: type[LearnerRank] = TellingRank, steps: int = 10
+        self, config: LearnerConfig, model: Path, ranks: int, *, kind: type[LearnerRank] = TellingRank
     ) -> list[Any]:
         """Handles of ranks that have met and loaded the model."""
         settings = config.model_copy(update={"ranks": ranks})
         own = settings.sequence_parallel > 1 or settings.expert_parallel  # DeepSpeed has such groups once a process
         seats = _start(ranks) if own else self._of.get(ranks) or self._of.setdefault(ranks, _start(ranks))
         learner = next(self._learners)
-        ray.get([seat.begin.remote(learner, kind, settings, model, 1.0, steps) for seat in seats])
+        ray.get([seat.begin.remote(learner, kind, settings, model, 1.0, STEPS) for seat in seats])
         handles = [SeatedRank(seat, learner) for seat in seats]
         address = cluster.meeting_point(seats[0])
         ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
