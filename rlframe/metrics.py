@@ -26,6 +26,8 @@ def rollout_metrics(groups: Sequence[ScoredGroup], version: int) -> dict[str, fl
     metrics: dict[str, float] = {"rollout/tokens": sum(lengths)}
     if completions:
         metrics["rollout/prompt_tokens"] = fmean(len(scored.group.prompt.token_ids) for scored in groups)
+        asked = sum(len(scored.group.prompt.token_ids) * len(scored.group.completions) for scored in groups)
+        metrics["rollout/prompt_cached"] = sum(completion.cached_tokens for completion in completions) / asked
         metrics["rollout/completion_tokens"] = fmean(lengths)
         metrics["rollout/truncated"] = fmean(completion.finish_reason == "length" for completion in completions)
     return _rewards(groups) | metrics | _staleness(completions, version)

@@ -74,6 +74,7 @@ class Completion:
     versions: list[VersionSpan]  # contiguous over [L]; empty only when no token was drawn
     text: str
     finish_reason: FinishReason
+    cached_tokens: int = 0  # of the prompt: the engine had their keys and values already
     routed_experts: np.ndarray | None = None  # [prompt + L - 1, layers, k] of tokens fed; None: the engine didn't tell
 
 

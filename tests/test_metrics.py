@@ -10,13 +10,14 @@ from rlframe.metrics import JsonlSink, RolloutWriter, WandbSink, rollout_metrics
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
 
 
-def completion(versions: list[int], finish_reason: str = "stop", text: str = "5") -> Completion:
+def completion(versions: list[int], finish_reason: str = "stop", text: str = "5", cached_tokens: int = 0) -> Completion:
     """One token a version named."""
     spans = [VersionSpan(version=version, start=at, end=at + 1) for at, version in enumerate(versions)]
     size = len(versions)
     return Completion(
-        token_ids=[1] * size, logprobs=[-0.5] * size, versions=spans, text=text, finish_reason=finish_reason
-    )
+        token_ids=[1] * size, logprobs=[-0.5] * size, versions=spans, text=text, finish_reason=finish_reason,
+        cached_tokens=cached_tokens,
+    )  # fmt: skip
 
 
 def verdict(score: float | None, detail: str = "") -> Verdict:
@@ -51,6 +52,12 @@ def test_a_completion_without_a_reward_is_counted_as_failed_and_left_out_of_ever
     assert metrics["reward/failed"] == 1
     assert [metrics[f"reward/{name}/failed"] for name in ("math", "format")] == [0.5, 0.0]  # shares
     assert metrics["reward/math/seconds_max"] == 0.25
+
+
+def test_prompts_of_4_and_8_tokens_drawn_from_twice_and_once_are_9_sixteenths_cached_where_9_tokens_were():
+    twice = scored([completion([3], cached_tokens=0), completion([3], cached_tokens=3)], [1.0, 0.0], {}, 4)
+    once = scored([completion([3], cached_tokens=6)], [1.0], {}, 8)
+    assert rollout_metrics([twice, once], version=4)["rollout/prompt_cached"] == 9 / 16
 
 
 def test_groups_whose_known_rewards_are_equal_have_no_signal():

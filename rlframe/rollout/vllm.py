@@ -45,6 +45,10 @@ class VLLMEngine:
             if _attends_to_latents(model_path):
                 # vLLM's CPU kernel rotates heads at wrong positions where they are a dimension of their own.
                 device["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
+            else:
+                # A group shares its prompt by whole blocks of keys and values, and vLLM's on a CPU have 128 tokens:
+                # most of a short prompt would be computed for every completion anew. Its kernels take no less.
+                device["block_size"] = 32
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),
@@ -198,7 +202,8 @@ def request_seed(seed: int, prompt_id: str, index: int) -> int:
 
 
 async def _drawn(prompt: Prompt, index: int, queue: RequestOutputCollector) -> Drawn:
-    output: Any = (await queue.get()).outputs[0]
+    request: Any = await queue.get()
+    output = request.outputs[0]
     token_ids = list(output.token_ids)
     return Drawn(
         prompt_id=prompt.id,
@@ -212,6 +217,7 @@ async def _drawn(prompt: Prompt, index: int, queue: RequestOutputCollector) -> D
             ],
             text=output.text,
             finish_reason=output.finish_reason,
+            cached_tokens=request.num_cached_tokens or 0,
             routed_experts=output.routed_experts,
         ),
     )
