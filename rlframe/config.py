@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlframe import model
+from rlframe import model, precision
 from rlframe.algorithm import AnyAlgorithm
 from rlframe.learner import attention
 from rlframe.learner.correction import AnyCorrection
@@ -45,6 +45,13 @@ class PromptsConfig(Config):
     max_tokens: int = Field(gt=0)
 
 
+def _fastest(values: Any, *keys: str) -> Any:
+    """`values` with a type of numbers for each of `keys` that says `auto`: the fastest of where it will run."""
+    if not isinstance(values, dict):
+        return values
+    return values | {key: precision.fastest(values.get("gpus", 0)) for key in keys if values.get(key) == "auto"}
+
+
 class RolloutConfig(Config):
     engine: Literal["vllm"]
     engines: int = Field(ge=1)
@@ -59,6 +66,11 @@ class RolloutConfig(Config):
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0)
     routed_experts: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: Any) -> Any:
+        return _fastest(values, "dtype")
 
 
 class RewardConfig(Config):
@@ -125,6 +137,11 @@ class LearnerConfig(Config):
     moe: MoEConfig
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: Any) -> Any:
+        return _fastest(values, "dtype", "head_dtype")
 
     @property
     def shares_prompts(self) -> bool:

@@ -15,6 +15,17 @@ def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
     assert run.reward.terms["math"].weight == 0.8
 
 
+def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_it_began_with(
+    composed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rlframe.precision.fastest", lambda gpus: "bfloat16" if gpus else "float32")
+    run = load(composed("learner.gpus=1", "learner.head_dtype=auto"))
+    assert (run.rollout.dtype, run.learner.dtype, run.learner.head_dtype) == ("float32", "bfloat16", "bfloat16")
+    save(run, tmp_path / "config.yaml")
+    monkeypatch.setattr("rlframe.precision.fastest", lambda gpus: "bfloat16")
+    assert load(merge_saved(tmp_path / "config.yaml", composed(), [])).rollout.dtype == "float32"
+
+
 @pytest.mark.parametrize(
     "override, message",
     [

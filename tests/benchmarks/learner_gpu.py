@@ -69,7 +69,7 @@ def main() -> None:
     model, tokens = (QWEN3_0_6B, 16_384) if on_gpu else (TINY, 256)
     choices = {"head_dtype": arguments.head_dtype, "gradient_checkpointing": arguments.gradient_checkpointing}
     with tempfile.TemporaryDirectory() as folder:
-        rank = launch(model, Path(folder), {**choices, "micro_batch_tokens": tokens})
+        rank = launch(model, Path(folder), {**choices, "dtype": "bfloat16", "micro_batch_tokens": tokens})
     print(json.dumps({"device": torch.cuda.get_device_name() if on_gpu else "cpu", "peak_tflops": peak(), **choices}))
     for name, (prompts, completions, shared) in {
         f"whole sequences of {tokens}": (MICRO_BATCHES, 1, 1),

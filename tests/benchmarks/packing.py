@@ -30,6 +30,7 @@ from flops import QWEN3_0_6B, computed, ideal, seen
 from rlframe.learner import attention
 from rlframe.learner.policy import Policy
 from rlframe.packing import Item, cost, pack
+from rlframe.precision import fastest
 from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
 
@@ -59,8 +60,9 @@ def main() -> None:
     head()  # before anything larger sets the process's peak
     attention.register()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=torch.bfloat16, attn_implementation=attention.NAME)
-    policy = Policy(model, torch.bfloat16)
+    dtype = getattr(torch, fastest(gpus=0))
+    model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=dtype, attn_implementation=attention.NAME)
+    policy = Policy(model, dtype)
     for name, (prompts, completions, prompt_tokens, drawn) in JOBS.items():
         samples = groups(prompts, completions, prompt_tokens, drawn)
         batches = {"whole": collate(samples, share_prompts=False), "shared": collate(samples)}

@@ -3,7 +3,7 @@
 Needs trl 1.16, torch, transformers, accelerate and datasets, and nothing of rlframe. Generation is TRL's own on plain
 transformers, as its CPU users get. Prints one JSON line a step, and the median without the first step at the end.
 
-    python peer_trl.py --model HF_FOLDER --prompts prompts.json --steps 5
+    python peer_trl.py --model HF_FOLDER --prompts prompts.json --steps 5 --dtype bfloat16
 
 prompts.json: [{"messages": [{"role": "user", "content": "What is 2 + 3?"}], "reference": "5"}, ...]
 """
@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--micro-batch", type=int, default=8, help="completions in one forward and backward")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="TRL's default; slower, less memory")
-    # bfloat16 weights (so no float32 master) are the quicker choice for TRL on a CPU; rlframe keeps a float32 master.
-    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"], help="of TRL's weights")
+    # Weights in bfloat16 have no float32 master in TRL; rlframe keeps one.
+    parser.add_argument("--dtype", required=True, choices=["float32", "bfloat16"], help="of TRL's weights and products")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -96,7 +96,7 @@ def main() -> None:
             epsilon_high=0.28,
             beta=0.0,
             loss_type="dapo",
-            bf16=True,
+            bf16=arguments.dtype == "bfloat16",
             use_cpu=True,
             gradient_checkpointing=arguments.gradient_checkpointing,
             model_init_kwargs={"dtype": arguments.dtype},

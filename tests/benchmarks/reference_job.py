@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from rlframe.precision import fastest
+
 HERE = Path(__file__).parent
 PARTS = {
     "rollout": "time/rollout_wait_s",  # rewards are scored meanwhile
@@ -64,6 +66,7 @@ def trl(steps: int, environment: Path, folder: Path) -> dict:
     prompts = folder / "prompts.json"
     model = write_prompts(prompts, steps)
     command = [str(python), str(HERE / "peer_trl.py"), "--model", str(model), "--prompts", str(prompts)]
+    command += ["--dtype", fastest(gpus=0)]  # as rlframe's `auto`
     quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     done = subprocess.run([*command, "--steps", str(steps)], check=True, capture_output=True, text=True, env=quiet)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step":')]
