@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from rlframe.learner import kl, lora, optimizer, state, zero3
+from rlframe.learner import accelerator, kl, lora, optimizer, state, zero3
 from rlframe.learner.finite import not_finite
 from rlframe.learner.moe import Routers, blocks_of_separate_experts
 from rlframe.learner.objective import combine
@@ -69,6 +69,8 @@ class LearnerRank:
 
         # DeepSpeed reads these three from the environment only; an actor sees no device but its own.
         os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(self.config.ranks))
+        if self.device.type == "cpu":
+            accelerator.use_cpu()
         torch.manual_seed(0)  # nothing in the update is random; this only pins what libraries might draw
         deepspeed.init_distributed(
             dist_backend="nccl" if self.device.type == "cuda" else "gloo",

@@ -1,0 +1,15 @@
+"""A rank's process starts without compiling anything."""
+
+import ray
+
+from tests.conftest import compose, tiny_overrides
+
+
+def test_two_ranks_on_processors_meet_without_the_kernel_that_deepspeed_would_compile(tiny_model, launch):
+    def kernel(rank: object) -> tuple[int, object]:
+        from deepspeed import comm
+
+        return comm.get_world_size(), comm.comm.cdb.shm_comm_op
+
+    ranks = launch(compose(tiny_overrides(tiny_model)).learner, tiny_model, 2)
+    assert ray.get([rank.__ray_call__.remote(kernel) for rank in ranks]) == [(2, None), (2, None)]
