@@ -22,7 +22,9 @@ export UV_FIND_LINKS=${UV_FIND_LINKS:-$(tr -s ' \n' ',' <<<"$find_links" | sed '
 torch=$(pin torch)
 uv pip install --no-deps "$torch" ||
     { [[ $torch == *+cpu ]] && uv pip install --no-deps --torch-backend cpu "$torch"; }
-uv pip sync "$LOCK"
+# With bytecode: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile what it imports,
+# which more than doubles the start of an engine.
+uv pip sync --compile-bytecode "$LOCK"
 uv pip install --no-deps --no-build-isolation --editable .
 
 rm -f .venv/installed-*
