@@ -44,9 +44,10 @@ def locate(path: str) -> Path:
 def context_length(path: str) -> int:
     """Tokens that the model at `path` was made for, prompt and completion together."""
     found = locate(path)
-    if found.is_dir():
-        return int(_settings(found)["max_position_embeddings"])
-    from gguf import GGUFReader
+    folder = found if found.is_dir() else _dequantised(found)
+    if folder.is_dir():
+        return int(_settings(folder)["max_position_embeddings"])
+    from gguf import GGUFReader  # which takes seconds to read a vocabulary
 
     fields = GGUFReader(found).fields
     architecture = fields["general.architecture"].contents()
@@ -101,12 +102,9 @@ def prepare(path: str) -> Path:
     found = locate(path)
     if found.is_dir():
         return found
-    stat = found.stat()
-    key = hashlib.sha256(f"{found.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "models"
-    folder = cache / f"{found.stem}-{key}"
+    folder = _dequantised(found)
     if not folder.is_dir():
-        aside = cache / f".{folder.name}.{os.getpid()}"
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
         with redirect_stderr(io.StringIO()):  # three progress bars; the console says what is going on
             _dequantise(found, aside)
         try:
@@ -115,6 +113,14 @@ def prepare(path: str) -> Path:
             if not folder.is_dir():
                 raise
     return folder
+
+
+def _dequantised(gguf: Path) -> Path:
+    """Where `prepare` keeps what it makes of a GGUF file."""
+    stat = gguf.stat()
+    key = hashlib.sha256(f"{gguf.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "models"
+    return cache / f"{gguf.stem}-{key}"
 
 
 def _settings(folder: Path) -> dict[str, Any]:
