@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.flops import QWEN3_0_6B, computed, ideal, seen
+from tests.benchmarks.flops import QWEN3_0_6B, SMOLLM2, computed, drawn, ideal, seen
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
@@ -28,6 +28,11 @@ def test_a_prompt_s_pairs_are_counted_once_and_each_completion_s_with_it():
 def test_what_is_computed_is_the_ideal_less_the_head_at_prompts_and_the_head_once_more_in_the_backward_pass():
     head = 1024 * 151_936
     assert computed(QWEN3_0_6B, 100, 400, 60) - ideal(QWEN3_0_6B, 100, 400) == (2 * 60 - 6 * 40) * head
+
+
+def test_an_engine_takes_prompts_through_its_layers_and_drawn_tokens_through_its_head_too():
+    layers, head = 106_168_320, 576 * 49_152  # of SmolLM2-135M
+    assert drawn(SMOLLM2, 768, 1600) == 2 * layers * (768 + 1600) + 2 * head * 1600
 
 
 def test_the_learner_is_measured_without_ray_vllm_or_hydra_and_says_nothing_of_a_gpu_on_a_cpu():

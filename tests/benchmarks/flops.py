@@ -6,11 +6,15 @@ a sequence of S tokens, which see S / 2 on average, that makes 6 N + 6 layers he
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig, Qwen3Config
+from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
 
 QWEN3_0_6B = Qwen3Config(
     vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
     num_key_value_heads=8, head_dim=128, max_position_embeddings=40_960, tie_word_embeddings=True,
+)  # fmt: skip
+SMOLLM2 = LlamaConfig(
+    vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+    num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True,
 )  # fmt: skip
 
 
@@ -22,6 +26,11 @@ def ideal(config: PretrainedConfig, tokens: int, pairs: int) -> float:
 def computed(config: PretrainedConfig, tokens: int, pairs: int, counted: int) -> float:
     """What our learner does: the head only for `counted` tokens, and once more in the backward pass."""
     return 6 * _in_layers(config) * tokens + 8 * _in_head(config) * counted + _attention(config, pairs)
+
+
+def drawn(config: PretrainedConfig, prompt_tokens: int, tokens: int) -> float:
+    """What an engine does for `prompt_tokens` that it computes and `tokens` that it draws, attention left out."""
+    return 2 * _in_layers(config) * (prompt_tokens + tokens) + 2 * _in_head(config) * tokens
 
 
 def seen(shared: int, own: list[int]) -> int:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours are no package
 
-from flops import QWEN3_0_6B, computed, ideal, seen
+from flops import QWEN3_0_6B, SMOLLM2, computed, ideal, seen
 
 from rlframe.learner import attention
 from rlframe.learner.policy import Policy
@@ -35,10 +35,6 @@ from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
 
 ROUNDS = 6  # the first is left out
-SMOLLM2 = LlamaConfig(
-    vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-    num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True,
-)  # fmt: skip
 JOBS = {  # prompts, completions of each, tokens of a prompt, of a completion
     "reference job": (8, 8, 68, 24),
     "P = R": (1, 8, 256, 256),

@@ -5,6 +5,8 @@
 
 Each job is a process of its own, one after the other. The first step of each is left out (warming up). Prints one
 JSON line a job, and ratios of medians between jobs of this one run; absolute seconds mean little on a shared machine.
+`products` is how long the matrix products of a step, of engine and learner, would take alone, at the rate of large ones
+in this process: no step can be faster on this machine.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from flops import SMOLLM2, computed, drawn
 
 from rlframe.precision import fastest
 
 HERE = Path(__file__).parent
+PROMPTS, COMPLETIONS = 8, 8  # a step's, and each one's
 PARTS = {
     "rollout": "time/rollout_wait_s",  # rewards are scored meanwhile
     "learner": "time/learner_s",
@@ -46,6 +52,9 @@ def main() -> None:
     step = {name: job["step"]["median"] for name, job in jobs.items()}
     for name in list(step)[1:]:
         print(f"staleness 0 makes {step[name] / step['staleness 0']:.2f} steps while {name} makes one")
+    if arguments.peer:
+        products = jobs["staleness 0"]["products"]["median"]
+        print(f"a step of nothing but its matrix products would make {step['TRL'] / products:.2f}")
 
 
 def rlframe(steps: int, staleness: int, run_dir: Path) -> dict:
@@ -54,10 +63,35 @@ def rlframe(steps: int, staleness: int, run_dir: Path) -> dict:
     command += [f"max_staleness={staleness}", "evaluate.every=0", "checkpoint.every=0", f"run_dir={run_dir}"]
     subprocess.run(command, check=True, stdout=sys.stderr)
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()][1:]
+    rate = product_rate()
     return {part: spread([row[key] for row in rows]) for part, key in PARTS.items()} | {
+        "products": spread([operations(row) / rate for row in rows]),
         "tokens_per_s": spread([row["rollout/tokens_per_s"] for row in rows]),
         "learner_tokens": spread([row["learner/tokens"] for row in rows]),
     }
+
+
+def operations(row: dict[str, float]) -> float:
+    """Floating-point operations of the products in a step with these metrics."""
+    prompts = PROMPTS * row["rollout/prompt_tokens"]
+    new = COMPLETIONS * (1 - row["rollout/prompt_cached"]) * prompts
+    learned = row["learner/tokens"]
+    counted = max(0, learned - prompts)  # at least: groups without a signal are left out with their prompts
+    return drawn(SMOLLM2, new, row["rollout/tokens"]) + computed(SMOLLM2, learned, 0, counted)
+
+
+def product_rate(seconds: float = 2.0) -> float:
+    """Operations a second of the model's largest product over 2048 tokens, in the type of a run; the best of many."""
+    import torch
+
+    dtype = getattr(torch, fastest(gpus=0))
+    hidden = torch.randn(2048, SMOLLM2.hidden_size, dtype=dtype)
+    weight = torch.randn(SMOLLM2.intermediate_size, SMOLLM2.hidden_size, dtype=dtype)
+    best, until = float("inf"), time.perf_counter() + seconds
+    while (began := time.perf_counter()) < until:
+        torch.nn.functional.linear(hidden, weight)
+        best = min(best, time.perf_counter() - began)
+    return 2 * hidden.numel() * len(weight) / best
 
 
 def trl(steps: int, environment: Path, folder: Path) -> dict:
