@@ -24,7 +24,7 @@ from rlframe.calls import numbered, wait
 from rlframe.errors import RunFailed, Stalled
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.group import LearnerGroup
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
 from rlframe.reward.lane import Lane
 from rlframe.reward.pool import RewardPool
 from rlframe.reward.worker import RewardWorker

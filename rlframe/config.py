@@ -12,14 +12,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlframe import model, precision
 from rlframe.algorithm import AnyAlgorithm
-from rlframe.learner import attention
-from rlframe.learner.correction import AnyCorrection
-from rlframe.learner.kl import KL
-from rlframe.learner.moe import BIAS
+from rlframe.objective.correction import AnyCorrection
+from rlframe.objective.kl import KL
 from rlframe.prompts import AnySource
 from rlframe.prompts.template import Template
 from rlframe.reward import AnyReward, Reward
 from rlframe.schema import Config
+from rlframe.types import PACKED_ATTENTION
 
 SPREADS_EXPERTS = ("qwen3_moe",)  # model_type of a config.json
 
@@ -146,7 +145,7 @@ class LearnerConfig(Config):
     @property
     def shares_prompts(self) -> bool:
         """Whether completions of one prompt are packed behind one copy of it: our attention takes that."""
-        return self.attention == attention.NAME
+        return self.attention == PACKED_ATTENTION
 
 
 class MismatchConfig(Config):
@@ -274,18 +273,18 @@ class RunConfig(Config):
         problems = []
         if ranks % size:
             problems.append(f"learner.sequence_parallel: {ranks} ranks do not divide into groups of {size}")
-        if self.learner.attention != attention.NAME:
-            problems.append(f"learner.sequence_parallel: {size} works with learner.attention={attention.NAME} only")
+        if self.learner.attention != PACKED_ATTENTION:
+            problems.append(f"learner.sequence_parallel: {size} works with learner.attention={PACKED_ATTENTION} only")
         if self.rollout.routed_experts:
             problems.append(f"learner.sequence_parallel: {size} replays no rollout.routed_experts; use false, or 1")
         return problems
 
     def _mixture_problems(self) -> list[str]:
         learner, problems = self.learner, []
-        if learner.moe.bias_update_rate and not model.has_tensor(self.model.path, BIAS):
+        if learner.moe.bias_update_rate and not model.has_tensor(self.model.path, model.BIAS):
             problems.append(
                 f"learner.moe.bias_update_rate: {learner.moe.bias_update_rate} moves a bias that chooses experts "
-                f"({BIAS}), and the model at model.path has none; use 0"
+                f"({model.BIAS}), and the model at model.path has none; use 0"
             )
         if self.rollout.routed_experts and not self.rollout.gpus:
             problems.append("rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rlframe.config import MismatchConfig
     from rlframe.display import Console
-    from rlframe.learner.correction import Correction
     from rlframe.learner.group import LearnerGroup
+    from rlframe.objective.correction import Correction
 
 
 class MismatchGate:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "package://"
+BIAS = "e_score_correction_bias"  # [E] of a router, added to scores where it chooses, not where it weighs
 
 
 def locate(path: str) -> Path:

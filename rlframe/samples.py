@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlframe.errors import RunFailed
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
 from rlframe.packing import Item, pack
 from rlframe.types import OWN_CHOICE, Completion, Prompt, ScoredGroup, TrainBatch, TrainSample
 

@@ -18,6 +18,7 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 
 OWN_CHOICE = -1  # in place of a recorded expert: the learner's router chooses
+PACKED_ATTENTION = "rlframe_packed"  # the implementation of attention that knows shared prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ import pytest
 from rlframe.algorithm import DAPO
 from rlframe.config import MismatchConfig
 from rlframe.errors import RunFailed
-from rlframe.learner.correction import Correction, TruncatedImportanceSampling
-from rlframe.learner.objective import Objective
 from rlframe.mismatch import MismatchGate, excess
+from rlframe.objective import Objective
+from rlframe.objective.correction import Correction, TruncatedImportanceSampling
 
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)
 

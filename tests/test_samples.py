@@ -8,7 +8,7 @@ import torch
 
 from rlframe.algorithm import DAPO, GRPO, Algorithm, ReinforcePP
 from rlframe.errors import RunFailed
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
 from rlframe.samples import (
     collate,
     deduct,

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlframe.learner import grid
+from rlframe.types import PACKED_ATTENTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from rlframe.learner.layout import Layout
 
-NAME = "rlframe_packed"
 ROWS = 512  # queries at a time where a mask is needed: bounds its memory, and keys that no row sees are left out
 
 
@@ -28,7 +28,7 @@ def register() -> None:
     """Makes `attn_implementation="rlframe_packed"` known to transformers (its AttentionInterface)."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, packed_attention)
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 
 
 def arguments(layout: Layout, implementation: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def arguments(layout: Layout, implementation: str) -> dict[str, Any]:
 
     Raises ValueError where a prompt is shared and the implementation cannot know.
     """
-    if implementation == NAME:
+    if implementation == PACKED_ATTENTION:
         return {"layout": layout}
     if any(layout.shared):
         raise ValueError(f"attention {implementation!r} takes whole sequences only, and this batch shares prompts")
@@ -63,7 +63,9 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """-> [1, T, heads, value_dim], and no attention weights. ValueError: a model that needs more than this."""
     if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-        raise ValueError(f"{NAME} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention")
+        raise ValueError(
+            f"{PACKED_ATTENTION} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention"
+        )
     if not query.is_cuda:
         attended = by_sequence(query, key, value, layout, scaling, sliding_window)
     elif takes_block_mask(query, value, layout, sliding_window):

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from rlframe.learner import accelerator, kl, lora, optimizer, state, zero3
+from rlframe.learner import accelerator, lora, optimizer, state, zero3
 from rlframe.learner.finite import not_finite
 from rlframe.learner.moe import Routers, blocks_of_separate_experts
-from rlframe.learner.objective import combine
 from rlframe.learner.policy import PREFIX, Policy, load_model
 from rlframe.learner.reference import Reference
 from rlframe.learner.schedule import learning_rate
 from rlframe.learner.shards import write
 from rlframe.learner.ulysses import Ulysses
+from rlframe.objective import combine, kl
+from rlframe.partition import checkpoint_name
 from rlframe.samples import collate
 from rlframe.types import TrainBatch, TrainSample
 from rlframe.weights.merge import merged
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlframe.config import LearnerConfig
-    from rlframe.learner.objective import Objective
+    from rlframe.objective import Objective
     from rlframe.weights.publish import Share
 
 REFERENCE = "reference"  # the folder of the reference's shards in that of the learner's
@@ -310,7 +311,7 @@ class LearnerRank:
         """Every adapter's weight in rank 0's host memory; nothing elsewhere."""
         from deepspeed.runtime.zero import GatheredParameters
 
-        adapters = {name: p for name, p in self.engine.module.named_parameters() if lora.checkpoint_name(name) is None}
+        adapters = {name: p for name, p in self.engine.module.named_parameters() if checkpoint_name(name) is None}
         with GatheredParameters(list(adapters.values())):
             whole = adapters.items() if self.rank == 0 else ()
             return {name.removeprefix(PREFIX): p.detach().to("cpu", copy=True) for name, p in whole}

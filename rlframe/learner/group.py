@@ -11,7 +11,7 @@ import ray
 
 from rlframe.calls import numbered, wait
 from rlframe.errors import RunFailed
-from rlframe.learner.objective import combine
+from rlframe.objective import combine
 from rlframe.samples import deduct, packed_tokens, shard, to_probes
 from rlframe.types import ScoredGroup, StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
@@ -20,8 +20,8 @@ from rlframe.weights.publish import Published, publish
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from rlframe.learner.correction import Correction
-    from rlframe.learner.objective import Objective
+    from rlframe.objective import Objective
+    from rlframe.objective.correction import Correction
 
 NAMED = 8  # samples that an error names
 

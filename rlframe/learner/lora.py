@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlframe.partition import ADAPTER
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rlframe.config import LoraConfig
-
-ADAPTER = "default"  # PEFT's name for a model's only adapter
 
 
 def add(model: nn.Module, config: LoraConfig) -> None:
@@ -22,15 +22,6 @@ def add(model: nn.Module, config: LoraConfig) -> None:
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(_settings(config), model)
-
-
-def checkpoint_name(name: str) -> str | None:
-    """The name without adapters; None for an adapter's own.
-
-    >>> checkpoint_name("model.layers.0.self_attn.q_proj.base_layer.weight")
-    'model.layers.0.self_attn.q_proj.weight'
-    """
-    return None if ".lora_" in name else name.replace(".base_layer.", ".")
 
 
 def write(weights: dict[str, Tensor], config: LoraConfig, base: Path, folder: Path) -> None:

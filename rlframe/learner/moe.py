@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.errors import RunFailed
+from rlframe.model import BIAS
 from rlframe.types import OWN_CHOICE, TrainBatch
-
-BIAS = "e_score_correction_bias"  # [E], added to a router's scores where it chooses, not where it weighs
 
 
 class Routers:

@@ -15,7 +15,7 @@ from torch.autograd import Function
 from rlframe.errors import RunFailed
 from rlframe.learner import attention
 from rlframe.learner.layout import Layout
-from rlframe.types import TrainBatch
+from rlframe.types import PACKED_ATTENTION, TrainBatch
 
 
 class Ulysses:
@@ -45,7 +45,7 @@ class Ulysses:
             process_group=self.group,
             seq_length_is_variable=True,
         )
-        AttentionInterface.register(attention.NAME, exchanging)
+        AttentionInterface.register(PACKED_ATTENTION, exchanging)
 
     def cut(self, batch: TrainBatch) -> tuple[Layout, slice, Tensor, Tensor]:
         """-> the whole batch's layout, and this rank's part: its place in [T], token ids and position ids.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlframe.learner.lora import ADAPTER
+from rlframe.partition import ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xxhash
 
-from rlframe.learner.partition import place
+from rlframe.partition import place
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from rlframe.learner.lora import checkpoint_name
-from rlframe.learner.partition import carried_buffers, spread_experts, whole_shape, without_expert_parallel
+from rlframe.partition import carried_buffers, checkpoint_name, spread_experts, whole_shape, without_expert_parallel
 
 if TYPE_CHECKING:
     import torch

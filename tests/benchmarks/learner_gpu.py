@@ -34,7 +34,7 @@ from reference_job import spread
 from rlframe.algorithm import DAPO
 from rlframe.config import LearnerConfig
 from rlframe.learner.deepspeed import LearnerRank
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
 from rlframe.samples import shard
 from rlframe.types import TrainSample
 

@@ -32,7 +32,7 @@ from rlframe.learner.policy import Policy
 from rlframe.packing import Item, cost, pack
 from rlframe.precision import fastest
 from rlframe.samples import collate
-from rlframe.types import TrainBatch, TrainSample
+from rlframe.types import PACKED_ATTENTION, TrainBatch, TrainSample
 
 ROUNDS = 6  # the first is left out
 JOBS = {  # prompts, completions of each, tokens of a prompt, of a completion
@@ -57,7 +57,7 @@ def main() -> None:
     attention.register()
     torch.manual_seed(0)
     dtype = getattr(torch, fastest(gpus=0))
-    model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=dtype, attn_implementation=attention.NAME)
+    model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=dtype, attn_implementation=PACKED_ATTENTION)
     policy = Policy(model, dtype)
     for name, (prompts, completions, prompt_tokens, drawn) in JOBS.items():
         samples = groups(prompts, completions, prompt_tokens, drawn)

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours 
 from reference_job import trl_python
 
 from rlframe.algorithm import BUILTIN, Algorithm
-from rlframe.learner.correction import BUILTIN as CORRECTIONS
-from rlframe.learner.kl import KL
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
+from rlframe.objective.correction import BUILTIN as CORRECTIONS
+from rlframe.objective.kl import KL
 from rlframe.types import TrainBatch
 
 HERE = Path(__file__).parent

@@ -23,7 +23,7 @@ from rlframe import cluster, model
 from rlframe.config import RunConfig
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.group import LearnerGroup
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
 from rlframe.rollout.vllm import VLLMEngine
 from rlframe.types import TrainSample
 from rlframe.weights.publish import Published, Share, Snapshot, publish

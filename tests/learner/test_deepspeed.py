@@ -14,10 +14,10 @@ import ray
 
 from rlframe.algorithm import DAPO, GSPO
 from rlframe.config import LearnerConfig
-from rlframe.learner.correction import TruncatedImportanceSampling
 from rlframe.learner.deepspeed import LearnerRank
-from rlframe.learner.objective import Objective
 from rlframe.learner.policy import PREFIX
+from rlframe.objective import Objective
+from rlframe.objective.correction import TruncatedImportanceSampling
 from rlframe.samples import packed_tokens, shard
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlframe.config import LearnerConfig
-from rlframe.learner.partition import without_expert_parallel
 from rlframe.learner.shards import Saved
+from rlframe.partition import without_expert_parallel
 from rlframe.weights.publish import Snapshot
 from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides

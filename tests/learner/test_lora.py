@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from rlframe.config import LearnerConfig, LoraConfig
-from rlframe.learner.lora import checkpoint_name
+from rlframe.partition import checkpoint_name
 from rlframe.weights.merge import _rows
 from rlframe.weights.publish import Snapshot
 from rlframe.weights.slices import rebuild

@@ -13,10 +13,9 @@ from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
 from rlframe.errors import RunFailed
-from rlframe.learner import attention
 from rlframe.learner.moe import Routers, blocks_of_separate_experts
 from rlframe.learner.policy import Policy, load_model
-from rlframe.types import OWN_CHOICE, TrainBatch
+from rlframe.types import OWN_CHOICE, PACKED_ATTENTION, TrainBatch
 
 MODELS = ["qwen3_moe_model", "deepseek_v3_model"]
 
@@ -60,7 +59,7 @@ Loaded = Callable[[], Policy]
 @pytest.fixture(params=MODELS)
 def loaded(request: pytest.FixtureRequest) -> Loaded:
     folder: Path = request.getfixturevalue(request.param)
-    return lambda: Policy(load_model(folder, torch.float32, attention.NAME), torch.float32)
+    return lambda: Policy(load_model(folder, torch.float32, PACKED_ATTENTION), torch.float32)
 
 
 def choices(policy: Policy, sentence: TrainBatch) -> Tensor:
@@ -128,7 +127,7 @@ def test_what_is_computed_without_gradient_is_no_load() -> None:
 
 
 def test_a_rate_is_refused_where_routers_have_no_bias(qwen3_moe_model: Path) -> None:
-    policy = Policy(load_model(qwen3_moe_model, torch.float32, attention.NAME), torch.float32)
+    policy = Policy(load_model(qwen3_moe_model, torch.float32, PACKED_ATTENTION), torch.float32)
     with pytest.raises(RunFailed, match="bias_update_rate: Qwen3MoeTopKRouter has no e_score_correction_bias"):
         Routers(policy, 0.001)
 

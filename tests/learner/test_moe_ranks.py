@@ -142,15 +142,15 @@ class SeparateExpertsRank(dense.ProbedRank):
 def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
     start: Start, untied_model: Path
 ) -> None:
-    from rlframe.learner import attention
     from rlframe.learner.policy import Policy, load_model
     from rlframe.samples import collate, shard
+    from rlframe.types import PACKED_ATTENTION
 
     handles = start(untied_model, "learner.max_grad_norm=1e9", kind=SeparateExpertsRank)
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)
     expected: dict[str, Tensor] = {}
     for rank, share in enumerate(shard(dense.make_samples(), 2, 128)):
-        policy = Policy(put_experts_in(load_model(untied_model, torch.float32, attention.NAME), rank), torch.float32)
+        policy = Policy(put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION), rank), torch.float32)
         for samples in share:
             packed = collate(samples)
             dense.OBJECTIVE.loss(*policy(packed, 1.0), packed).backward()

@@ -19,7 +19,7 @@ from transformers import (
 from rlframe.learner import attention
 from rlframe.learner.policy import Policy, load_model
 from rlframe.samples import collate
-from rlframe.types import TrainBatch, TrainSample
+from rlframe.types import PACKED_ATTENTION, TrainBatch, TrainSample
 
 PROMPT_TOKENS = 2
 LENGTHS = [7, 3, 12, 4]
@@ -44,7 +44,7 @@ def plain(folder) -> nn.Module:
 
 @pytest.fixture
 def policy(folder) -> Policy:
-    return Policy(load_model(folder, torch.float32, attention.NAME), torch.float32)
+    return Policy(load_model(folder, torch.float32, PACKED_ATTENTION), torch.float32)
 
 
 def sequences() -> list[Tensor]:
@@ -159,7 +159,7 @@ def groups() -> list[TrainSample]:
 def learned(
     config: PreTrainedConfig,
     batches: list[TrainBatch],
-    implementation: str = attention.NAME,
+    implementation: str = PACKED_ATTENTION,
     checkpointing: bool = False,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Log-probabilities and entropies of every completion's tokens, and the gradient of every parameter."""

@@ -12,8 +12,8 @@ import ray
 
 from rlframe.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
-from rlframe.learner.kl import KL
-from rlframe.learner.objective import Objective
+from rlframe.objective import Objective
+from rlframe.objective.kl import KL
 from rlframe.samples import to_probes
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample
 from tests.conftest import compose, tiny_overrides

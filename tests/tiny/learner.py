@@ -11,8 +11,8 @@ import ray
 
 from rlframe.algorithm import DAPO
 from rlframe.learner.deepspeed import LearnerRank
-from rlframe.learner.objective import Objective
 from rlframe.learner.policy import PREFIX
+from rlframe.objective import Objective
 from rlframe.samples import shard
 from rlframe.types import TrainSample
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rlframe.learner.correction import IcePop, Proximal, SequenceRejection, TruncatedImportanceSampling
+from rlframe.objective.correction import IcePop, Proximal, SequenceRejection, TruncatedImportanceSampling
 from tests.tiny.batches import make_batch
 
 

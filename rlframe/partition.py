@@ -3,7 +3,7 @@
 ZeRO-3 gives each of N ranks a flat slice of every parameter, 1/N long and padded at the end. With expert parallelism
 (DeepSpeed's AutoEP) a rank has its own experts to begin with, as parameters [experts of the rank, ...], and only the
 ranks with the same experts share slices of them. Names are DeepSpeed's then: `experts.w1`, `w2` and `w3`, and
-`router.gate` for what transformers calls `gate`.
+`router.gate` for what transformers calls `gate`. Adapters change names too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+ADAPTER = "default"  # PEFT's name for a model's only adapter
 GATES = "experts.w1"  # DeepSpeed's name for the gate matrices of a block's experts, which transformers has not
 
 
@@ -40,6 +41,15 @@ def whole_shape(parameter: Any) -> tuple[int, ...]:
     return (
         tuple(getattr(parameter, "ds_shape", parameter.shape)) if experts is None else tuple(experts["logical_shape"])
     )
+
+
+def checkpoint_name(name: str) -> str | None:
+    """The name without adapters; None for an adapter's own.
+
+    >>> checkpoint_name("model.layers.0.self_attn.q_proj.base_layer.weight")
+    'model.layers.0.self_attn.q_proj.weight'
+    """
+    return None if ".lora_" in name else name.replace(".base_layer.", ".")
 
 
 def without_expert_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

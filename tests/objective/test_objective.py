@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rlframe.algorithm import DAPO, RLOO
-from rlframe.learner.correction import IcePop, TruncatedImportanceSampling
-from rlframe.learner.kl import KL
-from rlframe.learner.objective import Objective, combine
+from rlframe.objective import Objective, combine
+from rlframe.objective.correction import IcePop, TruncatedImportanceSampling
+from rlframe.objective.kl import KL
 from rlframe.types import TrainBatch
 from tests.tiny.batches import make_batch
 

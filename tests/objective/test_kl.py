@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rlframe.learner.kl import KL, estimate, is_due
+from rlframe.objective.kl import KL, estimate, is_due
 
 HALF, FIFTH = math.log(0.5), math.log(0.2)
 

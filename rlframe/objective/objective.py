@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlframe.learner import kl
+from rlframe.objective import kl
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rlframe.algorithm import Algorithm
-    from rlframe.learner.correction import Correction
+    from rlframe.objective.correction import Correction
     from rlframe.types import TrainBatch
 
 
