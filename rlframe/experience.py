@@ -110,9 +110,10 @@ class Experience:
         """Drops whatever is in flight and ends the thread."""
 
         async def cancel() -> None:
-            for task in self._tasks:
+            everything = asyncio.all_tasks() - {asyncio.current_task()}  # what draws, and what each has under way
+            for task in everything:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*everything, return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)

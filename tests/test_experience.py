@@ -1,6 +1,7 @@
 """The ledger of prompts, between engines and reward workers that finish what the test lets them, when it does."""
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -369,6 +370,22 @@ def test_closing_drops_what_is_in_flight_and_ends_the_thread(stream):
     experience.close()
     assert time.monotonic() - began < 2
     assert "experience" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_closing_ends_scores_that_are_waited_for_while_others_are_still_drawn(stream, caplog):
+    engines, rewards = Engines(), Rewards()
+    hold(engines, "o1")
+    rewards.stuck = {"o0@0/0"}
+    experience = Experience(
+        stream(), engines, rewards, PAIR, prompts_per_step=2, max_staleness=0,
+        dynamic_sampling=False, stall_timeout_s=0.5,
+    )  # fmt: skip
+    with pytest.raises(Stalled, match="o0@0: 2 completions drawn, 1 scored"):
+        experience.take(2)
+    experience.close()
+    del experience
+    gc.collect()
+    assert "Task was destroyed" not in caplog.text
 
 
 def test_tokens_per_second_count_only_the_time_in_which_something_is_drawn(start):
