@@ -5,8 +5,8 @@
 
 Each job is a process of its own, one after the other. The first step of each is left out (warming up). Prints one
 JSON line a job, and ratios of medians between jobs of this one run; absolute seconds mean little on a shared machine.
-`products` is how long the matrix products of a step, of engine and learner, would take alone, at the rate of large ones
-in this process: no step can be faster on this machine.
+`products` is how long the matrix products of a step, of engine and learner, would take alone, at the rates that
+products of their sizes reach in this process: no step can be faster on this machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flops import SMOLLM2, computed, drawn
 from rlframe.precision import fastest
 
 HERE = Path(__file__).parent
-PROMPTS, COMPLETIONS = 8, 8  # a step's, and each one's
+PROMPTS, COMPLETIONS, LONGEST = 8, 8, 40  # prompts of a step, completions of each, tokens of one
 PARTS = {
     "rollout": "time/rollout_wait_s",  # rewards are scored meanwhile
     "learner": "time/learner_s",
@@ -63,35 +63,42 @@ def rlframe(steps: int, staleness: int, run_dir: Path) -> dict:
     command += [f"max_staleness={staleness}", "evaluate.every=0", "checkpoint.every=0", f"run_dir={run_dir}"]
     subprocess.run(command, check=True, stdout=sys.stderr)
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()][1:]
-    rate = product_rate()
+    at_a_time = statistics.mean(row["rollout/tokens"] for row in rows) / LONGEST  # completions that are still drawn
+    many, few = product_rate(2048), product_rate(round(at_a_time))
     return {part: spread([row[key] for row in rows]) for part, key in PARTS.items()} | {
-        "products": spread([operations(row) / rate for row in rows]),
+        "products": spread([learned(row) / many + sampled(row) / few for row in rows]),
         "tokens_per_s": spread([row["rollout/tokens_per_s"] for row in rows]),
         "learner_tokens": spread([row["learner/tokens"] for row in rows]),
     }
 
 
-def operations(row: dict[str, float]) -> float:
-    """Floating-point operations of the products in a step with these metrics."""
+def learned(row: dict[str, float]) -> float:
+    """Floating-point operations of products over many tokens at once in a step with these metrics: prompts, learner."""
     prompts = PROMPTS * row["rollout/prompt_tokens"]
     new = COMPLETIONS * (1 - row["rollout/prompt_cached"]) * prompts
-    learned = row["learner/tokens"]
-    counted = max(0, learned - prompts)  # at least: groups without a signal are left out with their prompts
-    return drawn(SMOLLM2, new, row["rollout/tokens"]) + computed(SMOLLM2, learned, 0, counted)
+    packed = row["learner/tokens"]
+    counted = max(0, packed - prompts)  # at least: groups without a signal are left out with their prompts
+    return drawn(SMOLLM2, new, 0) + computed(SMOLLM2, packed, 0, counted)
 
 
-def product_rate(seconds: float = 2.0) -> float:
-    """Operations a second of the model's largest product over 2048 tokens, in the type of a run; the best of many."""
+def sampled(row: dict[str, float]) -> float:
+    """And of products over the token that each completion is at."""
+    return drawn(SMOLLM2, 0, row["rollout/tokens"])
+
+
+def product_rate(tokens: int, seconds: float = 2.0) -> float:
+    """Operations a second of all layers' largest products over so many tokens, in a run's type; the best of many."""
     import torch
 
     dtype = getattr(torch, fastest(gpus=0))
-    hidden = torch.randn(2048, SMOLLM2.hidden_size, dtype=dtype)
-    weight = torch.randn(SMOLLM2.intermediate_size, SMOLLM2.hidden_size, dtype=dtype)
+    hidden = torch.randn(tokens, SMOLLM2.hidden_size, dtype=dtype)
+    weights = torch.randn(SMOLLM2.num_hidden_layers, SMOLLM2.intermediate_size, SMOLLM2.hidden_size, dtype=dtype)
     best, until = float("inf"), time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
-        torch.nn.functional.linear(hidden, weight)
+        for weight in weights:  # one layer's stays in the processor's cache, all do not
+            torch.nn.functional.linear(hidden, weight)
         best = min(best, time.perf_counter() - began)
-    return 2 * hidden.numel() * len(weight) / best
+    return 2 * tokens * weights.numel() / best
 
 
 def trl(steps: int, environment: Path, folder: Path) -> dict:
