@@ -38,11 +38,13 @@ REPEATING = re.compile(
     r"(?P<sign>[+-]?)(?P<whole>[0-9]{1,100})\.(?P<once>[0-9]{0,50})\\overline\s*\{(?P<period>[0-9]{1,50})\}"
 )
 PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|\bpercent)$")
-# Behind a number: up to three words or a \text{}, unless one of them says another number or a choice; degrees.
+# Behind a number: up to three words or a \text{}, unless one of them says another number or a choice; degrees. What
+# ends the answer is looked for first: only where there is a unit is all of the rest searched for such a word.
 UNIT = re.compile(
-    r"(?<=[0-9.}]) ?(?!.*\b(?:and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?"
-    r"|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent|sqrt|to)\b)"
-    r"(?:(?<= )[A-Za-z]{3,}(?: [A-Za-z]+){0,2}|\\(?:text|mathrm|mbox) ?\{[A-Za-z. ]*\}(?:\^(?:[23]|\{[23]\}))?)$"
+    r"(?<=[0-9.}]) ?"
+    r"(?=(?:(?<= )[A-Za-z]{3,}(?: [A-Za-z]+){0,2}|\\(?:text|mathrm|mbox) ?\{[A-Za-z. ]*\}(?:\^(?:[23]|\{[23]\}))?)$)"
+    r"(?!.*\b(?:and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?"
+    r"|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|percent|sqrt|to)\b).*"
     r"|(?<=[0-9.}]) ?(?:\^ ?(?:\\circ|\{ ?\\circ ?\})|°)$"
 )
 WORDS = re.compile(r"(?!(?i:infinity|sqrt)\b)(?:(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z '-]*|yes|no|odd|up)", re.IGNORECASE)

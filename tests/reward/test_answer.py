@@ -231,10 +231,10 @@ def test_what_data_sets_hold_is_not_too_big(answer: str):
 
 
 @pytest.mark.parametrize("piece", ["1 ", "1", "^{", "9^", "!", " %", "1 a ", "1\\text{", r"\!", "**", r"\("])
-def test_no_answer_of_two_thousand_characters_makes_a_pattern_go_back_and_forth(piece: str):
+def test_an_answer_of_two_thousand_characters_is_looked_at_in_a_tenth_of_a_second(piece: str):
     answer = (piece * 2000)[:2000]
     started = time.perf_counter()
     plain = normalize(answer)
     number(plain)
     too_big(plain)
-    assert time.perf_counter() - started < 3  # some milliseconds; minutes where a pattern goes back over all of it
+    assert time.perf_counter() - started < 0.1
