@@ -45,8 +45,7 @@ def locate(path: str) -> Path:
 def context_length(path: str) -> int:
     """Tokens that the model at `path` was made for, prompt and completion together."""
     found = locate(path)
-    folder = found if found.is_dir() else _dequantised(found)
-    if folder.is_dir():
+    if (folder := _folder(found)).is_dir():
         return int(_settings(folder)["max_position_embeddings"])
     from gguf import GGUFReader  # which takes seconds to read a vocabulary
 
@@ -101,9 +100,7 @@ def _tensor_names(path: str) -> Iterable[str]:
 def prepare(path: str) -> Path:
     """The Hugging Face folder for `path`; a GGUF file is dequantised to bfloat16 on first use (15 s for 135M)."""
     found = locate(path)
-    if found.is_dir():
-        return found
-    folder = _dequantised(found)
+    folder = _folder(found)
     if not folder.is_dir():
         aside = folder.with_name(f".{folder.name}.{os.getpid()}")
         with redirect_stderr(io.StringIO()):  # three progress bars; the console says what is going on
@@ -116,12 +113,14 @@ def prepare(path: str) -> Path:
     return folder
 
 
-def _dequantised(gguf: Path) -> Path:
-    """Where `prepare` keeps what it makes of a GGUF file."""
-    stat = gguf.stat()
-    key = hashlib.sha256(f"{gguf.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+def _folder(found: Path) -> Path:
+    """A Hugging Face folder itself; of a GGUF file, the folder that `prepare` makes, which need not be there yet."""
+    if found.is_dir():
+        return found
+    stat = found.stat()
+    key = hashlib.sha256(f"{found.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "models"
-    return cache / f"{gguf.stem}-{key}"
+    return cache / f"{found.stem}-{key}"
 
 
 def _settings(folder: Path) -> dict[str, Any]:

