@@ -85,16 +85,18 @@ def by_sequence(
     import torch
 
     plan = grid.plan(layout, window)
-    rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, heads, dim]
-    attended = [one.attend(rows, scaling) for one in plan.grids]
+    attended = grid.attend(plan.grids, *(part[0].transpose(0, 1) for part in (query, key, value)), scaling)
+    if not plan.alone:
+        return attended.transpose(0, 1)[None]
+    parts = list(attended.split(layout.lengths))
     of_sequences = [part.split(layout.lengths, 2) for part in (query, key, value)]
     for at in plan.alone:
         own, *seen = (parts[at] for parts in of_sequences)
         if shared := layout.shared[at]:
             prompts = (parts[layout.roots[at]][:, :, :shared] for parts in of_sequences[1:])
             seen = [torch.cat(pair, dim=2) for pair in zip(prompts, seen, strict=True)]
-        attended += [part[0].transpose(0, 1) for part in _causal(own, *seen, scaling, window)]
-    return torch.cat(attended).index_select(0, plan.order).transpose(0, 1)[None]
+        parts[at] = torch.cat([part[0].transpose(0, 1) for part in _causal(own, *seen, scaling, window)])
+    return torch.cat(parts).transpose(0, 1)[None]
 
 
 def by_block_mask(

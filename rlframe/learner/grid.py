@@ -1,90 +1,151 @@
-"""Short sequences side by side, so that a whole batch takes a few calls of attention; what CPUs use.
+"""Attention over short sequences side by side, so that a whole batch takes a few calls; what CPUs use.
 
-A call for each sequence of some dozen tokens, and a copy of its prompt for each, cost a CPU more than it computes.
-Here sequences of about one size make one grid: rows of the batch are gathered into it, padded behind, and so are the
-prompts that they continue.
+A call for each sequence of some dozen tokens costs a CPU more than it computes, and over many at once the backward pass
+of PyTorch's own kernel takes in bfloat16 six times what this one does. Sequences of about one size make one grid: their
+tokens are gathered into it, padded behind, and so are, before a sequence's own keys, those of the prompt it continues.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.autograd import Function
 
 if TYPE_CHECKING:
     from rlframe.learner.layout import Layout
 
 SHORT = 256  # tokens of a sequence up to which a call of its own costs more than padding
-CELLS = 1 << 23  # of a grid's mask, queries by keys: bounds its memory
+SHORTEST = 15  # tokens up to which padding costs less than a call for each size
+CELLS = 1 << 18  # of a grid, queries by keys: scores of all heads stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """N sequences of at most L tokens that continue F prompts of at most P."""
+    """N sequences of at most L tokens that continue prompts of at most P.
 
-    tokens: Tensor  # [N, L] where they lie in the batch; padding, at their first token's place, causality hides
-    real: Tensor  # [tokens that are no padding] where they are in N * L
-    prompts: Tensor | None  # [F, P] where the prompts lie; None: the sequences are whole
-    family: Tensor  # [N] whose prompt each continues, of F
-    seen: Tensor | None  # [N, 1, L, P + L] which key a query sees; None: every earlier one
+    Padding stands for the first token of what it pads. No query sees such a key, and nobody reads such a query.
+    """
 
-    def attend(self, rows: list[Tensor], scaling: float | None) -> Tensor:
-        """Of a batch's queries, keys and values [T, heads, dim] -> [real tokens, heads, value_dim]."""
-        query, key, value = (_taken(part, self.tokens) for part in rows)
-        if self.prompts is not None:
-            key, value = (
-                torch.cat([_taken(part, self.prompts).index_select(0, self.family), own], dim=1)
-                for part, own in zip(rows[1:], (key, value), strict=True)
-            )
-        attended = scaled_dot_product_attention(
-            *(part.transpose(1, 2) for part in (query, key, value)),
-            attn_mask=self.seen,
-            is_causal=self.seen is None,
-            scale=scaling,
-            enable_gqa=key.shape[2] != query.shape[2],
-        )
-        return attended.transpose(1, 2).flatten(0, 1).index_select(0, self.real)
+    queries: Tensor  # [N, L] where tokens lie in the batch
+    real: Tensor  # [N, L] 1, or 0 for padding; float32
+    keys: Tensor  # [N, P + L] the same of what each sees: the prompt, then its own
+    hidden: Tensor  # [N, 1, L, 1, P + L] what is added to scores: 0, or -inf where a query does not see a key; float32
+
+    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """softmax(q k^T) of scaled [N * heads, L * g, dim] and [N * heads, P + L, dim]; g queries share a head."""
+        scores = torch.bmm(query, key.mT)
+        cells, longest = self.queries.shape
+        scores.view(cells, -1, longest, query.shape[1] // longest, key.shape[1]).add_(self.hidden)
+        return scores.softmax(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Who shares a call in a batch of T tokens."""
+    """Who shares a call in a batch."""
 
     grids: list[Grid]
     alone: list[int]  # sequences too long for that
-    order: Tensor  # [T] where each token is in what the grids and then the others give, end to end
 
 
 @lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
 def plan(layout: Layout, window: int | None) -> Plan:
     """Short sequences go together where they and their prompts are of about one size (within a power of two).
 
-    So padding at most doubles either. A long prompt is for its own completions only, as it is copied for each.
-    `window`: of sliding attention, in tokens.
+    So padding at most doubles either, or is of a few tokens. A long prompt is for its own completions only, as it is
+    copied for each. `window`: of sliding attention, in tokens.
     """
     alike: dict[tuple[int, ...], list[int]] = {}
     for at, (tokens, shared, root) in enumerate(zip(layout.lengths, layout.shared, layout.roots, strict=True)):
         if tokens <= SHORT:
-            prompt = (shared.bit_length(),) if shared <= SHORT else (shared, root)
-            alike.setdefault((tokens.bit_length(), *prompt), []).append(at)
-    together = [part for found in alike.values() for part in _parts(layout, found)]
+            prompt = (_size(shared),) if shared <= SHORT else (shared, root)
+            alike.setdefault((_size(tokens), *prompt), []).append(at)
+    parts = [part for found in alike.values() for part in _parts(layout, found)]
     alone = [at for at, tokens in enumerate(layout.lengths) if tokens > SHORT]
-    starts = layout.starts()
-    places = [
-        torch.arange(starts[at], starts[at] + layout.lengths[at])
-        for at in (*(at for part in together for at in part), *alone)
-    ]
-    return Plan(
-        grids=[_grid(layout, part, window) for part in together], alone=alone, order=torch.cat(places).argsort()
+    return Plan(grids=[_grid(layout, part, window) for part in parts], alone=alone)
+
+
+def attend(grids: list[Grid], query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """Of a batch's [T, heads, dim] -> [T, heads, value_dim]; 0 for tokens that are in no grid."""
+    return _Attention.apply(query, key, value, grids, query.shape[2] ** -0.5 if scaling is None else scaling)
+
+
+class _Attention(Function):
+    """o = softmax(scale q k^T) v, grid by grid, in float32. The backward pass computes the weights once more."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, grids: list[Grid], scale: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.grids, ctx.scale = grids, scale
+        heads = key.shape[1]
+        attended = torch.zeros(*query.shape[:2], value.shape[2])
+        for grid in grids:
+            q, k, v = _inputs(grid, query, key, value, scale)
+            _add(attended, grid.queries, heads, torch.bmm(grid.weights(q, k), v), grid.real)
+        return attended.to(query.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        heads = key.shape[1]
+        of_query, of_key, of_value = (torch.zeros(part.shape) for part in (query, key, value))
+        for grid in ctx.grids:
+            q, k, v = _inputs(grid, query, key, value, ctx.scale)
+            weights = grid.weights(q, k)
+            of_attended = _taken(grad, grid.queries, heads, grid.real)
+            of_weights = torch.bmm(of_attended, v.mT)
+            of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            _add(of_query, grid.queries, heads, torch.bmm(of_scores, k) * ctx.scale)
+            _add(of_key, grid.keys, heads, torch.bmm(of_scores.mT, q))
+            _add(of_value, grid.keys, heads, torch.bmm(weights.mT, of_attended))
+        return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype), None, None
+
+
+def _inputs(grid: Grid, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A grid's scaled queries, keys and values in float32."""
+    heads = key.shape[1]
+    return (
+        _taken(query, grid.queries, heads) * scale,
+        _taken(key, grid.keys, heads),
+        _taken(value, grid.keys, heads),
     )
 
 
+def _taken(part: Tensor, places: Tensor, heads: int, real: Tensor | None = None) -> Tensor:
+    """[T, heads * g, dim] at [N, L] -> [N * heads, L * g, dim] float32; times `real`, where it is given."""
+    rows = part.reshape(len(part) * heads, -1).index_select(0, _rows(places, heads)).float()
+    if real is not None:
+        rows.mul_(_of_rows(real, heads))
+    return rows.view(len(places) * heads, -1, part.shape[2])
+
+
+def _add(total: Tensor, places: Tensor, heads: int, part: Tensor, real: Tensor | None = None) -> None:
+    """The reverse of `_taken`: every row is added where it came from. A padding's is 0, or `real` makes it so."""
+    rows = part.view(places.numel() * heads, -1)
+    if real is not None:
+        rows.mul_(_of_rows(real, heads))
+    total.view(len(total) * heads, -1).index_add_(0, _rows(places, heads), rows)
+
+
+def _rows(places: Tensor, heads: int) -> Tensor:
+    """[N * heads * L] where the heads of [N, L] tokens are, of T * heads."""
+    return (places[:, None] * heads + torch.arange(heads)[:, None]).flatten()
+
+
+def _of_rows(real: Tensor, heads: int) -> Tensor:
+    """[N, L] -> [N * heads * L, 1]."""
+    return real[:, None].expand(-1, heads, -1).reshape(-1, 1)
+
+
+def _size(tokens: int) -> int:
+    return max(tokens, SHORTEST).bit_length() if tokens else 0
+
+
 def _parts(layout: Layout, alike: list[int]) -> list[list[int]]:
-    """As few as keep each one's mask within CELLS."""
+    """As few as keep each one's queries by keys within CELLS."""
     longest = max(layout.lengths[at] for at in alike)
     each = longest * (longest + max(layout.shared[at] for at in alike))
     size = max(1, CELLS // each)
@@ -92,37 +153,23 @@ def _parts(layout: Layout, alike: list[int]) -> list[list[int]]:
 
 
 def _grid(layout: Layout, together: list[int], window: int | None) -> Grid:
-    """Of sequences that are all whole, or all continue prompts."""
+    starts = torch.tensor(layout.starts())
     lengths, shared = (torch.tensor([of[at] for at in together]) for of in (layout.lengths, layout.shared))
-    of_prompts = {layout.roots[at]: layout.shared[at] for at in together}
-    numbers = {root: number for number, root in enumerate(of_prompts)}
-    family = torch.tensor([numbers[layout.roots[at]] for at in together])
-    tokens, real = _places(layout, together, lengths)
-    prompts = _places(layout, list(of_prompts), torch.tensor(list(of_prompts.values())))[0] if shared.any() else None
-    seen = None
-    if prompts is not None or (window is not None and lengths.max() > window):
-        seen = _seen(shared, tokens.shape[1], 0 if prompts is None else prompts.shape[1], window)
-    return Grid(tokens=tokens, real=real.flatten().nonzero()[:, 0], prompts=prompts, family=family, seen=seen)
+    queries, real = _places(starts[together], lengths)
+    prompts, there = _places(starts[[layout.roots[at] for at in together]], shared)
+    of_queries = shared[:, None] + torch.arange(queries.shape[1])  # positions
+    of_keys = torch.cat([torch.arange(prompts.shape[1]).expand(len(together), -1), of_queries], dim=1)
+    back = of_queries[:, :, None] - of_keys[:, None]
+    seen = torch.cat([there, torch.ones_like(real)], dim=1)[:, None] & (back >= 0)
+    if window is not None:
+        seen &= back < window
+    hidden = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    keys = torch.cat([prompts, queries], dim=1)
+    return Grid(queries=queries, real=real.float(), keys=keys, hidden=hidden[:, None, :, None])
 
 
-def _places(layout: Layout, sequences: list[int], lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _places(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """[N, longest]: where the first so many tokens of each lie in the batch, and which of these are no padding."""
-    starts = torch.tensor(layout.starts())[sequences]
     steps = torch.arange(int(lengths.max()))
     real = steps < lengths[:, None]
     return starts[:, None] + steps * real, real
-
-
-def _seen(shared: Tensor, longest: int, before: int, window: int | None) -> Tensor:
-    """[N, 1, longest, before + longest] which keys, of a prompt of `shared` tokens and then its own, a query sees."""
-    of_prompt = torch.arange(before).expand(len(shared), -1)
-    queries = shared[:, None] + torch.arange(longest)  # positions
-    there = torch.cat([of_prompt < shared[:, None], torch.ones_like(queries, dtype=torch.bool)], dim=1)
-    back = queries[:, :, None] - torch.cat([of_prompt, queries], dim=1)[:, None]
-    seen = there[:, None] & (back >= 0)
-    return (seen if window is None else seen & (back < window))[:, None]
-
-
-def _taken(part: Tensor, places: Tensor) -> Tensor:
-    """Rows of [T, heads, dim] -> [*places, heads, dim]."""
-    return part.index_select(0, places.flatten()).unflatten(0, places.shape)

@@ -68,6 +68,19 @@ def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def test_short_sequences_in_bfloat16_are_computed_in_float32_and_rounded_once():
+    got = [part.bfloat16().requires_grad_() for part in inputs(heads=4, key_value_heads=2)]
+    wanted = [part.detach().float().requires_grad_() for part in got]
+    weights = torch.randn(1, T, 4, 4).bfloat16()
+    ours, reference = attend(*got), masked(*wanted)
+    (ours * weights).sum().backward()
+    (reference * weights.float()).sum().backward()
+    for one, other in zip(
+        [ours, *(part.grad for part in got)], [reference, *(part.grad for part in wanted)], strict=True
+    ):
+        torch.testing.assert_close(one.float(), other, rtol=1.01 * 2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize("rows, short", [(2, 0), (512, 0), (512, 2), (512, 256)])
 @pytest.mark.parametrize("window", [1, 2, 3, 5])
 def test_a_sliding_window_counts_positions_across_the_end_of_a_shared_prompt(window, rows, short, monkeypatch):

@@ -21,31 +21,36 @@ def laid_out(*families: list[int]) -> Layout:
 
 
 def test_8_groups_of_8_are_two_calls_of_whole_sequences_and_of_completions() -> None:
-    plan = grid.plan(laid_out(*[[68, *[24] * 8]] * 8), None)
-    whole, completions = plan.grids
-    assert (whole.tokens.shape, whole.prompts, whole.seen) == ((8, 92), None, None)
-    assert completions.tokens.shape == (56, 24)
-    assert completions.prompts is not None and completions.prompts.shape == (8, 68)
-    assert completions.family.tolist() == [family for family in range(8) for _ in range(7)]
-    assert plan.alone == [] and len(plan.order) == 8 * (68 + 8 * 24)
-
-
-def test_sizes_in_a_call_differ_by_less_than_two_and_long_sequences_have_their_own() -> None:
-    # Completions of 1, 2 and 3, 5, and 300 tokens behind 10; the first, whole, has 12.
-    layout = laid_out([10, 2, 1, 2, 3, 5, 300])
+    layout = laid_out(*[[68, *[24] * 8]] * 8)
     plan = grid.plan(layout, None)
-    assert [tuple(one.tokens.shape) for one in plan.grids] == [(1, 12), (1, 1), (2, 3), (1, 5)]
-    assert plan.alone == [5] and layout.lengths[5] == 300
+    whole, completions = plan.grids
+    assert (whole.queries.shape, whole.keys.shape) == ((8, 92), (8, 92))
+    assert (completions.queries.shape, completions.keys.shape) == ((56, 24), (56, 68 + 24))
+    second_group = 92 + 7 * 24  # where its first sequence begins
+    assert completions.keys[7].tolist() == [*range(second_group, second_group + 68), *range(352, 376)]
+    assert completions.queries[7].tolist() == list(range(352, 376))
+    assert plan.alone == []
+
+
+def test_sizes_in_a_call_differ_by_less_than_two_from_16_tokens_on_and_long_sequences_have_their_own() -> None:
+    # Completions of 1, 15, 16, 31, 32 and 300 tokens behind 10; the first, whole, has 12.
+    layout = laid_out([10, 2, 1, 15, 16, 31, 32, 300])
+    plan = grid.plan(layout, None)
+    assert [tuple(one.queries.shape) for one in plan.grids] == [(1, 12), (2, 15), (2, 31), (1, 32)]
+    assert [int(one.real.sum()) for one in plan.grids] == [12, 16, 47, 32]
+    assert plan.alone == [6] and layout.lengths[6] == 300
 
 
 def test_prompts_longer_than_256_tokens_are_padded_for_no_other_group() -> None:
     plan = grid.plan(laid_out([300, 2, 2], [400, 2, 2], [100, 2, 2], [90, 2, 2]), None)
-    assert [tuple(one.prompts.shape) for one in plan.grids if one.prompts is not None] == [(1, 300), (1, 400), (2, 100)]
+    continuing = [tuple(one.keys.shape) for one in plan.grids if one.queries.shape[1] == 2]
+    assert continuing == [(1, 302), (1, 402), (2, 102)]
 
 
-@pytest.mark.parametrize("cells, calls", [(1 << 23, 1), (6 * 24 * 92, 7), (1, 42)])
-def test_a_call_s_mask_is_bounded(cells: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cells, calls", [(1 << 18, 1), (6 * 24 * 92, 7), (1, 42)])
+def test_a_call_s_scores_are_bounded(cells: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "CELLS", cells)
-    masks = [one.seen for one in grid.plan(laid_out(*[[68, *[24] * 8]] * 6), None).grids if one.seen is not None]
+    plan = grid.plan(laid_out(*[[68, *[24] * 8]] * 6), None)
+    masks = [one.hidden for one in plan.grids if one.keys.shape != one.queries.shape]
     assert len(masks) == calls and sum(len(mask) for mask in masks) == 42
     assert max(mask.numel() for mask in masks) <= max(cells, 24 * 92)
