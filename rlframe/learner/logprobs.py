@@ -54,7 +54,7 @@ class _TokenLogprobs(Function):
             for rows in _chunks(hidden, len(weight)):
                 log_softmax = _log_softmax(hidden[rows], cast, temperature)
                 logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
-                entropies[rows] = -torch.einsum("nv,nv->n", log_softmax.exp(), log_softmax)
+                entropies[rows] = -log_softmax.exp().mul_(log_softmax).sum(1)
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
         # before the backward pass.
         ctx.weight, ctx.temperature, ctx.dtype = weight, temperature, dtype
@@ -66,6 +66,7 @@ class _TokenLogprobs(Function):
     def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, targets, entropies = ctx.saved_tensors
         cast = ctx.weight.to(ctx.dtype)
+        of_targets = torch.zeros_like(entropies) if grad_logprobs is None else grad_logprobs / ctx.temperature
         grad_hidden = torch.empty_like(hidden)
         grad_weight = None
         if ctx.needs_input_grad[1]:  # a frozen head has none
@@ -77,9 +78,8 @@ class _TokenLogprobs(Function):
                 if grad_entropies is not None:
                     of_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[rows, None])
                     of_entropy *= grad_entropies[rows, None] / ctx.temperature
-                grad_logits = log_softmax.exp_().neg_()
-                grad_logits[torch.arange(len(grad_logits), device=hidden.device), targets[rows]] += 1
-                grad_logits *= (0.0 if grad_logprobs is None else grad_logprobs[rows, None]) / ctx.temperature
+                grad_logits = log_softmax.exp_().mul_(-of_targets[rows, None])
+                grad_logits.scatter_add_(1, targets[rows, None], of_targets[rows, None])
                 if of_entropy is not None:
                     grad_logits += of_entropy
                 grad_logits = grad_logits.to(ctx.dtype)
