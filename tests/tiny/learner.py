@@ -10,6 +10,7 @@ import numpy as np
 import ray
 
 from rlframe.algorithm import DAPO
+from rlframe.learner import zero3
 from rlframe.learner.deepspeed import LearnerRank
 from rlframe.learner.policy import PREFIX
 from rlframe.objective import Objective
@@ -21,6 +22,11 @@ OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 
 class TellingRank(LearnerRank):
     """A rank that tells what it holds, gathered from all ranks; they are asked together."""
+
+    def connect(self, address: str, rank: int, timeout_s: float) -> None:
+        """As a real model's, a tiny one's gradients are summed and its optimizer steps in several parts."""
+        zero3.SUMMED, zero3.STEPPED = 5_000, 10_000
+        super().connect(address, rank, timeout_s)
 
     def state(self) -> dict[str, np.ndarray]:
         """Every parameter as the model has it and as its float32 master, the optimizer's state, and step counters."""
