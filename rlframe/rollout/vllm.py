@@ -45,6 +45,8 @@ class VLLMEngine:
             if _attends_to_latents(model_path):
                 # vLLM's CPU kernel rotates heads at wrong positions where they are a dimension of their own.
                 device["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
+                # Where a processor has AMX, vLLM takes a backend that knows 16 bits only, and ends at float32.
+                device["attention_backend"] = "CPU_MLA"
             else:
                 # A group shares its prompt by whole blocks of keys and values, and vLLM's on a CPU have 128 tokens:
                 # most of a short prompt would be computed for every completion anew. Its kernels take no less.
