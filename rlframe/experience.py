@@ -1,20 +1,17 @@
 """Prompts in flight: admitted by the staleness gate, drawn, scored, handed out as groups.
 
-Everything here runs on one event loop in a thread of its own, so that drawing goes on while the driver waits
-for the learner.
+All of it runs in the background, so that drawing goes on while the driver waits for the learner.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Coroutine
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from rlframe.errors import Stalled
+from rlframe.background import Background
 from rlframe.samples import has_signal
 from rlframe.types import Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict
 
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from rlframe.prompts.stream import PromptStream
     from rlframe.reward.pool import RewardPool
     from rlframe.rollout.pool import RolloutPool
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,30 +60,23 @@ class Experience:
         self.capacity = (1 + max_staleness) * prompts_per_step
         self.max_staleness = max_staleness
         self.dynamic_sampling = dynamic_sampling
-        self.stall_timeout_s = stall_timeout_s
         self.in_flight: list[InFlight] = []  # in order of admission
         self.dropped = 0  # groups without signal that dynamic sampling replaced, since `metrics` last told
         self.throughput = Throughput()
         self._readmit: list[int] = []  # positions of prompts that a saved run had out
-        self._error: BaseException | None = None
-        self._moved = time.monotonic()
-        self._loop = asyncio.new_event_loop()
-        self._change = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="experience", daemon=True)
-        self._thread.start()
+        self._background = Background("experience", stall_timeout_s)
 
     def take(self, count: int) -> list[ScoredGroup]:
         """The next `count` groups, in order of admission; admits as many new prompts as the gate allows.
 
         Raises whatever an engine or a reward worker raised, and Stalled when nothing moves for too long.
         """
-        return self._wait(self._take(count))
+        return self._background.run(self._take(count))
 
     def score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
         """Draws and scores prompts that are no part of training, beside those that are; in the order given."""
         records = [InFlight(prompt=prompt, position=-1, version=self.rollouts.version) for prompt in prompts]
-        return self._wait(self._score(records, sampling))
+        return self._background.run(self._score(records, sampling))
 
     def metrics(self) -> dict[str, float]:
         """Drawing speed, and groups that dynamic sampling replaced, since the last call; and the reward pool's own."""
@@ -107,17 +95,8 @@ class Experience:
         self._readmit = list(state["out"])
 
     def close(self) -> None:
-        """Drops whatever is in flight and ends the thread."""
-
-        async def cancel() -> None:
-            everything = asyncio.all_tasks() - {asyncio.current_task()}  # what draws, and what each has under way
-            for task in everything:
-                task.cancel()
-            await asyncio.gather(*everything, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(timeout=10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        """Drops whatever is in flight."""
+        self._background.close()
 
     async def _take(self, count: int) -> list[ScoredGroup]:
         self._admit()
@@ -128,7 +107,7 @@ class Experience:
                 chosen = {id(record) for record in ready[:count]}
                 self.in_flight = [record for record in self.in_flight if id(record) not in chosen]
                 return [record.group for record in ready[:count] if record.group is not None]
-            await self._next_change()
+            await self._background.change(partial(self._who_waits, self.in_flight))
 
     def _in_time(self, count: int) -> bool:
         """Whether this take of `count` and later ones can hand out every prompt before it is too stale.
@@ -150,7 +129,7 @@ class Experience:
             admitted.append(self._next_prompt())
         self.in_flight += admitted
         if admitted:
-            self._start(self._draw(admitted, self.sampling))
+            self._background.start(self._draw(admitted, self.sampling))
 
     def _next_prompt(self) -> InFlight:
         after = self.stream.position
@@ -183,7 +162,7 @@ class Experience:
         with self.throughput:
             async for drawn in self.rollouts.generate([record.prompt for record in records], sampling):
                 self.throughput.tokens += len(drawn.completion.token_ids)
-                self._note_change()
+                self._background.moved()
                 scoring.append(asyncio.create_task(self._judge(by_prompt[drawn.prompt_id], drawn, sampling)))
         await asyncio.gather(*scoring)
 
@@ -194,44 +173,14 @@ class Experience:
             order = range(sampling.completions)
             group = RolloutGroup(prompt=record.prompt, completions=[record.drawn[i].completion for i in order])
             record.group = await self.rewards.score_group(group, [record.verdicts[i] for i in order])
-        self._note_change()
+        self._background.moved()
 
     async def _score(self, records: list[InFlight], sampling: Sampling) -> list[ScoredGroup]:
-        drawing = self._start(self._draw(records, sampling))
+        drawing = self._background.start(self._draw(records, sampling))
         while not drawing.done():
-            await self._next_change(records)
+            await self._background.change(partial(self._who_waits, records))
         await drawing
         return [record.group for record in records if record.group is not None]
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        self._moved = time.monotonic()
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._error = error
-        self._note_change()
-
-    def _note_change(self) -> None:
-        self._moved = time.monotonic()
-        self._change.set()
-
-    async def _next_change(self, records: list[InFlight] | None = None) -> None:
-        """Returns when something has moved. Raises what a task raised, and Stalled past the bound."""
-        if self._error is not None:
-            raise self._error
-        self._change.clear()
-        left = self._moved + self.stall_timeout_s - time.monotonic()
-        try:
-            await asyncio.wait_for(self._change.wait(), max(left, 0.001))
-        except TimeoutError:
-            raise Stalled(self._who_waits(records or self.in_flight)) from None
-        if self._error is not None:
-            raise self._error
 
     def _who_waits(self, records: list[InFlight]) -> str:
         waiting = [record for record in records if record.group is None]
@@ -240,18 +189,10 @@ class Experience:
             for record in waiting[:8]
         ]
         return (
-            f"nothing was drawn or scored for {self.stall_timeout_s:.0f} s (cluster.stall_timeout_s); "
+            f"nothing was drawn or scored for {self._background.stall_timeout_s:.0f} s (cluster.stall_timeout_s); "
             f"{len(waiting)} prompts wait, engines have {self.rollouts.outstanding} completions to draw, "
             f"reward workers {self.rewards.in_flight} to score:\n" + "\n".join(lines)
         )
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
 
 class Throughput:
