@@ -30,17 +30,22 @@ class Grid:
     Padding stands for the first token of what it pads. No query sees such a key, and nobody reads such a query.
     """
 
-    queries: Tensor  # [N, L] where tokens lie in the batch
-    real: Tensor  # [N, L] 1, or 0 for padding; float32
-    keys: Tensor  # [N, P + L] the same of what each sees: the prompt, then its own
+    queries: Tensor  # [N, heads, L] where each token's part of a key's head lies among the batch's T * heads
+    real: Tensor  # [N, 1, L, 1] 1, or 0 for padding; float32
+    keys: Tensor  # [N, heads, P + L] the same of what each sees: the prompt, then its own
     hidden: Tensor  # [N, 1, L, 1, P + L] what is added to scores: 0, or -inf where a query does not see a key; float32
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """softmax(q k^T) of scaled [N * heads, L * g, dim] and [N * heads, P + L, dim]; g queries share a head."""
         scores = torch.bmm(query, key.mT)
-        cells, longest = self.queries.shape
-        scores.view(cells, -1, longest, query.shape[1] // longest, key.shape[1]).add_(self.hidden)
+        longest = self.queries.shape[2]
+        scores.view(*self.queries.shape[:2], longest, query.shape[1] // longest, key.shape[1]).add_(self.hidden)
         return scores.softmax(-1)
+
+    def without_padding(self, part: Tensor) -> Tensor:
+        """[N * heads, L * g, dim], with padding's rows made 0 in place."""
+        part.view(*self.queries.shape, -1).mul_(self.real)
+        return part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +57,11 @@ class Plan:
 
 
 @lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
-def plan(layout: Layout, window: int | None) -> Plan:
+def plan(layout: Layout, window: int | None, heads: int) -> Plan:
     """Short sequences go together where they and their prompts are of about one size (within a power of two).
 
     So padding at most doubles either, or is of a few tokens. A long prompt is for its own completions only, as it is
-    copied for each. `window`: of sliding attention, in tokens.
+    copied for each. `window`: of sliding attention, in tokens; `heads`: of keys.
     """
     alike: dict[tuple[int, ...], list[int]] = {}
     for at, (tokens, shared, root) in enumerate(zip(layout.lengths, layout.shared, layout.roots, strict=True)):
@@ -65,7 +70,7 @@ def plan(layout: Layout, window: int | None) -> Plan:
             alike.setdefault((_size(tokens), *prompt), []).append(at)
     parts = [part for found in alike.values() for part in _parts(layout, found)]
     alone = [at for at, tokens in enumerate(layout.lengths) if tokens > SHORT]
-    return Plan(grids=[_grid(layout, part, window) for part in parts], alone=alone)
+    return Plan(grids=[_grid(layout, part, window, heads) for part in parts], alone=alone)
 
 
 def attend(grids: list[Grid], query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -80,64 +85,44 @@ class _Attention(Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, grids: list[Grid], scale: float) -> Tensor:
         ctx.save_for_backward(query, key, value)
         ctx.grids, ctx.scale = grids, scale
-        heads = key.shape[1]
         attended = torch.zeros(*query.shape[:2], value.shape[2])
         for grid in grids:
             q, k, v = _inputs(grid, query, key, value, scale)
-            _add(attended, grid.queries, heads, torch.bmm(grid.weights(q, k), v), grid.real)
+            _add(attended, grid.queries, grid.without_padding(torch.bmm(grid.weights(q, k), v)))
         return attended.to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
-        heads = key.shape[1]
         of_query, of_key, of_value = (torch.zeros(part.shape) for part in (query, key, value))
         for grid in ctx.grids:
             q, k, v = _inputs(grid, query, key, value, ctx.scale)
             weights = grid.weights(q, k)
-            of_attended = _taken(grad, grid.queries, heads, grid.real)
+            of_attended = grid.without_padding(_taken(grad, grid.queries))
             of_weights = torch.bmm(of_attended, v.mT)
             of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            _add(of_query, grid.queries, heads, torch.bmm(of_scores, k) * ctx.scale)
-            _add(of_key, grid.keys, heads, torch.bmm(of_scores.mT, q))
-            _add(of_value, grid.keys, heads, torch.bmm(weights.mT, of_attended))
+            _add(of_query, grid.queries, torch.bmm(of_scores, k) * ctx.scale)
+            _add(of_key, grid.keys, torch.bmm(of_scores.mT, q))
+            _add(of_value, grid.keys, torch.bmm(weights.mT, of_attended))
         return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype), None, None
 
 
 def _inputs(grid: Grid, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """A grid's scaled queries, keys and values in float32."""
-    heads = key.shape[1]
-    return (
-        _taken(query, grid.queries, heads) * scale,
-        _taken(key, grid.keys, heads),
-        _taken(value, grid.keys, heads),
-    )
+    return _taken(query, grid.queries) * scale, _taken(key, grid.keys), _taken(value, grid.keys)
 
 
-def _taken(part: Tensor, places: Tensor, heads: int, real: Tensor | None = None) -> Tensor:
-    """[T, heads * g, dim] at [N, L] -> [N * heads, L * g, dim] float32; times `real`, where it is given."""
-    rows = part.reshape(len(part) * heads, -1).index_select(0, _rows(places, heads)).float()
-    if real is not None:
-        rows.mul_(_of_rows(real, heads))
-    return rows.view(len(places) * heads, -1, part.shape[2])
+def _taken(part: Tensor, places: Tensor) -> Tensor:
+    """[T, heads * g, dim] at [N, heads, L] -> [N * heads, L * g, dim] float32."""
+    cells, heads, _ = places.shape
+    rows = part.reshape(len(part) * heads, -1).index_select(0, places.flatten()).float()
+    return rows.view(cells * heads, -1, part.shape[2])
 
 
-def _add(total: Tensor, places: Tensor, heads: int, part: Tensor, real: Tensor | None = None) -> None:
-    """The reverse of `_taken`: every row is added where it came from. A padding's is 0, or `real` makes it so."""
-    rows = part.view(places.numel() * heads, -1)
-    if real is not None:
-        rows.mul_(_of_rows(real, heads))
-    total.view(len(total) * heads, -1).index_add_(0, _rows(places, heads), rows)
-
-
-def _rows(places: Tensor, heads: int) -> Tensor:
-    """[N * heads * L] where the heads of [N, L] tokens are, of T * heads."""
-    return (places[:, None] * heads + torch.arange(heads)[:, None]).flatten()
-
-
-def _of_rows(real: Tensor, heads: int) -> Tensor:
-    """[N, L] -> [N * heads * L, 1]."""
-    return real[:, None].expand(-1, heads, -1).reshape(-1, 1)
+def _add(total: Tensor, places: Tensor, part: Tensor) -> None:
+    """The reverse of `_taken`: every row is added where it came from; a padding's is 0."""
+    rows = part.view(places.numel(), -1)
+    total.view(-1, rows.shape[1]).index_add_(0, places.flatten(), rows)
 
 
 def _size(tokens: int) -> int:
@@ -152,7 +137,7 @@ def _parts(layout: Layout, alike: list[int]) -> list[list[int]]:
     return [alike[first : first + size] for first in range(0, len(alike), size)]
 
 
-def _grid(layout: Layout, together: list[int], window: int | None) -> Grid:
+def _grid(layout: Layout, together: list[int], window: int | None, heads: int) -> Grid:
     starts = torch.tensor(layout.starts())
     lengths, shared = (torch.tensor([of[at] for at in together]) for of in (layout.lengths, layout.shared))
     queries, real = _places(starts[together], lengths)
@@ -165,7 +150,8 @@ def _grid(layout: Layout, together: list[int], window: int | None) -> Grid:
         seen &= back < window
     hidden = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
     keys = torch.cat([prompts, queries], dim=1)
-    return Grid(queries=queries, real=real.float(), keys=keys, hidden=hidden[:, None, :, None])
+    queries, keys = (places[:, None] * heads + torch.arange(heads)[:, None] for places in (queries, keys))
+    return Grid(queries=queries, real=real.float()[:, None, :, None], keys=keys, hidden=hidden[:, None, :, None])
 
 
 def _places(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

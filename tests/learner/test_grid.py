@@ -22,35 +22,40 @@ def laid_out(*families: list[int]) -> Layout:
 
 def test_8_groups_of_8_are_two_calls_of_whole_sequences_and_of_completions() -> None:
     layout = laid_out(*[[68, *[24] * 8]] * 8)
-    plan = grid.plan(layout, None)
+    plan = grid.plan(layout, None, 1)
     whole, completions = plan.grids
-    assert (whole.queries.shape, whole.keys.shape) == ((8, 92), (8, 92))
-    assert (completions.queries.shape, completions.keys.shape) == ((56, 24), (56, 68 + 24))
+    assert (whole.queries.shape, whole.keys.shape) == ((8, 1, 92), (8, 1, 92))
+    assert (completions.queries.shape, completions.keys.shape) == ((56, 1, 24), (56, 1, 68 + 24))
     second_group = 92 + 7 * 24  # where its first sequence begins
-    assert completions.keys[7].tolist() == [*range(second_group, second_group + 68), *range(352, 376)]
-    assert completions.queries[7].tolist() == list(range(352, 376))
+    assert completions.keys[7, 0].tolist() == [*range(second_group, second_group + 68), *range(352, 376)]
+    assert completions.queries[7, 0].tolist() == list(range(352, 376))
     assert plan.alone == []
 
 
 def test_sizes_in_a_call_differ_by_less_than_two_from_16_tokens_on_and_long_sequences_have_their_own() -> None:
     # Completions of 1, 15, 16, 31, 32 and 300 tokens behind 10; the first, whole, has 12.
     layout = laid_out([10, 2, 1, 15, 16, 31, 32, 300])
-    plan = grid.plan(layout, None)
-    assert [tuple(one.queries.shape) for one in plan.grids] == [(1, 12), (2, 15), (2, 31), (1, 32)]
+    plan = grid.plan(layout, None, 1)
+    assert [tuple(one.queries.shape) for one in plan.grids] == [(1, 1, 12), (2, 1, 15), (2, 1, 31), (1, 1, 32)]
     assert [int(one.real.sum()) for one in plan.grids] == [12, 16, 47, 32]
     assert plan.alone == [6] and layout.lengths[6] == 300
 
 
 def test_prompts_longer_than_256_tokens_are_padded_for_no_other_group() -> None:
-    plan = grid.plan(laid_out([300, 2, 2], [400, 2, 2], [100, 2, 2], [90, 2, 2]), None)
-    continuing = [tuple(one.keys.shape) for one in plan.grids if one.queries.shape[1] == 2]
-    assert continuing == [(1, 302), (1, 402), (2, 102)]
+    plan = grid.plan(laid_out([300, 2, 2], [400, 2, 2], [100, 2, 2], [90, 2, 2]), None, 1)
+    continuing = [tuple(one.keys.shape) for one in plan.grids if one.queries.shape[2] == 2]
+    assert continuing == [(1, 1, 302), (1, 1, 402), (2, 1, 102)]
 
 
 @pytest.mark.parametrize("cells, calls", [(1 << 18, 1), (6 * 24 * 92, 7), (1, 42)])
 def test_a_call_s_scores_are_bounded(cells: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "CELLS", cells)
-    plan = grid.plan(laid_out(*[[68, *[24] * 8]] * 6), None)
+    plan = grid.plan(laid_out(*[[68, *[24] * 8]] * 6), None, 1)
     masks = [one.hidden for one in plan.grids if one.keys.shape != one.queries.shape]
     assert len(masks) == calls and sum(len(mask) for mask in masks) == 42
     assert max(mask.numel() for mask in masks) <= max(cells, 24 * 92)
+
+
+def test_each_key_s_head_of_a_token_has_a_place_of_its_own() -> None:
+    [one] = grid.plan(laid_out([1, 2]), None, 2).grids
+    assert one.queries.tolist() == one.keys.tolist() == [[[0, 2, 4], [1, 3, 5]]]
