@@ -131,14 +131,14 @@ def test_two_server_errors_are_waited_out_twice_as_long_the_second_time():
     [verdict], _ = grade_at(script, "5", attempts=3)
     assert (verdict.score, verdict.detail) == (0.7, "7/10: fine")
     first, second = script.times[1] - script.times[0], script.times[2] - script.times[1]
-    assert 0.375 <= first < 0.75 <= second < 1.5  # 0.5 s and 1 s, less at most a quarter
+    assert 0.375 <= first < 0.6 and 0.75 <= second < 1.1  # 0.5 s and 1 s, less at most a quarter
 
 
 def test_too_many_requests_are_asked_again_after_the_seconds_that_the_endpoint_names():
     script = Script(lambda: web.Response(status=429, headers={"Retry-After": "2"}), graded)
     [verdict], _ = grade_at(script, "5", attempts=2)
     assert verdict.score == 0.7
-    assert 2.0 <= script.times[1] - script.times[0] < 3.0
+    assert 2.0 <= script.times[1] - script.times[0] < 2.5
 
 
 @pytest.mark.parametrize(("status", "calls"), [(400, 1), (401, 1), (404, 1), (429, 2), (500, 2)])
@@ -234,7 +234,8 @@ def test_600_requests_a_minute_are_a_tenth_of_a_second_apart():
     assert [verdict.score for verdict in verdicts] == [0.7] * 6
     # From the start, not from the first to arrive: that one is late by what the client needs to wake up.
     assert all(arrived - started >= 0.0999 * turn for turn, arrived in enumerate(script.times))
-    assert script.times[-1] - script.times[0] > 0.25  # without a limit all are there within 0.05 s
+    gaps = [later - earlier for earlier, later in zip(script.times, script.times[1:], strict=False)]
+    assert min(gaps) > 0.05  # a late timer shortens the next gap
     assert seconds < 2
 
 
