@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rlframe.config import LearnerConfig
 
 # Elements of which gradients are summed at a time, and that the optimizer steps at a time. Either part is copied in
-# float32, some of it more than once; with DeepSpeed's defaults it is all of a small model, 1.5 GB more of 135M.
+# float32, some of it more than once; with DeepSpeed's defaults it is all of a small model, 1.6 GB more of 135M.
 SUMMED = 1 << 24
 STEPPED = 1 << 25
 
