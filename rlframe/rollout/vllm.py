@@ -35,6 +35,8 @@ class VLLMEngine:
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        from rlframe.rollout import norms
+
         device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
         if current_platform.is_cpu():
             # One process that schedules and computes: with two, the scheduler spins on a core while it waits, and
@@ -51,6 +53,8 @@ class VLLMEngine:
                 # A group shares its prompt by whole blocks of keys and values, and vLLM's on a CPU have 128 tokens:
                 # most of a short prompt would be computed for every completion anew. Its kernels take no less.
                 device["block_size"] = 32
+            if not config.compile:
+                device["ir_op_priority"] = norms.PRIORITY
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),
@@ -71,6 +75,7 @@ class VLLMEngine:
                 **device,
             )
         )
+        self.tokenizer = self.llm.get_tokenizer()
         self.in_flight = 0  # completions
         self.requests = 0  # since the start; vLLM wants every request id to be new
         self.gate = asyncio.Condition()  # held by whoever pauses and resumes vLLM's scheduler
@@ -110,7 +115,7 @@ class VLLMEngine:
                     requests.append((prompt, index, await self._add(prompt, index, sampling)))
             if together:
                 await self.llm.resume_generation()
-        tasks = [asyncio.create_task(_drawn(prompt, index, queue)) for prompt, index, queue in requests]
+        tasks = [asyncio.create_task(self._drawn(prompt, index, queue)) for prompt, index, queue in requests]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
@@ -129,11 +134,35 @@ class VLLMEngine:
             temperature=sampling.temperature,
             seed=request_seed(sampling.seed, prompt.id, index),
             logprobs=0,  # of the drawn token alone
+            flat_logprobs=True,
+            detokenize=False,  # token by token; a whole completion takes one call
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self.requests += 1
         request_id = f"{prompt.id}#{index}/{self.requests}"
         return await self.llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids}, parameters)
+
+    async def _drawn(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> Drawn:
+        request: Any = await queue.get()
+        output = request.outputs[0]
+        token_ids = list(output.token_ids)
+        ended = output.finish_reason == "stop"  # by a token that is no text
+        return Drawn(
+            prompt_id=prompt.id,
+            index=index,
+            completion=Completion(
+                token_ids=token_ids,
+                logprobs=list(output.logprobs.logprobs),
+                versions=[
+                    VersionSpan(version=int(span.version), start=span.start, end=span.end)
+                    for span in output.weight_versions
+                ],
+                text=self.tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True),
+                finish_reason=output.finish_reason,
+                cached_tokens=request.num_cached_tokens or 0,
+                routed_experts=output.routed_experts,
+            ),
+        )
 
     def published(self, version: int) -> Snapshot:
         """What this engine is loading: its worker process asks for the references."""
@@ -201,25 +230,3 @@ def _attends_to_latents(model_path: Path) -> bool:
 def request_seed(seed: int, prompt_id: str, index: int) -> int:
     """A seed of its own for each completion, the same in every run of one seed."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}/{index}".encode()).digest()[:7], "big")
-
-
-async def _drawn(prompt: Prompt, index: int, queue: RequestOutputCollector) -> Drawn:
-    request: Any = await queue.get()
-    output = request.outputs[0]
-    token_ids = list(output.token_ids)
-    return Drawn(
-        prompt_id=prompt.id,
-        index=index,
-        completion=Completion(
-            token_ids=token_ids,
-            logprobs=[step[token].logprob for step, token in zip(output.logprobs, token_ids, strict=True)],
-            versions=[
-                VersionSpan(version=int(span.version), start=span.start, end=span.end)
-                for span in output.weight_versions
-            ],
-            text=output.text,
-            finish_reason=output.finish_reason,
-            cached_tokens=request.num_cached_tokens or 0,
-            routed_experts=output.routed_experts,
-        ),
-    )

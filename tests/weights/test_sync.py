@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from transformers import AutoTokenizer
 
 from rlframe import cluster
 from rlframe.config import RunConfig
@@ -115,6 +116,22 @@ def test_the_same_prompts_seed_and_weights_give_the_same_tokens_and_log_probabil
     )
     assert first == second
     assert len({tuple(completion.token_ids) for completion in first}) == 8
+
+
+def test_a_completion_s_text_is_its_tokens_without_the_one_that_ended_it(
+    actors: cluster.Actors, run: RunConfig
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(run.model.path)
+    sampling = Sampling(completions=32, max_tokens=100, temperature=1.0, seed=3)
+    completions = [completion for group in draw(actors, sampling) for completion in group.group.completions]
+    assert {completion.finish_reason for completion in completions} == {"stop", "length"}
+    for completion in completions:
+        own = completion.token_ids
+        if completion.finish_reason == "stop":
+            assert own[-1] == tokenizer.eos_token_id
+            own = own[:-1]
+        assert completion.text == tokenizer.decode(own, skip_special_tokens=True)
+        assert len(completion.logprobs) == len(completion.token_ids) and max(completion.logprobs) <= 0
 
 
 def test_a_group_s_prompt_is_computed_once_in_whole_blocks_of_32_tokens(actors: cluster.Actors) -> None:
