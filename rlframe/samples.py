@@ -17,6 +17,8 @@ from rlframe.types import OWN_CHOICE, Completion, Prompt, ScoredGroup, TrainBatc
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm
 
+WORTH_SHARING = 1 / 16  # of a sequence: what prompts must begin alike with for the learner to compute it once
+
 
 def to_samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSample]:
     """The samples of a step that is one update: see `to_minibatches`."""
@@ -132,8 +134,8 @@ def shard(
     shares = pack([_item(at, sample, share_prompts) for at, sample in enumerate(longest_first)], ranks, max_tokens)
     filler = _weightless(longest_first[-1])
 
-    def together(batch: list[Item]) -> list[TrainSample]:  # those of one prompt side by side, as `collate` wants them
-        return [longest_first[item.index] for item in sorted(batch, key=lambda item: item.group)] or [filler]
+    def together(batch: list[Item]) -> list[TrainSample]:
+        return sorted((longest_first[item.index] for item in batch), key=_by_prompt) or [filler]
 
     return [[together(batch) for batch in share] for share in shares]
 
@@ -142,7 +144,8 @@ def collate(samples: list[TrainSample], share_prompts: bool = True) -> TrainBatc
     """Samples end to end, without padding; sequence i is sample i.
 
     With `share_prompts`, a prompt that follows itself is not repeated: samples of one prompt that stand together
-    hold it once, in the first of them. (Attention that takes whole sequences only wants each by itself.)
+    hold it once, in the first of them, and that one without what prompts before it begin with, such as a system's
+    message. (Attention that takes whole sequences only wants each by itself.)
     """
     begins = _begins(samples, share_prompts)
 
@@ -214,13 +217,26 @@ def _weightless(sample: TrainSample) -> TrainSample:
     return replace(sample, loss_weights=np.zeros_like(sample.loss_weights))
 
 
+def _by_prompt(sample: TrainSample) -> tuple[bytes, str]:
+    """Sorts those of one prompt side by side, and prompts that begin alike, as `collate` wants them."""
+    return sample.token_ids[: sample.prompt_tokens].tobytes(), sample.prompt_id
+
+
 def _begins(samples: list[TrainSample], share_prompts: bool) -> list[int]:
-    """[N] the first token that each holds itself: the one after its prompt where it follows another of that prompt."""
-    before = [None, *(sample.prompt_id for sample in samples)]
-    return [
-        sample.prompt_tokens if share_prompts and sample.prompt_id == previous else 0
-        for sample, previous in zip(samples, before, strict=False)
-    ]
+    """[N] the first token that each holds itself."""
+    if not share_prompts:
+        return [0] * len(samples)
+    return [0, *(_begin(sample, before) for before, sample in itertools.pairwise(samples))]
+
+
+def _begin(sample: TrainSample, before: TrainSample) -> int:
+    """The token after all of its prompt that the sample before it has as well, where that is worth it."""
+    if sample.prompt_id == before.prompt_id:
+        return sample.prompt_tokens
+    longest = min(sample.prompt_tokens, len(before.token_ids))
+    differing = np.flatnonzero(sample.token_ids[:longest] != before.token_ids[:longest])
+    alike = int(differing[0]) if len(differing) else longest
+    return alike if alike >= WORTH_SHARING * len(sample.token_ids) else 0
 
 
 def _nothing_to_learn(groups: list[ScoredGroup]) -> str:

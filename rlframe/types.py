@@ -148,8 +148,8 @@ class TrainSample:
 class TrainBatch:
     """Sequences end to end without padding, on the learner's device.
 
-    Those that share a prompt stand together, and the prompt once, in the first of them: the others begin with the
-    token after it, at the position after it.
+    Those that begin alike stand together, and what is alike once, in the first of them: the others begin with the token
+    after it, at the position after it (`learner/layout.py`).
     """
 
     token_ids: Tensor  # [T] int64
@@ -159,7 +159,7 @@ class TrainBatch:
     advantages: Tensor  # [T] float32
     loss_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64, 0, 0, ..., 1, 1, ...
-    position_ids: Tensor  # [T] int64, from 0 in each sequence, or from the length of the prompt that it continues
+    position_ids: Tensor  # [T] int64, from 0 in each sequence, or from the length of what it continues
     routed_experts: Tensor | None = None  # [T, layers, k] int16 to go by, OWN_CHOICE where not recorded
 
 

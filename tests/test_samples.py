@@ -260,6 +260,44 @@ def test_a_batch_is_its_sequences_end_to_end_each_counted_from_0():
     assert (batch.token_ids.dtype, batch.advantages.dtype) == (torch.int64, torch.float32)
 
 
+def behind(prompt: list[int], completion: list[int], name: str) -> TrainSample:
+    """A sample whose prompt and completion have these tokens."""
+    return replace(
+        sample(len(prompt) + len(completion), name=name, prompt_tokens=len(prompt)),
+        token_ids=np.array(prompt + completion, np.int32),
+    )
+
+
+def test_what_prompts_begin_alike_with_stands_once_in_the_first_of_them():
+    batch = collate(
+        [
+            behind([1, 2, 3, 4], [50], "a"),
+            behind([1, 2, 3, 4], [60, 61], "a"),
+            behind([1, 2, 3, 5, 6], [70], "b"),
+            behind([1, 2, 3, 5, 6], [70, 71], "b"),  # also what completions begin alike with is each one's own
+            behind([1, 2, 3], [80], "c"),
+            behind([9, 2, 3], [90], "d"),
+        ]
+    )
+    assert batch.token_ids.tolist() == [1, 2, 3, 4, 50, 60, 61, 5, 6, 70, 70, 71, 80, 9, 2, 3, 90]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 4, 5, 3, 4, 5, 5, 6, 3, 0, 1, 2, 3]
+    assert batch.sequence_ids.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("own, begin", [(12, 1), (13, 0)])
+def test_a_sixteenth_of_a_sequence_is_worth_sharing_and_less_is_not(own, begin):
+    batch = collate([behind([1, 2, 3, 4], [50], "a"), behind([1, 7, 8, 9], [60] * own, "b")])
+    assert int(batch.position_ids[5]) == begin
+
+
+def test_prompts_that_begin_alike_stand_side_by_side_in_a_micro_batch():
+    prompts = {"a": [1, 2, 3], "b": [7, 8, 9], "c": [1, 2, 4], "d": [7, 8, 6]}
+    samples = [behind(prompt, [50], name) for name, prompt in prompts.items() for _ in range(2)]
+    [[batch]] = shard(samples, ranks=1, max_tokens=100)
+    assert [one.prompt_id for one in batch] == list("aaccddbb")
+    assert [len(collate(batch, share).token_ids) for share in (True, False)] == [4 + 1 + 2 + 1 + 4 + 1 + 2 + 1, 32]
+
+
 def test_recorded_routes_follow_their_tokens_through_packing_and_stop_before_the_last():
     told, silent = to_samples([scored([1.0, 0.0], [3, 1])], BY_SEQUENCE)
     routes = np.arange(8, dtype=np.uint8).reshape(4, 1, 2)  # of prompt 1, 2 and of 100, 101: 102 was never fed

@@ -1,6 +1,6 @@
 """Attention over packed sequences and shared prompts, as an attention implementation of transformers.
 
-A token attends to earlier tokens of its own sequence, and to the prompt that its sequence continues (`layout.py`).
+A token attends to earlier tokens of its own sequence, and to those that its sequence continues (`layout.py`).
 The layout travels as a keyword, which transformers hands to every layer. Implementations of transformers' own that
 read packed boundaries (`flash_attention_2`) can stand in for this one by a config key; they see whole sequences.
 """
@@ -38,7 +38,7 @@ def arguments(layout: Layout, implementation: str) -> dict[str, Any]:
     """
     if implementation == PACKED_ATTENTION:
         return {"layout": layout}
-    if any(layout.shared):
+    if not layout.are_whole():
         raise ValueError(f"attention {implementation!r} takes whole sequences only, and this batch shares prompts")
     boundaries, longest = layout.boundaries(), max(layout.lengths)
     return {
@@ -92,9 +92,10 @@ def by_sequence(
     of_sequences = [part.split(layout.lengths, 2) for part in (query, key, value)]
     for at in plan.alone:
         own, *seen = (parts[at] for parts in of_sequences)
-        if shared := layout.shared[at]:
-            prompts = (parts[layout.roots[at]][:, :, :shared] for parts in of_sequences[1:])
-            seen = [torch.cat(pair, dim=2) for pair in zip(prompts, seen, strict=True)]
+        if len(context := layout.contexts[at]):
+            seen = [
+                torch.cat([part[:, :, context], held], dim=2) for part, held in zip((key, value), seen, strict=True)
+            ]
         parts[at] = torch.cat([part[0].transpose(0, 1) for part in _causal(own, *seen, scaling, window)])
     return torch.cat(parts).transpose(0, 1)[None]
 
@@ -132,7 +133,8 @@ def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, sca
 
 def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, window: int | None) -> bool:
     """Whether a batch on a GPU is more than the varlen kernel does: that one is for whole sequences in 16 bits."""
-    return any(layout.shared) or window is not None or query.shape[-1] != value.shape[-1] or query.element_size() > 2
+    plain = window is None and query.shape[-1] == value.shape[-1] and query.element_size() == 2
+    return not (plain and layout.are_whole())
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> list[Tensor]:
@@ -166,23 +168,15 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
 @lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
 def _block_mask(layout: Layout, window: int | None) -> Any:
     """Which [T, T] blocks of 128 x 128 hold anything to see, and what in them is seen."""
-    import torch
-
     positions = layout.position_ids
-    lengths = torch.tensor(layout.lengths, device=positions.device)
-    index = torch.repeat_interleave(lengths)  # [T] in [0, N)
-    roots, shared = (
-        torch.tensor(of_sequence, device=positions.device)[index] for of_sequence in (layout.roots, layout.shared)
-    )
+    until = layout.until.to(positions.device)
 
     def sees(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        own = index[row] == index[column]
-        prompt = (roots[row] == index[column]) & (positions[column] < shared[row])
-        seen = (own | prompt) & (row >= column)
+        seen = (row >= column) & (row < until[column])
         return seen if window is None else seen & (positions[row] - positions[column] < window)
 
     _, create_block_mask = _flex(positions.is_cuda)
-    return create_block_mask(sees, None, None, len(index), len(index), device=positions.device.type)
+    return create_block_mask(sees, None, None, len(until), len(until), device=positions.device.type)
 
 
 @lru_cache(maxsize=1)  # of the batch at hand: every layer asks

@@ -2,7 +2,7 @@
 
 A call for each sequence of some dozen tokens costs a CPU more than it computes, and over many at once the backward pass
 of PyTorch's own kernel takes in bfloat16 six times what this one does. Sequences of about one size make one grid: their
-tokens are gathered into it, padded behind, and so are, before a sequence's own keys, those of the prompt it continues.
+tokens are gathered into it, padded behind, and so are, before a sequence's own keys, those of what it continues.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from rlframe.learner.layout import Layout
@@ -25,14 +26,14 @@ CELLS = 1 << 18  # of a grid, queries by keys: scores of all heads stay in a pro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """N sequences of at most L tokens that continue prompts of at most P.
+    """N sequences of at most L tokens that continue at most P.
 
-    Padding stands for the first token of what it pads. No query sees such a key, and nobody reads such a query.
+    Padding stands for any token. No query sees such a key, and nobody reads such a query.
     """
 
     queries: Tensor  # [N, heads, L] where each token's part of a key's head lies among the batch's T * heads
     real: Tensor  # [N, 1, L, 1] 1, or 0 for padding; float32
-    keys: Tensor  # [N, heads, P + L] the same of what each sees: the prompt, then its own
+    keys: Tensor  # [N, heads, P + L] the same of what each sees: what it continues, then its own
     hidden: Tensor  # [N, 1, L, 1, P + L] what is added to scores: 0, or -inf where a query does not see a key; float32
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
@@ -64,9 +65,9 @@ def plan(layout: Layout, window: int | None, heads: int) -> Plan:
     copied for each. `window`: of sliding attention, in tokens; `heads`: of keys.
     """
     alike: dict[tuple[int, ...], list[int]] = {}
-    for at, (tokens, shared, root) in enumerate(zip(layout.lengths, layout.shared, layout.roots, strict=True)):
+    for at, (tokens, context) in enumerate(zip(layout.lengths, layout.contexts, strict=True)):
         if tokens <= SHORT:
-            prompt = (_size(shared),) if shared <= SHORT else (shared, root)
+            prompt = (_size(len(context)),) if len(context) <= SHORT else (len(context), int(context[-1]))
             alike.setdefault((_size(tokens), *prompt), []).append(at)
     parts = [part for found in alike.values() for part in _parts(layout, found)]
     alone = [at for at, tokens in enumerate(layout.lengths) if tokens > SHORT]
@@ -132,17 +133,16 @@ def _size(tokens: int) -> int:
 def _parts(layout: Layout, alike: list[int]) -> list[list[int]]:
     """As few as keep each one's queries by keys within CELLS."""
     longest = max(layout.lengths[at] for at in alike)
-    each = longest * (longest + max(layout.shared[at] for at in alike))
+    each = longest * (longest + max(len(layout.contexts[at]) for at in alike))
     size = max(1, CELLS // each)
     return [alike[first : first + size] for first in range(0, len(alike), size)]
 
 
 def _grid(layout: Layout, together: list[int], window: int | None, heads: int) -> Grid:
-    starts = torch.tensor(layout.starts())
-    lengths, shared = (torch.tensor([of[at] for at in together]) for of in (layout.lengths, layout.shared))
-    queries, real = _places(starts[together], lengths)
-    prompts, there = _places(starts[[layout.roots[at] for at in together]], shared)
-    of_queries = shared[:, None] + torch.arange(queries.shape[1])  # positions
+    starts = layout.starts()
+    prompts, there = _padded([layout.contexts[at] for at in together])
+    queries, real = _padded([torch.arange(starts[at], starts[at] + layout.lengths[at]) for at in together])
+    of_queries = there.sum(1, keepdim=True) + torch.arange(queries.shape[1])  # positions
     of_keys = torch.cat([torch.arange(prompts.shape[1]).expand(len(together), -1), of_queries], dim=1)
     back = of_queries[:, :, None] - of_keys[:, None]
     seen = torch.cat([there, torch.ones_like(real)], dim=1)[:, None] & (back >= 0)
@@ -154,8 +154,8 @@ def _grid(layout: Layout, together: list[int], window: int | None, heads: int) -
     return Grid(queries=queries, real=real.float()[:, None, :, None], keys=keys, hidden=hidden[:, None, :, None])
 
 
-def _places(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, longest]: where the first so many tokens of each lie in the batch, and which of these are no padding."""
-    steps = torch.arange(int(lengths.max()))
-    real = steps < lengths[:, None]
-    return starts[:, None] + steps * real, real
+def _padded(places: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """[N, longest]: each one's places, and which of these are no padding."""
+    lengths = torch.tensor([len(part) for part in places])
+    padded = pad_sequence(places, batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]

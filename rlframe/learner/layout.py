@@ -1,11 +1,14 @@
-"""Where the sequences of a packed batch lie, and which continue the prompt of another: worked out once for all layers.
+"""Where the sequences of a packed batch lie, and what each continues: worked out once for all layers.
 
-A group's prompt stands once in a micro-batch. Its first sequence is whole, and its others hold only what follows the
-prompt, at positions that go on where the prompt ends:
+What a sequence begins with and the one before it holds or continues is not repeated, be it a group's prompt or a few
+words that prompts share. It holds what follows, at positions that go on:
 
-    tokens         a b c d e   x y   u v w      prompt "a b c" with completions "d e" and "x y", then another sequence
-    sequence_ids   0 0 0 0 0   1 1   2 2 2
-    position_ids   0 1 2 3 4   3 4   0 1 2      a sequence that begins at 3 continues 3 tokens of the last whole one
+    tokens         a b c d e   x y   u v w   i j      "a b c" with completions "d e" and "x y", then "a u" with "v w"
+    sequence_ids   0 0 0 0 0   1 1   2 2 2   3 3      and "i j"
+    position_ids   0 1 2 3 4   3 4   1 2 3   2 3
+
+A sequence that begins at position p continues the first p tokens of what the one before it reads, its own and those
+that it continues: a trie, parents first. Whole sequences, which begin at 0, are its roots.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layout:
-    """N sequences, T tokens: a tree of depth one for each prompt that is shared."""
+    """N sequences, T tokens."""
 
     lengths: list[int]  # [N] tokens that a sequence holds itself
-    roots: list[int]  # [N] the whole sequence whose first `shared` tokens it continues; a whole one is its own
-    shared: list[int]  # [N] one number for all that continue a root; 0: whole
+    contexts: list[Tensor]  # [N] of [P], P from 0: where the tokens lie that it continues, from its root's first
+    until: Tensor  # [T] the first later token that does not see it: all between do
     position_ids: Tensor  # [T]
 
     @classmethod
@@ -33,11 +36,18 @@ class Layout:
         import torch
 
         counts = torch.unique_consecutive(sequence_ids, return_counts=True)[1]
-        shared = position_ids[counts.cumsum(0) - counts].tolist()
-        roots: list[int] = []
-        for at, tokens in enumerate(shared):
-            roots.append(roots[-1] if tokens else at)
-        return cls(lengths=counts.tolist(), roots=roots, shared=shared, position_ids=position_ids)
+        begins = position_ids[counts.cumsum(0) - counts].tolist()
+        lengths = counts.tolist()
+        contexts: list[Tensor] = []
+        until = torch.full((len(position_ids),), len(position_ids))
+        path = torch.empty(0, dtype=torch.int64)  # all tokens that the last one of a sequence sees
+        start = 0
+        for begin, length in zip(begins, lengths, strict=True):
+            contexts.append(path[:begin])
+            until[path[begin:]] = start
+            path = torch.cat([path[:begin], torch.arange(start, start + length)])
+            start += length
+        return cls(lengths=lengths, contexts=contexts, until=until, position_ids=position_ids)
 
     def starts(self) -> list[int]:
         """[N] index of each sequence's first token."""
@@ -49,6 +59,10 @@ class Layout:
 
         return torch.tensor([*self.starts(), sum(self.lengths)], dtype=torch.int32, device=self.position_ids.device)
 
+    def are_whole(self) -> bool:
+        """Whether no sequence continues another."""
+        return not any(map(len, self.contexts))
+
     def predecessors(self) -> Tensor:
         """[T] index of the token before each; the prompt's last for the first of every completion.
 
@@ -57,8 +71,7 @@ class Layout:
         import torch
 
         previous = torch.arange(-1, sum(self.lengths) - 1)
-        starts = self.starts()
-        for start, root, shared in zip(starts, self.roots, self.shared, strict=True):
-            if shared:
-                previous[start] = starts[root] + shared - 1
+        for start, context in zip(self.starts(), self.contexts, strict=True):
+            if len(context):
+                previous[start] = context[-1]
         return previous.to(self.position_ids.device)

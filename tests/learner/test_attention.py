@@ -1,5 +1,7 @@
 """Packed attention against one explicit mask, on a CPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,9 +10,10 @@ from rlframe.learner import attention, grid
 from rlframe.learner.attention import by_block_mask, by_boundaries, packed_attention, takes_block_mask
 from rlframe.learner.layout import Layout
 
-# A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2.
-SEQUENCE_IDS = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 5, 5])
-POSITION_IDS = torch.tensor([0, 1, 2, 3, 4, 3, 3, 4, 5, 6, 0, 0, 1, 2, 2, 3])
+# A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2. Then one
+# of 2 that begins like that, with 2 and 2, so that their first token lies in another prompt than their second.
+SEQUENCE_IDS = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 5, 5, 6, 6, 6, 7, 7])
+POSITION_IDS = torch.tensor([0, 1, 2, 3, 4, 3, 3, 4, 5, 6, 0, 0, 1, 2, 2, 3, 1, 2, 3, 2, 3])
 T = len(SEQUENCE_IDS)
 LAYOUT = Layout.of(SEQUENCE_IDS, POSITION_IDS)
 PROMPT, FIRST, SECOND, OTHER = slice(0, 3), slice(3, 5), slice(5, 6), slice(10, 11)
@@ -42,8 +45,9 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
             same = SEQUENCE_IDS[row] == SEQUENCE_IDS[column]
             first_prompt = column < 3 and SEQUENCE_IDS[row] in (0, 1, 2)
             second_prompt = column in (11, 12) and SEQUENCE_IDS[row] in (4, 5)
+            third_prompt = (column == 11 and SEQUENCE_IDS[row] in (6, 7)) or (column == 16 and SEQUENCE_IDS[row] == 7)
             near = POSITION_IDS[row] - POSITION_IDS[column] < window
-            sees[row, column] = (same or first_prompt or second_prompt) and near
+            sees[row, column] = (same or first_prompt or second_prompt or third_prompt) and near
     scores = (query @ key.mT * scaling).masked_fill(~sees, float("-inf"))
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
@@ -124,11 +128,10 @@ def test_a_gpu_has_the_varlen_kernel_for_whole_sequences_in_16_bits_and_flex_att
     assert takes_block_mask(query.float(), value.float(), whole, None)
 
 
-def laid_out(lengths: list[int], shared: list[int], device: str = "cpu") -> Layout:
-    """Sequences of which those with something shared continue the first."""
-    positions = [torch.arange(begin, begin + length) for begin, length in zip(shared, lengths, strict=True)]
-    roots = [0 if begin else at for at, begin in enumerate(shared)]
-    return Layout(lengths=lengths, roots=roots, shared=shared, position_ids=torch.cat(positions).to(device))
+def laid_out(lengths: list[int], begins: list[int], device: str = "cpu") -> Layout:
+    positions = [torch.arange(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)]
+    layout = Layout.of(torch.repeat_interleave(torch.tensor(lengths)), torch.cat(positions))
+    return replace(layout, position_ids=layout.position_ids.to(device))
 
 
 def test_the_first_token_of_a_whole_sequence_sees_its_own_value_only():

@@ -136,11 +136,17 @@ MODELS = {
 
 
 def groups() -> list[TrainSample]:
-    """Prompts of 9, 1 and 5 tokens with 3, 2 and 1 completions; every token has an advantage of its own."""
+    """Prompts of 9, 5 and 1 tokens with 3, 2 and 2 completions, the second begins with 4 tokens of the first.
+
+    Every token has an advantage of its own.
+    """
     rng = np.random.default_rng(2)
     samples = []
-    for prompt_tokens, drawn in ((9, (4, 1, 7)), (1, (3, 2)), (5, (6,))):
+    begin = rng.integers(3, 61, 4)
+    for prompt_tokens, drawn in ((9, (4, 1, 7)), (5, (6, 2)), (1, (3, 2))):
         prompt = rng.integers(3, 61, prompt_tokens)
+        if prompt_tokens > 4:
+            prompt[:4] = begin
         for length in drawn:
             counted = np.arange(prompt_tokens + length) >= prompt_tokens
             samples.append(
@@ -185,7 +191,7 @@ def test_a_prompt_computed_once_gives_what_transformers_own_attention_gives_each
     samples = groups()
     together = [collate(samples)]
     alone = [collate([sample]) for sample in samples]
-    assert len(together[0].token_ids) == 38 and sum(len(batch.token_ids) for batch in alone) == 57
+    assert len(together[0].token_ids) == 36 and sum(len(batch.token_ids) for batch in alone) == 64
     logprobs, entropies, gradients = learned(MODELS[model], together)
     wanted_logprobs, wanted_entropies, wanted = learned(MODELS[model], alone, "eager")
     torch.testing.assert_close(logprobs, wanted_logprobs, rtol=1e-5, atol=1e-5)
@@ -197,7 +203,7 @@ def test_a_prompt_computed_once_gives_what_transformers_own_attention_gives_each
 
 def test_without_sharing_every_sequence_is_whole_and_the_answers_are_the_same():
     shared, whole = collate(groups()), collate(groups(), share_prompts=False)
-    assert [len(batch.token_ids) for batch in (shared, whole)] == [38, 57]
+    assert [len(batch.token_ids) for batch in (shared, whole)] == [36, 64]
     answers = [learned(MODELS["llama"], [batch])[0] for batch in (shared, whole)]
     torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)
 
