@@ -1,7 +1,7 @@
 """Log-probabilities of the tokens at hand, without ever holding [T, V] logits.
 
-The head's product, its softmax in float32 and their gradients are computed chunk by chunk, and once more in
-the backward pass, so peak memory is a few times one chunk's logits, whatever the vocabulary and the batch.
+The head's product and its gradients are computed chunk by chunk, the softmax in between in float32 and smaller blocks,
+and once more in the backward pass, so peak memory is about one chunk's logits, whatever the vocabulary and the batch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-LOGITS_BYTES = 128 << 20  # of a chunk in float32: 682 rows at a vocabulary of 49k, 220 at 152k
-GPU_LOGITS_BYTES = 1 << 30  # every chunk reads and writes the head's gradient [V, H], which a GPU feels
+LOGITS_BYTES = 128 << 20  # of a chunk: in bfloat16 1,365 rows at a vocabulary of 49k, 441 at 152k; in float32 half
+GPU_LOGITS_BYTES = 1 << 30  # in float32; every chunk reads and writes the head's gradient [V, H], which a GPU feels
+BLOCK = 1 << 20  # logits that go through softmax to their gradient in float32 while a processor's cache holds them
 
 
 class LogprobHead(nn.Module):
@@ -51,10 +52,12 @@ class _TokenLogprobs(Function):
         entropies = torch.empty_like(logprobs)
         cast = weight.to(dtype)
         with _tensor_cores(hidden):
-            for rows in _chunks(hidden, len(weight)):
-                log_softmax = _log_softmax(hidden[rows], cast, temperature)
-                logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
-                entropies[rows] = -log_softmax.exp().mul_(log_softmax).sum(1)
+            for chunk in _chunks(hidden, cast):
+                logits = hidden[chunk].to(dtype) @ cast.T
+                for rows, of_rows in _blocks(chunk, logits):
+                    log_softmax = _log_softmax(of_rows, temperature)
+                    logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
+                    entropies[rows] = -log_softmax.exp().mul_(log_softmax).sum(1)
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
         # before the backward pass.
         ctx.weight, ctx.temperature, ctx.dtype = weight, temperature, dtype
@@ -72,31 +75,42 @@ class _TokenLogprobs(Function):
         if ctx.needs_input_grad[1]:  # a frozen head has none
             grad_weight = torch.zeros(cast.shape, dtype=torch.float32, device=hidden.device)
         with _tensor_cores(hidden):
-            for rows in _chunks(hidden, len(cast)):
-                log_softmax = _log_softmax(hidden[rows], cast, ctx.temperature)
-                of_entropy = None
-                if grad_entropies is not None:
-                    of_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[rows, None])
-                    of_entropy *= grad_entropies[rows, None] / ctx.temperature
-                grad_logits = log_softmax.exp_().mul_(-of_targets[rows, None])
-                grad_logits.scatter_add_(1, targets[rows, None], of_targets[rows, None])
-                if of_entropy is not None:
-                    grad_logits += of_entropy
-                grad_logits = grad_logits.to(ctx.dtype)
-                grad_hidden[rows] = (grad_logits @ cast).to(hidden.dtype)
+            for chunk in _chunks(hidden, cast):
+                grad_logits = hidden[chunk].to(ctx.dtype) @ cast.T  # logits, until each block becomes their gradient
+                for rows, of_rows in _blocks(chunk, grad_logits):
+                    log_softmax = _log_softmax(of_rows, ctx.temperature)
+                    of_entropy = None
+                    if grad_entropies is not None:
+                        of_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[rows, None])
+                        of_entropy *= grad_entropies[rows, None] / ctx.temperature
+                    gradient = log_softmax.exp_().mul_(-of_targets[rows, None])
+                    gradient.scatter_add_(1, targets[rows, None], of_targets[rows, None])
+                    of_rows.copy_(gradient if of_entropy is None else gradient.add_(of_entropy))
+                grad_hidden[chunk] = (grad_logits @ cast).to(hidden.dtype)
                 if grad_weight is None:
                     continue
                 if ctx.dtype == torch.float32:  # added in place: no second [V, H]
-                    grad_weight.addmm_(grad_logits.T, hidden[rows].float())
+                    grad_weight.addmm_(grad_logits.T, hidden[chunk].float())
                 else:
-                    grad_weight += grad_logits.T @ hidden[rows].to(ctx.dtype)
+                    grad_weight += grad_logits.T @ hidden[chunk].to(ctx.dtype)
         return grad_hidden, None if grad_weight is None else grad_weight.to(ctx.weight.dtype), None, None, None
 
 
-def _chunks(hidden: Tensor, vocabulary: int) -> list[slice]:
+def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
     """Rows of [N, H] whose logits make one chunk, N in all."""
-    rows = max(1, (GPU_LOGITS_BYTES if hidden.is_cuda else LOGITS_BYTES) // (4 * vocabulary))
-    return [slice(start, min(start + rows, len(hidden))) for start in range(0, len(hidden), rows)]
+    held = GPU_LOGITS_BYTES // 4 if hidden.is_cuda else LOGITS_BYTES // weight.element_size()
+    return _cut(slice(0, len(hidden)), held // len(weight))
+
+
+def _blocks(chunk: slice, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of the batch that make one block, and their part of a chunk's [n, V]; a GPU's chunk is one block."""
+    for rows in _cut(chunk, len(logits) if logits.is_cuda else BLOCK // logits.shape[1]):
+        yield rows, logits[rows.start - chunk.start : rows.stop - chunk.start]
+
+
+def _cut(rows: slice, size: int) -> list[slice]:
+    size = max(1, size)
+    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
 @contextmanager
@@ -114,6 +128,6 @@ def _tensor_cores(hidden: Tensor) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _log_softmax(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    logits = (hidden.to(weight.dtype) @ weight.T).float()
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    logits = logits.float()
     return torch.log_softmax(logits / temperature if temperature != 1 else logits, dim=1)

@@ -34,8 +34,9 @@ def row_weights(rows: int) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Chunks of 512 rows: 512 x 37 logits of 4 bytes."""
+    """Chunks of 512 rows: 512 x 37 logits of 4 bytes; blocks of 200 rows."""
     monkeypatch.setattr(module, "LOGITS_BYTES", 512 * VOCABULARY * 4)
+    monkeypatch.setattr(module, "BLOCK", 200 * VOCABULARY)
 
 
 # Less than a chunk, exactly one, two and a part of a third.
@@ -109,9 +110,22 @@ def test_a_head_with_a_bias_is_refused():
         LogprobHead(nn.Linear(2, 3, bias=True), torch.float32)
 
 
-@pytest.mark.parametrize("vocabulary, rows", [(49_152, 682), (151_936, 220), (40_000_000, 1)])
-def test_the_larger_the_vocabulary_the_fewer_rows_at_a_time(vocabulary, rows, monkeypatch):
+@pytest.mark.parametrize("vocabulary, dtype, chunk, block", [
+    (49_152, torch.float32, 682, 21), (49_152, torch.bfloat16, 1365, 21), (151_936, torch.float32, 220, 6),
+    (151_936, torch.bfloat16, 441, 6), (80_000_000, torch.bfloat16, 1, 1),
+])  # fmt: skip
+def test_the_larger_the_vocabulary_the_fewer_rows_at_a_time(vocabulary, dtype, chunk, block, monkeypatch):
     monkeypatch.setattr(module, "LOGITS_BYTES", 128 << 20)
-    first, *others = module._chunks(torch.empty(1000, 1), vocabulary)
-    assert (first.start, first.stop) == (0, rows)
-    assert others[-1].stop == 1000 and sum(chunk.stop - chunk.start for chunk in (first, *others)) == 1000
+    monkeypatch.setattr(module, "BLOCK", 1 << 20)
+    chunks = module._chunks(torch.empty(2000, 1), torch.empty(1, dtype=dtype).expand(vocabulary))
+    blocks = [rows for rows, _ in module._blocks(chunks[0], torch.empty(1, 1).expand(chunk, vocabulary))]
+    for cut, size, end in ((chunks, chunk, 2000), (blocks, block, chunk)):
+        assert (cut[0].start, cut[0].stop, cut[-1].stop) == (0, size, end)
+        assert sum(rows.stop - rows.start for rows in cut) == end
+
+
+def test_every_block_is_the_part_of_the_chunk_that_its_rows_are(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 2 * 5)
+    logits = torch.arange(25.0).view(5, 5)
+    found = [(rows.start, rows.stop, part[:, 0].tolist()) for rows, part in module._blocks(slice(10, 15), logits)]
+    assert found == [(10, 12, [0, 5]), (12, 14, [10, 15]), (14, 15, [20])]
