@@ -70,6 +70,7 @@ class _TokenLogprobs(Function):
         hidden, targets, entropies = ctx.saved_tensors
         cast = ctx.weight.to(ctx.dtype)
         of_targets = torch.zeros_like(entropies) if grad_logprobs is None else grad_logprobs / ctx.temperature
+        of_entropies = None if grad_entropies is None else grad_entropies / ctx.temperature
         grad_hidden = torch.empty_like(hidden)
         grad_weight = None
         if ctx.needs_input_grad[1]:  # a frozen head has none
@@ -78,14 +79,8 @@ class _TokenLogprobs(Function):
             for chunk in _chunks(hidden, cast):
                 grad_logits = hidden[chunk].to(ctx.dtype) @ cast.T  # logits, until each block becomes their gradient
                 for rows, of_rows in _blocks(chunk, grad_logits):
-                    log_softmax = _log_softmax(of_rows, ctx.temperature)
-                    of_entropy = None
-                    if grad_entropies is not None:
-                        of_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[rows, None])
-                        of_entropy *= grad_entropies[rows, None] / ctx.temperature
-                    gradient = log_softmax.exp_().mul_(-of_targets[rows, None])
-                    gradient.scatter_add_(1, targets[rows, None], of_targets[rows, None])
-                    of_rows.copy_(gradient if of_entropy is None else gradient.add_(of_entropy))
+                    of_entropy = None if of_entropies is None else of_entropies[rows]
+                    _to_gradient(of_rows, ctx.temperature, targets[rows], of_targets[rows], entropies[rows], of_entropy)
                 grad_hidden[chunk] = (grad_logits @ cast).to(hidden.dtype)
                 if grad_weight is None:
                     continue
@@ -131,3 +126,25 @@ def _tensor_cores(hidden: Tensor) -> Iterator[None]:
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
     logits = logits.float()
     return torch.log_softmax(logits / temperature if temperature != 1 else logits, dim=1)
+
+
+def _to_gradient(
+    logits: Tensor,
+    temperature: float,
+    targets: Tensor,
+    of_targets: Tensor,
+    entropies: Tensor,
+    of_entropy: Tensor | None,
+) -> None:
+    """Puts the loss's gradient in place of logits [n, V]; `of_*` [n] are its gradients by what they make / temperature.
+
+    A function of its own, so that no [n, V] in float32 is left when it is done.
+    """
+    log_softmax = _log_softmax(logits, temperature)
+    by_entropy = None
+    if of_entropy is not None:
+        by_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[:, None])
+        by_entropy *= of_entropy[:, None]
+    gradient = log_softmax.exp_().mul_(-of_targets[:, None])
+    gradient.scatter_add_(1, targets[:, None], of_targets[:, None])
+    logits.copy_(gradient if by_entropy is None else gradient.add_(by_entropy))

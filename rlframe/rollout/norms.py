@@ -9,7 +9,7 @@ import torch
 from torch import Tensor  # vLLM reads the annotations below
 
 PROVIDER = "rlframe_cpu"
-LANES = 32  # values that the kernels take at a time; they refuse rows of other lengths
+LANES = 32  # rows of a multiple of these are the kernels'; they take 8 values at a time, and refuse what is left over
 PRIORITY = {"rms_norm": [PROVIDER], "fused_add_rms_norm": [PROVIDER]}  # vLLM's `ir_op_priority`
 
 

@@ -77,7 +77,8 @@ def learned(row: dict[str, float]) -> float:
     prompts = PROMPTS * row["rollout/prompt_tokens"]
     new = COMPLETIONS * (1 - row["rollout/prompt_cached"]) * prompts
     packed = row["learner/tokens"]
-    counted = max(0, packed - prompts)  # at least: groups without a signal are left out with their prompts
+    # At least: prompts of groups without a signal are left out, and what prompts begin alike with stands once.
+    counted = max(0, packed - prompts)
     return drawn(SMOLLM2, new, 0) + computed(SMOLLM2, packed, 0, counted)
 
 
