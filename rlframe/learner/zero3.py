@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from rlframe.config import LearnerConfig
 
 # Elements of which gradients are summed at a time, and that the optimizer steps at a time. Either part is copied in
-# float32, some of it more than once; with DeepSpeed's defaults it is all of a small model, 1.6 GB more of 135M.
-SUMMED = 1 << 24
+# float32, some of it more than once; with DeepSpeed's defaults it is all of a small model, 1.6 GB more of 135M. A
+# parameter larger than what is summed at a time takes a detour through three more copies.
+SUMMED = 1 << 25
 STEPPED = 1 << 25
 
 
@@ -24,14 +25,15 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         # at every layer: on a small model that costs more than gathering.
         "stage3_max_reuse_distance": 0,
         "reduce_bucket_size": SUMMED,
+        # One rank has nothing to scatter, and summing in place saves it three copies of every gradient. DeepSpeed's
+        # Muon needs whole sums.
+        "reduce_scatter": config.ranks > 1 and config.optimizer != "muon",
         "sub_group_size": STEPPED,
     }
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if config.offload_parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
-    if config.optimizer == "muon":
-        zero["reduce_scatter"] = False  # DeepSpeed's Muon asks for it
     return _expert_parallel(config) | {
         # Micro-batches hold whole sequences, a different number of them at every step, so the caller owns the
         # accumulation boundary: `step()`. These two numbers only satisfy DeepSpeed's own arithmetic.
