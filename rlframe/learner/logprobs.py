@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-LOGITS_BYTES = 128 << 20  # of a chunk: in bfloat16 1,365 rows at a vocabulary of 49k, 441 at 152k; in float32 half
+LOGITS_BYTES = 256 << 20  # of a chunk: in bfloat16 2,730 rows at a vocabulary of 49k, 882 at 152k; in float32 half
 GPU_LOGITS_BYTES = 1 << 30  # in float32; every chunk reads and writes the head's gradient [V, H], which a GPU feels
 BLOCK = 1 << 20  # logits that go through softmax to their gradient in float32 while a processor's cache holds them
 
@@ -55,7 +55,7 @@ class _TokenLogprobs(Function):
             for chunk in _chunks(hidden, cast):
                 logits = hidden[chunk].to(dtype) @ cast.T
                 for rows, of_rows in _blocks(chunk, logits):
-                    log_softmax = _log_softmax(of_rows, temperature)
+                    log_softmax = torch.log_softmax(_scaled(of_rows, temperature), dim=1)
                     logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
                     entropies[rows] = -log_softmax.exp().mul_(log_softmax).sum(1)
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
@@ -72,9 +72,7 @@ class _TokenLogprobs(Function):
         of_targets = torch.zeros_like(entropies) if grad_logprobs is None else grad_logprobs / ctx.temperature
         of_entropies = None if grad_entropies is None else grad_entropies / ctx.temperature
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = None
-        if ctx.needs_input_grad[1]:  # a frozen head has none
-            grad_weight = torch.zeros(cast.shape, dtype=torch.float32, device=hidden.device)
+        grad_weight: Tensor | None = None  # [V, H] float32, the sum over chunks; a frozen head has none
         with _tensor_cores(hidden):
             for chunk in _chunks(hidden, cast):
                 grad_logits = hidden[chunk].to(ctx.dtype) @ cast.T  # logits, until each block becomes their gradient
@@ -82,13 +80,18 @@ class _TokenLogprobs(Function):
                     of_entropy = None if of_entropies is None else of_entropies[rows]
                     _to_gradient(of_rows, ctx.temperature, targets[rows], of_targets[rows], entropies[rows], of_entropy)
                 grad_hidden[chunk] = (grad_logits @ cast).to(hidden.dtype)
-                if grad_weight is None:
-                    continue
-                if ctx.dtype == torch.float32:  # added in place: no second [V, H]
-                    grad_weight.addmm_(grad_logits.T, hidden[chunk].float())
-                else:
-                    grad_weight += grad_logits.T @ hidden[chunk].to(ctx.dtype)
+                if ctx.needs_input_grad[1]:
+                    grad_weight = _with_part(grad_weight, grad_logits.T, hidden[chunk].to(ctx.dtype))
         return grad_hidden, None if grad_weight is None else grad_weight.to(ctx.weight.dtype), None, None, None
+
+
+def _with_part(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Tensor:
+    """The sum of the chunks before, None of none, and of this one's [V, n] and [n, H] -> [V, H] float32."""
+    if total is None:
+        return (grad_logits @ hidden).float()
+    if hidden.dtype == torch.float32:  # added in place: no second [V, H]
+        return total.addmm_(grad_logits, hidden)
+    return total.add_(grad_logits @ hidden)
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
@@ -104,8 +107,10 @@ def _blocks(chunk: slice, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _cut(rows: slice, size: int) -> list[slice]:
+    """Parts of at most `size` rows; of no rows one, which has none, so that a gradient of nothing is 0."""
     size = max(1, size)
-    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+    starts = range(rows.start, max(rows.stop, rows.start + 1), size)
+    return [slice(start, min(start + size, rows.stop)) for start in starts]
 
 
 @contextmanager
@@ -123,9 +128,10 @@ def _tensor_cores(hidden: Tensor) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """[n, V] float32."""
     logits = logits.float()
-    return torch.log_softmax(logits / temperature if temperature != 1 else logits, dim=1)
+    return logits / temperature if temperature != 1 else logits
 
 
 def _to_gradient(
@@ -140,11 +146,12 @@ def _to_gradient(
 
     A function of its own, so that no [n, V] in float32 is left when it is done.
     """
-    log_softmax = _log_softmax(logits, temperature)
+    scaled = _scaled(logits, temperature)
+    probabilities = scaled.softmax(1)
     by_entropy = None
     if of_entropy is not None:
-        by_entropy = log_softmax.exp().neg_() * (log_softmax + entropies[:, None])
-        by_entropy *= of_entropy[:, None]
-    gradient = log_softmax.exp_().mul_(-of_targets[:, None])
+        log_softmax = scaled.log_softmax(1)
+        by_entropy = probabilities * log_softmax.add_(entropies[:, None]) * -of_entropy[:, None]
+    gradient = probabilities.mul_(-of_targets[:, None])
     gradient.scatter_add_(1, targets[:, None], of_targets[:, None])
     logits.copy_(gradient if by_entropy is None else gradient.add_(by_entropy))
