@@ -146,12 +146,13 @@ def _to_gradient(
 
     A function of its own, so that no [n, V] in float32 is left when it is done.
     """
-    scaled = _scaled(logits, temperature)
-    probabilities = scaled.softmax(1)
     by_entropy = None
-    if of_entropy is not None:
-        log_softmax = scaled.log_softmax(1)
-        by_entropy = probabilities * log_softmax.add_(entropies[:, None]) * -of_entropy[:, None]
+    if of_entropy is None:
+        probabilities = _scaled(logits, temperature).softmax(1)
+    else:
+        log_softmax = _scaled(logits, temperature).log_softmax(1)
+        probabilities = log_softmax.exp()
+        by_entropy = log_softmax.add_(entropies[:, None]).mul_(probabilities).mul_(-of_entropy[:, None])
     gradient = probabilities.mul_(-of_targets[:, None])
     gradient.scatter_add_(1, targets[:, None], of_targets[:, None])
     logits.copy_(gradient if by_entropy is None else gradient.add_(by_entropy))
