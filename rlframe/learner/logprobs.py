@@ -1,13 +1,16 @@
 """Log-probabilities of the tokens at hand, without ever holding [T, V] logits.
 
 The head's product and its gradients are computed chunk by chunk, the softmax in between in float32 and smaller blocks,
-and once more in the backward pass, so peak memory is about one chunk's logits, whatever the vocabulary and the batch.
+and all but the last chunk's product once more in the backward pass, which begins where the forward pass ended: so peak
+memory is about one chunk's logits, whatever the vocabulary and the batch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,8 +54,10 @@ class _TokenLogprobs(Function):
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         entropies = torch.empty_like(logprobs)
         cast = weight.to(dtype)
+        logits: Tensor | None = None
         with _tensor_cores(hidden):
             for chunk in _chunks(hidden, cast):
+                logits = None  # those of the chunk before go before this one's come
                 logits = hidden[chunk].to(dtype) @ cast.T
                 for rows, of_rows in _blocks(chunk, logits):
                     log_softmax = torch.log_softmax(_scaled(of_rows, temperature), dim=1)
@@ -61,6 +66,7 @@ class _TokenLogprobs(Function):
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
         # before the backward pass.
         ctx.weight, ctx.temperature, ctx.dtype = weight, temperature, dtype
+        ctx.last_logits = logits
         ctx.save_for_backward(hidden, targets, entropies)
         ctx.set_materialize_grads(False)
         return logprobs, entropies
@@ -74,8 +80,11 @@ class _TokenLogprobs(Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight: Tensor | None = None  # [V, H] float32, the sum over chunks; a frozen head has none
         with _tensor_cores(hidden):
-            for chunk in _chunks(hidden, cast):
-                grad_logits = hidden[chunk].to(ctx.dtype) @ cast.T  # logits, until each block becomes their gradient
+            for chunk in reversed(_chunks(hidden, cast)):
+                # Logits, until each block becomes their gradient.
+                grad_logits, ctx.last_logits = ctx.last_logits, None
+                if grad_logits is None:
+                    grad_logits = hidden[chunk].to(ctx.dtype) @ cast.T
                 for rows, of_rows in _blocks(chunk, grad_logits):
                     of_entropy = None if of_entropies is None else of_entropies[rows]
                     _to_gradient(of_rows, ctx.temperature, targets[rows], of_targets[rows], entropies[rows], of_entropy)
@@ -107,10 +116,11 @@ def _blocks(chunk: slice, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _cut(rows: slice, size: int) -> list[slice]:
-    """Parts of at most `size` rows; of no rows one, which has none, so that a gradient of nothing is 0."""
-    size = max(1, size)
-    starts = range(rows.start, max(rows.stop, rows.start + 1), size)
-    return [slice(start, min(start + size, rows.stop)) for start in starts]
+    """As few parts of at most `size` rows as there can be, alike to a row; of no rows one, so its gradient is 0."""
+    length = rows.stop - rows.start
+    parts = max(1, math.ceil(length / max(1, size)))
+    edges = [rows.start + length * part // parts for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 @contextmanager

@@ -52,6 +52,27 @@ def test_values_and_gradients_are_those_of_the_full_softmax_across_chunks(rows, 
         torch.testing.assert_close(value.double(), wanted[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
+def test_a_second_backward_pass_through_one_graph_adds_the_same_gradients_once_more():
+    head, hidden, targets = head_and_input(1100)
+    logprobs, _ = head(hidden, targets, 0.6)
+    loss = (logprobs * row_weights(1100)).sum()
+    loss.backward(retain_graph=True)
+    assert hidden.grad is not None and head.weight.grad is not None
+    once = hidden.grad.clone(), head.weight.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(hidden.grad, 2 * once[0])
+    torch.testing.assert_close(head.weight.grad, 2 * once[1])
+
+
+@pytest.mark.parametrize("rows, products", [(500, 3), (1100, 3 + 2 * 4)])
+def test_the_last_chunk_s_logits_are_computed_once_and_those_of_others_again_in_the_backward_pass(rows, products):
+    head, hidden, targets = head_and_input(rows)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        head(hidden, targets, 1.0)[0].sum().backward()
+    called = {event.key: event.count for event in profile.key_averages()}
+    assert called["aten::mm"] + called.get("aten::addmm_", 0) == products
+
+
 def test_two_equal_logits_make_log_a_half_and_an_entropy_of_log_2():
     head = LogprobHead(nn.Linear(1, 2, bias=False), torch.float32)
     nn.init.zeros_(head.weight)
@@ -110,22 +131,24 @@ def test_a_head_with_a_bias_is_refused():
         LogprobHead(nn.Linear(2, 3, bias=True), torch.float32)
 
 
-@pytest.mark.parametrize("vocabulary, dtype, chunk, block", [
-    (49_152, torch.float32, 682, 21), (49_152, torch.bfloat16, 1365, 21), (151_936, torch.float32, 220, 6),
-    (151_936, torch.bfloat16, 441, 6), (80_000_000, torch.bfloat16, 1, 1),
+@pytest.mark.parametrize("vocabulary, dtype, chunks, blocks", [
+    (49_152, torch.float32, [666, 667, 667], 32), (49_152, torch.bfloat16, [1000, 1000], 48),
+    (151_936, torch.float32, [200] * 10, 34), (151_936, torch.bfloat16, [400] * 5, 67),
+    (80_000_000, torch.bfloat16, [1] * 2000, 1),
 ])  # fmt: skip
-def test_the_larger_the_vocabulary_the_fewer_rows_at_a_time(vocabulary, dtype, chunk, block, monkeypatch):
-    monkeypatch.setattr(module, "LOGITS_BYTES", 128 << 20)
-    monkeypatch.setattr(module, "BLOCK", 1 << 20)
-    chunks = module._chunks(torch.empty(2000, 1), torch.empty(1, dtype=dtype).expand(vocabulary))
-    blocks = [rows for rows, _ in module._blocks(chunks[0], torch.empty(1, 1).expand(chunk, vocabulary))]
-    for cut, size, end in ((chunks, chunk, 2000), (blocks, block, chunk)):
-        assert (cut[0].start, cut[0].stop, cut[-1].stop) == (0, size, end)
-        assert sum(rows.stop - rows.start for rows in cut) == end
+def test_the_larger_the_vocabulary_the_more_chunks_and_all_of_a_batch_are_alike(
+    vocabulary, dtype, chunks, blocks, monkeypatch
+):
+    monkeypatch.setattr(module, "LOGITS_BYTES", 128 << 20)  # 682 rows of 49,152 in float32
+    monkeypatch.setattr(module, "BLOCK", 1 << 20)  # 21 of them
+    cut = module._chunks(torch.empty(2000, 1), torch.empty(1, dtype=dtype).expand(vocabulary))
+    assert [rows.stop - rows.start for rows in cut] == chunks
+    assert (cut[0].start, cut[-1].stop) == (0, 2000)
+    assert len(list(module._blocks(cut[0], torch.empty(1, 1).expand(chunks[0], vocabulary)))) == blocks
 
 
 def test_every_block_is_the_part_of_the_chunk_that_its_rows_are(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 2 * 5)
     logits = torch.arange(25.0).view(5, 5)
     found = [(rows.start, rows.stop, part[:, 0].tolist()) for rows, part in module._blocks(slice(10, 15), logits)]
-    assert found == [(10, 12, [0, 5]), (12, 14, [10, 15]), (14, 15, [20])]
+    assert found == [(10, 11, [0]), (11, 13, [5, 10]), (13, 15, [15, 20])]
