@@ -80,25 +80,30 @@ def attend(grids: list[Grid], query: Tensor, key: Tensor, value: Tensor, scaling
 
 
 class _Attention(Function):
-    """o = softmax(scale q k^T) v, grid by grid, in float32. The backward pass computes the weights once more."""
+    """o = softmax(scale q k^T) v, grid by grid, in float32.
+
+    The weights are kept for the backward pass: for short sequences they are few beside a layer's hidden states.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, grids: list[Grid], scale: float) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        ctx.grids, ctx.scale = grids, scale
         attended = torch.zeros(*query.shape[:2], value.shape[2])
+        kept = []
         for grid in grids:
             q, k, v = _inputs(grid, query, key, value, scale)
-            _add(attended, grid.queries, grid.without_padding(torch.bmm(grid.weights(q, k), v)))
+            weights = grid.weights(q, k)
+            _add(attended, grid.queries, grid.without_padding(torch.bmm(weights, v)))
+            kept.append(weights)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.grids, ctx.scale = grids, scale
         return attended.to(query.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         of_query, of_key, of_value = (torch.zeros(part.shape) for part in (query, key, value))
-        for grid in ctx.grids:
+        for grid, weights in zip(ctx.grids, kept, strict=True):
             q, k, v = _inputs(grid, query, key, value, ctx.scale)
-            weights = grid.weights(q, k)
             of_attended = grid.without_padding(_taken(grad, grid.queries))
             of_weights = torch.bmm(of_attended, v.mT)
             of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
