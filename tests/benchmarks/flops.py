@@ -23,9 +23,12 @@ def ideal(config: PretrainedConfig, tokens: int, pairs: int) -> float:
     return 6 * (_in_layers(config) + _in_head(config)) * tokens + _attention(config, pairs)
 
 
-def computed(config: PretrainedConfig, tokens: int, pairs: int, counted: int) -> float:
-    """What our learner does: the head only for `counted` tokens, and once more in the backward pass."""
-    return 6 * _in_layers(config) * tokens + 8 * _in_head(config) * counted + _attention(config, pairs)
+def computed(config: PretrainedConfig, tokens: int, pairs: int, counted: int, twice: int) -> float:
+    """What our learner does: the head only for `counted` tokens, for `twice` of them once more in the backward pass.
+
+    These are all but the last chunk's (`learner/logprobs.py`).
+    """
+    return 6 * _in_layers(config) * tokens + _in_head(config) * (6 * counted + 2 * twice) + _attention(config, pairs)
 
 
 def drawn(config: PretrainedConfig, prompt_tokens: int, tokens: int) -> float:
