@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,10 +58,7 @@ class _TokenLogprobs(Function):
             for chunk in _chunks(hidden, cast):
                 logits = None  # those of the chunk before go before this one's come
                 logits = hidden[chunk].to(dtype) @ cast.T
-                for rows, of_rows in _blocks(chunk, logits):
-                    log_softmax = torch.log_softmax(_scaled(of_rows, temperature), dim=1)
-                    logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
-                    entropies[rows] = -log_softmax.exp().mul_(log_softmax).sum(1)
+                _tell(logits, temperature, targets[chunk], logprobs[chunk], entropies[chunk])
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again
         # before the backward pass.
         ctx.weight, ctx.temperature, ctx.dtype = weight, temperature, dtype
@@ -81,13 +77,13 @@ class _TokenLogprobs(Function):
         grad_weight: Tensor | None = None  # [V, H] float32, the sum over chunks; a frozen head has none
         with _tensor_cores(hidden):
             for chunk in reversed(_chunks(hidden, cast)):
-                # Logits, until each block becomes their gradient.
-                grad_logits, ctx.last_logits = ctx.last_logits, None
+                grad_logits, ctx.last_logits = ctx.last_logits, None  # logits, until they become their gradient
                 if grad_logits is None:
                     grad_logits = hidden[chunk].to(ctx.dtype) @ cast.T
-                for rows, of_rows in _blocks(chunk, grad_logits):
-                    of_entropy = None if of_entropies is None else of_entropies[rows]
-                    _to_gradient(of_rows, ctx.temperature, targets[rows], of_targets[rows], entropies[rows], of_entropy)
+                of_entropy = None if of_entropies is None else of_entropies[chunk]
+                _to_gradient(
+                    grad_logits, ctx.temperature, targets[chunk], of_targets[chunk], entropies[chunk], of_entropy
+                )
                 grad_hidden[chunk] = (grad_logits @ cast).to(hidden.dtype)
                 if ctx.needs_input_grad[1]:
                     grad_weight = _with_part(grad_weight, grad_logits.T, hidden[chunk].to(ctx.dtype))
@@ -106,21 +102,18 @@ def _with_part(total: Tensor | None, grad_logits: Tensor, hidden: Tensor) -> Ten
 def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:
     """Rows of [N, H] whose logits make one chunk, N in all."""
     held = GPU_LOGITS_BYTES // 4 if hidden.is_cuda else LOGITS_BYTES // weight.element_size()
-    return _cut(slice(0, len(hidden)), held // len(weight))
+    return _cut(len(hidden), held // len(weight))
 
 
-def _blocks(chunk: slice, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the batch that make one block, and their part of a chunk's [n, V]; a GPU's chunk is one block."""
-    for rows in _cut(chunk, len(logits) if logits.is_cuda else BLOCK // logits.shape[1]):
-        yield rows, logits[rows.start - chunk.start : rows.stop - chunk.start]
+def _blocks(logits: Tensor) -> list[slice]:
+    """Rows of a chunk's [n, V] that make one block; a GPU's chunk is one."""
+    return _cut(len(logits), len(logits) if logits.is_cuda else BLOCK // logits.shape[1])
 
 
-def _cut(rows: slice, size: int) -> list[slice]:
+def _cut(rows: int, size: int) -> list[slice]:
     """As few parts of at most `size` rows as there can be, alike to a row; of no rows one, so its gradient is 0."""
-    length = rows.stop - rows.start
-    parts = max(1, math.ceil(length / max(1, size)))
-    edges = [rows.start + length * part // parts for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in pairwise(edges)]
+    parts = max(1, math.ceil(rows / max(1, size)))
+    return [slice(rows * part // parts, rows * (part + 1) // parts) for part in range(parts)]
 
 
 @contextmanager
@@ -144,25 +137,37 @@ def _scaled(logits: Tensor, temperature: float) -> Tensor:
     return logits / temperature if temperature != 1 else logits
 
 
+def _tell(logits: Tensor, temperature: float, targets: Tensor, logprobs: Tensor, entropies: Tensor) -> None:
+    """Puts what logits [n, V] say of targets [n] into the last two, [n] each."""
+    for rows in _blocks(logits):
+        log_softmax = _scaled(logits[rows], temperature).log_softmax(1)
+        logprobs[rows] = log_softmax.gather(1, targets[rows, None])[:, 0]
+        entropies[rows] = -log_softmax.exp().mul_(log_softmax).sum(1)
+
+
 def _to_gradient(
     logits: Tensor,
     temperature: float,
     targets: Tensor,
     of_targets: Tensor,
     entropies: Tensor,
-    of_entropy: Tensor | None,
+    of_entropies: Tensor | None,
 ) -> None:
     """Puts the loss's gradient in place of logits [n, V]; `of_*` [n] are its gradients by what they make / temperature.
 
-    A function of its own, so that no [n, V] in float32 is left when it is done.
+    A GPU's only block is the whole chunk: two such in float32 are held at most, and none is left.
     """
-    by_entropy = None
-    if of_entropy is None:
-        probabilities = _scaled(logits, temperature).softmax(1)
-    else:
-        log_softmax = _scaled(logits, temperature).log_softmax(1)
-        probabilities = log_softmax.exp()
-        by_entropy = log_softmax.add_(entropies[:, None]).mul_(probabilities).mul_(-of_entropy[:, None])
-    gradient = probabilities.mul_(-of_targets[:, None])
-    gradient.scatter_add_(1, targets[:, None], of_targets[:, None])
-    logits.copy_(gradient if by_entropy is None else gradient.add_(by_entropy))
+    for rows in _blocks(logits):
+        if of_entropies is None:
+            gradient = _of_targets(_scaled(logits[rows], temperature).softmax(1), targets[rows], of_targets[rows])
+        else:
+            log_softmax = _scaled(logits[rows], temperature).log_softmax(1)
+            probabilities = log_softmax.exp()
+            by_entropy = log_softmax.add_(entropies[rows, None]).mul_(probabilities).mul_(-of_entropies[rows, None])
+            gradient = _of_targets(probabilities, targets[rows], of_targets[rows]).add_(by_entropy)
+        logits[rows] = gradient
+
+
+def _of_targets(probabilities: Tensor, targets: Tensor, of_targets: Tensor) -> Tensor:
+    """(onehot(target) - softmax) times what the loss has of each target's log-probability, in place."""
+    return probabilities.mul_(-of_targets[:, None]).scatter_add_(1, targets[:, None], of_targets[:, None])

@@ -1,5 +1,8 @@
 """The chunked head against PyTorch's own log-softmax of the full logits, in float64."""
 
+import itertools
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +76,23 @@ def test_the_last_chunk_s_logits_are_computed_once_and_those_of_others_again_in_
     assert called["aten::mm"] + called.get("aten::addmm_", 0) == products
 
 
+def test_no_more_than_one_chunk_of_logits_is_held_from_the_forward_pass_s_start_to_the_backward_pass_s_end(
+    tmp_path, monkeypatch
+):
+    rows, vocabulary = 1200, 5000
+    chunk = 400 * vocabulary * 4  # bytes
+    monkeypatch.setattr(module, "LOGITS_BYTES", chunk)
+    monkeypatch.setattr(module, "BLOCK", 10 * vocabulary)
+    head = LogprobHead(nn.Linear(1, vocabulary, bias=False), torch.float32)
+    hidden, targets = torch.ones(rows, 1, requires_grad=True), torch.zeros(rows, dtype=torch.int64)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        head(hidden, targets, 1.0)[0].sum().backward()
+    profile.export_chrome_trace(str(tmp_path / "trace"))
+    events = json.loads((tmp_path / "trace").read_text())["traceEvents"]
+    taken = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    assert chunk < max(itertools.accumulate(size for _, size in taken)) < 1.2 * chunk
+
+
 def test_two_equal_logits_make_log_a_half_and_an_entropy_of_log_2():
     head = LogprobHead(nn.Linear(1, 2, bias=False), torch.float32)
     nn.init.zeros_(head.weight)
@@ -144,11 +164,4 @@ def test_the_larger_the_vocabulary_the_more_chunks_and_all_of_a_batch_are_alike(
     cut = module._chunks(torch.empty(2000, 1), torch.empty(1, dtype=dtype).expand(vocabulary))
     assert [rows.stop - rows.start for rows in cut] == chunks
     assert (cut[0].start, cut[-1].stop) == (0, 2000)
-    assert len(list(module._blocks(cut[0], torch.empty(1, 1).expand(chunks[0], vocabulary)))) == blocks
-
-
-def test_every_block_is_the_part_of_the_chunk_that_its_rows_are(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 2 * 5)
-    logits = torch.arange(25.0).view(5, 5)
-    found = [(rows.start, rows.stop, part[:, 0].tolist()) for rows, part in module._blocks(slice(10, 15), logits)]
-    assert found == [(10, 11, [0]), (11, 13, [5, 10]), (13, 15, [15, 20])]
+    assert len(module._blocks(torch.empty(1, 1).expand(chunks[0], vocabulary))) == blocks
