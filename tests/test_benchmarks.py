@@ -27,7 +27,8 @@ def test_a_prompt_s_pairs_are_counted_once_and_each_completion_s_with_it():
 
 def test_what_is_computed_is_the_ideal_less_the_head_at_prompts_and_the_head_once_more_for_all_but_the_last_chunk():
     head = 1024 * 151_936
-    assert computed(QWEN3_0_6B, 100, 400, 60, 45) - ideal(QWEN3_0_6B, 100, 400) == (2 * 45 - 6 * 40) * head
+    assert computed(QWEN3_0_6B, 100, 400, 60, kept=15) - ideal(QWEN3_0_6B, 100, 400) == (2 * 45 - 6 * 40) * head
+    assert computed(QWEN3_0_6B, 100, 400, 60) - ideal(QWEN3_0_6B, 100, 400) == (2 * 60 - 6 * 40) * head
 
 
 def test_an_engine_takes_prompts_through_its_layers_and_drawn_tokens_through_its_head_too():

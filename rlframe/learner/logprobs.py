@@ -53,10 +53,9 @@ class _TokenLogprobs(Function):
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         entropies = torch.empty_like(logprobs)
         cast = weight.to(dtype)
-        logits: Tensor | None = None
         with _tensor_cores(hidden):
             for chunk in _chunks(hidden, cast):
-                logits = None  # those of the chunk before go before this one's come
+                logits: Tensor | None = None  # those of the chunk before go before this one's come
                 logits = hidden[chunk].to(dtype) @ cast.T
                 _tell(logits, temperature, targets[chunk], logprobs[chunk], entropies[chunk])
         # The parameter itself is kept, not its data: under ZeRO-3 the data is gone by now, and gathered again

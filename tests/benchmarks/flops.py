@@ -23,12 +23,12 @@ def ideal(config: PretrainedConfig, tokens: int, pairs: int) -> float:
     return 6 * (_in_layers(config) + _in_head(config)) * tokens + _attention(config, pairs)
 
 
-def computed(config: PretrainedConfig, tokens: int, pairs: int, counted: int, twice: int) -> float:
-    """What our learner does: the head only for `counted` tokens, for `twice` of them once more in the backward pass.
+def computed(config: PretrainedConfig, tokens: int, pairs: int, counted: int, kept: int = 0) -> float:
+    """What our learner does: the head only for `counted` tokens, and once more in the backward pass for all but `kept`.
 
-    These are all but the last chunk's (`learner/logprobs.py`).
+    `kept` are the last chunk's (`learner/logprobs.py`); of a batch that fills a GPU they are few.
     """
-    return 6 * _in_layers(config) * tokens + _in_head(config) * (6 * counted + 2 * twice) + _attention(config, pairs)
+    return 6 * _in_layers(config) * tokens + _in_head(config) * (8 * counted - 2 * kept) + _attention(config, pairs)
 
 
 def drawn(config: PretrainedConfig, prompt_tokens: int, tokens: int) -> float:

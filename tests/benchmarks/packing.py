@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours are no package
 
@@ -99,18 +99,13 @@ def work(items: list[Item], batches: list[list[Item]]) -> dict[str, float]:
     """Operations a useful token: those of `batches` and of no prompt shared, over the ideal; every own token counts."""
     useful = sum(item.own for item in items)
     best = sum(ideal(QWEN3_0_6B, tokens, pairs) for tokens, pairs, _ in families(items))
-    done = sum(all_twice(QWEN3_0_6B, *family) for batch in batches for family in families(batch))
-    apart = sum(all_twice(QWEN3_0_6B, *family) for item in items for family in families([item]))
+    done = sum(computed(QWEN3_0_6B, *family) for batch in batches for family in families(batch))
+    apart = sum(computed(QWEN3_0_6B, *family) for item in items for family in families([item]))
     return {
         "ideal_gflop_per_useful_token": best / useful / 1e9,
         "gflop_over_ideal": done / best,
         "gflop_over_ideal_unshared": apart / best,
     }
-
-
-def all_twice(config: PretrainedConfig, tokens: int, pairs: int, counted: int) -> float:
-    """At most what a learner does: of a batch that fills a GPU the last chunk is a small part."""
-    return computed(config, tokens, pairs, counted, counted)
 
 
 def families(items: list[Item]) -> list[tuple[int, int, int]]:
@@ -156,7 +151,7 @@ def train(policy: Policy, batch: TrainBatch) -> float:
 
 def flops(batch: TrainBatch) -> float:
     pairs = int((batch.position_ids + 1).sum())  # a token sees every position up to its own, wherever it lies
-    return all_twice(SMOLLM2, len(batch.token_ids), pairs, int((batch.loss_weights != 0).sum()))
+    return computed(SMOLLM2, len(batch.token_ids), pairs, int((batch.loss_weights != 0).sum()))
 
 
 def head() -> None:

@@ -79,7 +79,7 @@ def learned(row: dict[str, float]) -> float:
     packed = row["learner/tokens"]
     # At least: prompts of groups without a signal are left out, and what prompts begin alike with stands once.
     counted = max(0, packed - prompts)
-    return drawn(SMOLLM2, new, 0) + computed(SMOLLM2, packed, 0, counted, 0)
+    return drawn(SMOLLM2, new, 0) + computed(SMOLLM2, packed, 0, counted, kept=counted)
 
 
 def sampled(row: dict[str, float]) -> float:
