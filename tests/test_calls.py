@@ -36,11 +36,11 @@ def test_answers_come_in_the_order_of_the_calls_not_of_their_ends(ranks: list):
 
 
 def test_one_that_fails_ends_the_wait_while_the_other_waits_for_it(ranks: list):
-    calls = numbered("learner", [ranks[0].answer.remote("waits", 2.0), ranks[1].answer.remote("no memory", 0.0)])
+    calls = numbered("learner", [ranks[0].answer.remote("waits", 6.0), ranks[1].answer.remote("no memory", 0.0)])
     began = time.monotonic()
     with pytest.raises(ArithmeticError, match="no memory"):
         wait(calls, "answer", 60.0, "a.bound")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
 
 
 def test_who_does_not_answer_in_time_is_named_with_what_it_was_to_do_and_the_bound(ranks: list):

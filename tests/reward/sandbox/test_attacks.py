@@ -73,10 +73,10 @@ def test_a_program_still_reads_its_library(run: Callable[[str], Outcome]) -> Non
 
 
 def test_a_fence_before_endless_spaces_is_looked_at_in_a_moment() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
 
     assert program_of("```" + " " * 200_000 + "x") is None
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize("fence", ["", "python", "py ", " Python3 \t"])

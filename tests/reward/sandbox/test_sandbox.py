@@ -187,7 +187,7 @@ def test_a_bomb_ends_within_its_bounds_leaves_nothing_and_the_next_program_runs(
     began = time.monotonic()
     outcome = run(sandbox, source)[0]
     assert outcome.status in expected, outcome
-    assert time.monotonic() - began < LIMITS.case_s + 3
+    assert time.monotonic() - began < LIMITS.program_s
     assert len(outcome.output) <= LIMITS.output_bytes + 1 and len(outcome.detail) <= 2100
     assert run(sandbox, "print(1)")[0].output == b"1\n"
     deadline = time.monotonic() + 3
@@ -233,7 +233,7 @@ def test_after_a_case_that_loops_the_others_are_not_run(sandbox: Sandbox):
     began = time.monotonic()
     outcomes = run(sandbox, "n = int(input())\nwhile n == 1: pass\nprint(n)", "0", "1", "0", "0")
     assert [one.status for one in outcomes] == ["returned", "timeout", "skipped", "skipped"]
-    assert time.monotonic() - began < LIMITS.case_s + 3
+    assert time.monotonic() - began < LIMITS.program_s
 
 
 def test_more_results_than_were_asked_for_are_none(sandbox: Sandbox):
@@ -251,7 +251,7 @@ def test_a_script_that_goes_on_printing_gets_no_more_time_for_it(sandbox: Sandbo
     began = time.monotonic()
     [outcome] = run(sandbox, "import time\nfor n in range(60): print(n, flush=True); time.sleep(0.1)")
     assert outcome.status == "timeout" and outcome.output.startswith(b"0\n1\n")
-    assert time.monotonic() - began < LIMITS.case_s + 1
+    assert time.monotonic() - began < LIMITS.program_s
 
 
 def test_one_program_finds_nothing_of_the_one_before(sandbox: Sandbox):
