@@ -85,7 +85,7 @@ def by_sequence(
     import torch
 
     plan = grid.plan(layout, window, key.shape[1])
-    attended = grid.attend(plan.grids, *(part[0].transpose(0, 1) for part in (query, key, value)), scaling)
+    attended = grid.attend(plan, *(part[0].transpose(0, 1) for part in (query, key, value)), scaling)
     if not plan.alone:
         return attended.transpose(0, 1)[None]
     parts = list(attended.split(layout.lengths))

@@ -52,15 +52,16 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
+@pytest.mark.parametrize("copied, kept", [(0, 0), (8, 512)])  # a call's rows at a time, no weights kept; all of them
 @pytest.mark.parametrize("cells", [1, 1 << 23])  # a sequence a call, all of a size together
 @pytest.mark.parametrize("short", [0, 1, 256])  # all alone, those of a token together, all together
 @pytest.mark.parametrize("rows", [1, 2, 512])  # of queries at a time
 @pytest.mark.parametrize("heads, key_value_heads, value_dim", [(2, 2, 4), (4, 2, 4), (3, 1, 4), (2, 2, 3)])
 def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
-    heads, key_value_heads, value_dim, rows, short, cells, monkeypatch
+    heads, key_value_heads, value_dim, rows, short, cells, copied, kept, monkeypatch
 ):
-    monkeypatch.setattr(grid, "SHORT", short)
-    monkeypatch.setattr(grid, "CELLS", cells)
+    for name, bound in {"SHORT": short, "CELLS": cells, "COPIED": copied, "KEPT": kept}.items():
+        monkeypatch.setattr(grid, name, bound)
     monkeypatch.setattr(attention, "ROWS", rows)
     got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
     weights = torch.randn(1, T, heads, value_dim)
