@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=8, help="completions in one forward and backward")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="TRL's default; slower, less memory")
     # Weights in bfloat16 have no float32 master in TRL; rlframe keeps one.
-    parser.add_argument("--dtype", required=True, choices=["float32", "bfloat16"], help="of TRL's weights and products")
+    own = "of TRL's weights and products; left out: TRL's own choice, the checkpoint's type under bfloat16 autocast"
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help=own)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -96,10 +97,10 @@ def main() -> None:
             epsilon_high=0.28,
             beta=0.0,
             loss_type="dapo",
-            bf16=arguments.dtype == "bfloat16",
+            bf16=arguments.dtype and arguments.dtype == "bfloat16",
             use_cpu=True,
             gradient_checkpointing=arguments.gradient_checkpointing,
-            model_init_kwargs={"dtype": arguments.dtype},
+            model_init_kwargs=arguments.dtype and {"dtype": arguments.dtype},
             shuffle_dataset=False,
             logging_steps=1,
             save_strategy="no",

@@ -2,6 +2,9 @@
 
     python tests/benchmarks/reference_job.py                # staleness 0 and 1
     python tests/benchmarks/reference_job.py --peer         # and TRL's GRPOTrainer on the same model and prompts
+    python tests/benchmarks/reference_job.py --peer-as-is   # and TRL with the settings that it comes with
+
+`--peer` helps TRL: it gets the type that is fastest here and no gradient checkpointing.
 
 Each job is a process of its own, one after the other. The first step of each is left out (warming up). Prints one
 JSON line a job, and ratios of medians between jobs of this one run; absolute seconds mean little on a shared machine.
@@ -41,12 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--peer", action="store_true", help="also run TRL, in an environment of its own")
+    parser.add_argument("--peer-as-is", action="store_true", help="also run TRL with its own types and checkpointing")
     parser.add_argument("--peer-env", type=Path, default=PEER_ENVIRONMENT)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         jobs = {f"staleness {k}": rlframe(arguments.steps, k, Path(folder) / f"run{k}") for k in (0, 1)}
         if arguments.peer:
-            jobs["TRL"] = trl(arguments.steps, arguments.peer_env, Path(folder))
+            # As rlframe's `auto`.
+            jobs["TRL"] = trl(arguments.steps, arguments.peer_env, Path(folder), "--dtype", fastest(gpus=0))
+        if arguments.peer_as_is:
+            jobs["TRL as is"] = trl(arguments.steps, arguments.peer_env, Path(folder), "--gradient-checkpointing")
     for name, job in jobs.items():
         print(json.dumps({"job": name, **job}))
     step = {name: job["step"]["median"] for name, job in jobs.items()}
@@ -102,13 +109,13 @@ def product_rate(tokens: int, seconds: float = 2.0) -> float:
     return 2 * tokens * weights.numel() / best
 
 
-def trl(steps: int, environment: Path, folder: Path) -> dict:
+def trl(steps: int, environment: Path, folder: Path, *settings: str) -> dict:
     """TRL's seconds a step on the prompts that rlframe's job begins with."""
     python = trl_python(environment)
     prompts = folder / "prompts.json"
     model = write_prompts(prompts, steps)
     command = [str(python), str(HERE / "peer_trl.py"), "--model", str(model), "--prompts", str(prompts)]
-    command += ["--dtype", fastest(gpus=0)]  # as rlframe's `auto`
+    command += settings
     quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     done = subprocess.run([*command, "--steps", str(steps)], check=True, capture_output=True, text=True, env=quiet)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step":')]
