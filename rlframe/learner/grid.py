@@ -37,10 +37,14 @@ class Grid:
     """
 
     queries: Tensor  # [N, heads, L] where each token's part of a key's head lies among the batch's T * heads
-    real: Tensor  # [N, L] whether it is no padding
     keys: Tensor  # [N, heads, P + L] the same of what each sees: what it continues, then its own
-    real_keys: Tensor  # [N, P + L]
+    real_keys: Tensor  # [N, P + L] whether it is no padding
     hidden: Tensor  # [N, 1, L, 1, P + L] what is added to scores: 0, or -inf where a query does not see a key; float32
+
+    @property
+    def real(self) -> Tensor:
+        """[N, L]: whether a query is no padding; the last keys are the queries' own."""
+        return self.real_keys[:, -self.queries.shape[2] :]
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """softmax(q k^T) of scaled [N * heads, L * g, dim] and [N * heads, P + L, dim]; g queries share a head."""
@@ -223,7 +227,7 @@ def _grid(layout: Layout, together: list[int], window: int | None, heads: int) -
     hidden = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
     keys = torch.cat([prompts, queries], dim=1)
     queries, keys = (places[:, None] * heads + torch.arange(heads)[:, None] for places in (queries, keys))
-    return Grid(queries=queries, real=real, keys=keys, real_keys=real_keys, hidden=hidden[:, None, :, None])
+    return Grid(queries=queries, keys=keys, real_keys=real_keys, hidden=hidden[:, None, :, None])
 
 
 def _padded(places: list[Tensor]) -> tuple[Tensor, Tensor]:

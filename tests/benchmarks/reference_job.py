@@ -115,9 +115,10 @@ def trl(steps: int, environment: Path, folder: Path, *settings: str) -> dict:
     prompts = folder / "prompts.json"
     model = write_prompts(prompts, steps)
     command = [str(python), str(HERE / "peer_trl.py"), "--model", str(model), "--prompts", str(prompts)]
-    command += settings
     quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run([*command, "--steps", str(steps)], check=True, capture_output=True, text=True, env=quiet)
+    done = subprocess.run(
+        [*command, *settings, "--steps", str(steps)], check=True, capture_output=True, text=True, env=quiet
+    )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step":')]
     return {"step": spread([row["seconds"] for row in rows[1:]])}
 

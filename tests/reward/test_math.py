@@ -318,6 +318,7 @@ def test_hostile_answers_score_zero_within_their_bound_and_leave_a_healthy_verif
         seconds.append(verdict.seconds)
         assert score(math, r"\sqrt{8}", r"2\sqrt{2}") == 1.0
     assert statuses.count("timeout") >= 6
+    assert sorted(seconds)[len(seconds) * 9 // 10] < 0.3 + 2.0
     assert 0.3 <= max(seconds) < 20  # without a bound: minutes and more
     math.close()
 
