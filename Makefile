@@ -28,7 +28,7 @@ check: setup ## format, lint, types, import contracts, import budget
 	$(BIN)/python -c 'import sys, rlframe; heavy = {"torch", "ray", "vllm", "deepspeed", "transformers"} & {*sys.modules}; sys.exit(f"import rlframe loads {heavy}" if heavy else 0)'
 
 bench: setup ## the reference job's seconds a step; ARGS=--peer for TRL beside it
-	$(BIN)/python tests/benchmarks/reference_job.py $(ARGS)
+	$(BIN)/python benchmarks/reference_job.py $(ARGS)
 
 clean: ## remove the environment and what tools left behind
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache dist

@@ -9,3 +9,11 @@ class RunFailed(RuntimeError):
 
 class Stalled(RunFailed):
     """Nothing moved for longer than the bound; the message says who waits for what."""
+
+
+class ConfigError(ValueError):
+    """A config that cannot run: every line names a key, what is wrong with it and what would be right."""
+
+
+class Hung(RuntimeError):
+    """An earlier call never came back, so this worker will score nothing more and must be replaced."""

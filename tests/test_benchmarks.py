@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.flops import QWEN3_0_6B, SMOLLM2, computed, drawn, ideal, seen
+from benchmarks.flops import QWEN3_0_6B, SMOLLM2, computed, drawn, ideal, seen
 
-BENCHMARKS = Path(__file__).parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def test_11900_tokens_a_second_of_16k_sequences_are_the_peer_s_11_percent_of_an_h100():

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from rlframe.calls import numbered, wait
+from rlframe.actors.calls import numbered, wait
+from rlframe.batch.samples import deduct, packed_tokens, shard, to_probes
 from rlframe.errors import RunFailed
 from rlframe.objective import combine
-from rlframe.samples import deduct, packed_tokens, shard, to_probes
 from rlframe.types import ScoredGroup, StepReport, TrainSample
 from rlframe.weights.broadcast import Broadcast
 from rlframe.weights.publish import Published, publish

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from rlframe.config import LearnerConfig
-    from rlframe.learner.policy import Policy
+    from rlframe.config.run import LearnerConfig
+    from rlframe.model.policy import Policy
 
 MUON_MOMENTUM = 0.95
 ADAM_EPS = 1e-8

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlframe.learner.partition import place
 from rlframe.learner.shards import Saved, Shard, Slice
-from rlframe.partition import carried_buffers, place
+from rlframe.model.checkpoint_names import carried_buffers
 
 KIND = "weights"  # what a shard calls a slice of the reference
 

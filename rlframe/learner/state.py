@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlframe.learner.partition import Place, place
 from rlframe.learner.shards import MASTER, Saved, Shard, Slice
-from rlframe.partition import Place, carried_buffers, place
+from rlframe.model.checkpoint_names import carried_buffers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from rlframe.errors import RunFailed
-from rlframe.learner import attention
-from rlframe.learner.layout import Layout
+from rlframe.model import attention
+from rlframe.model.layout import Layout
 from rlframe.types import PACKED_ATTENTION, TrainBatch
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from rlframe.reward.base import Reward
-from rlframe.reward.sandbox import Isolation, Limits, Outcome, Program, Sandbox
-from rlframe.reward.sandbox.levels import ISOLATIONS
+from rlframe.sandbox import Isolation, Limits, Outcome, Program, Sandbox
+from rlframe.sandbox.levels import ISOLATIONS
 from rlframe.types import Completion, Prompt, Verdict
 
 FENCE = re.compile(r"```[ \t]*(?:(?:python3?|py)[ \t]*)?\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)

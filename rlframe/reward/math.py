@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from rlframe.reward import answer as answers
 from rlframe.reward.answer import Place
 from rlframe.reward.base import Reward
-from rlframe.reward.process import CallFailed, Process, ProcessDied
+from rlframe.sandbox.process import CallFailed, Process, ProcessDied
 from rlframe.types import Completion, Prompt, Verdict, VerdictStatus
 
 MAX_MEMORY_BYTES = 2 * 2**30  # 10^(10^10) alone would take 4 GB

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from rlframe.model import locate
+from rlframe.model.base_model import locate
 from rlframe.reward.base import Reward
 from rlframe.reward.thoughts import Show, shown
 from rlframe.types import Completion, Message, Prompt, Verdict

@@ -10,10 +10,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from rlframe.actors.lane import Lane
 from rlframe.reward.base import Reward
 from rlframe.reward.composition import combine, speaking
 from rlframe.reward.failures import Failures
-from rlframe.reward.lane import Lane
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
 CLOSE_S = 10.0  # for workers to give back what they hold; then cluster.py ends them anyway

@@ -11,12 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any
 
+from rlframe.errors import Hung
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
-
-
-class Hung(RuntimeError):
-    """An earlier call never came back, so this worker will score nothing more and must be replaced."""
 
 
 class RewardWorker:

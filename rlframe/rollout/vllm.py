@@ -16,7 +16,7 @@ from rlframe.types import Completion, Drawn, Loaded, Prompt, Sampling, VersionSp
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
-    from rlframe.config import RolloutConfig
+    from rlframe.config.run import RolloutConfig
     from rlframe.weights.publish import Snapshot
 
 MIN_BATCHED_TOKENS = 8192  # a step's prefill; a prompt never waits because of it
@@ -35,8 +35,6 @@ class VLLMEngine:
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from rlframe.rollout import norms
-
         device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
         if current_platform.is_cpu():
             # One process that schedules and computes: with two, the scheduler spins on a core while it waits, and
@@ -53,8 +51,6 @@ class VLLMEngine:
                 # A group shares its prompt by whole blocks of keys and values, and vLLM's on a CPU have 128 tokens:
                 # most of a short prompt would be computed for every completion anew. Its kernels take no less.
                 device["block_size"] = 32
-            if not config.compile:
-                device["ir_op_priority"] = norms.PRIORITY
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),

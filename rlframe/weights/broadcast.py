@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlframe.calls import numbered, wait
+from rlframe.actors.calls import numbered, wait
 from rlframe.types import Loaded
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from rlframe.weights.source import Zero3Source
+    from rlframe.learner.source import Zero3Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import xxhash
 
-from rlframe.partition import place
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -67,36 +65,6 @@ class Part(NamedTuple):
     values: np.ndarray  # [count] WORDS, before the patch
     patch: Patch | None
     digest: int  # what the learner's values, so after the patch, have
-
-
-def held_runs(tensors: dict[str, Tensor], rank: int) -> list[Run]:
-    """The runs that `rank` sends: its part of what ZeRO-3 has partitioned; rank 0 also what every rank has whole."""
-    runs = []
-    for name, tensor in tensors.items():
-        if hasattr(tensor, "ds_tensor"):
-            shape, start, end = place(tensor)
-            runs.append(Run(name, shape, start, tensor.ds_tensor.detach().reshape(-1)[: end - start]))
-        else:
-            whole = tensor.detach().reshape(-1)
-            runs.append(Run(name, tuple(tensor.shape), 0, whole if rank == 0 else whole[:0]))
-    return runs
-
-
-def chunked(layers: list[list[Run]], whole_bytes: int) -> list[list[Run]]:
-    """Neighbouring layers together until their whole tensors would exceed `whole_bytes`.
-
-    That makes chunks of the same tensors on every rank. A layer stays whole: `to_checkpoint` looks at all of it.
-    """
-    chunks: list[list[Run]] = []
-    size = 0
-    for layer in layers:
-        more = sum(run.whole_bytes for run in layer)
-        if not chunks or size + more > whole_bytes:
-            chunks.append([])
-            size = 0
-        chunks[-1] += layer
-        size += more
-    return chunks
 
 
 def cut(run: Run, offset: int) -> Slice:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlframe.config import LearnerConfig
+from rlframe.config.run import LearnerConfig
 from rlframe.learner.shards import Saved
-from rlframe.partition import without_expert_parallel
+from rlframe.model.checkpoint_names import without_expert_parallel
 from rlframe.weights.publish import Snapshot
 from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
+from rlframe.batch.samples import collate
 from rlframe.learner.finite import not_finite
-from rlframe.samples import collate
 from rlframe.types import TrainSample
 
 

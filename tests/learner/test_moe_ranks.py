@@ -13,11 +13,11 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from rlframe.config import LearnerConfig
-from rlframe.learner.deepspeed import LearnerRank
-from rlframe.learner.policy import PREFIX
+from rlframe.config.run import LearnerConfig
+from rlframe.learner.rank import LearnerRank
+from rlframe.model.policy import PREFIX
 from tests.conftest import compose, tiny_overrides
-from tests.learner import test_deepspeed as dense
+from tests.learner import test_rank as dense
 from tests.learner.conftest import Launch
 from tests.tiny import learner as tiny
 from tests.tiny.learner import differing, load, logprobs, make_samples, reference_logprobs, save, state, step
@@ -129,7 +129,7 @@ def put_experts_in(model: nn.Module, expert: int | None = None) -> nn.Module:
 
 class SeparateExpertsRank(dense.ProbedRank):
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
-        from rlframe.learner import deepspeed
+        from rlframe.learner import rank as deepspeed
 
         load = deepspeed.load_model
         deepspeed.load_model = lambda *arguments: put_experts_in(load(*arguments))
@@ -142,8 +142,8 @@ class SeparateExpertsRank(dense.ProbedRank):
 def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
     start: Start, untied_model: Path
 ) -> None:
-    from rlframe.learner.policy import Policy, load_model
-    from rlframe.samples import collate, shard
+    from rlframe.batch.samples import collate, shard
+    from rlframe.model.policy import Policy, load_model
     from rlframe.types import PACKED_ATTENTION
 
     handles = start(untied_model, "learner.max_grad_norm=1e9", kind=SeparateExpertsRank)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.config import LearnerConfig
+from rlframe.batch.samples import shard
+from rlframe.config.run import LearnerConfig
 from rlframe.learner.optimizer import ADAM_EPS, rms_scale
-from rlframe.samples import shard
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import OBJECTIVE, differing, load, make_samples, save, state, step

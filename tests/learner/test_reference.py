@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.config import LearnerConfig
+from rlframe.batch.samples import to_probes
+from rlframe.config.run import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.objective import Objective
 from rlframe.objective.kl import KL
-from rlframe.samples import to_probes
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.config import LearnerConfig
+from rlframe.config.run import LearnerConfig
 from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.types import TrainSample

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import ray
 
-from rlframe import cluster
-from rlframe.config import RewardConfig
+from rlframe.actors.lane import Lane
+from rlframe.cluster import start as cluster
+from rlframe.config.run import RewardConfig
 from rlframe.reward import build
 from rlframe.reward.failures import RewardsFail
-from rlframe.reward.lane import Lane
 from rlframe.reward.pool import RewardPool
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from rlframe.errors import Hung
 from rlframe.reward import AnyReward, Reward, build
 from rlframe.reward.math import Math
-from rlframe.reward.worker import Hung, RewardWorker
+from rlframe.reward.worker import RewardWorker
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 PROMPT = Prompt(id="arithmetic/7.0", messages=[], token_ids=[], reference="5", task="math")

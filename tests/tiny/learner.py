@@ -10,11 +10,11 @@ import numpy as np
 import ray
 
 from rlframe.algorithm import DAPO
+from rlframe.batch.samples import shard
 from rlframe.learner import zero3
-from rlframe.learner.deepspeed import LearnerRank
-from rlframe.learner.policy import PREFIX
+from rlframe.learner.rank import LearnerRank
+from rlframe.model.policy import PREFIX
 from rlframe.objective import Objective
-from rlframe.samples import shard
 from rlframe.types import TrainSample
 
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))

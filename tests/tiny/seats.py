@@ -15,9 +15,9 @@ from typing import Any
 
 import ray
 
-from rlframe import cluster
-from rlframe.config import LearnerConfig
-from rlframe.learner.deepspeed import LearnerRank
+from rlframe.cluster import start as cluster
+from rlframe.config.run import LearnerConfig
+from rlframe.learner.rank import LearnerRank
 from tests.tiny.learner import TellingRank
 
 STEPS = 10  # of the run that a learner takes itself to be in

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe import cluster
-from rlframe.config import RunConfig
-from rlframe.learner.deepspeed import LearnerRank
-from rlframe.samples import to_samples
+from rlframe.batch.samples import to_samples
+from rlframe.cluster import start as cluster
+from rlframe.config.run import RunConfig
+from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
 from tests.weights.test_sync import disagreement, draw
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlframe.weights.slices import Part, Patch, chunked, cut, difference, differing, digests, held_runs, rebuild
+from rlframe.learner.publisher import chunked, held_runs
+from rlframe.weights.slices import Part, Patch, cut, difference, differing, digests, rebuild
 
 
 class Partitioned(torch.Tensor):

@@ -13,10 +13,10 @@ import pytest
 import ray
 from transformers import AutoTokenizer
 
-from rlframe import cluster
-from rlframe.config import RunConfig
+from rlframe.batch.samples import to_samples
+from rlframe.cluster import start as cluster
+from rlframe.config.run import RunConfig
 from rlframe.rollout.vllm import VLLMEngine
-from rlframe.samples import to_samples
 from rlframe.types import Completion, Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup
 from rlframe.weights.publish import Published
 from rlframe.weights.slices import Patch

@@ -1,0 +1,73 @@
+"""The sandbox: a cold start against a bare interpreter's, and verdicts a second of a warm one, at each level.
+
+    python benchmarks/sandbox.py
+
+Prints medians and extremes; ratios are of this one run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import time
+
+from rlframe.sandbox import Limits, Program
+from rlframe.sandbox import sandbox as module
+from rlframe.sandbox.levels import PYTHON
+
+ROUNDS, PROGRAMS = 15, 300
+LIMITS = Limits(case_s=5.0, program_s=10.0, memory_mib=256, output_bytes=10_000)
+SUM = Program(source="print(sum(map(int, input().split())))", function=None, inputs=["1 2\n"])
+ADD = Program(
+    source="def add(a, b): return a + b",
+    function="add",
+    inputs=[{"args": [n, 1], "kwargs": {}} for n in range(20)],
+)
+
+
+def main() -> None:
+    bare = [
+        seconds(lambda: subprocess.run([PYTHON, "-I", "-S", "-c", "pass"], env={}, check=True)) for _ in range(ROUNDS)
+    ]
+    report("bare python -I -S", bare, 1e3, "ms")
+    for level in ("landlock", "bubblewrap"):
+        cold = [cold_start(level) for _ in range(ROUNDS)]
+        report(f"{level}: start to ready", cold, 1e3, "ms")
+        print(
+            f"{level}: a cold start takes {statistics.median(cold) / statistics.median(bare):.2f} of a bare interpreter"
+        )
+        server = module._tested(level)
+        try:
+            for name, program in (("one case of stdin", SUM), ("20 calls of a function", ADD)):
+                server.run(program, LIMITS)
+                rates = [
+                    PROGRAMS / 5 / seconds(lambda s=server, p=program: [s.run(p, LIMITS) for _ in range(PROGRAMS // 5)])
+                    for _ in range(5)
+                ]
+                report(f"{level}: {name}", rates, 1, "verdicts/s, one after the other")
+        finally:
+            server.kill()
+
+
+def cold_start(level: str) -> float:
+    began = time.perf_counter()
+    server = module._Server(level)
+    took = time.perf_counter() - began
+    server.kill()
+    return took
+
+
+def seconds(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def report(what: str, values: list[float], scale: float, unit: str) -> None:
+    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    print(json.dumps({"part": what, **{key: round(value * scale, 2) for key, value in figures.items()}, "unit": unit}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Handles, calls and failures: what every Ray actor of a run shares."""

@@ -1,0 +1,5 @@
+"""`python -m rlframe.cli`."""
+
+from rlframe.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Plain classes become Ray actors here, and only here."""

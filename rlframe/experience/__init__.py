@@ -1,0 +1,1 @@
+"""Prompts in flight: the ledger that decides, and the event loop that samples and scores."""

@@ -1,0 +1,1 @@
+"""The policy in pure PyTorch: packed attention, log-probabilities, experts, adapters, the base model on disk."""

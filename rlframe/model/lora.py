@@ -1,0 +1,49 @@
+"""Low-rank adapters (LoRA, Hu et al., 2021, arXiv:2106.09685): W + alpha / rank * B A, of which only A and B train.
+
+PEFT puts them into the model in place, which changes names: `q_proj.weight` becomes `q_proj.base_layer.weight`, beside
+`q_proj.lora_A.default.weight` [rank, in] and `q_proj.lora_B.default.weight` [out, rank].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlframe.model.checkpoint_names import ADAPTER
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rlframe.config.run import LoraConfig
+
+
+def add(model: nn.Module, config: LoraConfig) -> None:
+    """Adds adapters that change nothing yet (B is 0) and freezes all else. Raises ValueError where no target is."""
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(_settings(config), model)
+
+
+def write(weights: dict[str, Tensor], config: LoraConfig, base: Path, folder: Path) -> None:
+    """Writes a folder that PEFT and vLLM open, from the adapters' weights by their names in the model."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    named = {f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": tensor for name, tensor in weights.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    settings = _settings(config)
+    settings.base_model_name_or_path = str(base)
+    settings.save_pretrained(folder)
+
+
+def _settings(config: LoraConfig):
+    import peft
+
+    return peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=list(config.targets),
+        lora_dropout=0.0,  # the policy that is trained is the one that drew
+        bias="none",
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,1 @@
+"""Writers and readers of a run's files, one module a format."""

@@ -1,0 +1,45 @@
+"""Weights & Biases."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+
+class WandbSink:
+    """Weights & Biases. Mode "offline" needs no key and no network; `wandb sync` uploads such a run later.
+
+    The run's W&B id is kept in its directory, so that a resumed run goes on in the same charts.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: dict[str, Any], project: str, mode: Literal["online", "offline", "disabled"]
+    ) -> None:
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("tracking by W&B needs the extra: pip install 'rlframe[wandb]'") from error
+
+        run_dir.mkdir(parents=True, exist_ok=True)
+        id_file = run_dir / "wandb_id"
+        if not id_file.exists():
+            id_file.write_text(secrets.token_hex(4))
+        self._run = wandb.init(
+            project=project,
+            name=run_dir.name,
+            id=id_file.read_text(),
+            resume="allow" if mode == "online" else None,  # nothing to ask a server for otherwise
+            dir=run_dir,
+            config=config,
+            mode=mode,
+            settings=wandb.Settings(console="off", silent=True),  # the terminal is the console's alone
+        )
+        # Not W&B's own step, which may only grow: a resumed run logs the steps after its checkpoint again.
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._run.log({"step": step} | metrics)
+
+    def close(self) -> None:
+        self._run.finish()

@@ -1,0 +1,1 @@
+"""The loop, and what it opens, saves, evaluates and watches."""

@@ -1,0 +1,51 @@
+"""Waiting for calls of several actors."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from rlframe.actors.calls import numbered, wait
+from rlframe.errors import Stalled
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[list]:
+    """Two actors that sleep and then answer or raise."""
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+
+    @ray.remote(num_cpus=0)
+    class Rank:
+        def answer(self, value: str, seconds: float) -> str:
+            time.sleep(seconds)
+            if value.startswith("no"):
+                raise ArithmeticError(value)
+            return value
+
+    handles = [Rank.remote() for _ in range(2)]
+    ray.get([handle.answer.remote("ready", 0.0) for handle in handles])
+    yield handles
+    ray.shutdown()
+
+
+def test_answers_come_in_the_order_of_the_calls_not_of_their_ends(ranks: list):
+    calls = numbered("learner", [ranks[0].answer.remote("slow", 0.3), ranks[1].answer.remote("quick", 0.0)])
+    assert list(calls) == ["learner-0", "learner-1"]
+    assert wait(calls, "answer", 10.0, "a.bound") == ["slow", "quick"]
+
+
+def test_one_that_fails_ends_the_wait_while_the_other_waits_for_it(ranks: list):
+    calls = numbered("learner", [ranks[0].answer.remote("waits", 6.0), ranks[1].answer.remote("no memory", 0.0)])
+    began = time.monotonic()
+    with pytest.raises(ArithmeticError, match="no memory"):
+        wait(calls, "answer", 60.0, "a.bound")
+    assert time.monotonic() - began < 5
+
+
+def test_who_does_not_answer_in_time_is_named_with_what_it_was_to_do_and_the_bound(ranks: list):
+    ray.get([rank.answer.remote("done", 0.0) for rank in ranks])  # with the calls of the test before
+    calls = numbered("learner", [ranks[0].answer.remote("quick", 0.0), ranks[1].answer.remote("slow", 2.0)])
+    message = r"^learner-1 did not take step 7 within 0\.5 s \(cluster\.stall_timeout_s\)$"
+    with pytest.raises(Stalled, match=message):
+        wait(calls, "take step 7", 0.5, "cluster.stall_timeout_s")

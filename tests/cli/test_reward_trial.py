@@ -1,0 +1,162 @@
+"""A new reward on saved completions: the README's walkthrough, and what the command shows."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlframe.cli.reward_trial import histogram
+from rlframe.record.rollouts import RolloutWriter, read
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
+
+README = Path(__file__).parents[2] / "README.md"
+SPAN = VersionSpan(version=3, start=0, end=1)
+
+
+def group(step: int, n: int, lengths: list[int]) -> ScoredGroup:
+    """Prompt n of a step; completion i has lengths[i] tokens, and those of an even length are right."""
+    prompt = Prompt(
+        id=f"sum/{step}/{n}",
+        messages=[{"role": "user", "content": "2 + 3?"}],
+        token_ids=[1],
+        reference="5",
+        task="math",
+    )
+    completions = [
+        Completion(
+            token_ids=[7] * length,
+            logprobs=[-1.0] * length,
+            versions=[SPAN],
+            text=f"{length} tokens",
+            finish_reason="stop",
+        )
+        for length in lengths
+    ]
+    right = [float(length % 2 == 0) for length in lengths]
+    verdicts = [Verdict(score=score, status="scored", seconds=0.001, detail="") for score in right]
+    return ScoredGroup(
+        group=RolloutGroup(prompt=prompt, completions=completions), rewards=list(right), verdicts={"math": verdicts}
+    )
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """Two steps of two prompts with completions of 8, 24, 48 and 96 tokens."""
+    writer = RolloutWriter(tmp_path / "run" / "rollouts")
+    for step in (1, 2):
+        groups = [group(step, n, [8, 24, 48, 96]) for n in range(2)]
+        writer.write(step, groups, [[0.0] * 4] * 2)
+    return tmp_path / "run"
+
+
+def rlframe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlframe.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_saved_groups_come_back_as_they_were_the_newest_step_first(run_dir: Path):
+    groups = read(run_dir, None)
+    assert [one.group.prompt.id for one in groups] == ["sum/2/0", "sum/2/1", "sum/1/0", "sum/1/1"]
+    expected = group(2, 0, [8, 24, 48, 96])
+    assert groups[0].verdicts == expected.verdicts
+    assert [c.token_ids for c in groups[0].group.completions] == [c.token_ids for c in expected.group.completions]
+    assert len(read(run_dir, 5)) == 2  # five completions are two groups of four
+
+
+def test_the_readme_s_walkthrough_adds_a_reward_in_under_twenty_lines_and_tries_it(run_dir: Path, tmp_path: Path):
+    source, command = re.search(
+        r"```python\n# my_rewards\.py\n(.*?)```.*?\n(rlframe reward try .*?)\n", README.read_text(), re.S
+    ).groups()
+    assert len(source.strip().splitlines()) < 20
+    (tmp_path / "my_rewards.py").write_text(source)
+    words = command.replace("runs/first", str(run_dir)).split()
+    done = rlframe(*words[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # target=24: 1, 1, 0.5 and 0.25 for 8, 24, 48 and 96 tokens.
+    assert done.stdout.startswith("16 completions: 16 scored; mean score 0.6875; ")
+    assert re.search(r"^\s+0.25\s+4  ━+$", done.stdout, re.M) and re.search(r"^\s+1\s+8  ━+$", done.stdout, re.M)
+    assert done.stdout.index("most rewarded") < done.stdout.index("least rewarded") < done.stdout.index("slowest")
+
+
+def test_a_module_of_the_working_directory_can_be_named_and_its_failures_are_shown_with_their_error(
+    run_dir: Path, tmp_path: Path
+):
+    (tmp_path / "picky.py").write_text(
+        "from rlframe.reward import Reward\n\n\nclass Picky(Reward):\n    def __call__(self, prompt, completion):\n"
+        "        if len(completion.token_ids) == 8:\n            raise ValueError('too short for me')\n"
+        "        return 1.0\n"
+    )
+    done = rlframe("reward", "try", "picky:Picky", "--rollouts", str(run_dir), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("16 completions: 12 scored, 4 failed; mean score 1; ")
+    shown = " ".join(done.stdout.partition("\nfailed ──")[2].split())
+    assert shown.count("ValueError: too short for me") >= 4
+
+
+def test_a_reward_on_groups_is_tried_on_whole_groups_with_the_saved_verdicts(run_dir: Path, tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "from rlframe.reward import Reward\n\n\nclass Shortest(Reward):\n    def score_group(self, group, verdicts):\n"
+        "        shortest = min(len(c.token_ids) for c in group.completions)\n"
+        "        pairs = zip(group.completions, verdicts['math'])\n"
+        "        return [v.score * (len(c.token_ids) == shortest) for c, v in pairs]\n"
+    )
+    done = rlframe("reward", "try", "mine.py:Shortest", "--rollouts", str(run_dir), cwd=tmp_path)
+    assert done.stdout.startswith("16 completions: 16 scored; mean score 0.25; "), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "what"),
+    [
+        ("nothing.py:Mine", "a=1", "there is no file"),
+        ("my.py:Mine", "targit=24", "target: is missing"),
+        ("my.py:Mine", "targit=24", "targit: there is no such key"),
+        ("brevity", "a=1", "'brevity' is none of "),
+    ],
+)
+def test_what_cannot_be_tried_is_said_in_a_line_with_exit_code_2(
+    run_dir: Path, tmp_path: Path, name: str, setting: str, what: str
+):
+    (tmp_path / "my.py").write_text(
+        "from rlframe.reward import Reward\n\n\nclass Mine(Reward):\n    target: int\n\n"
+        "    def __call__(self, prompt, completion):\n        return 1.0\n"
+    )
+    done = rlframe("reward", "try", name, setting, "--rollouts", str(run_dir), cwd=tmp_path)
+    assert done.returncode == 2
+    assert what in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_directory_without_rollouts_and_a_broken_line_are_named(tmp_path: Path, run_dir: Path):
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no rollouts"):
+        read(tmp_path, None)
+    import gzip
+
+    with gzip.open(run_dir / "rollouts" / "step_000003.jsonl.gz", "wt") as lines:
+        lines.write('{"prompt_id": 1}\n')
+    with pytest.raises(ValueError, match=r"step_000003\.jsonl\.gz, line 1: no field 'messages'"):
+        read(run_dir, None)
+
+
+def test_the_list_has_a_line_for_each_built_in_reward(tmp_path: Path):
+    from rlframe.reward import BUILTIN
+
+    done = rlframe("reward", "list", cwd=tmp_path)
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[::2]] == sorted(BUILTIN)
+
+
+def test_escape_codes_in_a_detail_do_not_reach_the_terminal(run_dir: Path, tmp_path: Path):
+    (tmp_path / "loud.py").write_text(
+        "from rlframe.reward import Reward\nfrom rlframe.types import Verdict\n\n\nclass Loud(Reward):\n"
+        "    def __call__(self, prompt, completion):\n"
+        "        return Verdict(score=0.0, status='scored', seconds=0.0, detail='\\x1b[31mred')\n"
+    )
+    done = rlframe("reward", "try", "loud.py:Loud", "--rollouts", str(run_dir), cwd=tmp_path)
+    assert "·[31mred" in done.stdout and "\x1b" not in done.stdout
+
+
+def test_many_values_are_counted_in_ten_intervals():
+    rows = histogram([n / 100 for n in range(100)]).splitlines()
+    assert len(rows) == 10
+    assert [int(row.split()[1]) for row in rows] == [10] * 10

@@ -1,0 +1,87 @@
+"""Every file in `conf/` composes, validates, stays small, and says what its keys mean."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from rlframe.cli.main import conf_dir
+from rlframe.config.run import load
+
+FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
+CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...
+GROUPS = [file for file in FILES if file.parent != Path("experiment")]
+MOST_KEYS = 120
+
+# Where an experiment or a group leaves a value to its user.
+FILL = {"prompts.train.path": "train.jsonl", "prompts.heldout.path": "heldout.jsonl"}
+
+
+def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values; a list counts as one."""
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            yield from leaves(child, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", child
+
+
+def compose_choice(choice: str, model_folder: Path) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [choice])
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, str(model_folder) if key == "model.path" else FILL[key])
+    return config
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_experiment_and_every_choice_of_a_group_can_run(model_folder, choice):
+    load(compose_choice(choice, model_folder))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_no_run_has_more_keys_than_a_person_can_know(model_folder, choice):
+    keys = [key for key, _ in leaves(compose_choice(choice, model_folder))]
+    assert len(keys) == len(set(keys)) <= MOST_KEYS
+
+
+def test_groups_are_one_level_deep_and_only_experiments_pick_from_other_groups():
+    assert {len(file.parts) for file in FILES} == {1, 2}
+    picking = [str(file) for file in FILES if re.search(r"^defaults:", (conf_dir() / file).read_text(), re.M)]
+    assert sorted({Path(file).parent.name for file in picking}) == ["", "experiment"]
+
+
+@pytest.mark.parametrize("file", GROUPS, ids=str)
+def test_every_setting_has_a_comment_on_its_line_or_right_above(file):
+    assert unexplained((conf_dir() / file).read_text()) == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_begins_by_saying_what_it_is(file):
+    lines = [line for line in (conf_dir() / file).read_text().splitlines() if line != "# @package _global_"]
+    assert re.match(r"# \w.{20,}", lines[0])
+
+
+def unexplained(text: str) -> list[str]:
+    """Keys with a value and without a comment.
+
+    A section (a key with keys below) says what it is by its name, the entries of a list are not settings, and
+    `defaults` and `hydra` are Hydra's. Experiments are not asked: their keys are explained where they are defined.
+    """
+    found, lines = [], text.splitlines()
+    skipped = ""
+    for number, line in enumerate(lines):
+        if match := re.match(r"(\w+):", line):
+            skipped = match[1] if match[1] in ("defaults", "hydra") else ""
+        key = re.match(r"\s*(\w+):\s*\S", line)
+        below_list = any(re.match(r"\s*- ", above) for above in lines[max(0, number - 1) : number])
+        if key is None or skipped or below_list:
+            continue
+        if "#" not in line and not lines[number - 1].lstrip().startswith("#"):
+            found.append(f"line {number + 1}: {key[1]}")
+    return found

@@ -1,0 +1,249 @@
+"""The border: whatever cannot run fails here, with the key's path and what would be right."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from rlframe.config.run import load, merge_saved, save
+from rlframe.errors import ConfigError
+
+
+def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
+    run = load(composed("steps=7", "algorithm=dapo", "algorithm.clip_high=0.3"))
+    assert (run.steps, run.algorithm.name, run.algorithm.clip_high) == (7, "dapo", 0.3)
+    assert run.model.path == str(model_folder)
+    assert run.reward.terms["math"].weight == 0.8
+
+
+def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_it_began_with(
+    composed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rlframe.model.precision.fastest", lambda gpus: "bfloat16" if gpus else "float32")
+    run = load(composed("learner.gpus=1", "learner.head_dtype=auto"))
+    assert (run.rollout.dtype, run.learner.dtype, run.learner.head_dtype) == ("float32", "bfloat16", "bfloat16")
+    save(run, tmp_path / "config.yaml")
+    monkeypatch.setattr("rlframe.model.precision.fastest", lambda gpus: "bfloat16")
+    assert load(merge_saved(tmp_path / "config.yaml", composed(), [])).rollout.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        # A key that is not there.
+        ("+rollout.tempurature=1", "rollout.tempurature: there is no such key"),
+        ("+algorithm.clip_high=0.3", "algorithm.clip_high: there is no such key"),
+        ("+prompts.train.sise=3", "prompts.train.sise: there is no such key"),
+        ("~learner.lr", "learner.lr: is missing"),
+        # A value of another type.
+        ("learner.lr=fast", "learner.lr: Input should be a valid number, not 'fast'"),
+        ("steps=1.5", "steps: Input should be a valid integer, not 1.5"),
+        ("seed=true", "seed: Input should be a valid integer, not True"),
+        ("dynamic_sampling=1", "dynamic_sampling: Input should be a valid boolean, not 1"),
+        ("reward.terms.math.timeout_s=null", "reward.terms.math.timeout_s: Input should be a valid number, not None"),
+        # A value out of its range.
+        ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2, not 1"),
+        ("max_staleness=-1", "max_staleness: Input should be greater than or equal to 0, not -1"),
+        ("algorithm.clip=0", "algorithm.clip: Input should be greater than 0, not 0"),
+        ("rollout.gpu_memory_share=1.2", "rollout.gpu_memory_share: Input should be less than or equal to 1, not 1.2"),
+        ("learner.betas=[0.9,1.0]", "learner.betas.1: Input should be less than 1, not 1.0"),
+        ("learner.lora={rank: 0, alpha: 1, targets: [q_proj]}", "learner.lora.rank: Input should be greater than"),
+        (
+            "learner.lora={rank: 8, alpha: 16, targets: [lm_head]}",
+            "learner.lora.targets: lm_head cannot have an adapter; leave it out",
+        ),
+        (
+            "learner={optimizer: muon, offload_optimizer: true}",
+            "learner.optimizer: muon is for whole matrices on the device, not for learner.offload_optimizer; use adamw",
+        ),
+        (
+            "learner={optimizer: muon, offload_parameters: true}",
+            "learner.optimizer: muon is for whole matrices on the device, not for learner.offload_parameters; use",
+        ),
+        (
+            "learner={sequence_parallel: 2, attention: sdpa}",
+            "learner.sequence_parallel: 1 ranks do not divide into groups of 2\n"
+            "learner.sequence_parallel: 2 works with learner.attention=rlframe_packed only",
+        ),
+        ("learner.gpus=2", "learner.gpus: Input should be less than or equal to 1, not 2"),
+        ("learner.dtype=float16", "learner.dtype: Input should be 'bfloat16' or 'float32', not 'float16'"),
+        ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),
+        # A name that is none of those known.
+        (
+            "algorithm.name=ppo",
+            "algorithm: name: 'ppo' is none of cispo, dapo, dr_grpo, gmpo, grpo, gspo, reinforce, "
+            "reinforce_pp, reinforce_pp_baseline, rloo",
+        ),
+        (
+            "prompts.train.name=gsm8k",
+            "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, mixture, reasoning_gym",
+        ),
+        (
+            "+reward.terms.math.requires=[fromat]",
+            "reward.terms: math refers to the reward 'fromat'; there are besides it:",
+        ),
+        (
+            "+reward.terms.math.requires=[math]",
+            "reward.terms: math refers to the reward 'math'; there are besides it: format",
+        ),
+        (
+            "+reward.terms.math.clip=[1.0,0.0]",
+            "reward.terms.math: clip: its lower bound 1.0 is above its upper bound 0.0",
+        ),
+        ("reward.attempts=0", "reward.attempts: Input should be greater than or equal to 1, not 0"),
+        ("evaluate.reward=maths", "evaluate.reward: 'maths' is none of the rewards math, format"),
+        # A file that is not there.
+        ("model.path=/no/model", "model.path: /no/model: there is no such Hugging Face folder or .gguf file"),
+        ("algorithm.name=/no/mine.py:Mine", "algorithm: '/no/mine.py:Mine': there is no file /no/mine.py"),
+        # Values that do not go together.
+        (
+            "learner.ranks=7",
+            "learner.ranks: 256 completions a step (prompts_per_step=32 x rollout.group_size=8) do not divide over 7",
+        ),
+        (
+            "mismatch.action=correct",
+            "mismatch.action: correct switches on `correction`, but that is none; choose one, as tis",
+        ),
+        (
+            "learner.minibatches=3",
+            "learner.minibatches: prompts_per_step=32 prompts do not divide into 3 minibatches; choose a divisor",
+        ),
+        (
+            "rollout.max_tokens=3969",
+            "rollout.max_tokens: prompts.max_tokens=128 + rollout.max_tokens=3969 = 4097 tokens, but the model at "
+            "model.path takes 4096; at most 3968 would fit",
+        ),
+        (
+            "learner.micro_batch_tokens=383",
+            "learner.micro_batch_tokens: 383 cannot hold one sequence of up to 384 tokens (prompts.max_tokens + "
+            "rollout.max_tokens); make it at least 384",
+        ),
+        (
+            "learner.moe.bias_update_rate=0.001",
+            "learner.moe.bias_update_rate: 0.001 moves a bias that chooses experts (e_score_correction_bias), and the "
+            "model at model.path has none; use 0",
+        ),
+        ("rollout.routed_experts=true", "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0"),
+        (
+            "weights.backend=ipc",
+            "weights.backend: ipc moves weights between GPUs, but rollout.gpus=0 and learner.gpus=0; use object_store",
+        ),
+    ],
+)
+def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, override, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(composed(override))
+
+
+@pytest.mark.parametrize(
+    "model, override, message",
+    [
+        (
+            "llama",
+            "learner.expert_parallel=2",
+            "learner.expert_parallel: is for qwen3_moe, whose blocks DeepSpeed's own",
+        ),
+        ("deepseek_v3", "learner.expert_parallel=2", "learner.expert_parallel: is for qwen3_moe, whose blocks"),
+        ("qwen3_moe", "learner.expert_parallel=1", "learner.expert_parallel: Input should be greater than or equal"),
+        (
+            "qwen3_moe",
+            "learner={expert_parallel: 16, ranks: 8}",
+            "learner.expert_parallel: 16 does not divide learner.ranks=8; choose a divisor\n"
+            "learner.expert_parallel: 16 does not divide the model's 8 experts; choose a divisor",
+        ),
+        (
+            "qwen3_moe",
+            "learner={expert_parallel: 2, ranks: 2, optimizer: muon}",
+            "learner.expert_parallel: muon wants whole gradients of the same parameters on all ranks; use adamw",
+        ),
+        (
+            "qwen3_moe",
+            "learner={expert_parallel: 2, ranks: 2, lora: {rank: 8, alpha: 16, targets: [q_proj]}}",
+            "learner.expert_parallel: learner.lora freezes the experts that it would share out; use null",
+        ),
+        (
+            "qwen3_moe",
+            "learner.lora={rank: 8, alpha: 16, targets: [q_proj, gate, mlp.down_proj]}",
+            "learner.lora.targets: down_proj, gate name experts or their router, which are one tensor a layer that "
+            "no adapter is merged into; name matrices of the attention",
+        ),
+    ],
+)
+def test_what_a_kind_of_model_cannot_do_is_told_too(request, composed, model, override, message):
+    folder = request.getfixturevalue("tiny_model" if model == "llama" else f"{model}_model")
+    fitting = ["prompts.max_tokens=256", "rollout.max_tokens=256"]
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(composed(*fitting, f"model.path={folder}", override))
+
+
+def test_the_bounds_themselves_are_right(composed):
+    load(composed("rollout.max_tokens=3968"))
+    load(composed("learner.micro_batch_tokens=384"))
+    load(composed("learner.ranks=64"))
+
+
+def test_everything_that_is_wrong_is_told_at_once(composed):
+    with pytest.raises(ConfigError) as error:
+        load(composed("learner.lr=-1", "rollout.group_size=1", "+rolout=3"))
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "rollout.group_size",
+        "learner.lr",
+        "rolout",
+    ]
+
+
+def test_everything_that_has_no_value_is_told_at_once(composed):
+    with pytest.raises(ConfigError) as error:
+        load(composed("prompts=jsonl"))
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "prompts.heldout.path",
+        "prompts.train.path",
+    ]
+
+
+@pytest.mark.parametrize("prompts", ["arithmetic", "reasoning_gym", "hub"])
+def test_a_run_that_is_saved_and_loaded_is_the_same_run(composed, tmp_path, prompts):
+    run = load(composed(f"prompts={prompts}", "algorithm=dapo", "cluster.address='host:6379'", "run_dir=runs/${seed}"))
+    save(run, tmp_path / "config.yaml")
+    assert load(OmegaConf.load(tmp_path / "config.yaml")) == run
+    assert run.run_dir == "runs/0"
+
+
+def test_a_saved_run_keeps_the_fields_of_a_user_s_own_reward(composed, tmp_path):
+    file = tmp_path / "short.py"
+    file.write_text(
+        "from rlframe.reward import Reward\n\n\n"
+        "class Short(Reward):\n    max_tokens: int\n\n"
+        "    def __call__(self, prompt, completion):\n        return 1.0\n"
+    )
+    run = load(composed(f"+reward.terms.short={{name: '{file}:Short', weight: 0.1, max_tokens: 64}}"))
+    save(run, tmp_path / "config.yaml")
+    again = load(OmegaConf.load(tmp_path / "config.yaml"))
+    assert again == run
+    assert again.reward.terms["short"].model_dump(exclude_defaults=True) == {
+        "name": f"{file}:Short",
+        "weight": 0.1,
+        "max_tokens": 64,
+    }
+
+
+def test_a_resumed_run_is_the_saved_one_and_on_top_what_its_command_line_names(composed, tmp_path):
+    path = tmp_path / "config.yaml"
+    save(load(composed("steps=7", "seed=3", "learner.lr=0.25")), path)
+    overrides = ["experiment=smollm2_arithmetic", "steps=40", "algorithm=dapo", "resume=runs/old"]
+    merged = load(merge_saved(path, composed(*overrides), overrides))
+    assert (merged.steps, merged.resume) == (40, "runs/old")
+    assert (merged.seed, merged.learner.lr, merged.rollout.max_tokens) == (3, 0.25, 256)  # saved, not the experiment's
+    assert merged.algorithm.model_dump() == {
+        "name": "dapo",
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "dual_clip": None,
+    }  # the whole group
+
+
+def test_a_resumed_run_that_is_told_nothing_new_is_the_saved_one(composed, tmp_path):
+    path = tmp_path / "config.yaml"
+    run = load(composed("steps=7", "algorithm=dapo"))
+    save(run, path)
+    assert load(merge_saved(path, composed(), [])) == run

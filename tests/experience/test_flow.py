@@ -1,0 +1,396 @@
+"""The ledger of prompts, between engines and reward workers that finish what the test lets them, when it does."""
+
+import asyncio
+import gc
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from rlframe.errors import Stalled
+from rlframe.experience.flow import Experience
+from rlframe.prompts.stream import PromptStream
+from rlframe.prompts.template import Template
+from rlframe.train.signals import Stop, StopSignals
+from rlframe.types import Completion, Drawn, Problem, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict, VersionSpan
+
+PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
+Place = tuple[Prompt, int]
+
+
+class Engines:
+    """Draws `o3/1` for completion 1 of prompt o3, one after the other in the order of `order`, but none in `held`."""
+
+    def __init__(self, order: Callable[[list[Place]], list[Place]] = list, seconds: float = 0.0) -> None:
+        self.version = 0
+        self.outstanding = [0]
+        self.order, self.seconds = order, seconds
+        self.held: set[str] = set()
+        self.calls: list[list[str]] = []  # names of the prompts of each
+        self.error: Exception | None = None
+
+    @property
+    def asked(self) -> list[str]:
+        return [name for call in self.calls for name in call]
+
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[Drawn]:
+        self.calls.append(names(prompts))
+        left = self.order([(prompt, index) for prompt in prompts for index in range(sampling.completions)])
+        while left:
+            await asyncio.sleep(self.seconds or 0.001)
+            if self.error:
+                raise self.error
+            for prompt, index in left:
+                if f"{prompt.id}/{index}" not in self.held:
+                    left.remove((prompt, index))
+                    yield self._drawn(prompt, index)
+                    break
+
+    def _drawn(self, prompt: Prompt, index: int) -> Drawn:
+        span = VersionSpan(version=self.version, start=0, end=3)
+        text = f"{prompt.id}/{index}"
+        completion = Completion(
+            token_ids=[1, 2, 3], logprobs=[-1.0] * 3, versions=[span], text=text, finish_reason="stop"
+        )
+        return Drawn(prompt_id=prompt.id, index=index, completion=completion)
+
+
+class Rewards:
+    """1 for completion 1 and 0 for completion 0, or 0 for both of a prompt in `equal`; after `seconds()`."""
+
+    def __init__(self, equal: tuple[str, ...] = (), seconds: Callable[[], float] = lambda: 0.0) -> None:
+        self.in_flight = [0]
+        self.equal, self.seconds = equal, seconds
+        self.stuck: set[str] = set()
+        self.error: Exception | None = None
+
+    async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
+        await asyncio.sleep(3600 if completion.text in self.stuck else self.seconds())
+        if self.error:
+            raise self.error
+        score = 0.0 if prompt.id in self.equal else float(completion.text[-1])
+        return {"math": Verdict(score=score, status="scored", seconds=0.0, detail="")}
+
+    async def score_group(self, group: RolloutGroup, verdicts: list[dict[str, Verdict]]) -> ScoredGroup:
+        row = [of_one["math"] for of_one in verdicts]
+        return ScoredGroup(group=group, rewards=[verdict.score for verdict in row], verdicts={"math": row})
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def stream() -> Callable[[], PromptStream]:
+    """Streams of o0@0, o1@0, ... o19@0, in this order: problems are named after their place in the first epoch."""
+    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", chat_template="{{ messages[-1].content }}"
+    )
+
+    def make(names: list[str]) -> PromptStream:
+        turn = [{"role": "user", "content": "2 + 3 ?"}]
+        problems = [Problem(id=name, messages=turn, reference="5", task="math") for name in names]
+        template = Template(system="", user="{question}", examples=[])
+        return PromptStream(problems, tokenizer, template, seed=0, max_prompt_tokens=9)
+
+    places = [int(prompt.id.split("@")[0]) for prompt in make([str(n) for n in range(20)]).take(20)]
+    names = [f"o{places.index(n)}" for n in range(20)]
+    return lambda: make(names)
+
+
+@pytest.fixture
+def start(stream) -> Iterator[Callable[..., Experience]]:
+    """Ledgers of two prompts a step and two completions a prompt, closed after the test."""
+    opened: list[Experience] = []
+
+    def make(engines: Engines, rewards: Rewards | None = None, **changes) -> Experience:
+        settings = {
+            "prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False,
+            "stall_timeout_s": 20.0,
+        }  # fmt: skip
+        opened.append(Experience(stream(), engines, rewards or Rewards(), PAIR, **(settings | changes)))
+        return opened[-1]
+
+    yield make
+    for experience in opened:
+        experience.close()
+
+
+@pytest.fixture
+def beside() -> Iterator[Callable[..., Future]]:
+    """Runs a call in another thread, so that the test can watch it wait."""
+    with ThreadPoolExecutor() as threads:
+        yield threads.submit
+
+
+def hold(engines: Engines, *names: str) -> None:
+    engines.held |= {f"{name}@0/{index}" for name in names for index in range(2)}
+
+
+def release(engines: Engines, *names: str) -> None:
+    engines.held -= {f"{name}@0/{index}" for name in names for index in range(2)}
+
+
+def names(of: list[ScoredGroup] | list[Prompt]) -> list[str]:
+    prompts = [each.group.prompt if isinstance(each, ScoredGroup) else each for each in of]
+    return [prompt.id.removesuffix("@0") for prompt in prompts]
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def still_waits(taking: Future, experience: Experience, ready: int) -> bool:
+    """Once `ready` groups are there to be taken, whether the call leaves them."""
+    until(lambda: taking.done() or sum(record.group is not None for record in experience.in_flight) == ready)
+    time.sleep(0.05)
+    return not taking.done()
+
+
+@pytest.mark.parametrize("max_staleness, out", [(0, 2), (1, 4), (2, 6)])
+def test_one_plus_k_steps_of_prompts_are_out_and_no_more_until_the_next_version(start, max_staleness, out):
+    engines = Engines()
+    experience = start(engines, max_staleness=max_staleness)
+    for version in range(4):
+        engines.version = version
+        experience.take(2)
+        assert engines.asked == [f"o{n}" for n in range(out + 2 * version)]
+        assert len(experience.in_flight) == out - 2
+
+
+def shuffled(seed: int) -> Callable[[list[Place]], list[Place]]:
+    return lambda places: random.Random(seed).sample(places, len(places))
+
+
+@pytest.mark.parametrize("dynamic_sampling", [False, True])
+def test_on_policy_three_steps_are_the_same_in_whatever_order_completions_and_verdicts_come_in(start, dynamic_sampling):
+    def three_steps(
+        order: Callable[[list[Place]], list[Place]], seed: int
+    ) -> tuple[list[list[ScoredGroup]], list[list[str]]]:
+        late = random.Random(seed)
+        engines = Engines(order)
+        rewards = Rewards(equal=("o1@0", "o4@0", "o5@0"), seconds=lambda: late.random() / 100)
+        experience = start(engines, rewards, dynamic_sampling=dynamic_sampling)
+        taken = []
+        for version in range(3):
+            engines.version = version
+            taken.append(experience.take(2))
+        return taken, engines.calls
+
+    taken, calls = three_steps(list, 0)
+    if dynamic_sampling:  # o1, o4 and o5 have equal rewards
+        assert [names(step) for step in taken] == [["o0", "o2"], ["o3", "o6"], ["o7", "o8"]]
+        assert calls == [["o0", "o1"], ["o2"], ["o3", "o4"], ["o5"], ["o6"], ["o7", "o8"]]
+    else:
+        assert [names(step) for step in taken] == [["o0", "o1"], ["o2", "o3"], ["o4", "o5"]]
+    assert [c.text for c in taken[0][0].group.completions] == ["o0@0/0", "o0@0/1"]
+    assert taken[0][0].rewards == [0.0, 1.0]
+    for seed in range(1, 6):
+        assert three_steps(shuffled(seed), seed) == (taken, calls)
+
+
+def test_one_step_ahead_a_prompt_that_would_be_too_stale_is_waited_for_while_younger_ones_are_ready(start, beside):
+    engines = Engines()
+    experience = start(engines, max_staleness=1)
+    hold(engines, "o0")
+    assert names(experience.take(2)) == ["o1", "o2"]  # o0 has time: it may be one version old
+    engines.version = 1
+    taking = beside(experience.take, 2)
+    assert still_waits(taking, experience, ready=3)  # o3 and the new o4, o5, and yet
+    release(engines, "o0")
+    assert names(taking.result(timeout=10)) == ["o0", "o3"]
+
+
+def test_two_steps_ahead_two_late_prompts_of_which_a_step_can_carry_one_are_not_both_left_for_the_last(start, beside):
+    engines = Engines()
+    experience = start(engines, prompts_per_step=1, max_staleness=2)
+    hold(engines, "o0", "o1")
+    assert names(experience.take(1)) == ["o2"]
+    engines.version = 1
+    taking = beside(experience.take, 1)
+    assert still_waits(taking, experience, ready=1)  # o3: were it taken, o0 or o1 would be left for version 3
+    release(engines, "o1")
+    assert names(taking.result(timeout=10)) == ["o1"]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 3])
+def test_however_late_completions_are_no_token_is_older_than_the_bound(start, max_staleness):
+    late = random.Random(max_staleness)
+
+    def slow_first(places: list[Place]) -> list[Place]:
+        return late.sample(places, len(places))
+
+    rewards = Rewards(seconds=lambda: late.choice([0.0, 0.0, 0.05]))
+    experience = start(Engines(slow_first), rewards, max_staleness=max_staleness)
+    staleness = []
+    for version in range(15):
+        experience.rollouts.version = version
+        for group in experience.take(2):
+            staleness += [version - span.version for c in group.group.completions for span in c.versions]
+    assert max(staleness) <= max_staleness
+
+
+def test_dynamic_sampling_draws_a_new_prompt_for_each_group_of_equal_rewards_and_counts_them(start):
+    engines = Engines()
+    experience = start(engines, Rewards(equal=("o1@0", "o2@0")), dynamic_sampling=True)
+    assert names(experience.take(2)) == ["o0", "o3"]
+    assert engines.asked == ["o0", "o1", "o2", "o3"]
+    assert experience.metrics()["rollout/groups_replaced"] == 2
+    assert experience.metrics()["rollout/groups_replaced"] == 0  # since the last call
+
+
+def test_without_it_a_group_of_equal_rewards_is_handed_out_like_any_other(start):
+    experience = start(Engines(), Rewards(equal=("o1@0",)))
+    assert names(experience.take(2)) == ["o0", "o1"]
+
+
+def test_a_restored_run_draws_first_what_was_out_and_loses_and_repeats_nothing(start):
+    engines = Engines()
+    saved_run = start(engines, max_staleness=1)
+    hold(engines, "o0", "o3")
+    trained = names(saved_run.take(2))
+    state = json.loads(json.dumps(saved_run.state()))
+    assert (trained, state) == (["o1", "o2"], {"position": 4, "out": [0, 3]})
+
+    engines = Engines()
+    engines.version = 1
+    resumed = start(engines, max_staleness=1)
+    resumed.restore(state)
+    for version in (1, 2, 3):
+        engines.version = version
+        trained += names(resumed.take(2))
+    assert engines.asked[:4] == ["o0", "o3", "o4", "o5"]
+    assert sorted(trained) == [f"o{n}" for n in range(8)]
+
+
+def test_a_run_resumed_with_less_room_keeps_what_it_could_not_draw_yet_for_the_next_checkpoint(start):
+    resumed = start(Engines(), prompts_per_step=1)
+    resumed.restore({"position": 4, "out": [0, 1, 3]})
+    assert resumed.state() == {"position": 4, "out": [0, 1, 3]}
+    assert names(resumed.take(1)) == ["o0"]
+    assert resumed.state() == {"position": 4, "out": [1, 3]}
+
+
+def test_an_engine_s_error_reaches_whoever_takes(start):
+    engines = Engines()
+    experience = start(engines)
+    engines.error = RuntimeError("engine 1 died")
+    for _ in range(2):  # and goes on doing so
+        with pytest.raises(RuntimeError, match="engine 1 died"):
+            experience.take(2)
+
+
+def test_an_engine_s_error_reaches_whoever_scores(start):
+    engines = Engines()
+    experience = start(engines)
+    engines.error = RuntimeError("engine 1 died")
+    with pytest.raises(RuntimeError, match="engine 1 died"):
+        experience.score(experience.stream.take(2), PAIR)
+
+
+def test_a_reward_worker_s_error_reaches_whoever_takes(start):
+    rewards = Rewards()
+    rewards.error = RuntimeError("worker 0 died")
+    with pytest.raises(RuntimeError, match="worker 0 died"):
+        start(Engines(), rewards).take(2)
+
+
+def test_where_nothing_moves_the_prompt_that_is_waited_for_is_named_with_how_far_it_is(start):
+    engines, rewards = Engines(), Rewards()
+    engines.held = {"o1@0/1"}
+    engines.outstanding = [1]
+    with pytest.raises(Stalled) as stalled:
+        start(engines, rewards, stall_timeout_s=1.0).take(2)
+    assert "1 prompts wait, engines have [1] completions to draw, reward workers [0] to score" in str(stalled.value)
+    assert str(stalled.value).endswith("\n  o1@0: 1 completions drawn, 1 scored")
+
+    engines, rewards = Engines(), Rewards()
+    rewards.stuck = {"o0@0/0"}
+    with pytest.raises(Stalled, match="\n  o0@0: 2 completions drawn, 1 scored"):
+        start(engines, rewards, stall_timeout_s=1.0).take(2)
+
+
+def test_slow_is_not_stalled_as_long_as_something_moves(start):
+    experience = start(Engines(seconds=0.5), stall_timeout_s=1.5)
+    assert names(experience.take(2)) == ["o0", "o1"]  # four completions: 2 s
+
+
+def test_held_out_prompts_come_back_in_order_and_leave_the_ledger_as_it_was(start):
+    engines = Engines(order=lambda places: places[::-1])
+    experience = start(engines, max_staleness=1)
+    experience.take(2)
+    hold(engines, "o2", "o3")  # of training; they are drawn already or go on being drawn beside
+    ledger = experience.state()
+    heldout = [Prompt(id=f"h{n}@0", messages=[], token_ids=[n], reference="5", task="math") for n in (3, 1, 2)]
+    groups = experience.score(heldout, Sampling(completions=3, max_tokens=8, temperature=1.0, seed=0))
+    assert names(groups) == ["h3", "h1", "h2"]
+    assert [c.text for c in groups[1].group.completions] == ["h1@0/0", "h1@0/1", "h1@0/2"]
+    assert experience.state() == ledger
+
+
+def test_a_take_that_a_signal_interrupts_leaves_every_prompt_in_the_ledger(start):
+    engines = Engines()
+    experience = start(engines)
+    hold(engines, "o1")
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    StopSignals().listen()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        with pytest.raises(Stop, match="SIGTERM"):
+            experience.take(2)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert experience.state() == {"position": 2, "out": [0, 1]}
+    release(engines, "o1")
+    assert names(experience.take(2)) == ["o0", "o1"]
+
+
+def test_closing_drops_what_is_in_flight_and_ends_the_thread(stream):
+    engines = Engines()
+    hold(engines, "o2")
+    experience = Experience(
+        stream(), engines, Rewards(), PAIR, prompts_per_step=2, max_staleness=1,
+        dynamic_sampling=False, stall_timeout_s=20.0,
+    )  # fmt: skip
+    experience.take(2)
+    began = time.monotonic()
+    experience.close()
+    assert time.monotonic() - began < 15
+    assert "experience" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_closing_ends_scores_that_are_waited_for_while_others_are_still_drawn(stream, caplog):
+    engines, rewards = Engines(), Rewards()
+    hold(engines, "o1")
+    rewards.stuck = {"o0@0/0"}
+    experience = Experience(
+        stream(), engines, rewards, PAIR, prompts_per_step=2, max_staleness=0,
+        dynamic_sampling=False, stall_timeout_s=0.5,
+    )  # fmt: skip
+    with pytest.raises(Stalled, match="o0@0: 2 completions drawn, 1 scored"):
+        experience.take(2)
+    experience.close()
+    del experience
+    gc.collect()
+    assert "Task was destroyed" not in caplog.text
+
+
+def test_tokens_per_second_count_only_the_time_in_which_something_is_drawn(start):
+    experience = start(Engines(seconds=0.05))
+    experience.take(2)  # 4 completions of 3 tokens in a little over 0.2 s
+    time.sleep(1.5)
+    assert 8 < experience.metrics()["rollout/tokens_per_s"] <= 60
+    assert experience.metrics()["rollout/tokens_per_s"] == 0

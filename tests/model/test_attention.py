@@ -1,0 +1,174 @@
+"""Packed attention against one explicit mask, on a CPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlframe.model import attention
+from rlframe.model import attention_cpu as grid
+from rlframe.model.attention import by_block_mask, by_boundaries, packed_attention, takes_block_mask
+from rlframe.model.layout import Layout
+
+# A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2. Then one
+# of 2 that begins like that, with 2 and 2, so that their first token lies in another prompt than their second.
+SEQUENCE_IDS = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 5, 5, 6, 6, 6, 7, 7])
+POSITION_IDS = torch.tensor([0, 1, 2, 3, 4, 3, 3, 4, 5, 6, 0, 0, 1, 2, 2, 3, 1, 2, 3, 2, 3])
+T = len(SEQUENCE_IDS)
+LAYOUT = Layout.of(SEQUENCE_IDS, POSITION_IDS)
+PROMPT, FIRST, SECOND, OTHER = slice(0, 3), slice(3, 5), slice(5, 6), slice(10, 11)
+
+
+def inputs(heads: int, key_value_heads: int, value_dim: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return (
+        torch.randn(1, heads, T, 4),
+        torch.randn(1, key_value_heads, T, 4),
+        torch.randn(1, key_value_heads, T, value_dim),
+    )
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None = None, window: int | None = None):
+    layout = Layout.of(SEQUENCE_IDS, POSITION_IDS)  # of its own: calls are planned once for each
+    return packed_attention(
+        nn.Module(), query, key, value, None, layout=layout, scaling=scaling, sliding_window=window
+    )[0]
+
+
+def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, window: int = T) -> Tensor:
+    """softmax(q k^T) v where token i sees token j, written out; 0.5 is 1 / sqrt(4). -> [1, T, heads, value_dim]"""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    sees = torch.zeros(T, T, dtype=torch.bool)
+    for row in range(T):
+        for column in range(row + 1):
+            same = SEQUENCE_IDS[row] == SEQUENCE_IDS[column]
+            first_prompt = column < 3 and SEQUENCE_IDS[row] in (0, 1, 2)
+            second_prompt = column in (11, 12) and SEQUENCE_IDS[row] in (4, 5)
+            third_prompt = (column == 11 and SEQUENCE_IDS[row] in (6, 7)) or (column == 16 and SEQUENCE_IDS[row] == 7)
+            near = POSITION_IDS[row] - POSITION_IDS[column] < window
+            sees[row, column] = (same or first_prompt or second_prompt or third_prompt) and near
+    scores = (query @ key.mT * scaling).masked_fill(~sees, float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("copied, kept", [(0, 0), (8, 512)])  # a call's rows at a time, no weights kept; all of them
+@pytest.mark.parametrize("cells", [1, 1 << 23])  # a sequence a call, all of a size together
+@pytest.mark.parametrize("short", [0, 1, 256])  # all alone, those of a token together, all together
+@pytest.mark.parametrize("rows", [1, 2, 512])  # of queries at a time
+@pytest.mark.parametrize("heads, key_value_heads, value_dim", [(2, 2, 4), (4, 2, 4), (3, 1, 4), (2, 2, 3)])
+def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
+    heads, key_value_heads, value_dim, rows, short, cells, copied, kept, monkeypatch
+):
+    for name, bound in {"SHORT": short, "CELLS": cells, "COPIED": copied, "KEPT": kept}.items():
+        monkeypatch.setattr(grid, name, bound)
+    monkeypatch.setattr(attention, "ROWS", rows)
+    got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
+    weights = torch.randn(1, T, heads, value_dim)
+    ours, reference = attend(*got), masked(*wanted)
+    torch.testing.assert_close(ours, reference)
+    (ours * weights).sum().backward()
+    (reference * weights).sum().backward()
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_short_sequences_in_bfloat16_are_computed_in_float32_and_rounded_once():
+    got = [part.bfloat16().requires_grad_() for part in inputs(heads=4, key_value_heads=2)]
+    wanted = [part.detach().float().requires_grad_() for part in got]
+    weights = torch.randn(1, T, 4, 4).bfloat16()
+    ours, reference = attend(*got), masked(*wanted)
+    (ours * weights).sum().backward()
+    (reference * weights.float()).sum().backward()
+    for one, other in zip(
+        [ours, *(part.grad for part in got)], [reference, *(part.grad for part in wanted)], strict=True
+    ):
+        torch.testing.assert_close(one.float(), other, rtol=1.01 * 2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows, short", [(2, 0), (512, 0), (512, 2), (512, 256)])
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+def test_a_sliding_window_counts_positions_across_the_end_of_a_shared_prompt(window, rows, short, monkeypatch):
+    monkeypatch.setattr(grid, "SHORT", short)
+    monkeypatch.setattr(attention, "ROWS", rows)
+    parts = inputs(heads=4, key_value_heads=2)
+    torch.testing.assert_close(attend(*parts, window=window), masked(*parts, window=window))
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_flex_attention_under_our_block_mask_gives_the_same_values(window):
+    parts = inputs(heads=4, key_value_heads=2)
+    by_mask = by_block_mask(*parts, LAYOUT, 0.1, window).transpose(1, 2)
+    torch.testing.assert_close(by_mask, attend(*parts, scaling=0.1, window=window))
+
+
+def test_blocks_of_128_that_no_token_sees_are_left_out_of_the_mask():
+    whole = laid_out([256, 256], [0, 0])  # 1 + 2 blocks each
+    group = laid_out([384, 128, 128], [0, 256, 256])  # 2 of prompt; completions of 1 see those and themselves
+    for layout, blocks in ((whole, 6), (group, 1 + 2 + 3 * 3)):
+        mask = attention._block_mask(layout, None)
+        assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == blocks
+    assert int(attention._block_mask(group, 128).full_kv_num_blocks.sum()) == 0
+
+
+def test_the_varlen_kernel_takes_heads_that_share_keys_forward_and_backward():
+    parts = [torch.randn(1, heads, 7, 64, device="meta", requires_grad=True) for heads in (4, 2, 2)]
+    attended = by_boundaries(*parts, laid_out([5, 2], [0, 0], device="meta"), 0.1)
+    assert attended.shape == parts[0].shape
+    attended.sum().backward()
+    assert [part.grad is not None and part.grad.shape == part.shape for part in parts] == [True] * 3
+
+
+def test_a_gpu_has_the_varlen_kernel_for_whole_sequences_in_16_bits_and_flex_attention_for_all_else():
+    query, value = torch.empty(1, 4, 7, 64, dtype=torch.bfloat16), torch.empty(1, 2, 7, 64, dtype=torch.bfloat16)
+    whole = laid_out([5, 2], [0, 0])
+    assert not takes_block_mask(query, value, whole, None)
+    assert takes_block_mask(query, value, laid_out([5, 2], [0, 3]), None)
+    assert takes_block_mask(query, value, whole, 4)
+    assert takes_block_mask(query, value[..., :32], whole, None)
+    assert takes_block_mask(query.float(), value.float(), whole, None)
+
+
+def laid_out(lengths: list[int], begins: list[int], device: str = "cpu") -> Layout:
+    positions = [torch.arange(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)]
+    layout = Layout.of(torch.repeat_interleave(torch.tensor(lengths)), torch.cat(positions))
+    return replace(layout, position_ids=layout.position_ids.to(device))
+
+
+def test_the_first_token_of_a_whole_sequence_sees_its_own_value_only():
+    query, key, value = inputs(heads=2, key_value_heads=2)
+    attended = attend(query, key, value)
+    for first in (0, 10, 11):
+        torch.testing.assert_close(attended[0, first], value[0, :, first])
+
+
+def test_another_sequence_could_hold_anything_and_not_one_bit_would_change():
+    query, key, value = inputs(heads=4, key_value_heads=2)
+    before = attend(query, key, value)
+    for part in (query, key, value):
+        part[:, :, SECOND] = 1e3
+        part[:, :, OTHER] = 1e3
+    changed = (attend(query, key, value) != before).any(-1).any(-1)[0]
+    assert changed.nonzero()[:, 0].tolist() == [5, 10]
+
+
+def test_a_completion_s_gradient_reaches_its_prompt_and_no_other_completion():
+    query, key, value = (part.requires_grad_() for part in inputs(heads=4, key_value_heads=2))
+    attend(query, key, value)[0, SECOND].sum().backward()
+    assert value.grad is not None
+    reached = value.grad.abs().sum((0, 1, 3)) > 0
+    assert reached.nonzero()[:, 0].tolist() == [0, 1, 2, 5]
+
+
+def test_an_implementation_that_takes_whole_sequences_gets_boundaries_and_refuses_a_shared_prompt():
+    whole = Layout.of(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]))
+    given = attention.arguments(whole, "flash_attention_2")
+    assert given["cu_seq_lens_q"].tolist() == [0, 3, 5] and given["max_length_k"] == 3
+    with pytest.raises(ValueError, match="'flash_attention_2' takes whole sequences only"):
+        attention.arguments(LAYOUT, "flash_attention_2")
+
+
+def test_a_model_that_caps_its_scores_is_refused_rather_than_computed_without():
+    with pytest.raises(ValueError, match=r"knows no softcap, which Module needs; set learner\.attention"):
+        packed_attention(nn.Module(), *inputs(2, 2), None, layout=LAYOUT, softcap=30.0)

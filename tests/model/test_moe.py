@@ -1,0 +1,211 @@
+"""Routers watched, balanced and replayed: transformers' own on a CPU, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import DeepseekV3Config
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
+
+from rlframe.errors import RunFailed
+from rlframe.model.moe import Routers, blocks_of_separate_experts
+from rlframe.model.policy import Policy, load_model
+from rlframe.types import OWN_CHOICE, PACKED_ATTENTION, TrainBatch
+
+MODELS = ["qwen3_moe_model", "deepseek_v3_model"]
+
+
+class OneLayer(nn.Module):
+    """A router of 4 experts, 1 a token, that sends a token of one-hot hidden state e to expert e."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = DeepseekV3Config(
+            hidden_size=4, n_routed_experts=4, num_experts_per_tok=1, n_group=1, topk_group=1, norm_topk_prob=True
+        )
+        self.layers = nn.ModuleList([DeepseekV3TopkRouter(config)])
+        self.layers[0].weight.data = 10 * torch.eye(4)
+
+    def forward(self, batch: TrainBatch) -> Tensor:
+        return self.layers[0](nn.functional.one_hot(batch.token_ids, 4).float())[2]
+
+
+def batch(token_ids: list[int], routed_experts: Tensor | None = None) -> TrainBatch:
+    """One sequence, its first two tokens the prompt."""
+    count = len(token_ids)
+    return TrainBatch(
+        token_ids=torch.tensor(token_ids),
+        rollout_logprobs=torch.zeros(count),
+        old_logprobs=torch.zeros(count),
+        ref_logprobs=None,
+        advantages=torch.ones(count),
+        loss_weights=(torch.arange(count) >= 2).float(),
+        sequence_ids=torch.zeros(count, dtype=torch.int64),
+        position_ids=torch.arange(count),
+        routed_experts=routed_experts,
+    )
+
+
+SENTENCE = batch(list(b"Twelve and thirty make forty-two."))
+
+Loaded = Callable[[], Policy]
+
+
+@pytest.fixture(params=MODELS)
+def loaded(request: pytest.FixtureRequest) -> Loaded:
+    folder: Path = request.getfixturevalue(request.param)
+    return lambda: Policy(load_model(folder, torch.float32, PACKED_ATTENTION), torch.float32)
+
+
+def choices(policy: Policy, sentence: TrainBatch) -> Tensor:
+    """[T, layers, k] int16: where the policy sends the tokens of `sentence`; layers without experts say nothing."""
+    routers = Routers(policy, 0.0).by_layer
+    seen: dict[int, Tensor] = {}
+    hooks = [
+        router.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output[2]}))
+        for layer, router in routers.items()
+    ]
+    policy(sentence, 1.0)
+    for hook in hooks:
+        hook.remove()
+    nothing = torch.full((len(sentence.token_ids), 2), OWN_CHOICE)
+    return torch.stack([seen.get(layer, nothing) for layer in range(2)], dim=1).to(torch.int16)
+
+
+def learn(policy: Policy, sentence: TrainBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    logprobs, _ = policy(sentence, 1.0)
+    logprobs.sum().backward()
+    return logprobs.detach(), {name: parameter.grad for name, parameter in policy.named_parameters()}
+
+
+def test_the_load_of_experts_gives_imbalance_and_the_share_of_unused_ones() -> None:
+    layer = OneLayer()
+    routers = Routers(layer, 0.0)
+    layer(batch([0, 0, 1]))
+    layer(batch([0]))
+    routers.end_update(applied=True)
+    metrics = routers.metrics()
+    assert metrics["moe/imbalance"] == 3.0  # loads 3, 1, 0, 0: the largest over their mean 1
+    assert metrics["moe/unused_experts"] == 0.5
+    # Scores of a token: sigmoid(10) once and 1/2 three times, so shares of about 2/5 and 1/5.
+    assert metrics["moe/router_entropy"] == pytest.approx(0.4 * 0.9163 + 0.6 * 1.6094, abs=1e-3)
+    routers.end_update(applied=True)
+    assert routers.metrics() == {}
+
+
+def test_a_step_moves_each_bias_by_the_rate_towards_even_load_whatever_the_distance() -> None:
+    layer = OneLayer()
+    routers = Routers(layer, 0.125)
+    layer(batch([0, 0, 0, 1]))
+    routers.end_update(applied=True)
+    assert layer.layers[0].e_score_correction_bias.tolist() == [-0.125, 0.0, 0.125, 0.125]
+    layer(batch([0, 1, 2, 3]))
+    routers.end_update(applied=True)
+    assert layer.layers[0].e_score_correction_bias.tolist() == [-0.125, 0.0, 0.125, 0.125]
+
+
+def test_an_update_that_was_skipped_moves_no_bias() -> None:
+    layer = OneLayer()
+    routers = Routers(layer, 0.25)
+    layer(batch([0, 0, 0, 1]))
+    routers.end_update(applied=False)
+    assert layer.layers[0].e_score_correction_bias.tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_what_is_computed_without_gradient_is_no_load() -> None:
+    layer = OneLayer()
+    routers = Routers(layer, 0.25)
+    with torch.no_grad():
+        layer(batch([0, 0, 0, 1]))
+    routers.end_update(applied=True)
+    assert routers.metrics() == {}
+
+
+def test_a_rate_is_refused_where_routers_have_no_bias(qwen3_moe_model: Path) -> None:
+    policy = Policy(load_model(qwen3_moe_model, torch.float32, PACKED_ATTENTION), torch.float32)
+    with pytest.raises(RunFailed, match="bias_update_rate: Qwen3MoeTopKRouter has no e_score_correction_bias"):
+        Routers(policy, 0.001)
+
+
+def test_layers_that_run_again_in_the_backward_pass_count_once(loaded: Loaded) -> None:
+    policy = loaded()
+    policy.train()
+    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    routers = Routers(policy, 0.0)
+    learn(policy, SENTENCE)
+    assert routers.sums is not None
+    assert routers.sums[:, :-4].sum(1).tolist() == [2 * len(SENTENCE.token_ids)] * len(routers.by_layer)
+
+
+def test_replaying_its_own_routes_changes_no_bit_of_log_probabilities_and_gradients(loaded: Loaded) -> None:
+    plain = learn(loaded(), SENTENCE)
+    routes = choices(loaded(), SENTENCE)
+    policy = loaded()
+    routers = Routers(policy, 0.0)
+    replayed = learn(policy, replace(SENTENCE, routed_experts=routes))
+    assert torch.equal(plain[0], replayed[0])
+    assert [name for name in plain[1] if not torch.equal(plain[1][name], replayed[1][name])] == []
+    routers.end_update(applied=True)
+    assert routers.metrics()["moe/rerouted"] == 0.0
+
+
+def test_replaying_other_routes_gives_the_gradient_to_other_experts_and_to_the_router(loaded: Loaded) -> None:
+    routes = torch.tensor([6, 7], dtype=torch.int16).expand(len(SENTENCE.token_ids), 2, 2)
+    policy = loaded()
+    routers = Routers(policy, 0.0)
+    _, gradients = learn(policy, replace(SENTENCE, routed_experts=routes))
+    experts = {name: gradient.abs().amax((1, 2)) for name, gradient in gradients.items() if ".experts." in name}
+    assert experts
+    for of_expert in experts.values():
+        assert (of_expert > 0).tolist() == [False] * 6 + [True] * 2
+    for layer, router in routers.by_layer.items():
+        gradient = gradients[f"model.model.layers.{layer}.mlp.gate.weight"]
+        assert gradient is not None and router.weight.grad is gradient
+        assert (gradient[6:] != 0).any()
+    routers.end_update(applied=True)
+    metrics = routers.metrics()
+    assert metrics["moe/unused_experts"] == 0.75 and metrics["moe/imbalance"] == 4.0
+    assert metrics["moe/rerouted"] > 0.2
+
+
+def test_tokens_without_a_recorded_route_go_where_the_learner_sends_them(loaded: Loaded) -> None:
+    own = choices(loaded(), SENTENCE)
+    routes = own.clone()
+    routes[5:] = OWN_CHOICE
+    policy = loaded()
+    Routers(policy, 0.0)
+    assert torch.equal(choices(policy, replace(SENTENCE, routed_experts=routes)), own)
+
+
+def test_a_checkpointed_layer_replays_the_same_routes_in_the_backward_pass(loaded: Loaded) -> None:
+    routes = torch.tensor([0, 5], dtype=torch.int16).expand(len(SENTENCE.token_ids), 2, 2)
+    gradients = []
+    for checkpointing in (False, True):
+        policy = loaded()
+        policy.train()
+        if checkpointing:
+            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        Routers(policy, 0.0)
+        gradients.append(learn(policy, replace(SENTENCE, routed_experts=routes))[1])
+    assert [name for name in gradients[0] if not torch.equal(gradients[0][name], gradients[1][name])] == []
+
+
+def test_replay_refuses_a_router_that_weighs_experts_in_a_way_of_its_own() -> None:
+    layer = OneLayer()
+    Routers(layer, 0.0)
+    router = layer.layers[0]
+    router.register_forward_hook(lambda _, __, output: (output[0], output[1] * 2, output[2]), prepend=True)
+    with pytest.raises(RunFailed, match="replay does not know how DeepseekV3TopkRouter weighs"):
+        layer(batch([0, 1], torch.zeros(2, 1, 1, dtype=torch.int16)))
+
+
+def test_blocks_with_a_module_per_expert_are_found_and_fused_ones_are_not(loaded: Loaded) -> None:
+    assert blocks_of_separate_experts(loaded()) == []
+    block = nn.Module()
+    block.experts = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    assert blocks_of_separate_experts(nn.Sequential(nn.Linear(2, 2), block)) == [block]

@@ -1,0 +1,208 @@
+"""The killable process: bounds, replacement, and no child that outlives its parent."""
+
+import os
+import pickle
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rlframe.sandbox.process import CallFailed, Process, ProcessDied
+
+MEMORY = 2**30
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def process(function: str, *warm_up: object) -> Process:
+    return Process(function, warm_up=list(warm_up), max_memory_bytes=MEMORY)
+
+
+def is_alive(pid: int) -> bool:
+    """False also for a zombie, which an init that does not reap leaves."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_dead(pid: int, within_s: float = 5.0) -> bool:
+    end = time.monotonic() + within_s
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not is_alive(pid)
+
+
+def test_a_call_returns_what_the_function_returns_in_another_process():
+    child = process("os:getpid")
+    pid = child.call(timeout_s=5)
+    assert pid != os.getpid()
+    assert child.call(timeout_s=5) == pid  # the child is reused
+    child.close()
+    assert wait_until_dead(pid)
+
+
+def test_a_call_that_never_ends_is_killed_at_its_timeout_and_the_next_one_works():
+    child = process("time:sleep", 0)
+    child.call(0, timeout_s=5)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"call of time:sleep took more than 0.3 s"):
+        child.call(60, timeout_s=0.3)
+    assert 0.3 <= time.monotonic() - started < 20
+    assert child.call(0, timeout_s=5) is None
+    child.close()
+
+
+def test_a_call_that_holds_the_interpreter_lock_is_killed_too():
+    child = process("builtins:pow", 2, 3)
+    with pytest.raises(TimeoutError):
+        child.call(9, 9**9, timeout_s=0.3)
+    child.close()
+
+
+def test_starting_does_not_count_against_a_calls_timeout():
+    child = process("time:sleep", 1)  # ready after a second
+    assert child.call(0, timeout_s=0.9) is None
+    child.close()
+
+
+def test_a_childs_children_are_killed_with_it(tmp_path: Path):
+    child = process("os:system", "true")
+    with pytest.raises(TimeoutError):
+        child.call(f"sleep 60 & echo $! > {tmp_path}/pid; wait", timeout_s=0.5)
+    assert wait_until_dead(int((tmp_path / "pid").read_text()))
+    child.close()
+
+
+def test_an_exception_arrives_with_the_childs_traceback_and_the_child_lives_on():
+    child = process("json:loads", "1")
+    with pytest.raises(CallFailed, match=r"(?s)Traceback.*JSONDecodeError: Expecting value"):
+        child.call("[", timeout_s=5)
+    assert child.call("[1]", timeout_s=5) == [1]
+    child.close()
+
+
+def test_a_function_that_cannot_be_imported_says_so():
+    with pytest.raises(CallFailed, match="No module named 'no_such_module'"):
+        process("no_such_module:f").call(timeout_s=5)
+
+
+def test_a_child_that_dies_at_its_start_says_so():
+    with pytest.raises(ProcessDied, match="ended at its start with exit status 3"):
+        process("os:_exit", 3).call(timeout_s=5)
+
+
+def test_a_child_that_dies_in_a_call_is_named_with_its_signal_and_replaced():
+    child = process("os:kill", os.getpid(), 0)
+    with pytest.raises(ProcessDied, match="SIGSEGV"):
+        child.call(0, signal.SIGSEGV, timeout_s=5)  # pid 0: its own process group
+    child.call(os.getpid(), 0, timeout_s=5)
+    child.close()
+
+
+def test_a_worker_killed_between_calls_is_replaced_without_an_error():
+    child = process("os:getpid")
+    pid = child.call(timeout_s=5)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)  # its socket closes; it stays a zombie until it is replaced
+    assert child.call(timeout_s=5) not in (pid, os.getpid())
+    child.close()
+
+
+def test_a_nursery_killed_between_calls_takes_its_worker_along_and_both_are_replaced():
+    child = process("os:getppid")  # a worker's parent is the nursery
+    nursery = child.call(timeout_s=5)
+    (worker,) = children_of(nursery)
+    os.kill(nursery, signal.SIGKILL)
+    assert wait_until_dead(worker)
+    assert child.call(timeout_s=5) not in (nursery, os.getpid())
+    child.close()
+
+
+def test_a_killed_worker_is_replaced_in_a_fraction_of_what_the_start_took():
+    child = process("time:sleep", 1.5)
+    nursery = child.call(0, timeout_s=5), child._child.nursery.pid  # pyright: ignore[reportOptionalMemberAccess]
+    seconds = []
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            child.call(60, timeout_s=0.05)
+        started = time.monotonic()
+        child.call(0, timeout_s=5)
+        seconds.append(time.monotonic() - started)
+    assert statistics.median(seconds) < 0.5
+    assert nursery[1] == child._child.nursery.pid  # pyright: ignore[reportOptionalMemberAccess]
+    child.close()
+    assert wait_until_dead(nursery[1])
+
+
+def test_nothing_of_a_killed_call_is_answered_to_the_next():
+    child = process("operator:mul", "x", 1)
+    for size in range(20):
+        with pytest.raises(TimeoutError):
+            child.call("x", 10**7, timeout_s=0.0)  # killed anywhere: unread, half read, half answered
+        assert child.call("y", size, timeout_s=5) == "y" * size
+    child.close()
+
+
+def test_more_memory_than_allowed_is_an_error_in_the_child():
+    child = process("operator:mul", "x", 1)
+    with pytest.raises(CallFailed, match="MemoryError"):
+        child.call("x", 2 * MEMORY, timeout_s=5)
+    assert child.call("x", 3, timeout_s=5) == "xxx"
+    child.close()
+
+
+def test_the_child_imports_neither_torch_nor_ray_nor_sympy():
+    child = process("builtins:eval", "0")
+    loaded = child.call("sorted(m for m in __import__('sys').modules if m in ('torch', 'ray', 'sympy'))", timeout_s=5)
+    assert loaded == []
+    child.close()
+
+
+def test_a_started_process_pickles_as_one_that_is_not():
+    child = process("os:getpid")
+    pid = child.call(timeout_s=5)
+    copy = pickle.loads(pickle.dumps(child))
+    assert copy.call(timeout_s=5) != pid
+    child.close()
+    copy.close()
+
+
+def test_a_process_outlives_the_thread_that_started_it():
+    child = process("os:getpid")
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    time.sleep(0.2)  # the kernel kills the child when its thread ends
+    assert child.call(timeout_s=5) > 0
+    child.close()
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a call that holds the interpreter lock"])
+def test_a_killed_parent_takes_its_child_along(busy: bool):
+    program = f"""
+import sys, threading, time
+from rlframe.sandbox.process import Process
+child = Process("builtins:pow", warm_up=[2, 3], max_memory_bytes={MEMORY})
+child.call(2, 3, timeout_s=5)
+if {busy}:
+    threading.Thread(target=child.call, args=(9, 9**9), kwargs=dict(timeout_s=60), daemon=True).start()
+    time.sleep(0.3)
+print(child._child.nursery.pid, flush=True)
+time.sleep(60)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True, env=env) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        (worker,) = children_of(pid)
+        parent.kill()
+        assert wait_until_dead(pid)
+        assert wait_until_dead(worker)

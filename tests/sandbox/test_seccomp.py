@@ -1,0 +1,94 @@
+"""The seccomp filters, run as the kernel runs it, on both architectures that they are written for."""
+
+import struct
+
+import pytest
+
+from rlframe.sandbox import seccomp
+from rlframe.sandbox.seccomp import (
+    ALLOW,
+    ALLOWED,
+    ASK,
+    AUDIT_ARCH,
+    CLONE,
+    CLONE3,
+    ENOSYS,
+    EPERM,
+    EXIT,
+    KILL,
+    asking,
+)
+
+MACHINES = list(AUDIT_ARCH)
+
+
+def verdict(program: bytes, architecture: int, number: int, *arguments: int) -> int:
+    """What the filter returns for a call: classic BPF over struct seccomp_data."""
+    data = struct.pack("IIQ6Q", number, architecture, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
+    instructions = list(struct.iter_unpack("HBBI", program))
+    at = accumulator = 0
+    while True:
+        code, yes, no, operand = instructions[at]
+        at += 1
+        if code == seccomp.LOAD:
+            (accumulator,) = struct.unpack_from("I", data, operand)
+        elif code == seccomp.RETURN:
+            return operand
+        else:
+            met = {
+                seccomp.EQUAL: accumulator == operand,
+                seccomp.AT_LEAST: accumulator >= operand,
+                seccomp.ANY_BIT: accumulator & operand != 0,
+            }[code]
+            at += yes if met else no
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_of_a_thousand_calls_exactly_those_of_the_list_are_allowed_whatever_their_arguments(machine: str):
+    program, column = seccomp.build(machine), MACHINES.index(machine)
+    listed = {numbers[column] for numbers in (*ALLOWED.values(), EXIT)}
+    looked_at = {numbers[column] for numbers in (getattr(seccomp, name) for name in CHECKED)}
+    for number in set(range(1000)) - looked_at:
+        for argument in (0, 1, 0x10000, 0xFFFFFFFF):
+            expected = ALLOW if number in listed else ENOSYS if number == CLONE3[column] else EPERM
+            assert verdict(program, AUDIT_ARCH[machine], number, *[argument] * 6) == expected, number
+
+
+CHECKED = {  # name of a call whose arguments are looked at -> arguments that are let through, and that are not
+    "CLONE": ([(0x3D0F00,)], [(17,), (0x10000000 | 0x3D0F00,), (0x4100,)]),
+    "OPEN": ([(0, 0), (0, 0o2000000)], [(0, 1), (0, 2), (0, 0o100), (0, 0o1000)]),
+    "OPENAT": ([(0, 0, 0o2000000)], [(0, 0, 1), (0, 0, 2), (0, 0, 0o100), (0, 0, 0o1000)]),
+    "FCNTL": ([(3, 1), (3, 1030)], [(3, 4), (3, 8), (3, 1031), (3, 1033)]),
+    "IOCTL": ([(1, 0x5401)], [(1, 0x5412), (1, 0)]),
+    "PRLIMIT64": ([(0, 9, 0)], [(1, 9, 0), (0, 9, 1), (0, 9, 1 << 32)]),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_call_that_can_do_both_is_allowed_for_what_computing_needs(machine: str, name: str):
+    program, number = seccomp.build(machine), getattr(seccomp, name)[MACHINES.index(machine)]
+    if number is None:
+        pytest.skip(f"{machine} has no such call")
+    let, refused = CHECKED[name]
+    assert {verdict(program, AUDIT_ARCH[machine], number, *arguments) for arguments in let} == {ALLOW}
+    assert {verdict(program, AUDIT_ARCH[machine], number, *arguments) for arguments in refused} == {EPERM}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_calls_of_another_instruction_set_kill(machine: str):
+    program = seccomp.build(machine)
+    assert verdict(program, 0x40000003, 1) == KILL  # i386's exit
+    if machine == "x86_64":
+        assert verdict(program, AUDIT_ARCH[machine], 0x40000000) == KILL  # x32's read
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_whatever_else_a_clone_asks_for_a_thread_is_asked_about_and_so_is_its_end(machine: str):
+    program, column = asking(machine), MACHINES.index(machine)
+    architecture = AUDIT_ARCH[machine]
+    for flags in (0x10000, 0x10900, 0x3D0F00, 0xFFFFFFFF, (1 << 40) | 0x10000):
+        assert verdict(program, architecture, CLONE[column], flags) == ASK
+    assert verdict(program, architecture, EXIT[column]) == ASK
+    others = [verdict(program, architecture, number, 17) for number in range(1000) if number != EXIT[column]]
+    assert set(others) == {ALLOW}
