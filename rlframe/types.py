@@ -80,7 +80,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class SampledCompletion:
     """A completion as it leaves the engine: one of its group's, with its place there."""
 
     prompt_id: str

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlframe.batch.samples import has_signal
 from rlframe.experience.background import Background
-from rlframe.types import Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict
+from rlframe.types import Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup, Verdict
 
 if TYPE_CHECKING:
     from rlframe.prompts.stream import PromptStream
@@ -28,7 +28,7 @@ class InFlight:
     prompt: Prompt
     position: int  # in the prompt stream
     version: int  # of the policy when it was admitted: none of its tokens is older
-    drawn: dict[int, Drawn] = field(default_factory=dict)  # by place in the group
+    drawn: dict[int, SampledCompletion] = field(default_factory=dict)  # by place in the group
     verdicts: dict[int, dict[str, Verdict]] = field(default_factory=dict)
     group: ScoredGroup | None = None  # once every completion has its verdicts
 
@@ -166,7 +166,7 @@ class Experience:
                 scoring.append(asyncio.create_task(self._judge(by_prompt[drawn.prompt_id], drawn, sampling)))
         await asyncio.gather(*scoring)
 
-    async def _judge(self, record: InFlight, drawn: Drawn, sampling: Sampling) -> None:
+    async def _judge(self, record: InFlight, drawn: SampledCompletion, sampling: Sampling) -> None:
         record.drawn[drawn.index] = drawn
         record.verdicts[drawn.index] = await self.rewards.score(record.prompt, drawn.completion)
         if len(record.verdicts) == sampling.completions:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from rlframe.errors import RunFailed
-from rlframe.types import Drawn, Loaded, Prompt, Sampling
+from rlframe.types import Loaded, Prompt, SampledCompletion, Sampling
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -30,7 +30,7 @@ class RolloutPool:
         self.current: Published | Broadcast | None = None  # of `version`; None: what every engine started with
         self.stall_s = 0.0
 
-    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[Drawn]:
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
         """Every prompt's completions, each as it ends. A group stays on one engine, which computes its prompt once.
 
         Raises what an engine raised, or RayActorError when one died.
@@ -40,7 +40,7 @@ class RolloutPool:
             least = min(self._working(), key=self.outstanding.__getitem__)
             self.outstanding[least] += sampling.completions
             shares[least].append(prompt)
-        arrivals: asyncio.Queue[Drawn | BaseException] = asyncio.Queue()
+        arrivals: asyncio.Queue[SampledCompletion | BaseException] = asyncio.Queue()
         tasks = [
             asyncio.create_task(self._follow(engine, share, sampling, arrivals))
             for engine, share in enumerate(shares)
@@ -109,7 +109,11 @@ class RolloutPool:
         return [place for place in every if place not in self.quarantined] or list(every)
 
     async def _follow(
-        self, engine: int, prompts: list[Prompt], sampling: Sampling, arrivals: asyncio.Queue[Drawn | BaseException]
+        self,
+        engine: int,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        arrivals: asyncio.Queue[SampledCompletion | BaseException],
     ) -> None:
         """Moves one engine's completions into the queue, and its error if it has one."""
         left = len(prompts) * sampling.completions

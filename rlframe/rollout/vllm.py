@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlframe.types import Completion, Drawn, Loaded, Prompt, Sampling, VersionSpan
+from rlframe.types import Completion, Loaded, Prompt, SampledCompletion, Sampling, VersionSpan
 
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
@@ -93,7 +93,7 @@ class VLLMEngine:
         """What is drawn from now on is the policy's `version`."""
         await self.llm.update_weight_version(str(version))
 
-    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[Drawn]:
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
         """Every prompt's completions, each as it ends.
 
         With nothing else in flight they all enter in one step of the scheduler, so that the batches that form,
@@ -138,12 +138,12 @@ class VLLMEngine:
         request_id = f"{prompt.id}#{index}/{self.requests}"
         return await self.llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids}, parameters)
 
-    async def _drawn(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> Drawn:
+    async def _drawn(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> SampledCompletion:
         request: Any = await queue.get()
         output = request.outputs[0]
         token_ids = list(output.token_ids)
         ended = output.finish_reason == "stop"  # by a token that is no text
-        return Drawn(
+        return SampledCompletion(
             prompt_id=prompt.id,
             index=index,
             completion=Completion(

@@ -20,7 +20,17 @@ from rlframe.experience.flow import Experience
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.types import Completion, Drawn, Problem, Prompt, RolloutGroup, Sampling, ScoredGroup, Verdict, VersionSpan
+from rlframe.types import (
+    Completion,
+    Problem,
+    Prompt,
+    RolloutGroup,
+    SampledCompletion,
+    Sampling,
+    ScoredGroup,
+    Verdict,
+    VersionSpan,
+)
 
 PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
 Place = tuple[Prompt, int]
@@ -41,7 +51,7 @@ class Engines:
     def asked(self) -> list[str]:
         return [name for call in self.calls for name in call]
 
-    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[Drawn]:
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
         self.calls.append(names(prompts))
         left = self.order([(prompt, index) for prompt in prompts for index in range(sampling.completions)])
         while left:
@@ -54,13 +64,13 @@ class Engines:
                     yield self._drawn(prompt, index)
                     break
 
-    def _drawn(self, prompt: Prompt, index: int) -> Drawn:
+    def _drawn(self, prompt: Prompt, index: int) -> SampledCompletion:
         span = VersionSpan(version=self.version, start=0, end=3)
         text = f"{prompt.id}/{index}"
         completion = Completion(
             token_ids=[1, 2, 3], logprobs=[-1.0] * 3, versions=[span], text=text, finish_reason="stop"
         )
-        return Drawn(prompt_id=prompt.id, index=index, completion=completion)
+        return SampledCompletion(prompt_id=prompt.id, index=index, completion=completion)
 
 
 class Rewards:

@@ -17,7 +17,7 @@ from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.rollout.vllm import VLLMEngine
-from rlframe.types import Completion, Drawn, Prompt, RolloutGroup, Sampling, ScoredGroup
+from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup
 from rlframe.weights.publish import Published
 from rlframe.weights.slices import Patch
 from tests.conftest import compose, tiny_overrides
@@ -51,7 +51,7 @@ PROMPTS = [prompt("a", "What is 2 + 3?"), prompt("b", "And 40 + 2, then?")]
 def draw(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list[ScoredGroup]:
     """Groups in the order of PROMPTS, with made-up rewards 0, 1, 2, 3 so that every completion pushes."""
 
-    async def collect() -> list[Drawn]:
+    async def collect() -> list[SampledCompletion]:
         return [drawn async for drawn in actors.rollouts.generate(PROMPTS, sampling)]
 
     drawn = {(one.prompt_id, one.index): one.completion for one in asyncio.run(collect())}
@@ -207,8 +207,8 @@ def test_an_engine_with_a_broken_patch_draws_nothing_until_a_whole_sync_has_heal
     engine = {"rollout-0": actors.rollouts.engines[0]}
     assert broken.deliver(engine, 60)["rollout-0"].differing == ["model.embed_tokens.weight"]
 
-    async def draw_meanwhile() -> list[Drawn]:
-        async def collect() -> list[Drawn]:
+    async def draw_meanwhile() -> list[SampledCompletion]:
+        async def collect() -> list[SampledCompletion]:
             return [drawn async for drawn in actors.rollouts.generate([PROMPTS[0]], SAMPLING)]
 
         drawing = asyncio.ensure_future(collect())
