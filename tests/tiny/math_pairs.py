@@ -1,6 +1,6 @@
 """A mix of references and answers as data sets and models write them, equal and different; and hostile answers.
 
-SampledCompletion from a seed, so that every pair of a mix is another expression: sympy caches, and would flatter repeated ones.
+Drawn from a seed, so that every pair of a mix is another expression: sympy caches, and would flatter repeated ones.
 """
 
 from __future__ import annotations
