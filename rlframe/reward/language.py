@@ -16,9 +16,8 @@ from itertools import chain
 from typing import Literal
 
 from rlframe.reward.base import Reward
+from rlframe.reward.thoughts import chain_of_thought
 from rlframe.types import Completion, Prompt, Verdict
-
-OPEN, CLOSE = "<think>", "</think>"
 
 # Letters of all scripts but Latin and Greek.
 LETTERS = r"\u0400-\u1dff\u3005\u3041-\ufaff\U00020000-\U0003ffff"
@@ -108,13 +107,6 @@ class Language(Reward):
         if not counts:
             return Verdict(score=0.0, status="unparseable", seconds=0.0, detail="the thought has no words")
         return (counts[target] if target else max(counts.values())) / counts.total()
-
-
-def chain_of_thought(text: str) -> str:
-    end = text.rfind(CLOSE)
-    end = len(text) if end < 0 else end
-    start = text.find(OPEN, 0, end)
-    return text[0 if start < 0 else start + len(OPEN) : end]
 
 
 @lru_cache(maxsize=1024)  # a group's completions share their prompt
