@@ -24,7 +24,7 @@ class DedicatedWorkers(Config):
 
 
 class Reward(Config):
-    """One term of a completion's reward: settings, and a method that scores.
+    """A term of a completion's reward: settings, and a method that scores.
 
     To write a reward, subclass this class in any file, declare the settings as fields, and define one method:
     `__call__` scores a completion, `score_group` compares all completions of a prompt. In `my_rewards.py`:

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 from rlframe.reward.base import Reward
 from rlframe.reward.thoughts import last_tagged
 from rlframe.sandbox import Isolation, Limits, Program, Sandbox
-from rlframe.sandbox.expected import Tests
+from rlframe.sandbox.expected import ProgramTests
 from rlframe.sandbox.levels import ISOLATIONS
 from rlframe.types import Completion, Prompt, Verdict
 
@@ -21,10 +21,10 @@ FENCE = re.compile(r"```[ \t]*(?:(?:python3?|py)[ \t]*)?\r?\n(.*?)```", re.DOTAL
 class Code(Reward):
     """1 for a Python program that passes every test, else 0: R1's accuracy reward on code.
 
-    The reference holds `Tests` as JSON. The program is the last fenced block inside `<answer>…</answer>`, else of the
-    whole text. It runs in a sandbox that never holds the expected outputs; this process compares: text line by line
-    without trailing white space, JSON values by value and exact type. A program that loops, crashes or prints too much
-    is wrong.
+    The reference holds `ProgramTests` as JSON. The program is the last fenced block inside `<answer>…</answer>`, else
+    of the whole text. It runs in a sandbox that never holds the expected outputs. This process compares: text line by
+    line without trailing white space, JSON values by value and exact type. A program that loops, crashes or prints too
+    much is wrong.
     """
 
     name: Literal["code"]
@@ -40,7 +40,7 @@ class Code(Reward):
 
     def check(self, reference: str) -> None:
         """Raises ValueError that names the wrong test case and its field."""
-        Tests.parse(reference)
+        ProgramTests.parse(reference)
 
     def start(self) -> None:
         """Raises SandboxUnavailable if the machine offers less than `min_isolation`."""
@@ -58,7 +58,7 @@ class Code(Reward):
     def __call__(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Raises SandboxFailed for an error of the sandbox itself; a program's error is a score."""
         started = time.perf_counter()
-        tests, source = Tests.parse(prompt.reference), program_of(completion.text)
+        tests, source = ProgramTests.parse(prompt.reference), program_of(completion.text)
 
         def verdict(score: float, status: Literal["scored", "unparseable", "timeout"], detail: str) -> Verdict:
             return Verdict(score=score, status=status, seconds=time.perf_counter() - started, detail=detail)

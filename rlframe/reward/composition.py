@@ -27,7 +27,7 @@ def combine(group: RolloutGroup, verdicts: dict[str, list[Verdict]], terms: Mapp
 
 
 def total(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) -> float | None:
-    """One completion's reward. None if a term that counts has no score: its sum would rank against full sums.
+    """The reward of a completion. None if a term that counts has no score: its sum would rank against full sums.
 
     A term counts 0 if one of the rewards that it `requires` scores below 1.
     """

@@ -1,4 +1,4 @@
-"""`Tests`: inputs and expected outputs of a program. Outputs are compared outside the sandbox."""
+"""`ProgramTests`: inputs and expected outputs of a program. Outputs are compared outside the sandbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case(BaseModel):
     returns: Any = None
 
 
-class Tests(BaseModel):
+class ProgramTests(BaseModel):
     """Tests as JSON. For a program: `{"cases": [{"stdin": "1 2\\n", "stdout": "3\\n"}]}`; for a function, or a method
     such as `Solution.add`: `{"function": "add", "cases": [{"args": [1, 2], "returns": 3}]}`."""
 
@@ -35,7 +35,7 @@ class Tests(BaseModel):
     cases: list[Case] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _cases_fit(self) -> Tests:
+    def _cases_fit(self) -> ProgramTests:
         allowed = {"args", "kwargs", "returns"} if self.function else {"stdin", "stdout"}
         required = {"returns"} if self.function else {"stdin", "stdout"}
         for index, case in enumerate(self.cases):
@@ -47,7 +47,7 @@ class Tests(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, text: str) -> Tests:
+    def parse(cls, text: str) -> ProgramTests:
         """Raises ValueError for bad JSON, and names the wrong case and field."""
         try:
             return cls.model_validate(json.loads(text))
