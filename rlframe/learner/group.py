@@ -14,8 +14,7 @@ from rlframe.batch.samples import deduct, packed_tokens, shard, to_probes
 from rlframe.errors import RunFailed
 from rlframe.objective import combine
 from rlframe.types import ScoredGroup, StepReport, TrainSample
-from rlframe.weights.broadcast import Broadcast
-from rlframe.weights.publish import Published, publish
+from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -40,13 +39,10 @@ class LearnerGroup:
         micro_batch_tokens: int,
         share_prompts: bool,
         sequence_parallel: int,
-        gpu_links: bool,
         timeout_s: float,
         max_skipped: int,
     ) -> None:
         """`sequence_parallel`: neighbouring ranks that hold a micro-batch together, each as many tokens of it.
-
-        `gpu_links`: the ranks send weights to the engines themselves, past the object store.
 
         `max_skipped`: steps in a row without any finite update that end the run.
         """
@@ -56,7 +52,6 @@ class LearnerGroup:
         self.micro_batch_tokens = micro_batch_tokens
         self.share_prompts = share_prompts
         self.sequence_parallel = sequence_parallel
-        self.gpu_links = gpu_links
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
         self.version = 0
@@ -107,11 +102,14 @@ class LearnerGroup:
         self.objective = replace(self.objective, correction=correction)
         self._objective = ray.put(self.objective)
 
-    def weights(self) -> Published | Broadcast:
-        """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
-        if self.gpu_links:
-            return Broadcast(version=self.version, ranks=self.ranks)
-        return publish(self.ranks, self.version, self.timeout_s)
+    def publish(self, *, whole: bool) -> Snapshot:
+        """The current version, as references; `whole`: every value travels, also where deltas would do."""
+        calls = [rank.publish.remote(self.version, whole=whole) for rank in self.ranks]
+        return Snapshot(version=self.version, ranks=self._wait(calls, f"publish version {self.version}"))
+
+    def send(self) -> None:
+        """Sends the current version from GPU to GPU, to engines that met the ranks at the start."""
+        self._wait([rank.send.remote() for rank in self.ranks], f"send version {self.version}")
 
     def save(self, folder: Path, export: Path | None) -> None:
         """Every rank copies its state; once this returns, they write it into `folder` while training goes on.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from rlframe.config.run import LearnerConfig
     from rlframe.objective import Objective
-    from rlframe.weights.publish import Share
+    from rlframe.weights.snapshot import RankShards
 
 REFERENCE = "reference"  # the folder of the reference's shards in that of the learner's
 
@@ -240,14 +240,16 @@ class LearnerRank:
         """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
         return [self._forward(collate([sample])).cpu().numpy() for sample in samples]
 
-    def prepare_publishing(self, chunk_bytes: int, full_every: int) -> None:
+    def prepare_publishing(self, bucket_bytes: int, full_every: int) -> None:
         """See Publisher."""
         from rlframe.learner.publisher import Publisher
 
         ranks = self.config.ranks
-        self.publisher = Publisher(self.source, self.rank, chunk_bytes=chunk_bytes, ranks=ranks, full_every=full_every)
+        self.publisher = Publisher(
+            self.source, self.rank, bucket_bytes=bucket_bytes, ranks=ranks, full_every=full_every
+        )
 
-    def publish(self, version: int, *, whole: bool) -> Share:
+    def publish(self, version: int, *, whole: bool) -> RankShards:
         """Puts this rank's slices of the weights into the object store; only adapters are gathered before."""
         with merged(self.engine.module):
             return self.publisher.publish(version, whole=whole)
@@ -256,7 +258,7 @@ class LearnerRank:
         self, backend: Literal["nccl", "ipc"], engines: list[ActorHandle], address: str, workers: int
     ) -> None:
         """Meets the engines' worker processes for transfers between GPUs."""
-        from rlframe.weights.broadcast import sender
+        from rlframe.learner.sender import sender
 
         self.sender = sender(backend, engines, self.source, rank=self.rank, address=address, engine_workers=workers)
 

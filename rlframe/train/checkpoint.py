@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlframe.config.run import CheckpointConfig
     from rlframe.experience.flow import Experience
     from rlframe.learner.group import LearnerGroup
-    from rlframe.rollout.pool import RolloutPool
+    from rlframe.weights.sync import WeightSync
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -130,7 +130,7 @@ class Checkpoints:
 
 
 def restore(
-    folder: Path, learner: LearnerGroup, experience: Experience, rollouts: RolloutPool, warn: Callable[[str], None]
+    folder: Path, learner: LearnerGroup, experience: Experience, weights: WeightSync, warn: Callable[[str], None]
 ) -> int:
     """Continues from the newest whole checkpoint -> its step. Names each one that is passed over to `warn`.
 
@@ -140,7 +140,7 @@ def restore(
     state = json.loads((found / STATE).read_text())
     learner.load(found / "learner", version=state["step"])
     experience.restore(state["experience"])
-    rollouts.update(learner.weights(), version=state["step"])
+    weights.sync(state["step"])
     return state["step"]
 
 

@@ -43,13 +43,15 @@ def train(run: RunConfig) -> None:
             path = model.prepare(run.model.path)
             stream, heldout = _prompts(run, path)
         with console.phase("starting engines, learner and reward workers"):
-            rollouts, rewards, learner = stack.enter_context(cluster.start(run, path))
+            actors = stack.enter_context(cluster.start(run, path))
             signals.listen()  # Ray has put its own handlers in place of ours
+        rollouts, rewards, learner, weights = actors.rollouts, actors.rewards, actors.learner, actors.weights
+        assert rollouts and rewards and learner and weights  # the roles of reinforcement learning
         experience = stack.enter_context(_experience(run, stream, rollouts, rewards))
         step = 0
         if run.resume:
             with console.phase("restoring"):
-                step = checkpoint.restore(files.checkpoints, learner, experience, rollouts, console.warn)
+                step = checkpoint.restore(files.checkpoints, learner, experience, weights, console.warn)
         files.create()
         save(run, files.config)
         sinks = stack.enter_context(_sinks(run, files, console, step))
@@ -79,12 +81,9 @@ def train(run: RunConfig) -> None:
                     report = learner.step(*minibatches)  # StepReport
                     watch.lap("time/learner_s")
                     version, step = step, report.policy_version
-                    weights = learner.weights()  # what is in flight is still drawn meanwhile
-                    watch.lap("time/weight_publish_s", of="time/weight_sync_s")
-                    rollouts.update(weights, version=step)  # in flight: vLLM pauses, loads, goes on
-                    watch.lap("time/weight_load_s", of="time/weight_sync_s")
+                    synced = weights.sync(step)  # Synced; requests in flight: vLLM pauses, loads, goes on
                     writer.write(step, groups, step_advantages(penalized, run.algorithm))
-                    metrics = rollout_metrics(groups, version) | experience.metrics() | rollouts.metrics()
+                    metrics = rollout_metrics(groups, version) | experience.metrics() | synced.metrics()
                     metrics |= report.metrics | watch.laps() | checkpoints.metrics()
                     for sink in sinks:
                         sink.log(step, metrics)
@@ -115,13 +114,10 @@ class Stopwatch:
         self._began = self._lapped = time.monotonic()
         self._laps: dict[str, float] = {}
 
-    def lap(self, name: str, *, of: str | None = None) -> None:
-        """The time since the last lap is `name`'s, and a part of what `of` sums up."""
+    def lap(self, name: str) -> None:
+        """The time since the last lap is `name`'s."""
         now = time.monotonic()
-        seconds, self._lapped = now - self._lapped, now
-        self._laps[name] = seconds
-        if of is not None:
-            self._laps[of] = self._laps.get(of, 0.0) + seconds
+        self._laps[name], self._lapped = now - self._lapped, now
 
     def laps(self) -> dict[str, float]:
         return {"time/step_s": time.monotonic() - self._began, **self._laps}

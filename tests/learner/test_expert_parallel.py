@@ -16,8 +16,8 @@ from torch import Tensor
 from rlframe.config.run import LearnerConfig
 from rlframe.learner.shards import Saved
 from rlframe.model.checkpoint_names import without_expert_parallel
-from rlframe.weights.publish import Snapshot
-from rlframe.weights.slices import rebuild
+from rlframe.rollout.rebuild import rebuild
+from rlframe.weights.snapshot import Snapshot
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import load, logprobs, make_samples, save, step
@@ -44,9 +44,11 @@ def experts_of(rank: Any) -> set[int]:
 def published(handles: list[Any], version: int) -> tuple[set[str], dict[str, Tensor]]:
     """What engines are told to expect, and what they would load before they name it as checkpoints do."""
     ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in handles])
-    snapshot = Snapshot(version, ray.get([handle.publish.remote(version, whole=True) for handle in handles]))
-    tensors = {name: tensor for parts in snapshot.read() for name, tensor in rebuild(parts).items()}
-    return set(snapshot.shares[0].names), without_expert_parallel(tensors)
+    snapshot = Snapshot(
+        version=version, ranks=ray.get([handle.publish.remote(version, whole=True) for handle in handles])
+    )
+    tensors = {name: tensor for shards in snapshot.read() for name, tensor in rebuild(shards).items()}
+    return set(snapshot.names), without_expert_parallel(tensors)
 
 
 def saved(folder: Path, kind: str) -> dict[str, Tensor]:

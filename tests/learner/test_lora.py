@@ -12,10 +12,10 @@ import torch
 from safetensors.numpy import load_file
 
 from rlframe.config.run import LearnerConfig, LoraConfig
-from rlframe.learner.merge import _rows
+from rlframe.learner.merge import _product
 from rlframe.model.checkpoint_names import checkpoint_name
-from rlframe.weights.publish import Snapshot
-from rlframe.weights.slices import rebuild
+from rlframe.rollout.rebuild import rebuild
+from rlframe.weights.snapshot import Snapshot
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import differing, load, save, state, step
@@ -49,7 +49,7 @@ def test_slices_of_the_product_are_those_of_the_whole_product(ranks: int) -> Non
     torch.manual_seed(0)
     down, up = torch.randn(3, 7), torch.randn(5, 3)
     length = -(-35 // ranks)
-    slices = [_rows(down, up, rank * length, (rank + 1) * length) for rank in range(ranks)]
+    slices = [_product(down, up, rank * length, (rank + 1) * length) for rank in range(ranks)]
     torch.testing.assert_close(torch.cat(slices), (up @ down).reshape(-1))
 
 
@@ -98,10 +98,10 @@ def test_the_export_is_merged_and_peft_makes_the_same_of_the_adapter_folder_besi
 def test_what_is_published_is_what_is_exported(two: list[Any], tmp_path: Path) -> None:
     ray.get([handle.export.remote(tmp_path / "whole") for handle in two])
     ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in two])
-    snapshot = Snapshot(1, ray.get([handle.publish.remote(1, whole=True) for handle in two]))
-    published = {name: tensor for parts in snapshot.read() for name, tensor in rebuild(parts).items()}
+    snapshot = Snapshot(version=1, ranks=ray.get([handle.publish.remote(1, whole=True) for handle in two]))
+    published = {name: tensor for shards in snapshot.read() for name, tensor in rebuild(shards).items()}
     exported = load_file(tmp_path / "whole" / "model.safetensors")
-    assert set(snapshot.shares[0].names) == published.keys() == exported.keys()
+    assert set(snapshot.names) == published.keys() == exported.keys()
     assert [name for name in published if not np.array_equal(published[name].numpy(), exported[name])] == []
 
 

@@ -116,9 +116,6 @@ class WritingLearner:
         self.version = version
         assert (folder / "rank_0.pt").read_text() == f"weights {version}"
 
-    def weights(self) -> str:
-        return f"weights {self.version}"
-
 
 class Ledger:
     def __init__(self, step: int) -> None:
@@ -131,12 +128,13 @@ class Ledger:
         self.held = state
 
 
-class Engines:
-    def __init__(self) -> None:
-        self.loaded: tuple[str, int] | None = None
+class Weights:
+    def __init__(self, learner: WritingLearner) -> None:
+        self.learner = learner
+        self.synced: tuple[int, int] | None = None
 
-    def update(self, weights: str, *, version: int) -> None:
-        self.loaded = (weights, version)
+    def sync(self, version: int) -> None:
+        self.synced = (self.learner.version, version)
 
 
 def checkpoints(folder: Path, learner: WritingLearner, step: int = 0, keep: int = 2, export: bool = False):
@@ -158,9 +156,10 @@ def steps(folder: Path) -> list[str]:
 
 def test_what_was_saved_comes_back_to_learner_ledger_and_engines(tmp_path):
     save(tmp_path, 4)
-    learner, ledger, engines = WritingLearner(), Ledger(0), Engines()
-    assert checkpoint.restore(tmp_path, learner, ledger, engines, pytest.fail) == 4
-    assert (learner.version, ledger.held, engines.loaded) == (4, {"position": 32, "out": [31]}, ("weights 4", 4))
+    learner, ledger = WritingLearner(), Ledger(0)
+    weights = Weights(learner)
+    assert checkpoint.restore(tmp_path, learner, ledger, weights, pytest.fail) == 4
+    assert (learner.version, ledger.held, weights.synced) == (4, {"position": 32, "out": [31]}, (4, 4))
 
 
 def test_of_five_checkpoints_the_newest_two_are_kept(tmp_path):
