@@ -62,10 +62,12 @@ class Actors:
             raise RunFailed("this run has no engines, so none can be added: the role rollout was not started")
         replica = self.starter.start_late_engine()
         self.rollouts.replicas.join(replica)
-        if self.weights is None:
-            self.rollouts.replicas.serve(replica)
-        else:
-            self.weights.bring(replica)
+        try:
+            self.weights.bring(replica) if self.weights else self.rollouts.replicas.serve(replica)
+        except BaseException:
+            self.rollouts.replicas.drain(replica.name)
+            ray.kill(replica.handle)
+            raise
         return replica
 
 

@@ -15,7 +15,7 @@ from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
-from tests.weights.test_sync import disagreement, draw
+from tests.weights.test_sync import disagreement, sample_groups
 
 TENSORS = {"qwen3_moe": 69, "deepseek_v3": 53}
 
@@ -45,7 +45,7 @@ def tensors_of(folder: Path) -> dict[str, np.ndarray]:
 def test_engine_and_learner_agree_before_and_after_updates(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(draw(actors), run.algorithm))
+        actors.learner.step(to_samples(sample_groups(actors), run.algorithm))
     assert disagreement(actors, run) > 0.3
     actors.weights.sync(actors.learner.version)
     names = actors.weights.current.names

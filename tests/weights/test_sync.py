@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from transformers import AutoTokenizer
 
 from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
@@ -50,7 +49,7 @@ def prompt(name: str, text: str) -> Prompt:
 PROMPTS = [prompt("a", "What is 2 + 3?"), prompt("b", "And 40 + 2, then?")]
 
 
-def draw(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list[ScoredGroup]:
+def sample_groups(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list[ScoredGroup]:
     """Groups in the order of PROMPTS, with rewards 0, 1, 2, 3 so that every completion moves the policy."""
 
     async def collect() -> list[SampledCompletion]:
@@ -70,7 +69,7 @@ def draw(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list[ScoredGr
 
 def disagreement(actors: cluster.Actors, run: RunConfig) -> float:
     """Largest |engine - learner| over the log-probabilities of newly sampled tokens."""
-    samples = to_samples(draw(actors), run.algorithm)
+    samples = to_samples(sample_groups(actors), run.algorithm)
     learner = ray.get([rank.logprobs.remote(samples) for rank in actors.learner.ranks])[0]
     return max(float(np.abs(s.rollout_logprobs - ours).max()) for s, ours in zip(samples, learner, strict=True))
 
@@ -117,7 +116,7 @@ class HarmingTransport(ObjectStore):
 def test_every_weight_arrives_and_engine_and_learner_agree(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(draw(actors), run.algorithm))
+        actors.learner.step(to_samples(sample_groups(actors), run.algorithm))
     # At this learning rate three steps move every weight far, so the engine's stale weights show.
     assert disagreement(actors, run) > 0.5
     sync(actors)
@@ -126,42 +125,11 @@ def test_every_weight_arrives_and_engine_and_learner_agree(actors: cluster.Actor
     assert len(actors.weights.current.names) == (20 if index["tie_word_embeddings"] else 21)
 
 
-def test_same_prompts_seed_and_weights_give_the_same_completions(actors: cluster.Actors) -> None:
-    first, second = (
-        [replace(completion, cached_tokens=0) for group in draw(actors) for completion in group.group.completions]
-        for _ in range(2)
-    )
-    assert first == second
-    assert len({tuple(completion.token_ids) for completion in first}) == 8
-
-
-def test_a_completion_s_text_leaves_out_the_token_that_stops_it(actors: cluster.Actors, run: RunConfig) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(run.model.path)
-    sampling = Sampling(completions=32, max_tokens=100, temperature=1.0, seed=3)
-    completions = [completion for group in draw(actors, sampling) for completion in group.group.completions]
-    assert {completion.finish_reason for completion in completions} == {"stop", "length"}
-    for completion in completions:
-        text_ids = completion.token_ids
-        if completion.finish_reason == "stop":
-            assert text_ids[-1] == tokenizer.eos_token_id
-            text_ids = text_ids[:-1]
-        assert completion.text == tokenizer.decode(text_ids, skip_special_tokens=True)
-        assert len(completion.logprobs) == len(completion.token_ids) and max(completion.logprobs) <= 0
-
-
-def test_a_group_computes_its_prompt_once_in_blocks_of_32_tokens(actors: cluster.Actors) -> None:
-    async def cached() -> list[int]:
-        prompts = [prompt("long", "What is 1 + 1? " * 5)]  # 75 tokens
-        return [sampled.completion.cached_tokens async for sampled in actors.rollouts.generate(prompts, SAMPLING)]
-
-    assert sorted(asyncio.run(cached())) == [0, 64, 64, 64]
-
-
 def test_an_update_in_mid_completion_shows_in_its_version_spans(actors: cluster.Actors, run: RunConfig) -> None:
     long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
-    actors.learner.step(to_samples(draw(actors), run.algorithm))
+    actors.learner.step(to_samples(sample_groups(actors), run.algorithm))
 
-    async def draw_through_an_update() -> list[Completion]:
+    async def sample_through_an_update() -> list[Completion]:
         stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
         first = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0.3)
@@ -169,7 +137,7 @@ def test_an_update_in_mid_completion_shows_in_its_version_spans(actors: cluster.
         return [(await first).completion, *[sampled.completion async for sampled in stream]]
 
     old_version = actors.rollouts.version
-    completions = asyncio.run(draw_through_an_update())
+    completions = asyncio.run(sample_through_an_update())
     new_version = actors.rollouts.version
     assert new_version == old_version + 1
     crossed = [c for c in completions if len(c.versions) == 2]
@@ -202,7 +170,7 @@ def test_deltas_travel_alone_and_engine_and_learner_agree(actors: cluster.Actors
 
 
 def test_all_values_travel_after_an_optimizer_step_that_changes_all(actors: cluster.Actors, run: RunConfig) -> None:
-    actors.learner.step(to_samples(draw(actors), run.algorithm))
+    actors.learner.step(to_samples(sample_groups(actors), run.algorithm))
     synced = sync(actors)
     assert not deltas(actors) and not synced.repaired
     assert disagreement(actors, run) < 2e-3
@@ -218,7 +186,7 @@ def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(actors: cl
         HarmingTransport(actors.learner, actors.rollouts),
     )
 
-    async def draw_meanwhile() -> tuple[list[SampledCompletion], Synced]:
+    async def sample_meanwhile() -> tuple[list[SampledCompletion], Synced]:
         async def collect() -> list[SampledCompletion]:
             return [sampled async for sampled in actors.rollouts.generate([PROMPTS[0]], SAMPLING)]
 
@@ -229,7 +197,7 @@ def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(actors: cl
         return await sampling, synced
 
     try:
-        completions, synced = asyncio.run(draw_meanwhile())
+        completions, synced = asyncio.run(sample_meanwhile())
     finally:
         actors.weights.transport = intact
     versions = {span.version for sampled in completions for span in sampled.completion.versions}
@@ -275,6 +243,6 @@ def test_an_engine_that_replaces_a_dead_one_serves_the_current_version(actors: c
     actors.rollouts.replicas.replace("rollout-0", late)
     actors.weights.bring(late)
     assert late.name == "rollout-1"
-    completions = [completion for group in draw(actors) for completion in group.group.completions]
+    completions = [completion for group in sample_groups(actors) for completion in group.group.completions]
     assert {span.version for completion in completions for span in completion.versions} == {actors.learner.version}
     assert disagreement(actors, run) < 2e-3
