@@ -1,9 +1,11 @@
-"""Placement: `RunConfig` -> a slot for each actor. Pure, so that a planner can compute a run's demand before any start.
+"""Placement: `RunConfig` -> a slot for each actor. Pure: a planner can compute a run's demand before any start.
 
-engines=2, cpus=4, gpus=1     rollout-0, rollout-1: 4 CPUs and 1 GPU each, on any machine
-ranks=2, cpus=1, gpus=1       learner-0, learner-1: 1 CPU and 1 GPU each, reserved together (gang "learner")
-workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
-terms.judge.actors.count=1    reward-judge-0: holds the reward `judge`
+Settings of a role, and the slots that they give:
+
+    engines=2, cpus=4, gpus=1     rollout-0, rollout-1: 4 CPUs and 1 GPU each, on any machine
+    ranks=2, cpus=1, gpus=1       learner-0, learner-1: 1 CPU and 1 GPU each, reserved together (gang "learner")
+    workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
+    terms.judge.actors.count=1    reward-judge-0: holds the reward `judge`
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def placement(run: RunConfig, roles: Iterable[Role] = RL) -> dict[Role, list[Slo
         "learner": [rank_slot(run.learner, index) for index in range(run.learner.ranks)],
         "reward": reward_slots(run.reward),
     }
-    return {role: slots[role] for role in slots if role in set(roles)}
+    chosen = set(roles)
+    return {role: role_slots for role, role_slots in slots.items() if role in chosen}
 
 
 def cpu_demand(slots: dict[Role, list[Slot]]) -> int:

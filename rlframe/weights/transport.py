@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from rlframe.actors.replicas import Replica, Replicas
@@ -45,12 +46,12 @@ class Transport(Protocol):
         ...
 
 
+@dataclass
 class ObjectStore:
     """Ranks put buckets into Ray's object store, and engines load the buckets. Runs on any machine."""
 
-    def __init__(self, learner: Learner, engines: Engines) -> None:
-        self.learner = learner
-        self.engines = engines
+    learner: Learner
+    engines: Engines
 
     def publish(self, *, whole: bool) -> Snapshot:
         return self.learner.publish(whole=whole)
@@ -59,12 +60,12 @@ class ObjectStore:
         return self.engines.load(snapshot, replicas)
 
 
+@dataclass
 class Broadcast:
     """vLLM's own transports between GPUs (nccl, ipc): ranks send to paused engines. All engines meet at the start."""
 
-    def __init__(self, learner: Learner, engines: Engines) -> None:
-        self.learner = learner
-        self.engines = engines
+    learner: Learner
+    engines: Engines
 
     def publish(self, *, whole: bool) -> Snapshot:
         return Snapshot(version=self.learner.version, ranks=[])
