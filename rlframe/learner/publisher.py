@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from rlframe.learner.partition import place
+from rlframe.learner.partition import shard_range
 from rlframe.weights.publish import Chunk, Share
 from rlframe.weights.slices import Run, cut, difference, digests
 
@@ -139,7 +139,7 @@ def held_runs(tensors: dict[str, Tensor], rank: int) -> list[Run]:
     runs = []
     for name, tensor in tensors.items():
         if hasattr(tensor, "ds_tensor"):
-            shape, start, end = place(tensor)
+            shape, start, end = shard_range(tensor)
             runs.append(Run(name, shape, start, tensor.ds_tensor.detach().reshape(-1)[: end - start]))
         else:
             whole = tensor.detach().reshape(-1)
