@@ -13,7 +13,7 @@ def make_batch(
     lengths: list[int] | None = None,
     loss_weights: list[float] | None = None,
 ) -> TrainBatch:
-    """Sequences of `lengths` tokens (None: one sequence), all drawn by a policy that gave them `old_logprobs`."""
+    """Sequences of `lengths` tokens (None: one sequence), sampled with `old_logprobs`."""
     tokens = len(advantages)
     counts = torch.tensor(lengths or [tokens])
     return TrainBatch(

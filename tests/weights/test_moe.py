@@ -15,6 +15,7 @@ from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.learner import save
 from tests.weights.test_sync import disagreement, draw
 
 TENSORS = {"qwen3_moe": 69, "deepseek_v3": 53}
@@ -90,7 +91,7 @@ def test_what_is_exported_is_what_vllm_opened_with_the_weights_of_now_and_opens_
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    ray.get([rank.export.remote(tmp_path / "export") for rank in actors.learner.ranks])
+    save(actors.learner.ranks, tmp_path / "state", tmp_path / "export")
     exported, began = tensors_of(tmp_path / "export"), tensors_of(Path(run.model.path))
     assert {name: (t.shape, t.dtype) for name, t in exported.items()} == {
         name: (t.shape, t.dtype) for name, t in began.items()
