@@ -27,6 +27,7 @@ from rlframe.learner.source import Zero3Source
 from rlframe.learner.ulysses import Ulysses
 from rlframe.model import lora
 from rlframe.model.checkpoint_names import checkpoint_name
+from rlframe.model.logprobs import LogprobHead
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, load_model
 from rlframe.objective import combine, kl
@@ -93,7 +94,7 @@ class LearnerRank:
             lora.add(model, self.config.lora)
         size = self.config.sequence_parallel
         self.ulysses = Ulysses(model, rank=rank, ranks=self.config.ranks, size=size) if size > 1 else None
-        policy = Policy(model, getattr(torch, self.config.head_dtype), self.ulysses)
+        policy = Policy(model, LogprobHead(model.lm_head, getattr(torch, self.config.head_dtype)), self.ulysses)
         for block in blocks_of_separate_experts(policy):
             deepspeed.utils.set_z3_leaf_module(block, True)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(

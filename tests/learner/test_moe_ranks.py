@@ -143,6 +143,7 @@ def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
     start: Start, untied_model: Path
 ) -> None:
     from rlframe.batch.samples import collate, shard
+    from rlframe.model.logprobs import LogprobHead
     from rlframe.model.policy import Policy, load_model
     from rlframe.types import PACKED_ATTENTION
 
@@ -150,7 +151,8 @@ def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)
     expected: dict[str, Tensor] = {}
     for rank, share in enumerate(shard(dense.make_samples(), 2, 128)):
-        policy = Policy(put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION), rank), torch.float32)
+        model = put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION), rank)
+        policy = Policy(model, LogprobHead(model.lm_head, torch.float32))
         for samples in share:
             packed = collate(samples)
             dense.OBJECTIVE.loss(*policy(packed, 1.0), packed).backward()
