@@ -119,8 +119,8 @@ class _Attention(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, kept_weights = *ctx.saved_tensors[:3], ctx.saved_tensors[3:]
-        heads = inputs[1].shape[1]
+        saved = ctx.saved_tensors  # read once: activation checkpointing allows no second time
+        inputs, kept_weights, heads = saved[:3], saved[3:], saved[1].shape[1]
         query_table, key_table, value_table, grad_table = (_table(tensor, heads) for tensor in (*inputs, *grads))
         sums = [torch.zeros_like(table, dtype=torch.float32) for table in (query_table, key_table, value_table)]
         for grid, weights in zip(ctx.grids, kept_weights, strict=True):
