@@ -33,7 +33,7 @@ from reference_job import spread
 
 from rlframe.algorithm import DAPO
 from rlframe.batch.samples import shard
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective import Objective
 from rlframe.types import TrainSample

@@ -140,8 +140,7 @@ def write_prompts(file: Path, steps: int) -> Path:
     import hydra
     from transformers import AutoTokenizer
 
-    from rlframe.cli.main import conf_dir
-    from rlframe.config.run import load
+    from rlframe.config.compose import conf_dir, load
     from rlframe.model import base_model as model
     from rlframe.prompts.stream import PromptStream
 
@@ -150,7 +149,7 @@ def write_prompts(file: Path, steps: int) -> Path:
     path = model.prepare(run.model.path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     stream = PromptStream(run.prompts.train.load(), tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
-    prompts = stream.take(steps * run.prompts_per_step)
+    prompts = [stream.at(position) for position in range(steps * run.prompts_per_step)]
     file.write_text(json.dumps([{"messages": prompt.messages, "reference": prompt.reference} for prompt in prompts]))
     return path
 

@@ -91,8 +91,7 @@ class GatheringRank(LearnerRank):
 def main() -> None:
     import hydra
 
-    from rlframe.cli.main import conf_dir
-    from rlframe.config.run import load
+    from rlframe.config.compose import conf_dir, load
     from rlframe.rollout import vllm
 
     ranks = int(sys.argv[1]) if len(sys.argv) > 1 else 2

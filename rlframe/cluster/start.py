@@ -34,8 +34,9 @@ from rlframe.schema import user_modules
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from rlframe.config.run import RewardConfig, RunConfig
+    from rlframe.config.run import RunConfig
     from rlframe.reward.base import Reward
+    from rlframe.reward.config import RewardConfig
 
 MIB = 1 << 20
 GIB = 1 << 30

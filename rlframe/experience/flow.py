@@ -63,6 +63,7 @@ class Experience:
         self.in_flight: list[InFlight] = []  # in order of admission
         self.dropped = 0  # groups without signal that dynamic sampling replaced, since `metrics` last told
         self.throughput = Throughput()
+        self.position = 0  # of the stream's next new prompt
         self._readmit: list[int] = []  # positions of prompts that a saved run had out
         self._background = Background("experience", stall_timeout_s)
 
@@ -87,11 +88,11 @@ class Experience:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the place in the stream, and the places of the prompts that are out."""
         out = [record.position for record in self.in_flight]
-        return {"position": self.stream.position, "out": out + self._readmit}
+        return {"position": self.position, "out": out + self._readmit}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`: prompts that were out are drawn anew, before any new one."""
-        self.stream.seek(state["position"])
+        self.position = state["position"]
         self._readmit = list(state["out"])
 
     def close(self) -> None:
@@ -132,16 +133,13 @@ class Experience:
             self._background.start(self._draw(admitted, self.sampling))
 
     def _next_prompt(self) -> InFlight:
-        after = self.stream.position
         if self._readmit:
-            self.stream.seek(self._readmit.pop(0))
-            again = True
+            position = self._readmit.pop(0)
+            prompt = self.stream.at(position)
         else:
-            again = False
-        position = self.stream.position
-        prompt = self.stream.take(1)[0]
-        if again:
-            self.stream.seek(after)
+            position = self.position
+            prompt = self.stream.at(position)
+            self.position += 1
         return InFlight(prompt=prompt, position=position, version=self.rollouts.version)
 
     def _drop_groups_without_signal(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from rlframe.config.run import LearnerConfig
+    from rlframe.learner.config import LearnerConfig
     from rlframe.model.policy import Policy
 
 MUON_MOMENTUM = 0.95

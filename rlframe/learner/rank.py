@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from torch import Tensor
 
-    from rlframe.config.run import LearnerConfig
+    from rlframe.learner.config import LearnerConfig
     from rlframe.objective import Objective
     from rlframe.weights.publish import Share
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlframe.config.run import LearnerConfig
+    from rlframe.learner.config import LearnerConfig
 
 # Elements of which gradients are summed at a time, and that the optimizer steps at a time. Either part is copied in
 # float32, some of it more than once; with DeepSpeed's defaults it is all of a small model, 1.6 GB more of 135M. A

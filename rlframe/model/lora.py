@@ -14,7 +14,7 @@ from rlframe.model.checkpoint_names import ADAPTER
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from rlframe.config.run import LoraConfig
+    from rlframe.model.config import LoraConfig
 
 
 def add(model: nn.Module, config: LoraConfig) -> None:

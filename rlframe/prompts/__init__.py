@@ -1,6 +1,6 @@
-"""Sources of problems, and the stream of prompts made from them.
+"""Sources of problems, and the stream of prompts that is made from their problems.
 
-A new source is one file here, one entry in BUILTIN and one YAML; a user's own is named by its import path.
+A new source needs one file here, one entry in BUILTIN and one YAML file. An import path names a user's own source.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ __all__ = ["BUILTIN", "AnySource", "Arithmetic", "Hub", "Jsonl", "Mixture", "Rea
 
 BUILTIN: dict[str, type[Source]] = {**PARTS, "mixture": Mixture}
 
-# SerializeAsAny: a saved config keeps the fields of the class picked, not only those of Source.
+# SerializeAsAny: a saved config keeps all fields of the chosen class; pydantic alone would keep the fields of Source.
 AnySource: TypeAlias = Annotated[SerializeAsAny[Source], BeforeValidator(lambda value: one_of(value, Source, BUILTIN))]

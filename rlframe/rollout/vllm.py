@@ -16,7 +16,7 @@ from rlframe.types import Completion, Loaded, Prompt, SampledCompletion, Samplin
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
-    from rlframe.config.run import RolloutConfig
+    from rlframe.rollout.config import RolloutConfig
     from rlframe.weights.publish import Snapshot
 
 MIN_BATCHED_TOKENS = 8192  # a step's prefill; a prompt never waits because of it

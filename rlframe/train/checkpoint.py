@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from rlframe.errors import RunFailed, Stalled
 
 if TYPE_CHECKING:
-    from rlframe.config.run import CheckpointConfig
+    from rlframe.config.train import CheckpointConfig
     from rlframe.experience.flow import Experience
     from rlframe.learner.group import LearnerGroup
     from rlframe.rollout.pool import RolloutPool

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from rlframe.types import Prompt, Sampling, ScoredGroup
 
 if TYPE_CHECKING:
-    from rlframe.config.run import EvaluateConfig, RolloutConfig
+    from rlframe.config.train import EvaluateConfig
     from rlframe.experience.flow import Experience
     from rlframe.record.console import Console
     from rlframe.record.directory import RunDir
+    from rlframe.rollout.config import RolloutConfig
 
 
 class HeldOut:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rlframe.batch.samples import step_advantages, to_minibatches
 from rlframe.cluster import start as cluster
-from rlframe.config.run import RunConfig, save
+from rlframe.config.compose import save
+from rlframe.config.run import RunConfig
 from rlframe.errors import ConfigError
 from rlframe.experience.flow import Experience
 from rlframe.experience.statistics import rollout_metrics
@@ -144,7 +145,7 @@ def _prompts(run: RunConfig, model_path: Path) -> tuple[PromptStream, list[Promp
             for source in (problems, heldout)
         )
         stream.check_lengths()
-        return stream, others.take(len(heldout))
+        return stream, [others.at(position) for position in range(len(heldout))]
     except ValueError as error:
         raise ConfigError(f"prompts: {error}") from error
 

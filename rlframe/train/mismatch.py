@@ -15,7 +15,7 @@ from rlframe.errors import RunFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rlframe.config.run import MismatchConfig
+    from rlframe.config.train import MismatchConfig
     from rlframe.learner.group import LearnerGroup
     from rlframe.objective.correction import Correction
     from rlframe.record.console import Console

@@ -8,7 +8,7 @@ import pytest
 
 import rlframe
 from rlframe.cli import main as cli
-from rlframe.config.run import load, save
+from rlframe.config.compose import load, save
 
 
 @pytest.fixture

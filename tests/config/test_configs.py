@@ -9,8 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from rlframe.cli.main import conf_dir
-from rlframe.config.run import load
+from rlframe.config.compose import conf_dir, load
 
 FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...

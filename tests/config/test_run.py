@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from rlframe.config.run import load, merge_saved, save
+from rlframe.config.compose import load, merge_saved, save
 from rlframe.errors import ConfigError
 
 

@@ -112,7 +112,8 @@ def stream() -> Callable[[], PromptStream]:
         template = Template(system="", user="{question}", examples=[])
         return PromptStream(problems, tokenizer, template, seed=0, max_prompt_tokens=9)
 
-    places = [int(prompt.id.split("@")[0]) for prompt in make([str(n) for n in range(20)]).take(20)]
+    numbered = make([str(n) for n in range(20)])
+    places = [int(numbered.at(position).id.split("@")[0]) for position in range(20)]
     names = [f"o{places.index(n)}" for n in range(20)]
     return lambda: make(names)
 
@@ -307,7 +308,7 @@ def test_an_engine_s_error_reaches_whoever_scores(start):
     experience = start(engines)
     engines.error = RuntimeError("engine 1 died")
     with pytest.raises(RuntimeError, match="engine 1 died"):
-        experience.score(experience.stream.take(2), PAIR)
+        experience.score([experience.stream.at(position) for position in range(2)], PAIR)
 
 
 def test_a_reward_worker_s_error_reaches_whoever_takes(start):

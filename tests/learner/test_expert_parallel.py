@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.shards import Saved
 from rlframe.model.checkpoint_names import without_expert_parallel
 from rlframe.weights.publish import Snapshot

@@ -11,9 +11,10 @@ import ray
 import torch
 from safetensors.numpy import load_file
 
-from rlframe.config.run import LearnerConfig, LoraConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.merge import _rows
 from rlframe.model.checkpoint_names import checkpoint_name
+from rlframe.model.config import LoraConfig
 from rlframe.weights.publish import Snapshot
 from rlframe.weights.slices import rebuild
 from tests.conftest import compose, tiny_overrides

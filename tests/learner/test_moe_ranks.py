@@ -13,7 +13,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from tests.conftest import compose, tiny_overrides

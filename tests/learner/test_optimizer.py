@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from rlframe.batch.samples import shard
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.optimizer import ADAM_EPS, rms_scale
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch

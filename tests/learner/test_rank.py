@@ -14,7 +14,7 @@ import ray
 
 from rlframe.algorithm import DAPO, GSPO
 from rlframe.batch.samples import packed_tokens, shard
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from rlframe.objective import Objective

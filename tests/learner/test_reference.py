@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from rlframe.batch.samples import to_probes
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.objective import Objective
 from rlframe.objective.kl import KL

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.config.run import LearnerConfig
 from rlframe.errors import RunFailed
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import differing, load, make_samples, save, state, step

@@ -14,8 +14,8 @@ import ray
 
 from rlframe.actors.lane import Lane
 from rlframe.cluster import start as cluster
-from rlframe.config.run import RewardConfig
 from rlframe.reward import build
+from rlframe.reward.config import RewardConfig
 from rlframe.reward.failures import RewardsFail
 from rlframe.reward.pool import RewardPool
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from rlframe.cluster import start as cluster
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from tests.tiny.learner import TellingRank
 

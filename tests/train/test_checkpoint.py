@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlframe.config.run import CheckpointConfig
+from rlframe.config.train import CheckpointConfig
 from rlframe.errors import RunFailed, Stalled
 from rlframe.train import checkpoint
 from rlframe.train.checkpoint import Checkpoints, fault, newest_whole, seal

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rlframe.algorithm import DAPO
-from rlframe.config.run import MismatchConfig
+from rlframe.config.train import MismatchConfig
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
 from rlframe.objective.correction import Correction, TruncatedImportanceSampling
