@@ -17,7 +17,7 @@ class Jsonl(Records):
     path: str  # relative to the working directory, or absolute; ~ is the home folder
 
     def load(self) -> list[Problem]:
-        """Raises ValueError with file, line and field if a line is no JSON object, or a field is missing or not text."""
+        """Raises ValueError with file, line and field if a line is no JSON object or a field is missing or not text."""
         file = Path(self.path).expanduser()
         if not file.is_file():
             raise ValueError(f"path: there is no file {file.resolve()}")
