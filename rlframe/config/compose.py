@@ -80,7 +80,7 @@ def reward_settings(name: str, settings: list[str], saved: Path) -> dict[str, An
 
 
 def describe(error: ValidationError) -> str:
-    """One line for each problem: the key's path, the problem, and the remedy."""
+    """Lists all problems, a line each: the key's path, the problem, and the remedy."""
     lines = []
     for problem in error.errors(include_url=False):
         path = ".".join(str(key) for key in problem["loc"])

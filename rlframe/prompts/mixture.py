@@ -16,7 +16,7 @@ from rlframe.prompts.reasoning_gym import ReasoningGym
 from rlframe.schema import one_of
 from rlframe.types import Problem
 
-PARTS: dict[str, type[Source]] = {
+SIMPLE_SOURCES: dict[str, type[Source]] = {
     "arithmetic": Arithmetic,
     "reasoning_gym": ReasoningGym,
     "jsonl": Jsonl,
@@ -24,7 +24,7 @@ PARTS: dict[str, type[Source]] = {
 }
 
 # SerializeAsAny: a saved config keeps all fields of the chosen class; pydantic alone would keep the fields of Source.
-Part = Annotated[SerializeAsAny[Source], BeforeValidator(lambda value: one_of(value, Source, PARTS))]
+Part = Annotated[SerializeAsAny[Source], BeforeValidator(lambda value: one_of(value, Source, SIMPLE_SOURCES))]
 
 
 class Mixture(Source):

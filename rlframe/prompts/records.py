@@ -13,7 +13,7 @@ from rlframe.types import Problem
 
 
 class Records(Source):
-    """One problem per record: one field holds the question, another the reference answer.
+    """Makes a problem from each record: a field holds the question, another field the reference answer.
 
     `reference_pattern` cuts the reference out of a worked answer; GSM8K's pattern is `####\\s*(.+)`.
     Slices [offset, offset + size) that do not overlap keep training and held-out problems of one file apart.

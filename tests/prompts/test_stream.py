@@ -1,4 +1,4 @@
-"""The endless stream of prompts, with a tokenizer of one token a word."""
+"""The endless stream of prompts, with a tokenizer that makes one token per word."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
