@@ -26,7 +26,7 @@ def ideal(config: PretrainedConfig, tokens: int, pairs: int) -> float:
 def computed(config: PretrainedConfig, tokens: int, pairs: int, counted: int, kept: int = 0) -> float:
     """What our learner does: the head only for `counted` tokens, and once more in the backward pass for all but `kept`.
 
-    `kept` are the last chunk's (`learner/logprobs.py`); of a batch that fills a GPU they are few.
+    `kept` are the last chunk's (`model/logprobs.py`); of a batch that fills a GPU they are few.
     """
     return 6 * _in_layers(config) * tokens + _in_head(config) * (8 * counted - 2 * kept) + _attention(config, pairs)
 

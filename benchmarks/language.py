@@ -2,8 +2,8 @@
 
     python benchmarks/language.py
 
-A thought is 500 words of sentences drawn from the labelled set. Prints the medians and extremes of rounds that take
-turns, the ratio to the bound, and the share of the labelled set that is scored within a tenth.
+A thought is 500 words of sentences sampled from the labelled set. Rounds of both alternate. Prints medians and
+extremes, the ratio of the two rates, and the share of the labelled set that scores within a tenth.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def main() -> None:
     print(f"labelled set: {accuracy(cases, mixed=False)} in one language, {accuracy(cases, mixed=True)} mixed")
 
 
-def thought(pool: list[str], draw: random.Random) -> Completion:
+def thought(pool: list[str], rng: random.Random) -> Completion:
     lines: list[str] = []
     words = 0.0
     while words < WORDS:
-        lines.append(draw.choice(pool))
+        lines.append(rng.choice(pool))
         words += count_words(lines[-1], frozenset()).total()
     text = "<think>" + "\n".join(lines) + "</think>5"
     return Completion(token_ids=[], logprobs=[], versions=[], text=text, finish_reason="stop")
@@ -60,10 +60,10 @@ def thought(pool: list[str], draw: random.Random) -> Completion:
 
 def rate(work, thoughts: list[Completion]) -> float:
     """Thoughts a second of CPU time."""
-    began = time.process_time()
+    started = time.process_time()
     for completion in thoughts:
         work(completion)
-    return len(thoughts) / (time.process_time() - began)
+    return len(thoughts) / (time.process_time() - started)
 
 
 def accuracy(cases: list[dict], mixed: bool) -> str:

@@ -32,8 +32,8 @@ from flops import QWEN3_0_6B, ideal, seen
 from reference_job import spread
 
 from rlframe.algorithm import DAPO
-from rlframe.batch.samples import shard
-from rlframe.config.run import LearnerConfig
+from rlframe.batch.shares import to_shares
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective import Objective
 from rlframe.types import TrainSample
@@ -97,7 +97,7 @@ def launch(model: Qwen3Config, folder: Path, choices: dict[str, object]) -> Lear
 
 def measure(rank: LearnerRank, samples: list[TrainSample], needed: float, warmup: int, steps: int) -> dict:
     """Of a step on `samples`, which takes `needed` operations at least."""
-    [share] = shard(samples, 1, rank.config.micro_batch_tokens)
+    [share] = to_shares(samples, 1, rank.config.micro_batch_tokens)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     seconds = []
@@ -134,8 +134,9 @@ def make_samples(prompts: int, completions: int, shared: int, own: int, vocabula
             samples.append(
                 TrainSample(
                     prompt_id=str(at),
-                    prompt_tokens=shared,
+                    prefix_tokens=shared,
                     token_ids=np.concatenate([prompt, rng.integers(0, vocabulary, own)]).astype(np.int32),
+                    sampled=counted,
                     rollout_logprobs=np.where(counted, -np.log(vocabulary), 0).astype(np.float32),
                     advantages=np.where(counted, rng.choice([-1.0, 1.0]), 0).astype(np.float32),
                     loss_weights=counted.astype(np.float32) / (prompts * completions * own),

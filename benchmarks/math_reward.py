@@ -1,15 +1,14 @@
-"""The math reward against math-verify alone, in one run: throughput, fast paths, and what hostile answers cost.
+"""The math reward against math-verify alone, in one run: throughput, fast paths, and the cost of hostile answers.
 
     python benchmarks/math_reward.py [--rounds 5] [--pairs 640]
 
-Throughput is that of one `Math` in each of as many processes as there are cores, against math-verify called plainly:
-in one process, times cores, and in one process a core (cores that share silicon are not as fast together as alone).
-All on pairs of `tests/tiny/math_pairs.py` that no process sees twice, since sympy caches.
-"mix": all 16 kinds. "symbolic": only those of the mix that no fast path decides, so that every pair pays for the
-way to the verifier's process. "gsm8k": integers and money, spelled as completions of GSM8K spell them.
+Throughput of one `Math` in one process per core, against plain math-verify: in one process, times cores, and in one
+process per core (cores that share silicon are slower together than alone). No process sees a pair of
+`tests/tiny/math_pairs.py` twice, since sympy caches. "mix": all 16 kinds. "symbolic": the pairs of the mix that no
+fast path decides, so every pair pays for the way to the verifier's process. "gsm8k": integers and money, spelled as
+completions of GSM8K spell them.
 
-The ratio "by CPU" compares CPU seconds of all processes that take part, for the same pairs: the one to look at where
-other jobs share the machine.
+The ratio "by CPU" compares CPU seconds of all processes for the same pairs. Prefer it if other jobs share the machine.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ Make: TypeAlias = Callable[[int, int], list[Pair]]  # size, seed
 class Timed(NamedTuple):
     pairs: int
     seconds: float
-    cpu_seconds: float  # of this process and those that it started
-    wrong: int  # scores that are not as the pair says
+    cpu_seconds: float  # of this process and its children
+    wrong: int  # scores that contradict the pair
 
 
 @cache
 def reward(timeout_s: float) -> Math:
-    """This process's own, warm."""
+    """A warm reward, one for each process."""
     math = Math(name="math", weight=1.0, extract=["answer", "boxed"], timeout_s=timeout_s, max_answer_chars=2000)
     judge(math, r"\sqrt{8}", r"2\sqrt{3}")
     return math
@@ -79,9 +78,9 @@ def alone(pairs: list[Pair]) -> Timed:
 
 
 def timed(verdict: Callable[[Pair], float | None], pairs: list[Pair]) -> Timed:
-    began, cpu_began = time.perf_counter(), cpu_seconds()
+    started, cpu_started = time.perf_counter(), cpu_seconds()
     wrong = sum(verdict(pair) != pair.equal for pair in pairs)
-    return Timed(len(pairs), time.perf_counter() - began, cpu_seconds() - cpu_began, wrong)
+    return Timed(len(pairs), time.perf_counter() - started, cpu_seconds() - cpu_started, wrong)
 
 
 def cpu_seconds() -> float:
@@ -90,7 +89,7 @@ def cpu_seconds() -> float:
 
 
 def symbolic(size: int, seed: int) -> list[Pair]:
-    """Pairs of the mix, in its proportions, that reach math-verify."""
+    """Pairs of the mix that reach math-verify, in the mix's proportions."""
     pairs = []
     for pair in mix(4 * size, seed):
         reference, answer = reference_answer(pair.reference), normalize(pair.answer)
@@ -138,7 +137,7 @@ def throughput(name: str, make: Make, rounds: int, size: int, pool: ProcessPoolE
 
 
 def rate(results: list[Timed]) -> float:
-    """Pairs a second of processes that run at the same time."""
+    """Pairs per second of processes that run at the same time."""
     return sum(result.pairs / result.seconds for result in results)
 
 

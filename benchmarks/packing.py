@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours 
 
 from flops import QWEN3_0_6B, SMOLLM2, computed, ideal, seen
 
+from rlframe.batch.collate import collate
 from rlframe.batch.packing import Item, cost, pack
-from rlframe.batch.samples import collate
 from rlframe.model import attention
+from rlframe.model.logprobs import LogprobHead
 from rlframe.model.policy import Policy
 from rlframe.model.precision import fastest
 from rlframe.types import PACKED_ATTENTION, TrainBatch, TrainSample
@@ -58,10 +59,10 @@ def main() -> None:
     torch.manual_seed(0)
     dtype = getattr(torch, fastest(gpus=0))
     model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=dtype, attn_implementation=PACKED_ATTENTION)
-    policy = Policy(model, dtype)
+    policy = Policy(model, LogprobHead(model.lm_head, dtype))
     for name, (prompts, completions, prompt_tokens, drawn) in JOBS.items():
         samples = groups(prompts, completions, prompt_tokens, drawn)
-        batches = {"whole": collate(samples, share_prompts=False), "shared": collate(samples)}
+        batches = {"whole": collate(samples, share_prefixes=False), "shared": collate(samples)}
         seconds = {kind: [] for kind in batches}
         for _ in range(ROUNDS):
             for kind, batch in batches.items():
@@ -130,8 +131,9 @@ def groups(prompts: int, completions: int, prompt_tokens: int, drawn: int) -> li
             samples.append(
                 TrainSample(
                     prompt_id=str(at),
-                    prompt_tokens=prompt_tokens,
+                    prefix_tokens=prompt_tokens,
                     token_ids=np.concatenate([prompt, rng.integers(0, 49_152, drawn)]).astype(np.int32),
+                    sampled=counted,
                     rollout_logprobs=np.zeros(len(counted), np.float32),
                     advantages=np.ones(len(counted), np.float32),
                     loss_weights=counted.astype(np.float32) / (prompts * completions * drawn),
@@ -156,8 +158,6 @@ def flops(batch: TrainBatch) -> float:
 
 def head() -> None:
     """Peak memory of 4096 tokens' log-probabilities and their gradients, in chunks and with all logits at once."""
-    from rlframe.model.logprobs import LogprobHead
-
     for vocabulary in (49_152, 151_936):
         linear = torch.nn.Linear(576, vocabulary, bias=False)
         hidden, targets = torch.randn(4096, 576, requires_grad=True), torch.randint(vocabulary, (4096,))

@@ -1,7 +1,7 @@
-"""TRL's GRPOTrainer on the reference job, in an environment of its own: what rlframe's step rate is compared with.
+"""Runs TRL's GRPOTrainer on the reference job, in a separate environment, for comparison with rlframe's step rate.
 
-Needs trl 1.16, torch, transformers, accelerate and datasets, and nothing of rlframe. Generation is TRL's own on plain
-transformers, as its CPU users get. Prints one JSON line a step, and the median without the first step at the end.
+Needs trl 1.16, torch, transformers, accelerate and datasets; imports nothing of rlframe. TRL generates with plain
+transformers, as on its users' CPUs. Prints a JSON line for each step, then the median without the first step.
 
     python peer_trl.py --model HF_FOLDER --prompts prompts.json --steps 5 --dtype bfloat16
 
@@ -41,7 +41,7 @@ def text(completion: list[dict[str, str]]) -> str:
 
 
 class StepClock(TrainerCallback):
-    """Wall time from one optimizer step's end to the next: generation, rewards, learner, nothing left out."""
+    """Measures wall time between the ends of optimizer steps, which covers generation, rewards and learner."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -56,9 +56,9 @@ class StepClock(TrainerCallback):
 
     def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
         if "reward" in logs:
-            kept = ("reward", "completions/mean_length", "loss", "grad_norm", "learning_rate")
+            keys = ("reward", "completions/mean_length", "loss", "grad_norm", "learning_rate")
             line = {"step": len(self.seconds), "seconds": round(self.seconds[-1], 3)}
-            print(json.dumps(line | {key: float(logs[key]) for key in kept if key in logs}), flush=True)
+            print(json.dumps(line | {key: float(logs[key]) for key in keys if key in logs}), flush=True)
 
 
 def main() -> None:
@@ -68,16 +68,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--micro-batch", type=int, default=8, help="completions in one forward and backward")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="TRL's default; slower, less memory")
-    # Weights in bfloat16 have no float32 master in TRL; rlframe keeps one.
-    own = "of TRL's weights and products; left out: TRL's own choice, the checkpoint's type under bfloat16 autocast"
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help=own)
+    # bfloat16 weights have no float32 master in TRL; rlframe keeps one.
+    dtype_help = "of weights and matrix products; default: TRL's choice, the checkpoint's type under bfloat16 autocast"
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help=dtype_help)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    rows = json.loads(arguments.prompts.read_text())
-    rows = (rows * (arguments.steps * PROMPTS // len(rows) + 1))[: arguments.steps * PROMPTS]
-    dataset = Dataset.from_list([{"prompt": row["messages"], "reference": row["reference"]} for row in rows])
+    prompts = json.loads(arguments.prompts.read_text())
+    prompts = (prompts * (arguments.steps * PROMPTS // len(prompts) + 1))[: arguments.steps * PROMPTS]
+    dataset = Dataset.from_list([{"prompt": item["messages"], "reference": item["reference"]} for item in prompts])
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
@@ -117,8 +117,8 @@ def main() -> None:
             callbacks=[clock],
         )
         trainer.train()
-    counted = clock.seconds[1:] or clock.seconds
-    print(json.dumps({"steps": len(counted), "median_step_s": round(statistics.median(counted), 3)}), flush=True)
+    seconds = clock.seconds[1:] or clock.seconds
+    print(json.dumps({"steps": len(seconds), "median_step_s": round(statistics.median(seconds), 3)}), flush=True)
 
 
 if __name__ == "__main__":

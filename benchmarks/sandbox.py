@@ -1,8 +1,8 @@
-"""The sandbox: a cold start against a bare interpreter's, and verdicts a second of a warm one, at each level.
+"""The sandbox: start time compared with a bare interpreter, and verdicts per second of a running one, at each level.
 
     python benchmarks/sandbox.py
 
-Prints medians and extremes; ratios are of this one run.
+Prints medians and extremes. Ratios compare figures of the same run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 from rlframe.sandbox import Limits, Program
 from rlframe.sandbox import sandbox as module
-from rlframe.sandbox.levels import PYTHON
+from rlframe.sandbox.levels import ISOLATIONS, PYTHON
 
 ROUNDS, PROGRAMS = 15, 300
 LIMITS = Limits(case_s=5.0, program_s=10.0, memory_mib=256, output_bytes=10_000)
@@ -31,13 +31,12 @@ def main() -> None:
         seconds(lambda: subprocess.run([PYTHON, "-I", "-S", "-c", "pass"], env={}, check=True)) for _ in range(ROUNDS)
     ]
     report("bare python -I -S", bare, 1e3, "ms")
-    for level in ("landlock", "bubblewrap"):
+    for level in ISOLATIONS:
         cold = [cold_start(level) for _ in range(ROUNDS)]
         report(f"{level}: start to ready", cold, 1e3, "ms")
-        print(
-            f"{level}: a cold start takes {statistics.median(cold) / statistics.median(bare):.2f} of a bare interpreter"
-        )
-        server = module._tested(level)
+        ratio = statistics.median(cold) / statistics.median(bare)
+        print(f"{level}: a cold start takes {ratio:.2f} of a bare interpreter")
+        server = module._start_tested_server(level)
         try:
             for name, program in (("one case of stdin", SUM), ("20 calls of a function", ADD)):
                 server.run(program, LIMITS)
@@ -51,22 +50,22 @@ def main() -> None:
 
 
 def cold_start(level: str) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     server = module._Server(level)
-    took = time.perf_counter() - began
+    elapsed_s = time.perf_counter() - start
     server.kill()
-    return took
+    return elapsed_s
 
 
 def seconds(work) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def report(what: str, values: list[float], scale: float, unit: str) -> None:
+def report(name: str, values: list[float], scale: float, unit: str) -> None:
     figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    print(json.dumps({"part": what, **{key: round(value * scale, 2) for key, value in figures.items()}, "unit": unit}))
+    print(json.dumps({"part": name, **{key: round(value * scale, 2) for key, value in figures.items()}, "unit": unit}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""rlframe's losses against TRL's: the same tensors into both, and how far loss and gradient lie apart.
+"""Compares rlframe's losses with TRL's: both get the same tensors, and losses and gradients must agree.
 
     python benchmarks/trl_losses.py
 
-TRL computes in an environment of its own (see reference_job.py), where peer_trl_losses.py hands TRL's unmodified
-`_compute_loss` the log-probabilities that this file draws at random. Prints one line an algorithm, and fails where a
-difference is above 1e-5.
+TRL runs in a separate environment (see reference_job.py), where peer_trl_losses.py calls TRL's unmodified
+`_compute_loss` with this file's random log-probabilities. Prints a line for each algorithm, and fails where a
+difference exceeds 1e-5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # run as a file: its neighbours are no package
+sys.path.insert(0, str(Path(__file__).parent))  # the folder is no package, and this file runs as a script
 
 from reference_job import trl_python
 
@@ -42,7 +42,7 @@ GRPO, DAPO = algorithm("grpo", clip=0.2), algorithm("dapo", clip_low=0.2, clip_h
 K3 = KL(estimator="k3", weight=0.04, place="loss", refresh_every=0, offload=False)
 TIS = CORRECTIONS["tis"].model_validate({"name": "tis", "cap": 1.5})
 ICEPOP = CORRECTIONS["icepop"].model_validate({"name": "icepop", "low": 0.7, "high": 1.5})
-# Ours, and what TRL calls the same (its attributes; `correction` is how it computes its importance weights).
+# rlframe's objective, and TRL's attributes for the same loss; `correction`: TRL's computation of importance weights.
 CASES: dict[str, tuple[Objective, dict[str, object]]] = {
     "grpo": (Objective(algorithm=GRPO), {"loss_type": "grpo"}),
     "grpo, dual clip": (
@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Objective, dict[str, object]]] = {
         Objective(algorithm=algorithm("gspo", clip_low=0.02, clip_high=0.03)),
         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon_low": 0.02, "epsilon_high": 0.03},
     ),
-    # TRL's epsilon_high is the bound itself, the paper's what is above 1.
+    # TRL's epsilon_high is the bound on the ratio; the paper's and rlframe's is the bound minus 1.
     "cispo": (Objective(algorithm=algorithm("cispo", clip_high=0.3)), {"loss_type": "cispo", "epsilon_high": 1.3}),
     "gmpo": (
         Objective(algorithm=algorithm("gmpo", clip=0.1)),
@@ -78,33 +78,33 @@ CASES: dict[str, tuple[Objective, dict[str, object]]] = {
 
 
 def main() -> None:
-    tensors = draw()
+    tensors = random_tensors()
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         np.savez(inputs, **tensors)
         cases = json.dumps({name: settings for name, (_, settings) in CASES.items()})
         command = [str(trl_python()), str(HERE / "peer_trl_losses.py"), str(inputs), str(outputs), cases]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        theirs = dict(np.load(outputs))
+        trl = dict(np.load(outputs))
     worst = 0.0
     for name, (objective, _) in CASES.items():
-        loss, gradient, stopped = ours(objective, tensors)
-        apart = abs(loss - theirs[f"{name}/loss"].item())
-        gradients_apart = np.abs(gradient - theirs[f"{name}/gradient"]).max() / np.abs(gradient).max()
-        worst = max(worst, apart, gradients_apart)
+        loss, gradient, stopped = rlframe_loss(objective, tensors)
+        loss_gap = abs(loss - trl[f"{name}/loss"].item())
+        gradient_gap = np.abs(gradient - trl[f"{name}/gradient"]).max() / np.abs(gradient).max()
+        worst = max(worst, loss_gap, gradient_gap)
         print(
-            f"{name:22} loss {loss:+.6f}, apart {apart:.1e}; gradient apart {gradients_apart:.1e} of its largest; "
+            f"{name:22} loss {loss:+.6f}, apart {loss_gap:.1e}; gradient apart {gradient_gap:.1e} of its largest; "
             f"{stopped:.0%} of tokens clipped"
         )
     sys.exit(int(worst > TOLERANCE))
 
 
-def draw() -> dict[str, np.ndarray]:
-    """[B, T] of completions, and which tokens there are; policies some steps apart."""
+def random_tensors() -> dict[str, np.ndarray]:
+    """[B, T] for completions, under policies some steps apart; `mask` marks the tokens of shorter completions."""
     rng = np.random.default_rng(3)
     shape = (len(LENGTHS), LONGEST)
     old = -rng.exponential(1.5, shape)
-    drawn = {
+    arrays = {
         "logprobs": old + 0.2 * rng.normal(size=shape),
         "old": old,
         "rollout": old + 0.3 * rng.normal(size=shape),
@@ -113,31 +113,31 @@ def draw() -> dict[str, np.ndarray]:
         "advantages": rng.normal(size=len(LENGTHS)),
         "mask": np.arange(LONGEST)[None] < np.array(LENGTHS)[:, None],
     }
-    return {name: values.astype(np.float32) for name, values in drawn.items()}
+    return {name: values.astype(np.float32) for name, values in arrays.items()}
 
 
-def ours(objective: Objective, tensors: dict[str, np.ndarray]) -> tuple[float, np.ndarray, float]:
-    """The loss, its gradient [B, T] in the log-probabilities and the entropies (2, stacked), and the share clipped."""
-    there = torch.tensor(tensors["mask"]).bool()
-    lengths = there.sum(1)
-    with_prompts = torch.cat([torch.zeros(len(there), PROMPT, dtype=torch.bool), there], 1)
-    packed = torch.cat([torch.ones(len(there), PROMPT, dtype=torch.bool), there], 1)
+def rlframe_loss(objective: Objective, tensors: dict[str, np.ndarray]) -> tuple[float, np.ndarray, float]:
+    """-> loss, its gradients in log-probabilities and entropies [2, B, T], and the share of clipped tokens."""
+    mask = torch.tensor(tensors["mask"]).bool()
+    lengths = mask.sum(1)
+    sampled = torch.cat([torch.zeros(len(mask), PROMPT, dtype=torch.bool), mask], 1)
+    packed = torch.cat([torch.ones(len(mask), PROMPT, dtype=torch.bool), mask], 1)
 
     def pack(values: torch.Tensor) -> torch.Tensor:  # [B, T] -> [tokens of prompts and completions], 0 at prompts
-        return torch.where(with_prompts, torch.nn.functional.pad(values, (PROMPT, 0)), 0.0)[packed]
+        return torch.where(sampled, torch.nn.functional.pad(values, (PROMPT, 0)), 0.0)[packed]
 
-    def of(name: str) -> torch.Tensor:
+    def packed_tensor(name: str) -> torch.Tensor:
         return pack(torch.tensor(tensors[name]))
 
-    weights = objective.algorithm.token_weights(lengths.float())
+    weights = objective.algorithm.token_weights(lengths.float(), torch.zeros_like(lengths))
     whole = lengths + PROMPT
     batch = TrainBatch(
         token_ids=torch.zeros(int(whole.sum()), dtype=torch.int64),
-        rollout_logprobs=of("rollout"),
-        old_logprobs=of("old"),
-        ref_logprobs=of("ref") if objective.needs_reference else None,
-        advantages=pack(torch.tensor(tensors["advantages"])[:, None].expand(there.shape)),
-        loss_weights=pack(weights[:, None].expand(there.shape)),
+        rollout_logprobs=packed_tensor("rollout"),
+        old_logprobs=packed_tensor("old"),
+        ref_logprobs=packed_tensor("ref") if objective.needs_reference else None,
+        advantages=pack(torch.tensor(tensors["advantages"])[:, None].expand(mask.shape)),
+        loss_weights=pack(weights[:, None].expand(mask.shape)),
         sequence_ids=torch.repeat_interleave(torch.arange(len(whole)), whole),
         position_ids=torch.cat([torch.arange(int(length)) for length in whole]),
     )

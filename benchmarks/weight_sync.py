@@ -2,10 +2,10 @@
 
     python benchmarks/weight_sync.py [RANKS]
 
-Three ways in turn, each round: `gathered`, whole tensors brought together by rank 0; `sharded`, every rank's own
-slices; `changes`, of one value in a hundred. vLLM's own loading is its `reload_weights` of the same weights from a
-file in the page cache, in the same engine. Prints each part's median and extremes in seconds, the ratio to the bound,
-and which share of the bfloat16 values real optimizer steps change.
+Each round measures three ways: `gathered`, whole tensors that rank 0 gathers; `sharded`, every rank's own shards;
+`deltas`, of one value in a hundred. vLLM's own loading is its `reload_weights` of the same weights from a file in the
+page cache, in the same engine. Prints the median and extremes of each part in seconds, the ratio to the bound, and the
+share of the bfloat16 values that real optimizer steps change.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import statistics
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import ray
@@ -27,14 +29,16 @@ from rlframe.model import base_model as model
 from rlframe.objective import Objective
 from rlframe.rollout.vllm import VLLMEngine
 from rlframe.types import TrainSample
-from rlframe.weights.publish import Published, Share, Snapshot, publish
+from rlframe.weights.snapshot import RankShards, Snapshot
+from rlframe.weights.transport import ObjectStore
 
-ROUNDS = 7  # the first two touch the object store's pages and are left out
+ROUNDS = 7  # the first two touch the object store's pages and do not count
+WAYS = ("gathered", "sharded", "deltas")
 LEARNING_RATES = (1e-6, 3e-6, 2e-5)
 
 
 class ReloadingEngine(VLLMEngine):
-    """An engine that also loads the way vLLM does by itself."""
+    """An engine that can also load by vLLM's own means."""
 
     async def reload(self) -> None:
         await self.pause()
@@ -43,35 +47,37 @@ class ReloadingEngine(VLLMEngine):
 
 
 class GatheringRank(LearnerRank):
-    """A rank that can also publish whole tensors, as a framework does that knows only `GatheredParameters`."""
+    """A rank that can also publish whole tensors, like a framework that knows only `GatheredParameters`."""
 
-    def gather(self, chunk_bytes: int) -> Share:
+    def gather(self, bucket_bytes: int) -> RankShards:
         import torch
 
+        from rlframe.learner.buckets import TensorShard
+        from rlframe.learner.publisher import shard_checksums
         from rlframe.learner.source import Zero3Source
         from rlframe.model.policy import PREFIX
-        from rlframe.weights.publish import Chunk
-        from rlframe.weights.slices import Run, cut, digests
+        from rlframe.weights.shards import Bucket
 
-        refs, found, held, size = [], [], [], 0
+        refs, checksums, shards, size = [], [], [], 0
 
-        def put() -> None:
-            data = torch.cat([run.values for run in held]).view(torch.uint8).numpy()
-            ends = [0, *itertools.accumulate(run.values.nbytes for run in held)]
-            slices = [cut(run, offset) for run, offset in zip(held, ends, strict=False)]
-            refs.append(ray.put(Chunk(slices, data)))
-            found.append(digests(data, slices))
+        def put() -> int:
+            payload = torch.cat([shard.values for shard in shards]).view(torch.uint8).numpy()
+            offsets = [0, *itertools.accumulate(shard.values.nbytes for shard in shards)]
+            headers = [shard.header(offset) for shard, offset in zip(shards, offsets, strict=False)]
+            refs.append(ray.put(Bucket(headers, payload)))
+            checksums.append(shard_checksums(Bucket(headers, payload)))
+            return payload.nbytes
 
+        total = 0
         for name, tensor in Zero3Source(self.engine.module, PREFIX):
             whole = tensor.clone().reshape(-1) if self.rank == 0 else tensor.reshape(-1)[:0]
-            held.append(Run(name, tuple(tensor.shape), 0, whole))
+            shards.append(TensorShard(name, tuple(tensor.shape), 0, whole))
             size += tensor.nbytes
-            if size >= chunk_bytes:
-                put()
-                held, size = [], 0
-        put()
-        total = sum(slice_.count * slice_.itemsize for ref in refs for slice_ in ray.get(ref).slices)
-        return Share(base=0, slices=refs, patches=[], digests=found, names=[], bytes=total)
+            if size >= bucket_bytes:
+                total += put()
+                shards, size = [], 0
+        total += put()
+        return RankShards(base=0, buckets=refs, deltas=[], checksums=checksums, names=[], bytes=total)
 
     def nudge(self) -> None:
         """Changes one bfloat16 value in a hundred."""
@@ -80,10 +86,10 @@ class GatheringRank(LearnerRank):
 
     def density(self, sample: TrainSample, objective: Objective, lr: float) -> float:
         """The share of this rank's bfloat16 values that one optimizer step at `lr` changes."""
-        before = [parameter.ds_tensor.clone() for parameter in self.engine.module.parameters()]
+        originals = [parameter.ds_tensor.clone() for parameter in self.engine.module.parameters()]
         self.config = self.config.model_copy(update={"lr": lr, "warmup_steps": 0, "schedule": "constant"})
         self.step([[[sample]]], objective, 0)
-        pairs = list(zip(before, self.engine.module.parameters(), strict=True))
+        pairs = list(zip(originals, self.engine.module.parameters(), strict=True))
         changed = sum(int((old != new.ds_tensor).sum()) for old, new in pairs)
         return changed / sum(old.numel() for old, _ in pairs)
 
@@ -91,63 +97,70 @@ class GatheringRank(LearnerRank):
 def main() -> None:
     import hydra
 
-    from rlframe.cli.main import conf_dir
-    from rlframe.config.run import load
+    from rlframe.config.compose import conf_dir, load
     from rlframe.rollout import vllm
 
     ranks = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    vllm.VLLMEngine = ReloadingEngine  # what `cluster.start` makes actors of
+    vllm.VLLMEngine = ReloadingEngine  # `cluster.start` makes actors of these two classes
     cluster.LearnerRank = GatheringRank
     overrides = ["experiment=smollm2_arithmetic", f"learner.ranks={ranks}", "weights.full_every=1000"]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         run = load(hydra.compose("train", overrides))
-    with cluster.start(run, model.prepare(run.model.path)) as (rollouts, _, learner):
-        seconds = {part: values[2:] for part, values in measure(run, rollouts, learner).items()}
-        densities = {lr: density(learner, lr) for lr in LEARNING_RATES}
+    with cluster.start(run, model.prepare(run.model.path)) as actors:
+        seconds = {part: values[2:] for part, values in measure(run, actors).items()}
+        densities = {lr: density(actors.learner, lr) for lr in LEARNING_RATES}
     median = {part: statistics.median(values) for part, values in seconds.items()}
     for part, values in seconds.items():
         figures = {"median": median[part], "min": min(values), "max": max(values)}
         print(json.dumps({"part": part, **{key: round(value, 3) for key, value in figures.items()}}))
     bound = 3 * median["copy"] + median["vllm_reload"]
-    for way in ("gathered", "sharded", "changes"):
-        ratio = (median[f"{way}/publish"] + median[f"{way}/update"]) / bound
-        print(f"{way}, {ranks} ranks: publish + update takes {ratio:.2f} of 3 copies + vLLM's own loading")
+    for way in WAYS:
+        ratio = (median[f"{way}/publish"] + median[f"{way}/load"]) / bound
+        print(f"{way}, {ranks} ranks: publish + load takes {ratio:.2f} of 3 copies + vLLM's own loading")
     for lr, share in densities.items():
         print(f"one step at lr {lr:g} changes {share:.1%} of the bfloat16 values")
 
 
-def measure(run: RunConfig, rollouts, learner: LearnerGroup) -> dict[str, list[float]]:
+class MeasuredTransport(ObjectStore):
+    """The object store with a choice of the way: whole tensors, whole shards, or deltas."""
+
+    way = "sharded"
+    bucket_bytes = 0
+
+    def publish(self, *, whole: bool) -> Snapshot:
+        if self.way == "gathered":
+            ranks = ray.get([rank.gather.remote(self.bucket_bytes) for rank in self.learner.ranks])
+            return Snapshot(version=self.learner.version, ranks=ranks)
+        return self.learner.publish(whole=whole or self.way == "sharded")
+
+
+def measure(run: RunConfig, actors: cluster.Actors) -> dict[str, list[float]]:
     """Seconds of each part, round by round."""
-    seconds: dict[str, list[float]] = {}
-    chunk_bytes = run.weights.chunk_mib << 20
+    seconds: dict[str, list[float]] = defaultdict(list)
+    learner = actors.learner
+    transport = actors.weights.transport = MeasuredTransport(learner, actors.rollouts)
+    transport.bucket_bytes = run.weights.chunk_mib << 20
 
-    def clocked(part: str, work):
-        began = time.perf_counter()
-        result = work()
-        seconds.setdefault(part, []).append(time.perf_counter() - began)
-        return result
-
-    def gathered() -> Published:
-        shares = ray.get([rank.gather.remote(chunk_bytes) for rank in learner.ranks])
-        return Published(snapshot=Snapshot(learner.version, shares), ranks=learner.ranks)
-
-    def sharded(whole: bool) -> Published:
-        return publish(learner.ranks, learner.version, 600, whole=whole)
+    def timed(part: str, work: Callable[[], object]) -> None:
+        started = time.perf_counter()
+        work()
+        seconds[part].append(time.perf_counter() - started)
 
     for _ in range(ROUNDS):
-        for way in ("gathered", "sharded", "changes"):
+        for way in WAYS:
             learner.version += 1
-            if way == "changes":
+            if way == "deltas":
                 ray.get([rank.nudge.remote() for rank in learner.ranks])
-            put = gathered if way == "gathered" else lambda way=way: sharded(way == "sharded")
-            weights = clocked(f"{way}/publish", put)
-            clocked(f"{way}/update", lambda w=weights: rollouts.update(w, version=learner.version))
-            seconds.setdefault(f"{way}/stall", []).append(rollouts.metrics()["rollout/stall_s"])
-            seconds.setdefault(f"{way}/MiB", []).append(weights.bytes / 2**20)
-            size = max(weights.bytes, int(seconds["gathered/MiB"][0] * 2**20))
-        clocked("vllm_reload", lambda: ray.get([engine.reload.remote() for engine in rollouts.engines]))
-        source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)  # both touched before
-        clocked("copy", lambda s=source, t=target: np.copyto(t, s))
+            transport.way = way
+            synced = actors.weights.sync(learner.version)
+            seconds[f"{way}/publish"].append(synced.publish_s)
+            seconds[f"{way}/load"].append(synced.load_s)
+            seconds[f"{way}/stall"].append(synced.stall_s)
+            seconds[f"{way}/MiB"].append(synced.bytes / 2**20)
+        timed("vllm_reload", lambda: ray.get([engine.handle.reload.remote() for engine in actors.rollouts.replicas]))
+        size = int(seconds["gathered/MiB"][0] * 2**20)
+        source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)  # both touched before the copy
+        timed("copy", lambda s=source, t=target: np.copyto(t, s))
     return seconds
 
 
@@ -157,8 +170,9 @@ def density(learner: LearnerGroup, lr: float) -> float:
     ones = np.ones(128, np.float32)
     sample = TrainSample(
         prompt_id="random",
-        prompt_tokens=0,
+        prefix_tokens=0,
         token_ids=tokens,
+        sampled=ones > 0,
         rollout_logprobs=-8 * ones,
         advantages=ones,
         loss_weights=ones / 128,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The environment of `make setup`: everything a lock names into .venv, nothing resolved, then rlframe itself, editable.
+# Makes the environment of `make setup`: installs the pinned packages of a lock into .venv, then rlframe as editable.
 #   PYTHON=python3.12 LOCK=requirements-gpu.lock launch/setup.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,17 +13,17 @@ pin() { grep "^$1==" "$LOCK"; }
 .venv/bin/pip install --quiet "$(pin uv)"
 uv() { VIRTUAL_ENV=$PWD/.venv .venv/bin/uv "$@"; }
 
-# uv does not read pip's settings; wheels that pip would find in a folder, uv should find there too.
+# uv does not read pip's settings: pass pip's folders of wheels on to uv.
 find_links=${PIP_FIND_LINKS:-$(.venv/bin/pip config get global.find-links 2>/dev/null || true)}
 export UV_FIND_LINKS=${UV_FIND_LINKS:-$(tr -s ' \n' ',' <<<"$find_links" | sed 's/,$//')}
 [[ -n $UV_FIND_LINKS ]] || unset UV_FIND_LINKS
 
-# torch first: a CPU build that no folder or default index holds is on PyTorch's own index, which uv knows.
+# torch first: if neither a folder nor the default index has the CPU build, uv takes it from PyTorch's index.
 torch=$(pin torch)
 uv pip install --no-deps "$torch" ||
     { [[ $torch == *+cpu ]] && uv pip install --no-deps --torch-backend cpu "$torch"; }
-# With bytecode: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile what it imports,
-# which more than doubles the start of an engine.
+# Compile to bytecode now. Many containers set PYTHONDONTWRITEBYTECODE: every process would then compile its imports
+# again, which more than doubles the start time of an engine.
 uv pip sync --compile-bytecode "$LOCK"
 uv pip install --no-deps --no-build-isolation --editable .
 

@@ -1,19 +1,19 @@
-"""`RunFailed`: what ends a run and is told to a person in its own words, without a traceback of ours."""
+"""Errors with a message for a person. The command prints the message without a traceback."""
 
 from __future__ import annotations
 
 
 class RunFailed(RuntimeError):
-    """The message says what failed, where, and what was waited for or what to do."""
+    """Ends a run. The message says what failed and where, and what to do or which wait ended."""
 
 
 class Stalled(RunFailed):
-    """Nothing moved for longer than the bound; the message says who waits for what."""
+    """Nothing moved for longer than the bound. The message says which actor waits for which."""
 
 
 class ConfigError(ValueError):
-    """A config that cannot run: every line names a key, what is wrong with it and what would be right."""
+    """A config that cannot run. Every line names a key, the problem, and the remedy."""
 
 
 class Hung(RuntimeError):
-    """An earlier call never came back, so this worker will score nothing more and must be replaced."""
+    """An earlier call never returned: the worker refuses further calls and must be replaced."""

@@ -1,4 +1,4 @@
-"""`Config`, the base of everything that YAML can say, and how a class is picked by name or by import path."""
+"""`Config`, the base class of all settings, and `one_of`, which picks a class by its name or by an import path."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-USER_MODULE = "rlframe_user_"  # what a module is called that was loaded from a user's file
-user_modules: set[str] = set()  # names of modules that no other machine can be expected to have
+USER_MODULE = "rlframe_user_"  # prefix of the name of a module that was loaded from a user's file
+user_modules: set[str] = set()  # names of modules that exist on this machine alone, so Ray must send their code
 
 
 class Config(BaseModel):
-    """Validated settings: unknown keys are errors, nothing is coerced from another type, nothing changes later.
+    """Validated settings. Unknown keys are errors, no value is converted from another type, and fields are frozen.
 
-    Fields have no defaults: every value stands in a YAML file of `conf/`.
+    Fields have no defaults: a YAML file of `conf/` holds every value.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -32,11 +32,11 @@ T = TypeVar("T", bound=Config)
 def import_class(path: str, base: type[T]) -> type[T]:
     """The class at `package.module:Class` or `folder/file.py:Class`, which must be a subclass of `base`.
 
-    Raises ValueError with what is wrong: no such module or file, no such name in it, not a subclass.
+    Raises ValueError if the module or file does not exist, has no such class, or the class is no subclass.
     """
-    where, _, name = path.rpartition(":")
-    if where.endswith(".py"):
-        file = Path(where).expanduser().resolve()
+    location, _, name = path.rpartition(":")
+    if location.endswith(".py"):
+        file = Path(location).expanduser().resolve()
         if not file.is_file():
             raise ValueError(f"{path!r}: there is no file {file}")
         module_name = f"{USER_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
@@ -51,31 +51,32 @@ def import_class(path: str, base: type[T]) -> type[T]:
                 raise
         module = sys.modules[module_name]
     else:
-        if (here := str(Path.cwd())) not in sys.path:  # as `python -m` would have it
-            sys.path.insert(0, here)
+        # `python -m` also imports from the working directory.
+        if (working_dir := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, working_dir)
         try:
-            module = importlib.import_module(where)
+            module = importlib.import_module(location)
         except ModuleNotFoundError as error:
-            raise ValueError(f"{path!r}: cannot import {where!r} ({error})") from error
+            raise ValueError(f"{path!r}: cannot import {location!r} ({error})") from error
     if not _installed(module):
         user_modules.add(module.__name__)
-    found: Any = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"{path!r}: {where} has no class {name!r} that extends {base.__module__}:{base.__name__}")
-    return found
+    member: Any = getattr(module, name, None)
+    if not (isinstance(member, type) and issubclass(member, base)):
+        raise ValueError(f"{path!r}: {location} has no class {name!r} that extends {base.__module__}:{base.__name__}")
+    return member
 
 
 def _installed(module: ModuleType) -> bool:
-    """Whether every machine of a cluster can be expected to have a module; a user's own file travels by value."""
+    """True if every machine of a cluster has the module: rlframe, the standard library, or an installed package."""
     file = Path(module.__file__ or "").resolve()
     folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
     return module.__name__.partition(".")[0] == "rlframe" or any(file.is_relative_to(folder) for folder in folders)
 
 
 def one_of(value: Any, base: type[T], builtin: dict[str, type[T]]) -> T:
-    """Validates `value` with the class that its `name` picks: a built-in one, or a user's by import path.
+    """Validates `value` with the class that its `name` picks: a built-in class, or a user's class by import path.
 
-    Raises ValueError naming the known names where `name` is none of them.
+    Raises ValueError with the known names if `name` is unknown.
     """
     if isinstance(value, base):
         return value

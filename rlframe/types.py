@@ -1,12 +1,12 @@
-"""Every value that crosses a process, in order of appearance.
+"""Values that cross process boundaries, in the order of a step.
 
-Each stage of the loop takes one of these and returns the next: nothing is filled in later, so a value
-that exists is complete. Shapes: G completions of a prompt, L tokens of a sequence, T packed tokens.
+Each stage of the loop takes one type and returns the next. No field is filled in later: a value that exists is
+complete. Shapes: P prompts, G trajectories of a prompt, L tokens of a sequence, T packed tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,30 +17,30 @@ Message: TypeAlias = dict[str, str]  # {"role": "user", "content": "What is 2 + 
 FinishReason: TypeAlias = Literal["stop", "length"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 
-OWN_CHOICE = -1  # in place of a recorded expert: the learner's router chooses
-PACKED_ATTENTION = "rlframe_packed"  # the implementation of attention that knows shared prompts
+UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses
+PACKED_ATTENTION = "rlframe_packed"  # our attention implementation, which knows shared prefixes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What a source of prompts knows: a conversation that ends with the user, and what a right answer is.
+    """A conversation that ends with the user, and the right answer.
 
     >>> Problem(id="arithmetic/7", messages=[{"role": "user", "content": "What is 2 + 3?"}],
     ...         reference="5", task="math").reference
     '5'
     """
 
-    id: str  # unique in its source, and tells a person where it is: "train.jsonl:7"
+    id: str  # unique in its source, and readable: "train.jsonl:7"
     messages: list[Message]
-    reference: str  # what rewards compare with; its meaning is the task's
-    task: str  # decides which rewards speak
+    reference: str  # compared by rewards; its meaning depends on the task
+    task: str  # selects the rewards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A problem as the policy sees it: the chat template applied and tokenized. One id is sampled once."""
+    """A problem under the chat template, tokenized. A run samples each prompt id once."""
 
-    id: str  # unique in a run: the problem's id and its epoch
+    id: str  # unique in a run: the problem's id and the epoch, "arithmetic/7@0"
     messages: list[Message]
     token_ids: list[int]  # [L]
     reference: str
@@ -49,59 +49,136 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How completions are drawn. The same prompt, seed and weights give the same completions."""
+    """Sampling parameters. The same prompt, seed and weights give the same completions."""
 
-    completions: int  # G, of each prompt
+    completions: int  # G of each prompt
     max_tokens: int
     temperature: float  # > 0
     seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A numbered try at sampling a prompt's group. Answers to an earlier attempt of the prompt are ignored."""
+
+    prompt: Prompt
+    number: int  # 1, 2, ...
+    version: int  # policy version at admission: no token of the attempt is older
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VersionSpan:
-    """Tokens [start, end) of a completion were drawn by policy `version`."""
+    """Policy `version` sampled the tokens [start, end) of a completion."""
 
     version: int
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completion:
-    """What the engine drew after a prompt, with what it knew while drawing."""
+    """Tokens sampled by an engine, with log-probabilities, policy versions and text."""
 
-    token_ids: list[int]  # [L]
-    logprobs: list[float]  # [L] of the distribution that was sampled from (temperature and top-p applied)
-    versions: list[VersionSpan]  # contiguous over [L]; empty only when no token was drawn
+    token_ids: np.ndarray  # [L] int32
+    logprobs: np.ndarray  # [L] float32, of the distribution that was sampled from (after temperature)
+    versions: list[VersionSpan]  # contiguous over [L]; empty only where L is 0
     text: str
     finish_reason: FinishReason
-    cached_tokens: int = 0  # of the prompt: the engine had their keys and values already
-    routed_experts: np.ndarray | None = None  # [prompt + L - 1, layers, k] of tokens fed; None: the engine didn't tell
+    cached_tokens: int = 0  # prompt tokens whose keys and values the engine already had
+    routed_experts: np.ndarray | None = None  # [prompt + L - 1, layers, k] expert ids; None: not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledCompletion:
-    """A completion as it leaves the engine: one of its group's, with its place there."""
+    """A completion from the engine, with the position in the group."""
 
     prompt_id: str
     index: int  # in [0, G)
     completion: Completion
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Turn:
+    """Tokens that the policy observes, then a completion that the policy samples.
+
+    A tool's output is observed, a tool call is sampled; only sampled tokens are trained on.
+    """
+
+    parent: int | None  # index of the previous turn; None: the first turn of a conversation
+    observed: np.ndarray  # [O] int32: the prompt under the chat template, or the tokens after the parent's completion
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trajectory:
+    """An episode as a tree of turns, parents before children; nearly always a chain.
+
+    A tool call takes two turns, 9 and 4 sampled tokens here:
+
+        turn 0 (parent None)  observed "What is 2 + 3?" [12]  sampled "<tool>2 + 3</tool>" [9]
+        turn 1 (parent 0)     observed "5"              [3]   sampled "It is 5."           [4]
+
+    `sampled_tokens` is 13, and the only path is [turn 0, turn 1]: one sequence of 28 tokens to train on. A
+    single-turn completion is a chain of one turn.
+    """
+
+    turns: list[Turn]
+
+    @property
+    def completion(self) -> Completion:
+        """The last turn's completion, which holds the final answer."""
+        return self.turns[-1].completion
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Number of sampled tokens in all turns."""
+        return sum(len(turn.completion.token_ids) for turn in self.turns)
+
+    @property
+    def versions(self) -> list[VersionSpan]:
+        """Policy versions of the sampled tokens, turn after turn; offsets count within each turn."""
+        return [span for turn in self.turns for span in turn.completion.versions]
+
+    def paths(self) -> list[list[int]]:
+        """Turn indices from the root to each leaf, in the order of the leaves: one training sequence a path."""
+        parents = {turn.parent for turn in self.turns}
+        paths = []
+        for leaf in (index for index in range(len(self.turns)) if index not in parents):
+            path = [leaf]
+            while (parent := self.turns[path[0]].parent) is not None:
+                path.insert(0, parent)
+            paths.append(path)
+        return paths
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
-    """All completions of one prompt: what a group-relative advantage compares."""
+    """All trajectories of one prompt, which a group-relative advantage compares."""
 
     prompt: Prompt
-    completions: list[Completion]  # [G]
+    trajectories: list[Trajectory]  # [G]
+
+    @classmethod
+    def single_turn(cls, prompt: Prompt, completions: list[Completion]) -> RolloutGroup:
+        """A group of [G] completions, each a trajectory of one turn."""
+        import numpy as np
+
+        observed = np.asarray(prompt.token_ids, np.int32)
+        turns = [Turn(parent=None, observed=observed, completion=completion) for completion in completions]
+        return cls(prompt=prompt, trajectories=[Trajectory(turns=[turn]) for turn in turns])
+
+    @property
+    def completions(self) -> list[Completion]:
+        """[G] the last completion of each trajectory."""
+        return [trajectory.completion for trajectory in self.trajectories]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One reward's word on one completion.
+    """The judgement of a trajectory by a reward.
 
-    What the model caused is a score (a wrong or unparseable answer, one that no verifier finishes); what we
-    caused (`failed`: a bug, a dead worker) has none, so that our failures never teach the policy anything.
+    A problem caused by the model has a score: a wrong answer, an unparseable answer, an answer that takes the verifier
+    too long. A problem caused by rlframe has none (`failed`: a bug, a dead worker), and never teaches the policy.
 
     >>> Verdict(score=1.0, status="scored", seconds=0.001, detail="5 = 5").score
     1.0
@@ -124,23 +201,53 @@ class ScoredGroup:
     """A rollout group and its rewards."""
 
     group: RolloutGroup
-    rewards: list[float | None]  # [G] weighted sum; None: no verdict, left out of baseline and loss
+    rewards: list[float | None]  # [G] weighted sums; None: no verdict, excluded from baseline and loss
     verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting
+
+    @property
+    def lengths(self) -> list[int]:
+        """[G] sampled tokens."""
+        return [trajectory.sampled_tokens for trajectory in self.group.trajectories]
+
+    @property
+    def finish_reasons(self) -> list[FinishReason]:
+        """[G] of each trajectory's last completion."""
+        return [completion.finish_reason for completion in self.group.completions]
+
+    def select(self, indices: list[int]) -> ScoredGroup:
+        """The same group with these trajectories only."""
+        return ScoredGroup(
+            group=replace(self.group, trajectories=[self.group.trajectories[index] for index in indices]),
+            rewards=[self.rewards[index] for index in indices],
+            verdicts={name: [verdicts[index] for index in indices] for name, verdicts in self.verdicts.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSample:
-    """One sequence (prompt and completion) with everything its loss needs, token by token.
+class RatedGroup:
+    """A scored group with its advantages, computed once for the loss and for the record."""
 
-    Entry t speaks of token t, given the tokens before it; prompt tokens have weight 0.
+    scored: ScoredGroup
+    # [G] a number for all sampled tokens of a trajectory, or an array [sampled tokens] float32. None: the trajectory
+    # has no reward, no token or no other trajectory to compare with, and is excluded from the loss.
+    advantages: list[float | np.ndarray | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainSample:
+    """A sequence with all inputs of the loss, token by token.
+
+    Entry t describes token t given the tokens before t. An observed token (of the prompt, of a tool's output) has
+    log-probability, advantage and loss weight 0.
     """
 
-    prompt_id: str  # samples of one id begin with the same prompt
-    prompt_tokens: int  # in [0, L): how many tokens that is
+    prompt_id: str  # samples with the same id begin with the same `prefix_tokens` tokens
+    prefix_tokens: int  # in [0, L): tokens before the first one that this sample trains on
     token_ids: np.ndarray  # [L] int32
+    sampled: np.ndarray  # [L] bool: the policy sampled the token
     rollout_logprobs: np.ndarray  # [L] float32
     advantages: np.ndarray  # [L] float32
-    loss_weights: np.ndarray  # [L] float32; summed over a whole step's tokens they make the loss's mean
+    loss_weights: np.ndarray  # [L] float32; the weights of a whole update's tokens make its loss a mean
     routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
 
 
@@ -148,24 +255,24 @@ class TrainSample:
 class TrainBatch:
     """Sequences end to end without padding, on the learner's device.
 
-    Those that begin alike stand together, and what is alike once, in the first of them: the others begin with the token
-    after it, at the position after it (`learner/layout.py`).
+    Sequences with a common prefix are adjacent. The first one holds the prefix; the others start after it, and their
+    `position_ids` continue from it (example: `model/layout.py`).
     """
 
     token_ids: Tensor  # [T] int64
-    rollout_logprobs: Tensor  # [T] float32, of the engine
-    old_logprobs: Tensor  # [T] float32: what ratios are against; the engine's, or the learner's before the step
-    ref_logprobs: Tensor | None  # [T] float32, of the reference policy; None where no loss asks for it
+    rollout_logprobs: Tensor  # [T] float32, by the engine
+    old_logprobs: Tensor  # [T] float32, the denominator of ratios: the engine's, or the learner's before the step
+    ref_logprobs: Tensor | None  # [T] float32, by the reference policy; None where no loss needs them
     advantages: Tensor  # [T] float32
     loss_weights: Tensor  # [T] float32
-    sequence_ids: Tensor  # [T] int64, 0, 0, ..., 1, 1, ...
-    position_ids: Tensor  # [T] int64, from 0 in each sequence, or from the length of what it continues
-    routed_experts: Tensor | None = None  # [T, layers, k] int16 to go by, OWN_CHOICE where not recorded
+    sequence_ids: Tensor  # [T] int64: 0, 0, ..., 1, 1, ...
+    position_ids: Tensor  # [T] int64, from 0, or from the length of the prefix that the sequence continues
+    routed_experts: Tensor | None = None  # [T, layers, k] int16 to replay, UNRECORDED_EXPERT where not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """The learner's word on one optimizer step."""
+    """The policy version that the learner has after a step, and the metrics of the step."""
 
     policy_version: int
     metrics: dict[str, float]
@@ -173,7 +280,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """An engine's word on new weights. It goes on drawing only with what the learner holds, by the checksums."""
+    """An engine's report on new weights. The engine samples only if all checksums equal the learner's."""
 
-    stall_s: float  # from the pause of what was in flight until it went on
-    differing: list[str]  # tensors whose checksums did not hold; if any, the engine stays paused
+    stall_s: float  # length of the pause of running requests
+    mismatched_tensors: list[str]  # names of tensors with wrong checksums; unless empty, the engine stays paused

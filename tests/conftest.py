@@ -93,7 +93,7 @@ def composed(model_folder: Path) -> Callable[..., DictConfig]:
 
 def compose(overrides: list[str]) -> RunConfig:
     """The checked config of a command line."""
-    from rlframe.config.run import load
+    from rlframe.config.compose import load
 
     return load(compose_unchecked(overrides))
 
@@ -101,7 +101,7 @@ def compose(overrides: list[str]) -> RunConfig:
 def compose_unchecked(overrides: list[str]) -> DictConfig:
     import hydra
 
-    from rlframe.cli.main import conf_dir
+    from rlframe.config.compose import conf_dir
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose("train", overrides)

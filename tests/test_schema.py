@@ -1,4 +1,4 @@
-"""What every config refuses, and how a class is picked by name or by import path."""
+"""Refusals of every config, and the choice of a class by name or by import path."""
 
 import math
 from pathlib import Path
@@ -30,34 +30,34 @@ def user_file(folder: Path, body: str) -> Path:
     "key, value",
     [("degrees", "180"), ("degrees", 180.0), ("degrees", True), ("minutes", "30"), ("fan", 1), ("fan", "yes")],
 )
-def test_nothing_is_taken_for_another_type(key, value):
+def test_a_value_is_never_converted_to_another_type(key, value):
     with pytest.raises(ValidationError, match=key):
         Oven(**(HALF_AN_HOUR | {key: value}))
 
 
-def test_a_whole_number_is_a_number():
+def test_an_integer_is_a_valid_float():
     assert Oven(**(HALF_AN_HOUR | {"minutes": 30})).minutes == 30.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_nan_and_infinity_are_no_settings(value):
+def test_nan_and_infinity_are_refused(value):
     with pytest.raises(ValidationError, match="finite"):
         Oven(**(HALF_AN_HOUR | {"minutes": value}))
 
 
-def test_a_key_too_many_and_a_key_too_few_are_errors():
+def test_unknown_and_missing_keys_are_refused():
     with pytest.raises(ValidationError, match=r"grill\n.*Extra inputs"):
         Oven(**HALF_AN_HOUR, grill=True)
     with pytest.raises(ValidationError, match=r"fan\n.*required"):
         Oven(degrees=180, minutes=30.0)
 
 
-def test_a_config_never_changes():
+def test_a_config_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Oven(**HALF_AN_HOUR).degrees = 200
 
 
-def test_a_name_picks_the_built_in_class_and_its_fields():
+def test_a_name_picks_a_built_in_class():
     assert one_of({"name": "grpo", "clip": 0.3}, Algorithm, BUILTIN) == GRPO(name="grpo", clip=0.3)
 
 
@@ -65,7 +65,7 @@ def test_an_import_path_picks_a_class_of_a_module():
     assert import_class("rlframe.algorithm.grpo:GRPO", Algorithm) is GRPO
 
 
-def test_an_import_path_picks_a_class_of_a_file_with_fields_of_its_own(tmp_path):
+def test_an_import_path_picks_a_class_of_a_file(tmp_path):
     file = user_file(tmp_path, "class Mine(GRPO):\n    name: str\n    boost: float\n")
     mine = one_of({"name": f"{file}:Mine", "clip": 0.2, "boost": 1.5}, Algorithm, BUILTIN)
     assert (type(mine).__name__, mine.model_dump(exclude_defaults=True)) == (
@@ -76,21 +76,21 @@ def test_an_import_path_picks_a_class_of_a_file_with_fields_of_its_own(tmp_path)
         one_of({"name": f"{file}:Mine", "clip": 0.2, "boots": 1.5}, Algorithm, BUILTIN)
 
 
-def test_a_file_is_loaded_once_so_that_its_class_stays_one_class(tmp_path):
+def test_a_file_is_loaded_once(tmp_path):
     file = user_file(tmp_path, "class Mine(GRPO):\n    name: str\n")
     assert import_class(f"{file}:Mine", Algorithm) is import_class(f"{file}:Mine", Algorithm)
 
 
-def test_two_files_of_one_name_in_two_folders_are_two_modules(tmp_path):
+def test_files_of_equal_name_in_two_folders_are_two_modules(tmp_path):
     first = user_file(tmp_path / "a", "class Mine(GRPO):\n    name: str\n    first: float\n")
     second = user_file(tmp_path / "b", "class Mine(GRPO):\n    name: str\n    second: float\n")
     fields = [import_class(f"{file}:Mine", Algorithm).model_fields.keys() for file in (first, second)]
     assert [names - GRPO.model_fields.keys() for names in fields] == [{"first"}, {"second"}]
 
 
-def test_a_file_that_raises_is_told_in_its_own_words_and_can_be_mended(tmp_path):
+def test_a_file_that_raises_can_be_corrected_and_loaded_again(tmp_path):
     file = user_file(tmp_path, "clip = 1 / 0\n")
-    for _ in range(2):  # the second time too: half a module is not left behind
+    for _ in range(2):  # a failed import leaves no module behind, so the second import raises too
         with pytest.raises(ZeroDivisionError):
             import_class(f"{file}:Mine", Algorithm)
     user_file(tmp_path, "class Mine(GRPO):\n    name: str\n")
@@ -107,12 +107,12 @@ def test_a_file_that_raises_is_told_in_its_own_words_and_can_be_mended(tmp_path)
         ("rlframe.algorithm.ops:standardize", "has no class 'standardize'"),
     ],
 )
-def test_an_import_path_that_leads_nowhere_says_where_it_ends(path, message):
+def test_a_wrong_import_path_is_refused_with_the_reason(path, message):
     with pytest.raises(ValueError, match=message):
         import_class(path, Algorithm)
 
 
 @pytest.mark.parametrize("value", [{"name": "ppo"}, {"name": 3}, {}, "grpo", None])
-def test_a_name_that_is_none_of_them_is_answered_with_all_of_them(value):
+def test_an_unknown_name_lists_all_known_names(value):
     with pytest.raises(ValueError, match=r"is none of .*dapo, .*grpo, .*nor an import path such as my_module:MyClass"):
         one_of(value, Algorithm, BUILTIN)

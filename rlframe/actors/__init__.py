@@ -1,1 +1,1 @@
-"""Handles, calls and failures: what every Ray actor of a run shares."""
+"""Replicas, calls and failures: the code that all Ray actors of a run share."""

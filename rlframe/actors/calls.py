@@ -1,4 +1,4 @@
-"""Waiting for calls of named actors: the first error ends the wait, and who never answers is named."""
+"""Waits for calls of named actors: the first error ends the wait, and a late actor is named."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def numbered(kind: str, calls: list[ObjectRef]) -> dict[str, ObjectRef]:
-    """`learner-0`, `learner-1`, ...: the names that `cluster.py` gives to actors of a kind."""
+    """`learner-0`, `learner-1`, ... -> their calls: the names that `cluster/placement.py` gives to actors of a kind."""
     return {f"{kind}-{index}": call for index, call in enumerate(calls)}
 
 
 def wait(calls: dict[str, ObjectRef], doing: str, timeout_s: float, bound: str) -> list[Any]:
-    """What `calls` (actor name -> call) answer, in their order.
+    """The results of `calls` (actor name -> call), in their order.
 
-    Raises the error of the first that fails while others still run: ranks in lockstep would wait for it for ever.
-    Raises Stalled naming those that have not come back within `timeout_s`, which is the config's `bound`.
+    Raises the first error while other calls still run: ranks in lockstep would wait for the failed rank for ever.
+    Raises Stalled after `timeout_s` with the names of the late actors; `bound` is the config key of `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     names = {call: name for name, call in calls.items()}

@@ -1,4 +1,4 @@
-"""One file an algorithm; `ops`, the formulas that they share."""
+"""Algorithms, a file each; shared formulas in `ops`, the advantages of a step in `rate`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlframe.algorithm.dr_grpo import DrGRPO
 from rlframe.algorithm.gmpo import GMPO
 from rlframe.algorithm.grpo import GRPO
 from rlframe.algorithm.gspo import GSPO
+from rlframe.algorithm.rate import rate
 from rlframe.algorithm.reinforce import Reinforce
 from rlframe.algorithm.reinforce_pp import ReinforcePP
 from rlframe.algorithm.reinforce_pp_baseline import ReinforcePPBaseline
@@ -32,7 +33,7 @@ BUILTIN: dict[str, type[Algorithm]] = {
     "reinforce_pp_baseline": ReinforcePPBaseline,
 }
 
-# What a config key of an algorithm accepts: a built-in name, or a user's class by import path.
+# The type of the config key: a built-in name, or a user's class by import path.
 AnyAlgorithm = Annotated[SerializeAsAny[Algorithm], BeforeValidator(lambda value: one_of(value, Algorithm, BUILTIN))]
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "Reinforce",
     "ReinforcePP",
     "ReinforcePPBaseline",
+    "rate",
 ]

@@ -12,23 +12,23 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class CISPO(Algorithm):
     """Clipped importance-sampling weights (MiniMax-M1, 2025, arXiv:2506.13585, eq. 4 and 5).
 
-    -sg(min(r, 1 + clip_high)) A log pi: the ratio is a weight without gradient, so a token beyond the bound still
-    pushes, only not harder. The paper sets no lower bound.
+    Token loss -sg(min(r, 1 + clip_high)) A log pi with r = pi / pi_old and sg = stop gradient; mean over all tokens. A
+    token beyond the bound keeps a gradient, no larger than at the bound. The paper sets no lower bound.
     """
 
     name: Literal["cispo"]
     clip_high: float = Field(gt=0)
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return ops.standardize(rewards)
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.standardize(ops.rewards(group))
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.token_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

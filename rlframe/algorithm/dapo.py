@@ -12,13 +12,14 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class DAPO(Algorithm):
-    """Decoupled clip and dynamic sampling (Yu et al., 2025, arXiv:2503.14476, eq. 8): clip-higher and token mean.
+    """Decoupled clip and dynamic sampling (Yu et al., 2025, arXiv:2503.14476, eq. 8).
 
-    Its third piece, drawing new prompts for groups without signal, is the run's `dynamic_sampling`.
+    Token loss -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = pi / pi_old; mean over all tokens. The paper's
+    dynamic sampling (a new prompt replaces a group without signal) is the run's setting `dynamic_sampling`.
     """
 
     name: Literal["dapo"]
@@ -26,10 +27,10 @@ class DAPO(Algorithm):
     clip_high: float = Field(gt=0)
     dual_clip: float | None = Field(default=None, gt=1)  # None: off
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return ops.standardize(rewards)
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.standardize(ops.rewards(group))
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.token_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

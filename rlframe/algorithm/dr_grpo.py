@@ -12,24 +12,24 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class DrGRPO(Algorithm):
-    """GRPO done right (Liu et al., 2025, arXiv:2503.20783, fig. 1): neither of GRPO's two divisions.
+    """GRPO Done Right (Liu et al., 2025, arXiv:2503.20783, fig. 1): GRPO without two divisions that bias the gradient.
 
-    Rewards are centred but not divided by their deviation, which favours questions that are too easy or too hard;
-    a completion's token losses are divided by a constant instead of its own length, which favours long wrong answers.
+    A = R - mean(R), since dividing by the deviation favours questions that are too easy or too hard. A sum over tokens
+    is divided by the constant `length`, since dividing by a completion's own length favours long wrong answers.
     """
 
     name: Literal["dr_grpo"]
     clip: float = Field(gt=0)
     length: int = Field(ge=1)
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return ops.center(rewards)
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.center(ops.rewards(group))
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_sum(lengths) / self.length
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

@@ -12,23 +12,23 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class GMPO(Algorithm):
-    """Geometric-Mean Policy Optimization (Zhao et al., 2025, arXiv:2507.20673, eq. 4): the geometric mean of a
-    completion's token ratios where GRPO has their arithmetic mean, so that outliers count less.
+    """Geometric-Mean Policy Optimization (Zhao et al., 2025, arXiv:2507.20673, eq. 4).
 
-    (prod_t |min(rho_t A, clip(rho_t, e^-clip, e^clip) A)|)^(1/|o|) sgn(A), which is A times the mean's exponential.
+    (prod_t |min(r_t A, clip(r_t, e^-clip, e^clip) A)|)^(1/|y|) sgn(A) with r = pi / pi_old equals A exp(mean_t l_t),
+    where l is log r clipped. Outliers weigh less in this geometric mean than in GRPO's arithmetic mean.
     """
 
     name: Literal["gmpo"]
     clip: float = Field(gt=0)
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return ops.standardize(rewards)
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.standardize(ops.rewards(group))
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

@@ -12,23 +12,23 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class GRPO(Algorithm):
-    """Group Relative Policy Optimization (Shao et al., 2024, arXiv:2402.03300, eq. 3 without its KL term).
+    """Group Relative Policy Optimization (Shao et al., 2024, arXiv:2402.03300, eq. 3 without the KL term).
 
-    The mean over completions of the mean over each completion's tokens.
+    Token loss -min(r A, clip(r, 1 - clip, 1 + clip) A) with r = pi / pi_old; mean over completions of token means.
     """
 
     name: Literal["grpo"]
     clip: float = Field(gt=0)
     dual_clip: float | None = Field(default=None, gt=1)  # None: off
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return ops.standardize(rewards)
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.standardize(ops.rewards(group))
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

@@ -12,28 +12,28 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class GSPO(Algorithm):
     """Group Sequence Policy Optimization (Zheng et al., 2025, arXiv:2507.18071, eq. 5 to 7).
 
-    The importance ratio is the sequence's, normalised by its length, s = (pi(y|x) / pi_old(y|x))^(1/|y|), and a
-    sequence is clipped as a whole. Bounds are of the order of 1e-4, far below the difference between engine and
-    learner: take `correction=proximal` or another, so that ratios are against the learner's own log-probabilities.
+    Sequence loss -min(s A, clip(s, 1 - clip_low, 1 + clip_high) A) with s = (pi(y|x) / pi_old(y|x))^(1/|y|). Bounds are
+    of the order of 1e-4, far below the difference between engine and learner: set `correction=proximal`, or another
+    correction, so that ratios are against the learner's own log-probabilities.
     """
 
     name: Literal["gspo"]
     clip_low: float = Field(gt=0)
     clip_high: float = Field(gt=0)
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return ops.standardize(rewards)
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.standardize(ops.rewards(group))
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        # The same number at every token of a sequence, so that the weighted sum over them is the sequence's mean.
+        # Every token holds its sequence's loss; the token weights 1 / (N |y|) make the sum a mean over sequences.
         s = ops.sequence_means(logprobs - batch.old_logprobs, batch).exp()
         return -ops.clipped_surrogate(s, batch.advantages, self.clip_low, self.clip_high)

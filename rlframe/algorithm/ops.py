@@ -1,4 +1,4 @@
-"""The formulas that algorithms share. Shapes: G completions of a prompt, N completions of a step, T tokens."""
+"""Formulas that algorithms share. Shapes: G trajectories of a prompt, N trajectories of an update, T tokens."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
-EPSILON = 1e-6  # keeps a group of equal rewards at advantage 0 instead of 0 / 0
+EPSILON = 1e-6  # a group of equal rewards gets advantage 0 instead of 0 / 0
+
+
+def rewards(group: ScoredGroup) -> Tensor:
+    """[G] float32 rewards of a group without missing rewards."""
+    return torch.tensor(group.rewards, dtype=torch.float32)
 
 
 def standardize(rewards: Tensor) -> Tensor:
     """[G] -> [G]: distance from the group's mean in sample standard deviations."""
-    exact = rewards.double()  # in float32 the mean of equal rewards is off by a rounding, which EPSILON makes 0.1
+    # The mean of equal float32 rewards is off by a rounding error, which division by EPSILON would magnify to 0.1.
+    exact = rewards.double()
     return ((exact - exact.mean()) / (exact.std() + EPSILON)).to(rewards.dtype)
 
 
@@ -26,7 +32,7 @@ def center(rewards: Tensor) -> Tensor:
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """[G] -> [G]: distance from the mean of the group's others."""
+    """[G] -> [G]: distance from the mean of the other rewards of the group."""
     exact = rewards.double()
     return ((exact - exact.mean()) * (len(rewards) / (len(rewards) - 1))).to(rewards.dtype)
 
@@ -38,7 +44,7 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_low: float, clip_h
 
 
 def dual_clip(surrogate: Tensor, advantages: Tensor, bound: float) -> Tensor:
-    """[T] -> [T]: a bad token, however likely it has become, pushes no harder than at a ratio of `bound`.
+    """[T] -> [T]: a bad token pushes no harder than at a ratio of `bound`, however likely the token has become.
 
     Ye et al., 2020, arXiv:1912.09729, eq. 5: max(surrogate, bound * A) where A < 0.
     """
@@ -46,24 +52,24 @@ def dual_clip(surrogate: Tensor, advantages: Tensor, bound: float) -> Tensor:
 
 
 def sequence_means(values: Tensor, batch: TrainBatch) -> Tensor:
-    """[T] -> [T]: at each token, the mean of `values` over those tokens of its sequence that count in the loss."""
+    """[T] -> [T]: at each token, the mean of `values` over the counted tokens (loss weight not 0) of the sequence."""
     counted = (batch.loss_weights != 0).to(values.dtype)
-    zeros = torch.zeros_like(values)  # one place a sequence, and more than enough
+    zeros = torch.zeros_like(values)  # [T], of which as many entries are used as there are sequences
     sums = zeros.index_add(0, batch.sequence_ids, values * counted)
     counts = zeros.index_add(0, batch.sequence_ids, counted)
     return (sums / counts.clamp(min=1))[batch.sequence_ids]
 
 
 def sequence_sum(lengths: Tensor) -> Tensor:
-    """[N] -> [N]: the weight of each token where a completion's is the sum of its tokens' losses."""
+    """[N] -> [N]: token weights for a mean over trajectories of the sum over tokens."""
     return torch.ones_like(lengths) / len(lengths)
 
 
 def sequence_mean(lengths: Tensor) -> Tensor:
-    """[N] -> [N]: the weight of each token where every completion counts the same."""
+    """[N] -> [N]: token weights for a mean over trajectories of the mean over tokens."""
     return 1 / (len(lengths) * lengths)
 
 
 def token_mean(lengths: Tensor) -> Tensor:
-    """[N] -> [N]: the weight of each token where every token counts the same."""
+    """[N] -> [N]: token weights for a mean over all tokens."""
     return torch.ones_like(lengths) / lengths.sum()

@@ -10,18 +10,18 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class Reinforce(Algorithm):
-    """The plain policy gradient (Williams, 1992, doi:10.1007/BF00992696): -R log pi(y|x), without a baseline."""
+    """The plain policy gradient (Williams, 1992, doi:10.1007/BF00992696): -R log pi(y|x), no baseline."""
 
     name: Literal["reinforce"]
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return rewards
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.rewards(group)
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_sum(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

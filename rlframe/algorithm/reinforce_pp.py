@@ -12,26 +12,26 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.types import ScoredGroup, TrainBatch
 
 
 class ReinforcePP(Algorithm):
-    """REINFORCE++ (Hu et al., 2025, arXiv:2501.03262): no baseline of a prompt's own, and the whole step's mean and
-    deviation instead; PPO's clipped objective with the mean over each completion's tokens.
+    """REINFORCE++ (Hu et al., 2025, arXiv:2501.03262).
 
-    Its penalty on the KL to a reference is a part of the reward: `kl=reference kl.estimator=k1 kl.place=reward`.
+    A = (R - mean) / std over all trajectories of the step, then GRPO's clipped loss. The paper subtracts the KL penalty
+    from the reward: `kl=reference kl.estimator=k1 kl.place=reward`.
     """
 
     name: Literal["reinforce_pp"]
     clip: float = Field(gt=0)
 
-    def advantages(self, rewards: Tensor) -> Tensor:  # [G] -> [G]
-        return rewards
+    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+        return ops.rewards(group)
 
     def over_step(self, advantages: Tensor) -> Tensor:  # [N] -> [N]
         return ops.standardize(advantages)
 
-    def token_weights(self, lengths: Tensor) -> Tensor:  # [N] -> [N]
+    def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]

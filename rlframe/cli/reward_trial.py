@@ -1,4 +1,4 @@
-"""`rlframe reward try`: a reward on saved completions, and what a person wants to know before a run uses it."""
+"""`rlframe reward try`: scores saved completions with a new reward and prints a summary of the verdicts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from statistics import fmean, quantiles
 from typing import TYPE_CHECKING
 
 from rlframe.errors import Hung
+from rlframe.record.text import printable
 from rlframe.reward.base import Reward
 from rlframe.reward.worker import RewardWorker
 from rlframe.types import Completion, Prompt, ScoredGroup, Verdict
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 BINS = 10
 BAR = 40  # cells
-SHOWN = 5  # of the most and the least rewarded, the slowest and the failed
-TEXT = 160  # characters of a completion that are shown
+SHOWN = 5  # completions in each section: most rewarded, least rewarded, slowest, failed
+TEXT = 160  # characters shown of a completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """One completion and the new reward's word on it."""
+    """A completion and its verdict by the new reward."""
 
     prompt: Prompt
     completion: Completion
@@ -33,12 +34,12 @@ class Tried:
 
 
 def score(reward: Reward, groups: list[ScoredGroup], timeout_s: float) -> list[Tried]:
-    """Every completion's verdict, from a worker as a run has it. A reward that hangs is an error: TimeoutError."""
+    """The verdict of every completion, by the same worker that a run uses. Raises TimeoutError if the reward hangs."""
 
     async def run() -> list[Tried]:
         worker = RewardWorker("trial", {"tried": reward}, timeout_s)
         try:
-            return [tried for group in groups for tried in await _score_group(worker, reward, group)]
+            return [trial for group in groups for trial in await _score_group(worker, reward, group)]
         except Hung as error:
             raise TimeoutError(f"the reward did not come back within {timeout_s:g} s") from error
         finally:
@@ -50,38 +51,40 @@ def score(reward: Reward, groups: list[ScoredGroup], timeout_s: float) -> list[T
 async def _score_group(worker: RewardWorker, reward: Reward, group: ScoredGroup) -> list[Tried]:
     prompt, completions = group.group.prompt, group.group.completions
     if reward.looks_at_group():
-        row = (await worker.score_group(["tried"], group.group, group.verdicts))["tried"]
+        verdicts = (await worker.score_group(["tried"], group.group, group.verdicts))["tried"]
     else:
         calls = [worker.score(["tried"], prompt, completion) for completion in completions]
-        row = [answer["tried"][0] for answer in await asyncio.gather(*calls)]
-    pairs = zip(completions, row, strict=True)
+        verdicts = [answer["tried"][0] for answer in await asyncio.gather(*calls)]
+    pairs = zip(completions, verdicts, strict=True)
     return [Tried(prompt=prompt, completion=completion, verdict=verdict) for completion, verdict in pairs]
 
 
 def show(tried: list[Tried], console: Console) -> None:
-    """Distribution, statuses, speed, the slowest, the failures, the most and the least rewarded."""
+    """Prints counts, a histogram of scores, and the most rewarded, least rewarded, slowest and failed completions."""
     from rich.rule import Rule
 
-    by_score = sorted((one for one in tried if one.verdict.score is not None), key=lambda one: one.verdict.score or 0.0)
-    failed = [one for one in tried if one.verdict.status == "failed"]
-    scores = [one.verdict.score or 0.0 for one in by_score]
+    by_score = sorted(
+        (trial for trial in tried if trial.verdict.score is not None), key=lambda trial: trial.verdict.score or 0.0
+    )
+    failed = [trial for trial in tried if trial.verdict.status == "failed"]
+    scores = [trial.verdict.score or 0.0 for trial in by_score]
     console.print(_headline(tried, scores))
     if scores:
         console.print(histogram(scores))
     sections = {
         "most rewarded": by_score[::-1][:SHOWN],
         "least rewarded": by_score[:SHOWN],
-        "slowest": sorted(tried, key=lambda one: -one.verdict.seconds)[:SHOWN],
+        "slowest": sorted(tried, key=lambda trial: -trial.verdict.seconds)[:SHOWN],
         "failed": failed[:SHOWN],
     }
-    for title, chosen in sections.items():
-        if chosen:
+    for title, section in sections.items():
+        if section:
             console.print(Rule(title, align="left", style="dim"))
-            console.print(_table(chosen))
+            console.print(_table(section))
 
 
 def histogram(scores: list[float]) -> str:
-    """Scores in BINS intervals, or one row a value where there are at most as many values.
+    """Counts of scores in BINS intervals, or of each value if there are at most BINS different values.
 
     >>> print(histogram([0.0, 1.0, 1.0]))
            0      1  ━━━━━━━━━━━━━━━━━━━━
@@ -90,47 +93,44 @@ def histogram(scores: list[float]) -> str:
     values = sorted(set(scores))
     if len(values) <= BINS:
         counts = Counter(scores)
-        rows = [(f"{value:.4g}", counts[value]) for value in values]
+        bars = [(f"{value:.4g}", counts[value]) for value in values]
     else:
         low, high = values[0], values[-1]
         width = (high - low) / BINS
-        places = Counter(min(BINS - 1, math.floor((value - low) / width)) for value in scores)
-        rows = [(f"{low + place * width:.4g}", places[place]) for place in range(BINS)]
-    most = max(count for _, count in rows)
-    return "\n".join(f"{label:>8} {count:>6}  {'━' * round(BAR * count / most)}".rstrip() for label, count in rows)
+        counts = Counter(min(BINS - 1, math.floor((score - low) / width)) for score in scores)
+        bars = [(f"{low + bin_index * width:.4g}", counts[bin_index]) for bin_index in range(BINS)]
+    highest = max(count for _, count in bars)
+    return "\n".join(f"{label:>8} {count:>6}  {'━' * round(BAR * count / highest)}".rstrip() for label, count in bars)
 
 
 def _headline(tried: list[Tried], scores: list[float]) -> str:
-    statuses = Counter(one.verdict.status for one in tried)
-    seconds = [one.verdict.seconds for one in tried]
-    p50, p99 = (
-        (quantiles(seconds, n=100)[place] for place in (49, 98)) if len(seconds) > 1 else (seconds[0], seconds[0])
-    )
-    told = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    statuses = Counter(trial.verdict.status for trial in tried)
+    seconds = [trial.verdict.seconds for trial in tried]
+    percentiles = quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
+    p50, p99 = percentiles[49], percentiles[98]
+    status_counts = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
     mean = f"; mean score {fmean(scores):.4g}" if scores else ""
-    return f"{len(tried)} completions: {told}{mean}; {p50 * 1e3:.3g} ms each (median), {p99 * 1e3:.3g} ms (99 %)"
+    return (
+        f"{len(tried)} completions: {status_counts}{mean}; {p50 * 1e3:.3g} ms each (median), {p99 * 1e3:.3g} ms (99 %)"
+    )
 
 
-def _table(chosen: list[Tried]) -> RenderableType:
+def _table(section: list[Tried]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for one in chosen:
-        verdict = one.verdict
+    for trial in section:
+        verdict = trial.verdict
         score = "failed" if verdict.score is None else f"{verdict.score:.4g}"
-        text = " ".join(one.completion.text.split())
-        shown = _printable(text[:TEXT]) + ("…" if len(text) > TEXT else "")
-        detail = [_printable(line) for line in verdict.detail.strip().splitlines()]
-        about = Text(
-            shown + (f"\n{detail[0]} … {detail[-1]}" if len(detail) > 1 else f"\n{detail[0]}" if detail else "")
-        )
+        text = " ".join(trial.completion.text.split())
+        excerpt = printable(text[:TEXT]) + ("…" if len(text) > TEXT else "")
+        detail = [printable(line) for line in verdict.detail.strip().splitlines()]
+        summary = f"\n{detail[0]} … {detail[-1]}" if len(detail) > 1 else f"\n{detail[0]}" if detail else ""
         table.add_row(
-            Text(score, "bold"), Text(f"{verdict.seconds * 1e3:.3g} ms", "dim"), Text(one.prompt.id, "dim"), about
+            Text(score, "bold"),
+            Text(f"{verdict.seconds * 1e3:.3g} ms", "dim"),
+            Text(trial.prompt.id, "dim"),
+            Text(excerpt + summary),
         )
     return table
-
-
-def _printable(text: str) -> str:
-    """Escape codes that a model wrote, or its program on stderr, would paint the terminal: each is shown as a dot."""
-    return "".join(char if char.isprintable() else "·" for char in text)

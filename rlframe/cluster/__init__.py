@@ -1,1 +1,1 @@
-"""Plain classes become Ray actors here, and only here."""
+"""Plain classes become Ray actors in this room and nowhere else."""

@@ -1,175 +1,259 @@
-"""Plain class -> Ray actor, here and only here; placement; teardown that leaves nothing behind."""
+"""Starts a run's actors: all at the start, and an engine at any later time, by the same functions."""
 
 from __future__ import annotations
 
-import math
-import os
-import re
 import socket
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlframe.actors.calls import numbered, wait
-from rlframe.actors.lane import Lane
+from rlframe.actors.failure import ActorFailed, describe
+from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
+from rlframe.cluster import ray_cluster
+from rlframe.cluster.placement import RL, Role, Slot, cpu_demand, engine_slot, placement, reward_kinds
 from rlframe.errors import RunFailed, Stalled
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective import Objective
-from rlframe.reward.pool import RewardPool
+from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.reward.worker import RewardWorker
 from rlframe.rollout.pool import RolloutPool
-from rlframe.schema import user_modules
+from rlframe.weights.sync import WeightSync
+from rlframe.weights.transport import Broadcast, ObjectStore
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
+    from ray import ObjectRef
 
-    from rlframe.config.run import RewardConfig, RunConfig
-    from rlframe.reward.base import Reward
+    from rlframe.config.run import RunConfig
+    from rlframe.reward.config import RewardConfig
 
 MIB = 1 << 20
-GIB = 1 << 30
 REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker
-ENGINE_CALLS = 1000  # an engine's calls run on one event loop; this only lifts Ray's bound
-REWARD_CALLS = 1000  # and so do a reward worker's
-ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-LAST_LINES = 40  # of a failed actor's output
-# glibc gives large blocks back to the kernel when they are freed, and every new tensor's pages are then faulted in and
-# zeroed: more than a third of a step on a CPU. With these it takes from its heap, and the heap stays (mallopt(3)).
-KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-SHUTDOWN_S = 20.0  # for actors to end what they started; then they are killed
+# Calls of an engine or a reward worker run on one event loop; this only lifts Ray's bound.
+CONCURRENT_CALLS = 1000
 
 
-class ActorFailed(RunFailed):
-    """An actor raised or died. The message begins with its name, then has its own traceback and its last output."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actors:
+    """A run's roles behind typed handles. A role that the run did not ask for is None."""
 
+    starter: Starter
+    rollouts: RolloutPool | None
+    rewards: RewardPool | None
+    learner: LearnerGroup | None
+    weights: WeightSync | None  # of a run with engines and a learner
 
-class Actors(NamedTuple):
-    """A run's actors behind their handles."""
+    def add_engine(self) -> Replica:
+        """Starts a further engine. Once this returns, the engine serves with the current weights. For any thread.
 
-    rollouts: RolloutPool
-    rewards: RewardPool
-    learner: LearnerGroup
+        Raises Stalled where the engine does not start within `cluster.start_timeout_s`, for want of resources perhaps,
+        and RunFailed where this run's engines cannot be joined.
+        """
+        if self.rollouts is None:
+            raise RunFailed("this run has no engines, so none can be added: the role rollout was not started")
+        replica = self.starter.start_late_engine()
+        self.rollouts.replicas.join(replica)
+        try:
+            self.weights.bring(replica) if self.weights else self.rollouts.replicas.serve(replica)
+        except BaseException:
+            self.rollouts.replicas.drain(replica.name)
+            ray.kill(replica.handle)
+            raise
+        return replica
 
 
 @contextmanager
-def start(run: RunConfig, model_path: Path) -> Iterator[Actors]:
-    """Joins or makes the Ray cluster, starts every actor, and at the end takes all of it down again.
+def start(run: RunConfig, model_path: Path, roles: Iterable[Role] = RL) -> Iterator[Actors]:
+    """Joins or makes the Ray cluster and starts the actors of `roles`; at the end, ends all actors.
 
-    Raises Stalled naming the actors that did not start within `cluster.start_timeout_s`, and what the
-    cluster had to offer.
+    Raises Stalled with the names of the actors that did not start within `cluster.start_timeout_s` and the cluster's
+    resources, and ActorFailed where a call inside the context ends with a Ray error.
     """
     namespace = f"rlframe-{uuid.uuid4().hex[:8]}"
-    handles: dict[str, ActorHandle] = {}  # name -> actor, for waiting and for the end
-    _init(run, namespace)
+    slots = placement(run, roles)
+    ray_cluster.connect(run.cluster, namespace=namespace, cpus=cpu_demand(slots))
+    starter = Starter(run, model_path, namespace)
     try:
-        yield _start_actors(run, model_path, namespace, handles)
-    except ray.exceptions.RayError as error:
-        raise ActorFailed(_describe(error)) from None
+        yield starter.start(slots)
+    except RayError as error:
+        raise ActorFailed(describe(error)) from None
     finally:
-        _end(handles)
+        ray_cluster.end(starter.handles)
 
 
-def _init(run: RunConfig, namespace: str) -> None:
-    common: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice against its warning
-    if run.cluster.address is None:
-        # Cores are shared on a laptop: generation and learning take turns, so each may use all of them.
-        demand = run.rollout.engines * run.rollout.cpus + run.learner.ranks * run.learner.cpus
-        with _own_process_group():
-            ray.init(
-                "local",
-                num_cpus=math.ceil(demand + _reward_cpus(run.reward)),
-                object_store_memory=int(run.cluster.object_store_gib * GIB),
-                include_dashboard=False,
-                **common,
+class Starter:
+    """Starts a run's actors, and keeps all handles until the end of the run."""
+
+    def __init__(self, run: RunConfig, model_path: Path, namespace: str) -> None:
+        self.run = run
+        self.model_path = model_path
+        self.namespace = namespace
+        self.handles: dict[str, Handle] = {}  # name -> actor
+
+    def start(self, slots: dict[Role, list[Slot]]) -> Actors:
+        """Starts every actor of `slots`."""
+        run, deadline = self.run, self._deadline()
+        engines = [self._start_engine(slot) for slot in slots.get("rollout", [])]
+        ranks = self._start_ranks(slots.get("learner", []))
+        workers = start_workers(run.reward, slots.get("reward", []), self.handles)
+        _wait({name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}, "start", deadline)
+        _wait(self._connect_ranks(ranks) | self._connect_engines(engines), "load the model", deadline)
+        if run.kl is not None:
+            calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
+            _wait(numbered("learner", calls), "copy the reference", deadline)
+        if engines and ranks:
+            self._connect_weights(engines, ranks, deadline)
+        self._stamp(engines, deadline)
+        for engine in engines:
+            engine.state = ReplicaState.SERVING
+        timeout_s = run.cluster.stall_timeout_s
+        rollouts = RolloutPool(Replicas("engine", engines), timeout_s=timeout_s) if engines else None
+        rewards = reward_pool(run.reward, workers) if workers else None
+        learner = learner_group(run, ranks) if ranks else None
+        weights = None
+        if rollouts and learner:
+            transport = ObjectStore if run.weights.backend == "object_store" else Broadcast
+            weights = WeightSync(transport(learner, rollouts), rollouts)
+        return Actors(starter=self, rollouts=rollouts, rewards=rewards, learner=learner, weights=weights)
+
+    def start_late_engine(self) -> Replica:
+        """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
+        if self.run.weights.backend != "object_store":
+            raise RunFailed(
+                f"weights.backend={self.run.weights.backend}: engines and ranks meet once, at the start; "
+                "only with object_store an engine can be added later"
             )
-    else:
-        ray.init(run.cluster.address, **common)
-    send_user_modules()
+        deadline = self._deadline()
+        index = sum(name.startswith("rollout-") for name in self.handles)
+        engine = self._start_engine(engine_slot(self.run.rollout, index))
+        try:
+            _wait({engine.name: engine.handle.__ray_ready__.remote()}, "start", deadline)
+            _wait(self._connect_engines([engine]), "load the model", deadline)
+            self._stamp([engine], deadline)
+        except BaseException:
+            ray.kill(engine.handle)
+            raise
+        return engine
+
+    def _start_engine(self, slot: Slot) -> Replica:
+        from rlframe.rollout.vllm import VLLMEngine
+
+        run = self.run
+        arguments = (run.rollout, self.model_path, run.prompts.max_tokens + run.rollout.max_tokens, run.weights.backend)
+        handle = start_actor(slot, VLLMEngine, arguments, self.handles, max_concurrency=CONCURRENT_CALLS)
+        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+
+    def _start_ranks(self, slots: list[Slot]) -> list[Handle]:
+        """Starts the ranks in slots that are reserved together: a part of the ranks would only wait for the rest."""
+        if not slots:
+            return []
+        bundles = [{"CPU": slot.cpus} | ({"GPU": slot.gpus} if slot.gpus else {}) for slot in slots]
+        gang = placement_group(bundles, strategy="PACK")
+        arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps)
+        return [
+            start_actor(
+                slot,
+                LearnerRank,
+                arguments,
+                self.handles,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=slot.index),
+            )
+            for slot in slots
+        ]
+
+    def _connect_ranks(self, ranks: list[Handle]) -> dict[str, ObjectRef]:
+        if not ranks:
+            return {}
+        address, timeout_s = meeting_point(ranks[0]), self.run.cluster.stall_timeout_s
+        return numbered("learner", [rank.connect.remote(address, index, timeout_s) for index, rank in enumerate(ranks)])
+
+    def _connect_engines(self, engines: list[Replica]) -> dict[str, ObjectRef]:
+        if self.run.weights.backend != "object_store":
+            return {}
+        address = ray.get_runtime_context().gcs_address
+        return {engine.name: engine.handle.join_object_store.remote(address, self.namespace) for engine in engines}
+
+    def _connect_weights(self, engines: list[Replica], ranks: list[Handle], deadline: float) -> None:
+        """Prepares the way of the weights from ranks to engines."""
+        settings = self.run.weights
+        if settings.backend == "object_store":
+            calls = [rank.prepare_publishing.remote(settings.chunk_mib * MIB, settings.full_every) for rank in ranks]
+            doing = "prepare to publish weights"
+        else:
+            handles, address = [engine.handle for engine in engines], meeting_point(ranks[0])
+            engine_workers = len(engines) * max(1, self.run.rollout.gpus)
+            calls = [rank.join_engines.remote(settings.backend, handles, address, engine_workers) for rank in ranks]
+            doing = f"join weights.backend={settings.backend}"
+        _wait(numbered("learner", calls), doing, deadline)
+
+    def _stamp(self, engines: list[Replica], deadline: float) -> None:
+        calls = {engine.name: engine.handle.stamp.remote(0) for engine in engines}
+        _wait(calls, "take version 0", deadline)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.run.cluster.start_timeout_s
 
 
-def send_user_modules() -> None:
-    """Lets classes from a user's own files travel by value: workers may have neither the file nor its folder."""
-    for name in user_modules:
-        ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+def start_actor(
+    slot: Slot, cls: type, arguments: tuple[Any, ...], handles: dict[str, Handle], **options: Any
+) -> Handle:
+    """Makes an actor of a plain class, whose first argument is the actor's name, and adds the handle to `handles`."""
+    environment: dict[str, Any] = {"env_vars": slot.environment} if slot.environment else {}
+    if slot.pip:
+        environment["pip"] = slot.pip
+    if environment:
+        options["runtime_env"] = environment
+    remote_class = ray.remote(cls).options(name=slot.name, num_cpus=slot.cpus, num_gpus=slot.gpus, **options)
+    handles[slot.name] = remote_class.remote(slot.name, *arguments)
+    return handles[slot.name]
 
 
-def _reward_cpus(config: RewardConfig) -> float:
-    own = [term.actors for term in config.terms.values() if term.actors is not None]
-    return config.workers * config.cpus + sum(actors.count * actors.cpus for actors in own)
+def start_workers(config: RewardConfig, slots: list[Slot], handles: dict[str, Handle]) -> list[RewardWorkers]:
+    """Starts reward workers: for the rewards that share workers, and for each reward with its own actors."""
+    workers = []
+    for kind, terms in reward_kinds(config).items():
+        # Ray restarts a dead worker any number of times. RewardWorkers repeats the interrupted calls, and Ray does not.
+        options = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": CONCURRENT_CALLS}
+        arguments = (terms, config.timeout_s)
+        replicas = [
+            Replica(name=slot.name, handle=start_actor(slot, RewardWorker, arguments, handles, **options))
+            for slot in slots
+            if slot.kind == kind
+        ]
+        if replicas:
+            limits = {"max_in_flight": REWARDS_IN_FLIGHT, "max_deaths": config.attempts}
+            workers.append(RewardWorkers(list(terms), Replicas("worker", replicas), **limits))
+    return workers
 
 
-@contextmanager
-def _own_process_group() -> Iterator[None]:
-    """Processes that start inside are no part of the driver's process group.
-
-    Ctrl-C, `timeout` and Slurm signal a whole group. Ray's processes would die of it while the driver still
-    wants to save; this way the driver alone decides, and ends them when it has saved.
-    """
-    home = os.getpgrp()
-    anchor = subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0)  # holds the new group open
-    try:
-        with suppress(PermissionError):  # the leader of a session cannot leave its group
-            os.setpgid(0, anchor.pid)
-        yield
-    finally:
-        if os.getpgrp() != home:
-            os.setpgid(0, home)
-        anchor.communicate()
+def reward_pool(config: RewardConfig, workers: list[RewardWorkers]) -> RewardPool:
+    return RewardPool(config.terms, workers, attempts=config.attempts, max_failed_share=config.max_failed_share)
 
 
-def _start_actors(run: RunConfig, model_path: Path, namespace: str, handles: dict[str, ActorHandle]) -> Actors:
-    deadline = time.monotonic() + run.cluster.start_timeout_s
-    engines = _start_engines(run, model_path, handles)
-    ranks = _start_ranks(run, model_path, handles)
-    lanes = start_lanes(run.reward, handles)
-    _start({name: handle.__ray_ready__.remote() for name, handle in handles.items()}, "start", deadline)
-    meeting = meeting_point(ranks[0])
-    connected = [handle.connect.remote(meeting, rank, run.cluster.stall_timeout_s) for rank, handle in enumerate(ranks)]
-    _start(
-        numbered("learner", connected) | _join_transfer(run, namespace, engines),
-        "load the model",
-        deadline,
-    )
-    if run.kl is not None:
-        copied = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
-        _start(numbered("learner", copied), "copy the reference", deadline)
-    if run.weights.backend == "object_store":
-        settings = (run.weights.chunk_mib * MIB, run.weights.full_every)
-        ready = [rank.prepare_publishing.remote(*settings) for rank in ranks]
-        _start(numbered("learner", ready), "prepare to publish weights", deadline)
-    else:
-        _join_gpu_transfer(run, engines, ranks, deadline)
-    _start(numbered("rollout", [engine.stamp.remote(0) for engine in engines]), "take version 0", deadline)
-    return Actors(
-        RolloutPool(engines, update_timeout_s=run.cluster.stall_timeout_s),
-        RewardPool(run.reward.terms, lanes, attempts=run.reward.attempts, max_failed_share=run.reward.max_failed_share),
-        LearnerGroup(
-            ranks,
-            objective(run),
-            micro_batch_tokens=run.learner.micro_batch_tokens,
-            share_prompts=run.learner.shares_prompts,
-            sequence_parallel=run.learner.sequence_parallel,
-            gpu_links=run.weights.backend != "object_store",
-            timeout_s=run.cluster.stall_timeout_s,
-            max_skipped=run.learner.max_skipped,
-        ),
+def learner_group(run: RunConfig, ranks: list[Handle]) -> LearnerGroup:
+    return LearnerGroup(
+        ranks,
+        objective(run),
+        micro_batch_tokens=run.learner.micro_batch_tokens,
+        share_prefixes=run.learner.shares_prefixes,
+        sequence_parallel=run.learner.sequence_parallel,
+        timeout_s=run.cluster.stall_timeout_s,
+        max_skipped=run.learner.max_skipped,
     )
 
 
 def objective(run: RunConfig) -> Objective:
-    """What a step of this run descends; a correction that the mismatch gate switches on is not on yet."""
+    """The objective of the run's steps, without a correction that the mismatch gate may switch on later."""
     return Objective(
         algorithm=run.algorithm,
         kl=run.kl,
@@ -178,166 +262,26 @@ def objective(run: RunConfig) -> Objective:
     )
 
 
-def _start_engines(run: RunConfig, model_path: Path, handles: dict[str, ActorHandle]) -> list[ActorHandle]:
-    from rlframe.rollout.vllm import VLLMEngine
-
-    length = run.prompts.max_tokens + run.rollout.max_tokens
-    options = {
-        "num_cpus": run.rollout.cpus,
-        "num_gpus": run.rollout.gpus,
-        "max_concurrency": ENGINE_CALLS,
-        "runtime_env": {"env_vars": _environment(run.rollout.cpus, gpus=run.rollout.gpus)},
-    }
-    engines = []
-    for index in range(run.rollout.engines):
-        name = f"rollout-{index}"
-        arguments = (name, run.rollout, model_path, length, run.weights.backend)
-        engines.append(_actor(name, VLLMEngine, arguments, options, handles))
-    return engines
-
-
-def _start_ranks(run: RunConfig, model_path: Path, handles: dict[str, ActorHandle]) -> list[ActorHandle]:
-    """The ranks' places are reserved together: a part of a learner would only wait for the rest."""
-    bundle = {"CPU": run.learner.cpus} | ({"GPU": run.learner.gpus} if run.learner.gpus else {})
-    group = placement_group([bundle] * run.learner.ranks, strategy="PACK")
-    environment = _environment(run.learner.cpus, gpus=run.learner.gpus) | (
-        {} if run.learner.gpus else {"DS_ACCELERATOR": "cpu"}
-    )
-    ranks = []
-    for index in range(run.learner.ranks):
-        name = f"learner-{index}"
-        options = {
-            "num_cpus": run.learner.cpus,
-            "num_gpus": run.learner.gpus,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-            "runtime_env": {"env_vars": environment},
-        }
-        arguments = (name, run.learner, model_path, run.rollout.temperature, run.steps)
-        ranks.append(_actor(name, LearnerRank, arguments, options, handles))
-    return ranks
-
-
-def start_lanes(config: RewardConfig, handles: dict[str, ActorHandle]) -> list[Lane]:
-    """Workers for the rewards that share them, and for each that has actors of its own."""
-    shared = {name: term for name, term in config.terms.items() if term.actors is None}
-    lanes = (
-        [_start_lane("reward", shared, config, config.workers, {"num_cpus": config.cpus}, handles)] if shared else []
-    )
-    for name, term in config.terms.items():
-        if term.actors is not None:
-            options: dict[str, Any] = {"num_cpus": term.actors.cpus, "num_gpus": term.actors.gpus}
-            if term.actors.pip:
-                options["runtime_env"] = {"pip": term.actors.pip}
-            lanes.append(_start_lane(f"reward-{name}", {name: term}, config, term.actors.count, options, handles))
-    return lanes
-
-
-def _start_lane(
-    name: str,
-    terms: dict[str, Reward],
-    config: RewardConfig,
-    count: int,
-    options: dict[str, Any],
-    handles: dict[str, ActorHandle],
-) -> Lane:
-    workers = {}
-    for index in range(count):
-        worker = f"{name}-{index}"
-        # Restarted however often it dies: what it was doing is asked for again by its lane, not by Ray.
-        options = options | {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": REWARD_CALLS}
-        workers[worker] = _actor(worker, RewardWorker, (worker, terms, config.timeout_s), options, handles)
-    return Lane(list(terms), workers, max_in_flight=REWARDS_IN_FLIGHT, max_deaths=config.attempts)
-
-
-def _actor(
-    name: str, cls: type, arguments: tuple[Any, ...], options: dict[str, Any], handles: dict[str, ActorHandle]
-) -> ActorHandle:
-    handles[name] = ray.remote(cls).options(name=name, **options).remote(*arguments)
-    return handles[name]
-
-
-def _environment(cpus: int, *, gpus: int) -> dict[str, str]:
-    """What an actor's process is started with."""
-    on_cpu = {} if gpus else KEEPS_MEMORY
-    return on_cpu | {
-        "OMP_NUM_THREADS": str(max(1, cpus)),
-        "HF_HUB_OFFLINE": "1",  # an actor reads a folder; whatever is downloaded, the driver downloads
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-
-
-def _join_transfer(run: RunConfig, namespace: str, engines: list[ActorHandle]) -> dict[str, ray.ObjectRef]:
-    if run.weights.backend != "object_store":
-        return {}
-    address = ray.get_runtime_context().gcs_address
-    return numbered("rollout", [engine.join_object_store.remote(address, namespace) for engine in engines])
-
-
-def _join_gpu_transfer(run: RunConfig, engines: list[ActorHandle], ranks: list[ActorHandle], deadline: float) -> None:
-    meeting = meeting_point(ranks[0])
-    workers = len(engines) * max(1, run.rollout.gpus)
-    joined = [rank.join_engines.remote(run.weights.backend, engines, meeting, workers) for rank in ranks]
-    _start(numbered("learner", joined), f"join weights.backend={run.weights.backend}", deadline)
-
-
-def meeting_point(actor: ActorHandle) -> str:
-    """host:port on the actor's machine, free a moment ago: where torch.distributed lets ranks meet."""
+def meeting_point(actor: Handle) -> str:
+    """host:port on the actor's machine, free a moment ago: the address at which torch.distributed lets ranks meet."""
 
     def free_port(_: object) -> str:
         with socket.socket() as probe:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
-    return ray.get(actor.__ray_call__.remote(free_port))
+    address: Any = ray.get(actor.__ray_call__.remote(free_port))
+    return address
 
 
-def _start(calls: dict[str, ray.ObjectRef], doing: str, deadline: float) -> None:
-    """Waits for calls of the start. Raises Stalled, which also says what the cluster has to offer."""
+def _wait(calls: dict[str, ObjectRef], doing: str, deadline: float) -> None:
+    """Waits for calls of the start. Raises Stalled with the cluster's resources."""
     try:
         wait(calls, doing, deadline - time.monotonic(), "cluster.start_timeout_s")
     except Stalled as error:
-        there, free = _resources(ray.cluster_resources()), _resources(ray.available_resources())
-        raise Stalled(f"{error}; the cluster has {there}, free {free}") from None
+        total, free = _resources(ray.cluster_resources()), _resources(ray.available_resources())
+        raise Stalled(f"{error}; the cluster has {total}, free {free}") from None
 
 
-def _resources(amounts: dict[str, float]) -> str:
+def _resources(amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{kind} {amounts.get(kind, 0):g}" for kind in ("CPU", "GPU"))
-
-
-def _end(handles: dict[str, ActorHandle]) -> None:
-    """Lets actors end their own processes, ends the actors, and kills what is left of this driver's offspring."""
-    offspring = psutil.Process().children(recursive=True)
-    try:
-        polite = [handle.shutdown.remote() for name, handle in handles.items() if name.startswith("rollout")]
-        polite += [handle.close.remote() for name, handle in handles.items() if name.startswith("reward")]
-        ray.wait(polite, num_returns=len(polite), timeout=SHUTDOWN_S) if polite else None
-        for handle in handles.values():
-            ray.kill(handle)
-    finally:
-        ray.shutdown()
-        _, alive = psutil.wait_procs(offspring, timeout=5)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-
-
-def _describe(error: ray.exceptions.RayError) -> str:
-    """Which actor, what it raised, and the end of what it and its child processes printed."""
-    text = ANSI_COLOUR.sub("", str(error)).rstrip()
-    name = re.search(r"repr=([\w-]+)|\bname: ([\w-]+)", text)
-    pid = re.search(r"pid[=:] ?(\d+)", text)
-    who = (name[1] or name[2]) if name else "an actor"
-    return f"{who} failed with {type(error).__name__}:\n{text}" + (_last_output(int(pid[1])) if pid else "")
-
-
-def _last_output(pid: int) -> str:
-    """The last lines that the actor's process wrote, where its log lies on this machine.
-
-    vLLM runs the model in a child process, whose traceback is nowhere else.
-    """
-    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
-    lines = [
-        line for log in sorted(logs.glob(f"worker-*-{pid}.*")) for line in log.read_text(errors="replace").splitlines()
-    ]
-    return "\nits last output:\n" + "\n".join(f"  {line}" for line in lines[-LAST_LINES:]) if lines else ""

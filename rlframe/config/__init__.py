@@ -1,1 +1,1 @@
-"""A run's configuration: its classes, its rules, and Hydra at the border."""
+"""A run's configuration: its classes, its checks, and the border with Hydra."""

@@ -1,223 +1,162 @@
-"""Prompts in flight: admitted by the staleness gate, drawn, scored, handed out as groups.
-
-All of it runs in the background, so that drawing goes on while the driver waits for the learner.
-"""
+"""`RolloutFeed`: samples and scores the ledger's prompts on an event loop, beside the training thread."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rlframe.batch.samples import has_signal
 from rlframe.experience.background import Background
-from rlframe.types import Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup, Verdict
+from rlframe.experience.statistics import Throughput
+from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup, Verdict
 
 if TYPE_CHECKING:
+    from rlframe.experience.ledger import Ledger
     from rlframe.prompts.stream import PromptStream
     from rlframe.reward.pool import RewardPool
     from rlframe.rollout.pool import RolloutPool
 
+NAMED_PROMPTS = 8  # prompts that a stall message lists
+
 
 @dataclass(slots=True, kw_only=True)
-class InFlight:
-    """A prompt between admission and hand-out: its place in the stream, and what has come back so far."""
+class GroupInProgress:
+    """A prompt's completions and verdicts, which arrive in any order."""
 
     prompt: Prompt
-    position: int  # in the prompt stream
-    version: int  # of the policy when it was admitted: none of its tokens is older
-    drawn: dict[int, SampledCompletion] = field(default_factory=dict)  # by place in the group
-    verdicts: dict[int, dict[str, Verdict]] = field(default_factory=dict)
-    group: ScoredGroup | None = None  # once every completion has its verdicts
+    on_scored: Callable[[ScoredGroup], object]
+    completions: dict[int, Completion] = field(default_factory=dict)  # by index in the group
+    verdicts: dict[int, dict[str, Verdict]] = field(default_factory=dict)  # likewise, then by reward name
+    scored: ScoredGroup | None = None
 
 
-class Experience:
-    """The ledger of prompts: each is admitted once, and leaves in one group or, without signal, not at all.
-
-    At most (1 + max_staleness) * prompts_per_step prompts are out at a time. `take` waits for those that would
-    else be too stale by their turn and fills up with whatever is ready, so no token is trained on that is more
-    than `max_staleness` versions old. At 0 that is every prompt, in order: the result does not depend on timing.
-    """
+class RolloutFeed:
+    """Scored groups for the loop. Sampling and scoring go on while the driver waits for the learner."""
 
     def __init__(
         self,
+        ledger: Ledger,
         stream: PromptStream,
         rollouts: RolloutPool,
         rewards: RewardPool,
         sampling: Sampling,
         *,
-        prompts_per_step: int,
-        max_staleness: int,
-        dynamic_sampling: bool,
         stall_timeout_s: float,
     ) -> None:
+        self.ledger = ledger
         self.stream = stream
         self.rollouts = rollouts
         self.rewards = rewards
         self.sampling = sampling
-        self.capacity = (1 + max_staleness) * prompts_per_step
-        self.max_staleness = max_staleness
-        self.dynamic_sampling = dynamic_sampling
-        self.in_flight: list[InFlight] = []  # in order of admission
-        self.dropped = 0  # groups without signal that dynamic sampling replaced, since `metrics` last told
         self.throughput = Throughput()
-        self._readmit: list[int] = []  # positions of prompts that a saved run had out
+        self.taken_at = 0.0  # time.monotonic() at the end of the last `take`
+        self._wait_s = 0.0
+        self._in_progress: dict[str, GroupInProgress] = {}  # by prompt id; training prompts only
+        self._reported_drops = 0
         self._background = Background("experience", stall_timeout_s)
 
-    def take(self, count: int) -> list[ScoredGroup]:
-        """The next `count` groups, in order of admission; admits as many new prompts as the gate allows.
+    def __enter__(self) -> RolloutFeed:
+        return self
 
-        Raises whatever an engine or a reward worker raised, and Stalled when nothing moves for too long.
+    def __exit__(self, *_: object) -> None:
+        """Cancels whatever is in flight."""
+        self._background.close()
+
+    def take(self, count: int) -> list[ScoredGroup]:
+        """The next `count` groups in the order of admission. Admits as many new prompts as the ledger allows.
+
+        Raises an engine's or a reward worker's error, and Stalled when nothing is sampled or scored for too long.
         """
-        return self._background.run(self._take(count))
+        start = time.monotonic()
+        groups = self._background.run(self._take(count))
+        self.taken_at = time.monotonic()
+        self._wait_s = self.taken_at - start
+        return groups
 
     def score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
-        """Draws and scores prompts that are no part of training, beside those that are; in the order given."""
-        records = [InFlight(prompt=prompt, position=-1, version=self.rollouts.version) for prompt in prompts]
-        return self._background.run(self._score(records, sampling))
+        """Samples and scores held-out prompts beside the training prompts; groups come in the order of `prompts`."""
+        groups = [GroupInProgress(prompt=prompt, on_scored=lambda _: None) for prompt in prompts]
+        return self._background.run(self._score(groups, sampling))
 
     def metrics(self) -> dict[str, float]:
-        """Drawing speed, and groups that dynamic sampling replaced, since the last call; and the reward pool's own."""
-        dropped, self.dropped = self.dropped, 0
-        speed = {"rollout/tokens_per_s": self.throughput.take(), "rollout/groups_replaced": float(dropped)}
-        return speed | self.rewards.metrics()
+        """Seconds of the last `take`; sampling speed and replaced groups since the last call; reward metrics."""
+        replaced, self._reported_drops = self.ledger.dropped - self._reported_drops, self.ledger.dropped
+        return self.rewards.metrics() | {
+            "rollout/tokens_per_s": self.throughput.take(),
+            "rollout/groups_replaced": float(replaced),
+            "time/rollout_wait_s": self._wait_s,
+        }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the place in the stream, and the places of the prompts that are out."""
-        out = [record.position for record in self.in_flight]
-        return {"position": self.stream.position, "out": out + self._readmit}
+        """The part of a checkpoint: see `Ledger.state`."""
+        return self.ledger.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from `state`: prompts that were out are drawn anew, before any new one."""
-        self.stream.seek(state["position"])
-        self._readmit = list(state["out"])
-
-    def close(self) -> None:
-        """Drops whatever is in flight."""
-        self._background.close()
+        """Continues from `state`."""
+        self.ledger.restore(state)
 
     async def _take(self, count: int) -> list[ScoredGroup]:
         self._admit()
         while True:
-            self._drop_groups_without_signal()
-            ready = [record for record in self.in_flight if record.group is not None]
-            if len(ready) >= count and self._in_time(count):
-                chosen = {id(record) for record in ready[:count]}
-                self.in_flight = [record for record in self.in_flight if id(record) not in chosen]
-                return [record.group for record in ready[:count] if record.group is not None]
-            await self._background.change(partial(self._who_waits, self.in_flight))
-
-    def _in_time(self, count: int) -> bool:
-        """Whether this take of `count` and later ones can hand out every prompt before it is too stale.
-
-        Of those whose last chance is now none may be waited for, of those whose last is `later` takes away at most
-        what these can carry.
-        """
-        for later in range(self.max_staleness + 1):
-            bound = self.rollouts.version - self.max_staleness + later
-            waiting = [record.group is None for record in self.in_flight if record.version <= bound]
-            if sum(waiting) > later * count:
-                return False
-        return True
+            if self.ledger.drop_without_signal():
+                self._admit()
+            if (groups := self.ledger.take(count, self.rollouts.version)) is not None:
+                return groups
+            await self._background.wait(lambda: self._describe_stall(list(self._in_progress.values())))
 
     def _admit(self) -> None:
-        """Fills the gate: prompts that a saved run had out first, then new ones of the stream."""
-        admitted = []
-        while len(self.in_flight) + len(admitted) < self.capacity:
-            admitted.append(self._next_prompt())
-        self.in_flight += admitted
-        if admitted:
-            self._background.start(self._draw(admitted, self.sampling))
+        groups = [
+            GroupInProgress(prompt=attempt.prompt, on_scored=partial(self.ledger.record_score, attempt))
+            for attempt in self.ledger.admit(self.stream.at, self.rollouts.version)
+        ]
+        self._in_progress |= {group.prompt.id: group for group in groups}
+        if groups:
+            self._background.start(self._sample(groups, self.sampling))
 
-    def _next_prompt(self) -> InFlight:
-        after = self.stream.position
-        if self._readmit:
-            self.stream.seek(self._readmit.pop(0))
-            again = True
-        else:
-            again = False
-        position = self.stream.position
-        prompt = self.stream.take(1)[0]
-        if again:
-            self.stream.seek(after)
-        return InFlight(prompt=prompt, position=position, version=self.rollouts.version)
-
-    def _drop_groups_without_signal(self) -> None:
-        """With dynamic sampling, makes room for new prompts; on-policy only once all are in, for repeatability."""
-        if not self.dynamic_sampling:
-            return
-        if self.max_staleness == 0 and any(record.group is None for record in self.in_flight):
-            return
-        kept = [record for record in self.in_flight if record.group is None or has_signal(record.group)]
-        self.dropped += len(self.in_flight) - len(kept)
-        self.in_flight = kept
-        self._admit()
-
-    async def _draw(self, records: list[InFlight], sampling: Sampling) -> None:
-        """Draws all completions of `records`; each is scored as it ends, while others are still drawn."""
-        by_prompt = {record.prompt.id: record for record in records}
+    async def _sample(self, groups: list[GroupInProgress], sampling: Sampling) -> None:
+        """Samples all completions of `groups`. Completions are scored while the rest is still sampled."""
+        by_prompt = {group.prompt.id: group for group in groups}
         scoring = []
         with self.throughput:
-            async for drawn in self.rollouts.generate([record.prompt for record in records], sampling):
-                self.throughput.tokens += len(drawn.completion.token_ids)
-                self._background.moved()
-                scoring.append(asyncio.create_task(self._judge(by_prompt[drawn.prompt_id], drawn, sampling)))
+            async for sampled in self.rollouts.generate([group.prompt for group in groups], sampling):
+                self.throughput.tokens += len(sampled.completion.token_ids)
+                self._background.notify()
+                group = by_prompt[sampled.prompt_id]
+                scoring.append(asyncio.create_task(self._score_completion(group, sampled, sampling.completions)))
         await asyncio.gather(*scoring)
 
-    async def _judge(self, record: InFlight, drawn: SampledCompletion, sampling: Sampling) -> None:
-        record.drawn[drawn.index] = drawn
-        record.verdicts[drawn.index] = await self.rewards.score(record.prompt, drawn.completion)
-        if len(record.verdicts) == sampling.completions:
-            order = range(sampling.completions)
-            group = RolloutGroup(prompt=record.prompt, completions=[record.drawn[i].completion for i in order])
-            record.group = await self.rewards.score_group(group, [record.verdicts[i] for i in order])
-        self._background.moved()
+    async def _score_completion(self, group: GroupInProgress, sampled: SampledCompletion, size: int) -> None:
+        """Scores a completion, and after the last of `size` completions the whole group."""
+        group.completions[sampled.index] = sampled.completion
+        group.verdicts[sampled.index] = await self.rewards.score(group.prompt, sampled.completion)
+        if len(group.verdicts) == size:
+            completions = [group.completions[index] for index in range(size)]
+            rollouts = RolloutGroup.single_turn(group.prompt, completions)
+            verdicts = [group.verdicts[index] for index in range(size)]
+            group.scored = await self.rewards.score_group(rollouts, verdicts)
+            group.on_scored(group.scored)
+            if self._in_progress.get(group.prompt.id) is group:
+                del self._in_progress[group.prompt.id]
+        self._background.notify()
 
-    async def _score(self, records: list[InFlight], sampling: Sampling) -> list[ScoredGroup]:
-        drawing = self._background.start(self._draw(records, sampling))
-        while not drawing.done():
-            await self._background.change(partial(self._who_waits, records))
-        await drawing
-        return [record.group for record in records if record.group is not None]
+    async def _score(self, groups: list[GroupInProgress], sampling: Sampling) -> list[ScoredGroup]:
+        sampling_task = self._background.start(self._sample(groups, sampling))
+        while not sampling_task.done():
+            await self._background.wait(lambda: self._describe_stall(groups))
+        await sampling_task
+        return [group.scored for group in groups if group.scored is not None]
 
-    def _who_waits(self, records: list[InFlight]) -> str:
-        waiting = [record for record in records if record.group is None]
+    def _describe_stall(self, groups: list[GroupInProgress]) -> str:
+        waiting = [group for group in groups if group.scored is None]
         lines = [
-            f"  {record.prompt.id}: {len(record.drawn)} completions drawn, {len(record.verdicts)} scored"
-            for record in waiting[:8]
+            f"  {group.prompt.id}: {len(group.completions)} completions sampled, {len(group.verdicts)} scored"
+            for group in waiting[:NAMED_PROMPTS]
         ]
         return (
-            f"nothing was drawn or scored for {self._background.stall_timeout_s:.0f} s (cluster.stall_timeout_s); "
-            f"{len(waiting)} prompts wait, engines have {self.rollouts.outstanding} completions to draw, "
+            f"nothing was sampled or scored for {self._background.stall_timeout_s:.0f} s (cluster.stall_timeout_s); "
+            f"{len(waiting)} prompts wait, engines have {self.rollouts.outstanding} completions to sample, "
             f"reward workers {self.rewards.in_flight} to score:\n" + "\n".join(lines)
         )
-
-
-class Throughput:
-    """Tokens drawn per second of drawing: time in which nothing is drawn does not count."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.seconds = 0.0
-        self._running = 0
-        self._since = 0.0
-
-    def __enter__(self) -> None:
-        if self._running == 0:
-            self._since = time.monotonic()
-        self._running += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._running -= 1
-        if self._running == 0:
-            self.seconds += time.monotonic() - self._since
-
-    def take(self) -> float:
-        """Tokens per second since the last call."""
-        now = time.monotonic()
-        seconds = self.seconds + (now - self._since if self._running else 0.0)
-        rate = self.tokens / seconds if seconds > 0 else 0.0
-        self.tokens, self.seconds, self._since = 0, 0.0, now
-        return rate

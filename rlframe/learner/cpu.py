@@ -1,20 +1,22 @@
-"""What DeepSpeed is told of the processor that it runs on."""
+"""Saves a CPU learner a minute of compiling at its first start; delete when DeepSpeed builds this kernel on demand.
+
+DeepSpeed's `init_distributed` compiles `ShareMemCommBuilder` on two cores, and fails without a compiler. The kernel is
+an all-reduce for tensor-parallel inference, which training never calls. Buys nothing on GPUs.
+"""
 
 from __future__ import annotations
 
-NOT_COMPILED = "ShareMemCommBuilder"  # all-reduce for inference by tensor parallelism; training never calls it
+UNUSED_KERNEL = "ShareMemCommBuilder"
 
 
 def use_cpu() -> None:
-    """From now on DeepSpeed runs on its own CPU accelerator, less a kernel.
-
-    It would compile that one at the first start on every machine, a minute of two cores, and fail without a compiler.
-    """
+    """Makes DeepSpeed run on its CPU accelerator without `UNUSED_KERNEL`."""
     from deepspeed.accelerator import set_accelerator
     from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
-    class Processor(CPU_Accelerator):
-        def create_op_builder(self, op_name: str):  # None: DeepSpeed goes on without
-            return None if op_name == NOT_COMPILED else super().create_op_builder(op_name)
+    class LeanAccelerator(CPU_Accelerator):
+        def create_op_builder(self, op_name: str):
+            # Without a builder (None) DeepSpeed continues without the kernel.
+            return None if op_name == UNUSED_KERNEL else super().create_op_builder(op_name)
 
-    set_accelerator(Processor())
+    set_accelerator(LeanAccelerator())

@@ -1,4 +1,4 @@
-"""Which samples of a packed batch have a number that is not finite, and what it is. Pure."""
+"""Names the samples of a packed batch that have a NaN or an infinity. Pure."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 
 
 def not_finite(samples: list[TrainSample], batch: TrainBatch, values: dict[str, Tensor]) -> list[str]:
-    """One line a sample of `batch` with a NaN or an infinity in `values` (name -> [T], in the order of computing).
+    """A line for each sample of `batch` with a number that is not finite in `values` (name -> [T]).
 
-    Only the first value is told, for what is computed from it is not finite either.
+    `values` are in the order of their computation. A line names the first bad value only, because later values are
+    computed from it.
 
     >>> not_finite(samples, batch, {"advantage": batch.advantages, "loss": losses})
     ["prompt p3: its loss is nan at token 17 of 40"]
     """
-    lines: dict[int, str] = {}
+    lines: dict[int, str] = {}  # by sample
     for name, value in values.items():
-        for place in (~torch.isfinite(value)).nonzero()[:, 0].tolist():
-            index = int(batch.sequence_ids[place])
+        for token in (~torch.isfinite(value)).nonzero()[:, 0].tolist():
+            index = int(batch.sequence_ids[token])
             if index not in lines:
-                at = f"token {int(batch.position_ids[place])} of {len(samples[index].token_ids)}"
-                lines[index] = f"prompt {samples[index].prompt_id}: its {name} is {float(value[place])} at {at}"
+                position = f"token {int(batch.position_ids[token])} of {len(samples[index].token_ids)}"
+                lines[index] = f"prompt {samples[index].prompt_id}: its {name} is {float(value[token])} at {position}"
     return [lines[index] for index in sorted(lines)]

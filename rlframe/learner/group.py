@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from rlframe.actors.calls import numbered, wait
-from rlframe.batch.samples import deduct, packed_tokens, shard, to_probes
+from rlframe.batch.samples import deduct, to_probes
+from rlframe.batch.shares import to_shares
 from rlframe.errors import RunFailed
-from rlframe.objective import combine
+from rlframe.learner import metrics
 from rlframe.types import ScoredGroup, StepReport, TrainSample
-from rlframe.weights.broadcast import Broadcast
-from rlframe.weights.publish import Published, publish
+from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from rlframe.objective import Objective
     from rlframe.objective.correction import Correction
 
-NAMED = 8  # samples that an error names
+MAX_NAMED = 8  # samples that an error names
 
 
 class LearnerGroup:
-    """Typed handle over rank actors, which `cluster.py` makes and ends. Ranks run in lockstep.
+    """Typed handle over rank actors in lockstep; `cluster/` starts and ends the actors.
 
-    Whatever a rank raises is raised here, also while others wait for it; Stalled where one does not answer.
+    A rank's exception is raised here, also while other ranks wait for that rank. Raises Stalled where a rank does not
+    answer in time.
     """
 
     def __init__(
@@ -38,35 +40,31 @@ class LearnerGroup:
         objective: Objective,
         *,
         micro_batch_tokens: int,
-        share_prompts: bool,
+        share_prefixes: bool,
         sequence_parallel: int,
-        gpu_links: bool,
         timeout_s: float,
         max_skipped: int,
     ) -> None:
-        """`sequence_parallel`: neighbouring ranks that hold a micro-batch together, each as many tokens of it.
+        """`sequence_parallel`: neighbouring ranks that share a micro-batch, each with an equal number of its tokens.
 
-        `gpu_links`: the ranks send weights to the engines themselves, past the object store.
-
-        `max_skipped`: steps in a row without any finite update that end the run.
+        `max_skipped`: the run ends after this many steps in a row without any finite update.
         """
         self.ranks = ranks
         self.objective = objective
         self._objective = ray.put(objective)
         self.micro_batch_tokens = micro_batch_tokens
-        self.share_prompts = share_prompts
+        self.share_prefixes = share_prefixes
         self.sequence_parallel = sequence_parallel
-        self.gpu_links = gpu_links
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
         self.version = 0
-        self._penalties: dict[str, float] = {}  # of the step to come, for its report
+        self._penalties: dict[str, float] = {}  # metrics for the next step's report
 
     def step(self, *minibatches: list[TrainSample]) -> StepReport:
-        """The policy's next version, by an update on each of `minibatches`, and what the step measured.
+        """Makes the policy's next version, by an update on each of `minibatches` -> the step's metrics.
 
-        An update whose loss or gradient is not finite is left out; a version without any has the weights of the one
-        before. Raises RunFailed naming the samples at the `max_skipped`th such version in a row.
+        An update whose loss or gradient is not finite is skipped; a version without any update has the weights of the
+        previous version. Raises RunFailed naming the samples at the `max_skipped`th such version in a row.
         """
         # [minibatches][ranks][micro-batches][samples]
         shares = [self._shares(samples) for samples in minibatches]
@@ -79,17 +77,17 @@ class LearnerGroup:
         if sums[0]["skipped_in_a_row"] >= self.max_skipped:
             raise RunFailed(self._why_skipped())
         packed = [[batch for share in own for batch in share] for own in of_ranks[:: self.sequence_parallel]]
-        packing = _packing(packed, self.sequence_parallel * self.micro_batch_tokens, self.share_prompts)
+        packing = metrics.packing(packed, self.sequence_parallel * self.micro_batch_tokens, self.share_prefixes)
         return StepReport(
-            policy_version=self.version, metrics=self._penalties | _means(sums) | _routing(sums) | packing
+            policy_version=self.version, metrics=self._penalties | metrics.means(sums) | metrics.routing(sums) | packing
         )
 
-    def penalized(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
-        """The groups with the KL to the reference taken off their rewards, where the objective has it there."""
+    def apply_kl_penalty(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
+        """The groups with the KL to the reference subtracted from rewards, if the objective has it in the reward."""
         kl = self.objective.kl
         if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
             return groups
-        shares = self._shares(list(probes.values()))
+        shares = self._shares([sample for samples in probes.values() for sample in samples])
         calls = [rank.divergences.remote(share, kl.estimator) for rank, share in zip(self.ranks, shares, strict=True)]
         answers = self._wait(calls, "compare with the reference")
         found = {
@@ -98,103 +96,57 @@ class LearnerGroup:
             for samples, row in zip(share, answer, strict=True)
             for sample, divergence in zip(samples, row, strict=True)
         }
-        penalties = {place: kl.weight * found[id(sample)] for place, sample in probes.items()}
+        penalties = {
+            place: kl.weight * sum(found[id(sample)] for sample in samples) for place, samples in probes.items()
+        }
         self._penalties = {"reward/kl_penalty": fmean(penalties.values())}
         return deduct(groups, penalties)
 
     def correct(self, correction: Correction | None) -> None:
-        """From the next step on, losses are corrected so."""
+        """Sets the correction of losses, from the next step on."""
         self.objective = replace(self.objective, correction=correction)
         self._objective = ray.put(self.objective)
 
-    def weights(self) -> Published | Broadcast:
-        """The current weights, ready for `RolloutPool.update`; the driver sees references only."""
-        if self.gpu_links:
-            return Broadcast(version=self.version, ranks=self.ranks)
-        return publish(self.ranks, self.version, self.timeout_s)
+    def publish(self, *, whole: bool) -> Snapshot:
+        """The current version, as references; `whole`: every value travels, also where deltas would do."""
+        calls = [rank.publish.remote(self.version, whole=whole) for rank in self.ranks]
+        return Snapshot(version=self.version, ranks=self._wait(calls, f"publish version {self.version}"))
+
+    def send(self) -> None:
+        """Sends the current version from GPU to GPU, to engines that met the ranks at the start."""
+        self._wait([rank.send.remote() for rank in self.ranks], f"send version {self.version}")
 
     def save(self, folder: Path, export: Path | None) -> None:
-        """Every rank copies its state; once this returns, they write it into `folder` while training goes on.
+        """Every rank copies its state. When this returns, ranks write it into `folder` while training goes on.
 
-        `export`: where a Hugging Face folder of the policy is written beside it.
+        `export`: the folder for a Hugging Face copy of the policy, if any.
         """
         self._wait([rank.save.remote(folder, export) for rank in self.ranks], f"copy its state for {folder}")
 
     def saved(self) -> bool:
-        """Whether every rank has written what `save` copied. Raises what ended one of them."""
+        """True when every rank has written its copy of the last `save`. Raises a writer's exception."""
         return all(self._wait([rank.saved.remote() for rank in self.ranks], "say whether its state is written"))
 
     def load(self, folder: Path, version: int) -> None:
-        """Restores what `save` wrote, also with another number of ranks; the policy is `version` again."""
+        """Restores the files of `save`, also with another number of ranks; the policy has `version` again."""
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
 
     def _shares(self, samples: list[TrainSample]) -> list[list[list[TrainSample]]]:
-        """[ranks][micro-batches][samples]; ranks that hold a micro-batch together have the same."""
-        together = self.sequence_parallel
-        shares = shard(samples, len(self.ranks) // together, together * self.micro_batch_tokens, self.share_prompts)
-        return [share for share in shares for _ in range(together)]
+        """[ranks][micro-batches][samples]; the ranks of a sequence-parallel group have equal shares."""
+        size = self.sequence_parallel
+        shares = to_shares(samples, len(self.ranks) // size, size * self.micro_batch_tokens, self.share_prefixes)
+        return [share for share in shares for _ in range(size)]
 
     def _why_skipped(self) -> str:
-        asked = self._wait([rank.not_finite.remote() for rank in self.ranks], "name samples that are not finite")
-        told = list(dict.fromkeys(line for of_rank in asked for line in of_rank))
-        more = [f"and {len(told) - NAMED} more"] if len(told) > NAMED else []
-        why = told[:NAMED] + more or ["every sample's loss is finite, but the gradient's norm is not"]
+        answers = self._wait([rank.not_finite.remote() for rank in self.ranks], "name samples that are not finite")
+        suspects = list(dict.fromkeys(line for rank_lines in answers for line in rank_lines))
+        rest = [f"and {len(suspects) - MAX_NAMED} more"] if len(suspects) > MAX_NAMED else []
+        lines = suspects[:MAX_NAMED] + rest or ["every sample's loss is finite, but the gradient's norm is not"]
         return (
             f"{self.max_skipped} steps in a row had a loss or a gradient that is not finite (learner.max_skipped), "
-            f"the last of them step {self.version}:\n" + "\n".join(f"  {line}" for line in why)
+            f"the last of them step {self.version}:\n" + "\n".join(f"  {line}" for line in lines)
         )
 
-    def _wait(self, calls: list[ray.ObjectRef], doing: str) -> list[Any]:
-        return wait(numbered("learner", calls), doing, self.timeout_s, "cluster.stall_timeout_s")
-
-
-def _means(of_ranks: list[dict[str, float]]) -> dict[str, float]:
-    """Sums of each rank's tokens -> means over the step's tokens, once for each update that they were in.
-
-    `mismatch/*` are of the first update, before the policy has moved: what is left is between engine and learner, and
-    staleness. `policy/*` are of all, and so is `correction/*`. What a skipped update spoils is not finite here either.
-    """
-    sums = combine(of_ranks)
-    updates = of_ranks[0]["updates"]
-
-    def mean(name: str) -> float:
-        return sums[name] / sums["tokens"]
-
-    metrics = {
-        "learner/loss": sums["loss"] / updates,
-        "learner/skipped": of_ranks[0]["skipped"],
-        "learner/grad_norm": of_ranks[0]["grad_norm"] / updates,
-        "learner/lr": of_ranks[0]["lr"],
-        "learner/entropy": mean("entropy"),
-        "learner/tokens": sums["packed_tokens"],
-        "learner/updates": updates,
-        "policy/ratio_mean": mean("ratio"),
-        "policy/ratio_max": sums["ratio_max"],
-        "policy/clip_fraction": mean("stopped"),
-        "policy/k3": mean("k3"),
-        "mismatch/k3": sums["first_k3"] / sums["first_tokens"],
-        "mismatch/abs_mean": sums["first_abs"] / sums["first_tokens"],
-    }
-    if "kl" in sums:
-        metrics["policy/ref_k3"] = mean("kl")
-    if "weight" in sums:
-        metrics |= {"correction/weight_mean": mean("weight"), "correction/dropped": mean("dropped")}
-    return metrics
-
-
-def _routing(sums: list[dict[str, float]]) -> dict[str, float]:
-    """What a mixture's routers chose, which every rank has summed over all."""
-    return {name: value for name, value in sums[0].items() if name.startswith("moe/")}
-
-
-def _packing(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, share_prompts: bool) -> dict[str, float]:
-    per_rank = [[packed_tokens(batch, share_prompts) for batch in share] for share in shares]
-    totals = [sum(counts) for counts in per_rank]
-    unshared = sum(len(sample.token_ids) for share in shares for batch in share for sample in batch)
-    return {
-        "learner/micro_batches": float(len(per_rank[0])),
-        "learner/fill": sum(totals) / (len(totals) * len(per_rank[0]) * micro_batch_tokens),
-        "learner/rank_balance": max(totals) * len(totals) / sum(totals),
-        "learner/shared_tokens": float(unshared - sum(totals)),
-    }
+    def _wait(self, calls: Sequence[ray.ObjectRef], doing: str) -> list[Any]:
+        return wait(numbered("learner", list(calls)), doing, self.timeout_s, "cluster.stall_timeout_s")

@@ -1,10 +1,10 @@
-"""Adapters merged into the weights that they adapt, for as long as these are on their way to engines or to disk."""
+"""Merges adapters into the adapted weights, while the weights travel to engines or to disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,41 +16,41 @@ if TYPE_CHECKING:
 
 @contextmanager
 def merged(module: nn.Module) -> Iterator[None]:
-    """Inside, each rank's slice of an adapted weight is that of W + scale * B A; afterwards it is W's to the last bit.
+    """Inside, each rank's shard of an adapted W holds W + scale * B A; afterwards W again, to the last bit.
 
-    A collective where there are adapters, nothing at all elsewhere. Any way to read the weights sees them merged, and
-    every engine runs as it would without adapters; in bfloat16 it gets W + scale * B A rounded once.
+    A collective where the module has adapters; does nothing elsewhere. Every reader of the weights sees merged
+    values, so engines run as without adapters. In bfloat16 engines receive W + scale * B A, rounded once.
     """
     from deepspeed.runtime.zero import GatheredParameters
 
-    before: list[tuple[Tensor, Tensor]] = []
+    originals: list[tuple[Tensor, Tensor]] = []  # (shard, copy of the values)
     with torch.no_grad():
         for layer in adapted(module):
             down, up = (getattr(layer, name)[ADAPTER].weight for name in ("lora_A", "lora_B"))
             weight = layer.base_layer.weight
-            held = weight.ds_tensor.data
-            before.append((held, held.clone()))
+            shard = weight.ds_tensor.data
+            originals.append((shard, shard.clone()))
             with GatheredParameters([down, up]):
                 rank = torch.distributed.get_rank(group=weight.ds_process_group)
-                change = _rows(down, up, rank * len(held), (rank + 1) * len(held)) * layer.scaling[ADAPTER]
-            mine = held[: len(change)]
-            mine.copy_(mine.float() + change)
+                change = _product(down, up, rank * len(shard), (rank + 1) * len(shard)) * layer.scaling[ADAPTER]
+            unpadded = shard[: len(change)]
+            unpadded.copy_(unpadded.float() + change)
     try:
         yield
     finally:
-        for held, original in before:
-            held.copy_(original)
+        for shard, original in originals:
+            shard.copy_(original)
 
 
-def adapted(module: nn.Module) -> list[nn.Module]:
-    """Every layer that has an adapter."""
+def adapted(module: nn.Module) -> list[Any]:
+    """The layers with an adapter."""
     return [layer for layer in module.modules() if ADAPTER in getattr(layer, "lora_A", {})]
 
 
-def _rows(down: Tensor, up: Tensor, start: int, end: int) -> Tensor:
-    """Entries [start, end) of B A flattened, in float32: only the rows that they lie in are computed.
+def _product(down: Tensor, up: Tensor, start: int, end: int) -> Tensor:
+    """Entries [start, end) of B A flattened, in float32; fewer entries where B A ends earlier.
 
-    A [rank, in], B [out, rank]; B A [out, in]. Fewer entries where B A has no more.
+    A (`down`) [rank, in], B (`up`) [out, rank], B A [out, in]. Only the rows of B A that hold the entries are computed.
     """
     width = down.shape[1]
     first, last = start // width, -(-end // width)

@@ -1,4 +1,4 @@
-"""The optimizers that `learner.optimizer` names, over the parameters that train."""
+"""Builds the optimizer that `learner.optimizer` names, over the trained parameters."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 if TYPE_CHECKING:
-    from rlframe.config.run import LearnerConfig
+    from rlframe.learner.config import LearnerConfig
     from rlframe.model.policy import Policy
 
 MUON_MOMENTUM = 0.95
@@ -17,7 +16,7 @@ ADAM_EPS = 1e-8
 
 
 def build(policy: Policy, config: LearnerConfig) -> torch.optim.Optimizer:
-    """What DeepSpeed partitions. A group's rate is the run's times its `lr_scale`."""
+    """The optimizer that DeepSpeed partitions. A parameter group's rate is the run's times its `lr_scale`."""
     match config.optimizer:
         case "adamw":
             return torch.optim.AdamW(
@@ -36,13 +35,13 @@ def build(policy: Policy, config: LearnerConfig) -> torch.optim.Optimizer:
 
 
 def set_rate(optimizer: Any, rate: float) -> None:
-    """`optimizer` is torch's, or DeepSpeed's around it."""
+    """Sets the learning rate of torch's optimizer, or of DeepSpeed's wrapper."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
 
 
 def rms_scale(rows: int, columns: int) -> float:
-    """Makes a Muon update of [rows, columns] as large, entry by entry, as AdamW's, so that one rate serves both.
+    """Scales a Muon update of [rows, columns] to the entry size of AdamW's updates, so that one rate serves both.
 
     An orthogonal matrix's entries have the root mean square 1 / sqrt(max(rows, columns)), AdamW's updates about 0.2
     (Liu et al., 2025, arXiv:2502.16982, eq. 4). DeepSpeed's Muon multiplies by sqrt(max(1, rows / columns)) already.
@@ -52,23 +51,25 @@ def rms_scale(rows: int, columns: int) -> float:
 
 def _muon_groups(policy: Policy, config: LearnerConfig) -> list[dict[str, Any]]:
     """Hidden matrices by shape for Muon (Jordan et al., 2024); embeddings, head, norms and fused experts for Adam."""
-    outside = {id(policy.model.get_input_embeddings().weight), id(policy.model.lm_head.weight)}
-    by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
-    others = []
+    model: Any = policy.model
+    embeddings_and_head = {id(model.get_input_embeddings().weight), id(model.lm_head.weight)}
+    by_shape: dict[tuple[int, int], list[Any]] = {}
+    adam_parameters = []
     for parameter in _trained(policy):
-        parameter.use_muon = parameter.ndim == 2 and id(parameter) not in outside
+        parameter.use_muon = parameter.ndim == 2 and id(parameter) not in embeddings_and_head
         if parameter.use_muon:
             by_shape.setdefault((parameter.shape[0], parameter.shape[1]), []).append(parameter)
         else:
-            others.append(parameter)
+            adam_parameters.append(parameter)
     common = {"lr": config.lr, "weight_decay": config.weight_decay}
     groups: list[dict[str, Any]] = [
         {"params": parameters, "use_muon": True, "momentum": MUON_MOMENTUM, "lr_scale": rms_scale(*shape), **common}
         for shape, parameters in by_shape.items()
     ]
     adam = {"betas": tuple(config.betas), "eps": ADAM_EPS, "lr_scale": 1.0}
-    return [*groups, {"params": others, "use_muon": False, **adam, **common}]
+    return [*groups, {"params": adam_parameters, "use_muon": False, **adam, **common}]
 
 
-def _trained(policy: Policy) -> list[nn.Parameter]:
+def _trained(policy: Policy) -> list[Any]:
+    """The parameters to train, as Any: DeepSpeed's Muon reads an attribute that torch does not know."""
     return [parameter for parameter in policy.parameters() if parameter.requires_grad]

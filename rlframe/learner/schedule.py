@@ -9,20 +9,20 @@ from typing import Literal
 def learning_rate(
     step: int, *, peak: float, schedule: Literal["constant", "linear", "cosine"], warmup_steps: int, steps: int
 ) -> float:
-    """The rate of the update that makes policy version `step + 1`, of `steps` updates in all.
+    """The rate of the update that makes policy version `step + 1`; `steps`: updates of the whole run.
 
-    Rises linearly over `warmup_steps`, then stays, or falls to 0 at the run's end.
+    The rate rises linearly over `warmup_steps`, then stays constant or falls to 0 at the run's end.
 
     >>> learning_rate(0, peak=1.0, schedule="constant", warmup_steps=4, steps=10)
     0.25
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(1, steps - warmup_steps)
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
     match schedule:
         case "constant":
             return peak
         case "linear":
-            return peak * (1 - done)
+            return peak * (1 - progress)
         case "cosine":
-            return peak * (1 + math.cos(math.pi * done)) / 2
+            return peak * (1 + math.cos(math.pi * progress)) / 2

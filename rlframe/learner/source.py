@@ -1,10 +1,10 @@
-"""The learner's weights as vLLM's trainers want them: whole tensors, layer by layer, under checkpoint names."""
+"""`Zero3Source`: the learner's weights for vLLM's trainers, as whole tensors, layer by layer, by checkpoint names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlframe.learner.partition import spread_experts, whole_shape
 from rlframe.model.checkpoint_names import carried_buffers, checkpoint_name, to_checkpoint
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ParamMeta(NamedTuple):
-    """What a weight is before it is gathered."""
+    """Describes a weight before the weight is gathered."""
 
     name: str
     dtype: torch.dtype
@@ -23,25 +23,24 @@ class ParamMeta(NamedTuple):
 
 
 class Zero3Source:
-    """A `vllm.distributed.weight_transfer.WeightSource` over a module whose parameters ZeRO-3 has partitioned.
+    """The methods of `vllm.distributed.weight_transfer.WeightSource`, over a module that ZeRO-3 has partitioned.
 
-    It has that class's methods without being its subclass, because importing vLLM costs a learner 15 s and
-    its memory for nothing; a test holds the two together. Gathering is a collective: all ranks iterate
-    together. At most one layer is whole at a time.
+    The class is no subclass, because importing vLLM costs a learner 15 s and memory for nothing; a test compares
+    the methods. Gathering is a collective: all ranks iterate together. At most one layer is whole at a time.
     """
 
     def __init__(self, module: nn.Module, prefix: str) -> None:
-        """`prefix` is what the module's parameter names carry before their model's own."""
+        """`prefix`: of the module's parameter names, before the model's own names."""
         self._model = module.get_submodule(prefix.rstrip("."))
         self._parameters = {
-            known: tensor
+            model_name: tensor
             for name, tensor in module.named_parameters()
-            if (known := checkpoint_name(name.removeprefix(prefix)))
+            if (model_name := checkpoint_name(name.removeprefix(prefix)))
         }
         self._buffers = {name.removeprefix(prefix): tensor for name, tensor in carried_buffers(module).items()}
 
     def metadata(self) -> list[ParamMeta]:
-        """Name, dtype and full shape of everything that iteration yields, in its order."""
+        """Name, dtype and whole shape of each tensor, in the order of iteration."""
         return [
             ParamMeta(name, tensor.dtype, tuple(tensor.shape))
             for group in self._module_groups()
@@ -49,18 +48,21 @@ class Zero3Source:
         ]
 
     def layers(self) -> list[dict[str, Tensor]]:
-        """Layer by layer, parameters as ZeRO-3 holds them and whole buffers, under the module's names for them."""
+        """Layer by layer, partitioned parameters and whole buffers, by the module's names."""
         return [{name: self._tensor(name) for name in group} for group in self._module_groups()]
 
     def held_names(self) -> None:
-        """None, for all: a rank that iterates gets every tensor whole, also experts that others hold."""
+        """Returns None, which means all names: iteration gives every tensor to every rank, all experts included."""
 
     def groups(self) -> list[list[str]]:
-        """Names by layer, keyed by their outermost index; what has none before the layers, then after them."""
+        """Names by layer, which is the outermost index in a name. Names without an index come first or last:
+
+        [[embed.weight], [layers.0.weight, layers.0.bias], [layers.1.weight], [norm.weight]]
+        """
         return [list(to_checkpoint(self._model, self._shapes(group))) for group in self._module_groups()]
 
     def iter_groups(self) -> Iterator[tuple[list[str], list[Tensor]]]:
-        """One layer's names and whole tensors at a time; they are only valid until the next."""
+        """Layer by layer, names and whole tensors; the tensors are valid until the next layer."""
         from deepspeed.runtime.zero import GatheredParameters
 
         for group in self._module_groups():
@@ -75,19 +77,19 @@ class Zero3Source:
             yield from zip(names, tensors, strict=True)
 
     def _module_groups(self) -> list[list[str]]:
-        """As `groups`, under the names that the module has for them."""
-        before: list[str] = []
+        """As `groups`, with the module's names."""
+        first: list[str] = []
         layers: dict[str, list[str]] = {}
-        after: list[str] = []
+        last: list[str] = []
         for name in (*self._parameters, *self._buffers):
             if layer := re.match(r"(.*?\.\d+)\.", name):
                 layers.setdefault(layer[1], []).append(name)
             else:
-                (after if layers else before).append(name)
-        return [group for group in (before, *layers.values(), after) if group]
+                (last if layers else first).append(name)
+        return [group for group in (first, *layers.values(), last) if group]
 
     def _shapes(self, group: list[str]) -> dict[str, Tensor]:
-        """Tensors without data, of the full shape that the group's have once they are gathered."""
+        """The group's tensors without storage, in the shapes of the gathered tensors."""
         import torch
 
         tensors = {name: self._tensor(name) for name in group}
@@ -100,15 +102,15 @@ class Zero3Source:
         return self._parameters[name] if name in self._parameters else self._buffers[name]
 
 
-def _whole(parameter: Tensor) -> Tensor:
-    """What ZeRO-3 has gathered, with the experts of all ranks; a collective where those are spread over ranks."""
+def _whole(parameter: Any) -> Tensor:
+    """A gathered parameter, with the experts of all ranks; a collective where experts are spread over ranks."""
     values = parameter.detach()
     if spread_experts(parameter) is None:
         return values
     import torch
     from deepspeed.utils import groups
 
-    every = values.new_empty(whole_shape(parameter))
+    whole = values.new_empty(whole_shape(parameter))
     group = groups._get_expert_parallel_group(parameter.group_name)
-    torch.distributed.all_gather_into_tensor(every, values.contiguous(), group=group)
-    return every
+    torch.distributed.all_gather_into_tensor(whole, values.contiguous(), group=group)
+    return whole

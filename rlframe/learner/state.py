@@ -1,7 +1,7 @@
-"""A ZeRO-3 rank's state <-> slices in the host's memory: master weights, the optimizer's state, buffers.
+"""Copies a ZeRO-3 rank's state (master weights, optimizer state, buffers) to the host's memory, and restores it.
 
-ZeRO-3 keeps a rank's slices of many parameters end to end in one flat tensor, which is what the optimizer sees.
-Whatever the optimizer keeps for it, of the same length, is cut up likewise, so no optimizer needs to be known here.
+ZeRO-3 joins a rank's shards of many parameters into one flat tensor, which the optimizer takes for a parameter. The
+optimizer's tensors of the same length are cut at the same positions, so this file needs to know no optimizer.
 """
 
 from __future__ import annotations
@@ -12,92 +12,92 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlframe.learner.partition import Place, place
-from rlframe.learner.shards import MASTER, Saved, Shard, Slice
+from rlframe.learner.partition import ShardRange, shard_range
+from rlframe.learner.shards import MASTER, RankState, SavedState, Shard
 from rlframe.model.checkpoint_names import carried_buffers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Held(NamedTuple):
-    """Where a rank holds its slice of a parameter."""
+class FlatShard(NamedTuple):
+    """A rank's shard of a parameter in the optimizer's flat tensor."""
 
-    parameter: nn.Parameter
-    flat: Tensor  # float32; the optimizer's parameter
-    there: slice  # in `flat`, without padding
-    whole: Place  # in the parameter
+    parameter: Any  # torch's, with DeepSpeed's attributes
+    flat: Tensor  # float32; a parameter to the optimizer
+    span: slice  # of the shard in `flat`, without padding
+    range: ShardRange  # of the shard in the whole parameter
 
 
-def snapshot(module: nn.Module, optimizer: Any, counters: dict[str, int], *, rank: int) -> Shard:
-    """Copies what this rank holds into the host's memory. `optimizer` is DeepSpeed's around torch's."""
-    slices = {
-        name: Slice(
-            shape=held.whole.shape,
-            start=held.whole.start,
+def snapshot(module: nn.Module, optimizer: Any, counters: dict[str, int], *, rank: int) -> RankState:
+    """Copies this rank's state into the host's memory. `optimizer` is DeepSpeed's wrapper of torch's."""
+    shards = {
+        name: Shard(
+            shape=shard.range.shape,
+            start=shard.range.start,
             tensors={
-                kind: _to_host(tensor[held.there] if tensor.ndim else tensor)
-                for kind, tensor in _tensors(optimizer, held.flat).items()
-                if held.whole.end > held.whole.start or not tensor.ndim
+                kind: _to_host(tensor[shard.span] if tensor.ndim else tensor)
+                for kind, tensor in _tensors(optimizer, shard.flat).items()
+                if shard.range.end > shard.range.start or not tensor.ndim
             },
             numbers={
-                key: value for key, value in _state(optimizer, held.flat).items() if isinstance(value, int | float)
+                key: value for key, value in _state(optimizer, shard.flat).items() if isinstance(value, int | float)
             },
         )
-        for name, held in _holdings(module, optimizer)
+        for name, shard in _flat_shards(module, optimizer)
     }
     buffers = {name: _to_host(buffer) for name, buffer in carried_buffers(module).items()} if rank == 0 else {}
-    return Shard(slices=slices, buffers=buffers, counters=counters)
+    return RankState(shards=shards, buffers=buffers, counters=counters)
 
 
 @torch.no_grad()
 def restore(module: nn.Module, optimizer: Any, folder: Path) -> dict[str, int]:
-    """Puts what the files in `folder` hold into this rank's slices -> the counters.
+    """Copies the files' values into this rank's shards -> the counters.
 
-    Raises ValueError where the files are of other parameters than this learner trains.
+    Raises ValueError where the files hold other parameters than this learner trains.
     """
-    saved = Saved(folder)
-    holdings = dict(_holdings(module, optimizer))
-    _compare(saved.shapes, {name: held.whole.shape for name, held in holdings.items()}, folder)
-    for name, held in holdings.items():
-        state = _state(optimizer, held.flat)
+    saved = SavedState(folder)
+    shards = dict(_flat_shards(module, optimizer))
+    _compare(saved.shapes, {name: shard.range.shape for name, shard in shards.items()}, folder)
+    for name, shard in shards.items():
+        state = _state(optimizer, shard.flat)
         for kind in saved.kinds(name):
-            values = saved.read(name, kind, held.whole.start, held.whole.end)
+            values = saved.read(name, kind, shard.range.start, shard.range.end)
             if kind == MASTER:
-                held.flat[held.there].copy_(values)
-                held.parameter.ds_tensor.data[: len(values)].copy_(values)
+                shard.flat[shard.span].copy_(values)
+                shard.parameter.ds_tensor.data[: len(values)].copy_(values)
             elif values.ndim == 0:
                 state[kind] = values
             else:
-                state.setdefault(kind, torch.zeros_like(held.flat, dtype=values.dtype, requires_grad=False))
-                state[kind][held.there].copy_(values)
+                state.setdefault(kind, torch.zeros_like(shard.flat, dtype=values.dtype, requires_grad=False))
+                state[kind][shard.span].copy_(values)
         state.update(saved.numbers[name])
         if state:
-            optimizer.optimizer.state[held.flat] = state
+            optimizer.optimizer.state[shard.flat] = state
     for name, buffer in carried_buffers(module).items():
         buffer.copy_(saved.buffers[name])
     return saved.counters
 
 
-def _holdings(module: nn.Module, optimizer: Any) -> Iterator[tuple[str, Held]]:
-    """This rank's part of every parameter that is trained, by name."""
+def _flat_shards(module: nn.Module, optimizer: Any) -> Iterator[tuple[str, FlatShard]]:
+    """This rank's shard of every trained parameter, by the parameter's name."""
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         subgroup, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
-        whole = place(parameter)
-        flat = optimizer.fp32_partitioned_groups_flat[subgroup]
-        yield name, Held(parameter, flat, slice(offset, offset + whole.end - whole.start), whole)
+        in_parameter = shard_range(parameter)
+        span = slice(offset, offset + in_parameter.end - in_parameter.start)
+        yield name, FlatShard(parameter, optimizer.fp32_partitioned_groups_flat[subgroup], span, in_parameter)
 
 
 def _state(optimizer: Any, flat: Tensor) -> dict[str, Any]:
-    """What torch's optimizer keeps for `flat`; nothing before its first step."""
+    """The state of torch's optimizer for `flat`; empty before the first step."""
     return optimizer.optimizer.state.get(flat, {})
 
 
 def _tensors(optimizer: Any, flat: Tensor) -> dict[str, Tensor]:
-    kept = {key: value for key, value in _state(optimizer, flat).items() if isinstance(value, Tensor)}
-    return {MASTER: flat.detach(), **kept}
+    moments = {key: value for key, value in _state(optimizer, flat).items() if isinstance(value, Tensor)}
+    return {MASTER: flat.detach(), **moments}
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Ulysses sequence parallelism (Jacobs et al., 2023, arXiv:2309.14509): s neighbouring ranks hold one micro-batch.
 
 Each has T / s of its tokens in every layer. For attention they exchange: each then has all T tokens, and 1 / s of the
-heads, so attention is ours as ever, under the layout of the whole batch. DeepSpeed's module does the exchange.
+heads: our attention runs under the layout of the whole batch. DeepSpeed's module does the exchange.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rlframe.types import PACKED_ATTENTION, TrainBatch
 
 
 class Ulysses:
-    """A rank's place among the `size` that hold the same batches. Every method is a collective of those."""
+    """A rank's place in a group of `size` ranks that hold the same batches. Methods are its collectives."""
 
     def __init__(self, model: Any, *, rank: int, ranks: int, size: int) -> None:
-        """Puts the exchange around our attention in this process, for `model` (transformers').
+        """Wraps this process's attention in the exchange, for `model` of transformers.
 
-        Raises RunFailed or ValueError where the model's heads cannot be divided so.
+        Raises RunFailed or ValueError where the model's heads cannot be divided by `size`.
         """
         from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
         from transformers import AttentionInterface
@@ -33,7 +33,8 @@ class Ulysses:
         if hasattr(config, "kv_lora_rank"):
             raise RunFailed("learner.sequence_parallel: keys and values of this model's heads differ in size; use 1")
         groups = [torch.distributed.new_group(range(first, first + size)) for first in range(0, ranks, size)]
-        self.group, self.place, self.size = groups[rank // size], rank % size, size
+        self.group: Any = groups[rank // size]
+        self.place, self.size = rank % size, size
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         exchanging = UlyssesSPAttentionHF(
             attn=attention.packed_attention,
@@ -48,24 +49,24 @@ class Ulysses:
         AttentionInterface.register(PACKED_ATTENTION, exchanging)
 
     def cut(self, batch: TrainBatch) -> tuple[Layout, slice, Tensor, Tensor]:
-        """-> the whole batch's layout, and this rank's part: its place in [T], token ids and position ids.
+        """-> the whole batch's layout; this rank's range of [T], its token ids and its position ids.
 
-        What is missing for equal parts is a sequence of its own at the end, which nothing looks at.
+        Filler tokens make the ranges equal: a last sequence that no loss reads.
         """
         missing = -len(batch.token_ids) % self.size
         filler = torch.arange(missing, device=batch.token_ids.device)
         token_ids, positions = torch.cat([batch.token_ids, filler]), torch.cat([batch.position_ids, filler])
         sequence_ids = torch.cat([batch.sequence_ids, batch.sequence_ids[-1] + 1 + 0 * filler])
         length = len(token_ids) // self.size
-        own = slice(self.place * length, (self.place + 1) * length)
-        return Layout.of(sequence_ids, positions), own, token_ids[own], positions[own]
+        rank_range = slice(self.place * length, (self.place + 1) * length)
+        return Layout.of(sequence_ids, positions), rank_range, token_ids[rank_range], positions[rank_range]
 
     def join(self, values: Tensor) -> Tensor:
-        """[T] that holds what this rank knows, 0 elsewhere -> [T] with what all know."""
+        """[T] with this rank's values and 0 elsewhere -> [T] with the values of all ranks."""
         return _Sum.apply(values, self.group)
 
     def once(self, sums: dict[str, float]) -> dict[str, float]:
-        """Sums over a batch that each of the ranks has made whole -> the part that this rank adds to all ranks'."""
+        """Divides sums over a whole batch, which every rank of the group has, by their number; maxima stay."""
         return {name: value if name.endswith("_max") else value / self.size for name, value in sums.items()}
 
 
@@ -79,5 +80,5 @@ class _Sum(Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

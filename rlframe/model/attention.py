@@ -1,8 +1,8 @@
 """Attention over packed sequences and shared prompts, as an attention implementation of transformers.
 
-A token attends to earlier tokens of its own sequence, and to those that its sequence continues (`layout.py`).
-The layout travels as a keyword, which transformers hands to every layer. Implementations of transformers' own that
-read packed boundaries (`flash_attention_2`) can stand in for this one by a config key; they see whole sequences.
+A token attends to earlier tokens of its own sequence and to the tokens that its sequence continues (`layout.py`).
+The layout travels as a keyword argument that transformers passes to every layer. A config key can choose one of
+transformers' own implementations that read packed boundaries (`flash_attention_2`); they take whole sequences only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rlframe.model import attention_cpu as grid
+from rlframe.model import attention_cpu
 from rlframe.types import PACKED_ATTENTION
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rlframe.model.layout import Layout
 
-ROWS = 512  # queries at a time where a mask is needed: bounds its memory, and keys that no row sees are left out
+ROWS = 512  # queries per call with a mask: bounds the mask's memory, and leaves out keys after the last query
 
 
 def register() -> None:
@@ -32,9 +32,9 @@ def register() -> None:
 
 
 def arguments(layout: Layout, implementation: str) -> dict[str, Any]:
-    """What a model's forward takes for `implementation` to know the layout.
+    """Keyword arguments of a model's forward that tell `implementation` the layout.
 
-    Raises ValueError where a prompt is shared and the implementation cannot know.
+    Raises ValueError where a prompt is shared and the implementation takes whole sequences only.
     """
     if implementation == PACKED_ATTENTION:
         return {"layout": layout}
@@ -61,7 +61,7 @@ def packed_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """-> [1, T, heads, value_dim], and no attention weights. ValueError: a model that needs more than this."""
+    """-> [1, T, heads, value_dim], and no attention weights. Raises ValueError for a model that needs more."""
     if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
         raise ValueError(
             f"{PACKED_ATTENTION} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention"
@@ -78,32 +78,36 @@ def packed_attention(
 def by_sequence(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
 ) -> Tensor:
-    """A call a long sequence, and one for all short ones of about one size -> [1, heads, T, value_dim]; what CPUs use.
+    """One call per long sequence, a few calls for all short ones -> [1, heads, T, value_dim]; for CPUs.
 
     Seven times as fast there as one masked [T, T] call.
     """
     import torch
 
-    plan = grid.plan(layout, window, key.shape[1])
-    attended = grid.attend(plan, *(part[0].transpose(0, 1) for part in (query, key, value)), scaling)
-    if not plan.alone:
+    attended, long_sequences = attention_cpu.attend(query, key, value, layout, scaling, window)
+    if not long_sequences:
         return attended.transpose(0, 1)[None]
-    parts = list(attended.split(layout.lengths))
-    of_sequences = [part.split(layout.lengths, 2) for part in (query, key, value)]
-    for at in plan.alone:
-        own, *seen = (parts[at] for parts in of_sequences)
-        if len(context := layout.contexts[at]):
-            seen = [
-                torch.cat([part[:, :, context], held], dim=2) for part, held in zip((key, value), seen, strict=True)
+    outputs = list(attended.split(layout.lengths))
+    queries, keys, values = (tensor.split(layout.lengths, 2) for tensor in (query, key, value))
+    for number in long_sequences:
+        context = layout.contexts[number]
+        visible_keys, visible_values = (
+            torch.cat([tensor[:, :, context], own[number]], 2) if len(context) else own[number]
+            for tensor, own in ((key, keys), (value, values))
+        )
+        outputs[number] = torch.cat(
+            [
+                output[0].transpose(0, 1)
+                for output in _causal(queries[number], visible_keys, visible_values, scaling, window)
             ]
-        parts[at] = torch.cat([part[0].transpose(0, 1) for part in _causal(own, *seen, scaling, window)])
-    return torch.cat(parts).transpose(0, 1)[None]
+        )
+    return torch.cat(outputs).transpose(0, 1)[None]
 
 
 def by_block_mask(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
 ) -> Tensor:
-    """FlexAttention, which leaves out whole blocks that no token sees -> [1, heads, T, value_dim]; what GPUs use.
+    """FlexAttention, which leaves out blocks that no token attends to -> [1, heads, T, value_dim]; for GPUs.
 
     On a CPU it has no backward pass, and tests run it without its compiler.
     """
@@ -113,13 +117,15 @@ def by_block_mask(
 
 
 def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
-    """PyTorch's varlen kernel -> [1, heads, T, head_dim]; what GPUs use where a whole batch is whole sequences."""
+    """PyTorch's varlen kernel -> [1, heads, T, head_dim]; for GPUs, if no sequence of the batch continues another."""
     from torch.nn.attention.varlen import varlen_attn
 
     boundaries, longest = _boundaries(layout), max(layout.lengths)
-    rows = (part[0].transpose(0, 1) for part in (query, key, value))  # [T, heads, head_dim]
-    attended = varlen_attn(
-        *rows,
+    query_rows, key_rows, value_rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [T, heads, dim]
+    attended: Any = varlen_attn(
+        query_rows,
+        key_rows,
+        value_rows,
         boundaries,
         boundaries,
         longest,
@@ -132,31 +138,31 @@ def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, sca
 
 
 def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, window: int | None) -> bool:
-    """Whether a batch on a GPU is more than the varlen kernel does: that one is for whole sequences in 16 bits."""
+    """True if a batch on a GPU is beyond the varlen kernel, which takes whole sequences in 16 bits without a window."""
     plain = window is None and query.shape[-1] == value.shape[-1] and query.element_size() == 2
     return not (plain and layout.are_whole())
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> list[Tensor]:
-    """Queries are the last rows of the keys' sequence -> their outputs, in parts along the rows."""
+    """Outputs of queries that are the last tokens of the keys' sequence, cut along the tokens."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
     grouped = key.shape[1] != query.shape[1]
-    rows, before = query.shape[2], key.shape[2] - query.shape[2]
-    if not before and (window is None or rows <= window):
+    rows, context = query.shape[2], key.shape[2] - query.shape[2]
+    if not context and (window is None or rows <= window):
         return [scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)]
     attended = []
     for start in range(0, rows, ROWS):
         end = min(start + ROWS, rows)
-        visible = torch.ones(end - start, before + end, dtype=torch.bool).tril(before + start)
+        visible = torch.ones(end - start, context + end, dtype=torch.bool).tril(context + start)
         if window is not None:
-            visible = visible.triu(before + start - window + 1)
+            visible = visible.triu(context + start - window + 1)
         attended.append(
             scaled_dot_product_attention(
                 query[:, :, start:end],
-                key[:, :, : before + end],
-                value[:, :, : before + end],
+                key[:, :, : context + end],
+                value[:, :, : context + end],
                 attn_mask=visible,
                 scale=scaling,
                 enable_gqa=grouped,
@@ -165,21 +171,21 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
     return attended
 
 
-@lru_cache(maxsize=2)  # of the batch at hand; with a window and without, for models that have layers of both
+@lru_cache(maxsize=2)  # the batch at hand; a model may have layers with a window and layers without
 def _block_mask(layout: Layout, window: int | None) -> Any:
-    """Which [T, T] blocks of 128 x 128 hold anything to see, and what in them is seen."""
+    """FlexAttention's mask: the [T, T] blocks of 128 x 128 with visible tokens, and the visible tokens in them."""
     positions = layout.position_ids
     until = layout.until.to(positions.device)
 
-    def sees(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        seen = (row >= column) & (row < until[column])
-        return seen if window is None else seen & (positions[row] - positions[column] < window)
+    def is_visible(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        visible = (row >= column) & (row < until[column])
+        return visible if window is None else visible & (positions[row] - positions[column] < window)
 
     _, create_block_mask = _flex(positions.is_cuda)
-    return create_block_mask(sees, None, None, len(until), len(until), device=positions.device.type)
+    return create_block_mask(is_visible, None, None, len(until), len(until), device=positions.device.type)
 
 
-@lru_cache(maxsize=1)  # of the batch at hand: every layer asks
+@lru_cache(maxsize=1)  # the batch at hand: every layer needs them
 def _boundaries(layout: Layout) -> Tensor:
     return layout.boundaries()
 
@@ -189,5 +195,6 @@ def _flex(compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     import torch
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    functions = (flex_attention, create_block_mask)
-    return tuple(torch.compile(function, dynamic=True) for function in functions) if compiled else functions
+    if not compiled:
+        return flex_attention, create_block_mask
+    return torch.compile(flex_attention, dynamic=True), torch.compile(create_block_mask, dynamic=True)

@@ -1,4 +1,4 @@
-"""Where a policy starts: a Hugging Face folder on this machine, made once from whatever `model.path` names.
+"""The base model of a policy: a Hugging Face folder on this machine, made once from the file at `model.path`.
 
 `model.path` is a Hugging Face folder, a GGUF file, or `package://name/file.gguf`: a file that an installed
 Python package carries. GGUF files are dequantised by transformers and kept in the user's cache folder.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "package://"
-BIAS = "e_score_correction_bias"  # [E] of a router, added to scores where it chooses, not where it weighs
+BIAS = "e_score_correction_bias"  # [E] of a router, added to scores for the choice of experts, not for their weights
 
 
 def locate(path: str) -> Path:
@@ -32,79 +32,79 @@ def locate(path: str) -> Path:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f"{path}: the package {package!r} is not installed in this environment")
-        found = Path(spec.submodule_search_locations[0]) / file
+        source = Path(spec.submodule_search_locations[0]) / file
     else:
-        found = Path(path).expanduser().resolve()
-    if found.is_dir() and not (found / "config.json").is_file():
+        source = Path(path).expanduser().resolve()
+    if source.is_dir() and not (source / "config.json").is_file():
         raise ValueError(f"{path}: the folder has no config.json, so it is no Hugging Face model")
-    if not found.is_dir() and not (found.is_file() and found.suffix == ".gguf"):
-        raise ValueError(f"{path}: there is no such Hugging Face folder or .gguf file (looked at {found})")
-    return found
+    if not source.is_dir() and not (source.is_file() and source.suffix == ".gguf"):
+        raise ValueError(f"{path}: there is no such Hugging Face folder or .gguf file (looked at {source})")
+    return source
 
 
 def context_length(path: str) -> int:
     """Tokens that the model at `path` was made for, prompt and completion together."""
-    found = locate(path)
-    if (folder := _folder(found)).is_dir():
+    source = locate(path)
+    if (folder := _folder(source)).is_dir():
         return int(_settings(folder)["max_position_embeddings"])
     from gguf import GGUFReader  # which takes seconds to read a vocabulary
 
-    fields = GGUFReader(found).fields
+    fields = GGUFReader(source).fields
     architecture = fields["general.architecture"].contents()
     return int(fields[f"{architecture}.context_length"].contents())
 
 
 def kind(path: str) -> str:
     """The architecture of the model at `path`, as transformers calls it: "qwen3_moe"."""
-    found = locate(path)
-    return _settings(found)["model_type"] if found.is_dir() else "a GGUF file"
+    source = locate(path)
+    return _settings(source)["model_type"] if source.is_dir() else "a GGUF file"
 
 
 def has_tensor(path: str, name: str) -> bool:
-    """Whether the weights at `path` have a tensor whose name ends in `name`."""
+    """True if the weights at `path` have a tensor whose name ends in `name`."""
     return any(tensor.endswith(name) for tensor in _tensor_names(path))
 
 
 def expert_parts(path: str) -> set[str]:
-    """What a mixture at `path` calls its router and the matrices of an expert; empty for any other model.
+    """Names of the router and of an expert's matrices in the mixture at `path`; empty for any other model.
 
     The answer for Qwen3-MoE is {"gate", "gate_proj", "up_proj", "down_proj"}.
     """
     matches = (re.search(r"\.experts\.\d+\.(\w+)\.weight$", name) for name in _tensor_names(path))
-    found = {match[1] for match in matches if match}
-    return found | {"gate"} if found else found
+    names = {match[1] for match in matches if match}
+    return names | {"gate"} if names else names
 
 
 def experts(path: str) -> int:
-    """How many routed experts a layer of the mixture at `path` has; 0 for any other model."""
+    """Number of routed experts in a layer of the mixture at `path`; 0 for any other model."""
     matches = (re.search(r"\.experts\.(\d+)\.", name) for name in _tensor_names(path))
     return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _tensor_names(path: str) -> Iterable[str]:
-    found = locate(path)
-    if not found.is_dir():
+    source = locate(path)
+    if not source.is_dir():
         return ()  # transformers reads no GGUF file of a mixture with a bias, or with its experts one by one
-    index = found / "model.safetensors.index.json"
+    index = source / "model.safetensors.index.json"
     if index.is_file():
         return json.loads(index.read_text())["weight_map"]
     from safetensors import safe_open
 
     return [
         tensor
-        for file in found.glob("*.safetensors")
+        for file in source.glob("*.safetensors")
         for tensor in safe_open(file, framework="numpy").keys()  # noqa: SIM118
     ]
 
 
 def prepare(path: str) -> Path:
     """The Hugging Face folder for `path`; a GGUF file is dequantised to bfloat16 on first use (15 s for 135M)."""
-    found = locate(path)
-    folder = _folder(found)
+    source = locate(path)
+    folder = _folder(source)
     if not folder.is_dir():
         aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        with redirect_stderr(io.StringIO()):  # three progress bars; the console says what is going on
-            _dequantise(found, aside)
+        with redirect_stderr(io.StringIO()):  # hides three progress bars
+            _dequantise(source, aside)
         try:
             aside.rename(folder)
         except OSError:  # another process was first; its folder holds the same weights
@@ -113,18 +113,18 @@ def prepare(path: str) -> Path:
     return folder
 
 
-def _folder(found: Path) -> Path:
+def _folder(source: Path) -> Path:
     """A Hugging Face folder itself; of a GGUF file, the folder that `prepare` makes, which need not be there yet."""
-    if found.is_dir():
-        return found
-    stat = found.stat()
-    key = hashlib.sha256(f"{found.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    if source.is_dir():
+        return source
+    stat = source.stat()
+    key = hashlib.sha256(f"{source.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "models"
-    return cache / f"{found.stem}-{key}"
+    return cache / f"{source.stem}-{key}"
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What a folder's config.json says of the language model."""
+    """Settings of the language model in a folder's config.json."""
     whole = json.loads((folder / "config.json").read_text())
     return whole.get("text_config", whole)
 
@@ -141,7 +141,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
-    if hasattr(model.config, "quantization_config"):  # the weights written below are not quantised any more
-        del model.config.quantization_config
+    config: Any = model.config
+    if hasattr(config, "quantization_config"):  # the weights written below are dequantised
+        del config.quantization_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

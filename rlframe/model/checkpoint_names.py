@@ -12,7 +12,7 @@ GATES = "experts.w1"  # DeepSpeed's name for the gate matrices of a block's expe
 
 
 def checkpoint_name(name: str) -> str | None:
-    """The name without adapters; None for an adapter's own.
+    """The published checkpoint's name of a weight; None for an adapter's weight.
 
     >>> checkpoint_name("model.layers.0.self_attn.q_proj.base_layer.weight")
     'model.layers.0.self_attn.q_proj.weight'
@@ -37,7 +37,7 @@ def to_checkpoint(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Ten
 
 
 def without_expert_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A layer's whole tensors as transformers has them; as they are where no experts are spread."""
+    """A layer's whole tensors under transformers' names; unchanged without expert parallelism."""
     import torch
 
     blocks = [name.removesuffix(GATES) for name in tensors if name.endswith(GATES)]
@@ -52,6 +52,6 @@ def without_expert_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def carried_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Those that checkpoints carry (a router's selection bias, not rotary tables)."""
+    """Buffers that checkpoints carry (a router's selection bias, not rotary tables)."""
     carried = module.state_dict().keys()
     return {name: buffer for name, buffer in module.named_buffers() if name in carried}

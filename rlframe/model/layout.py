@@ -1,14 +1,23 @@
-"""Where the sequences of a packed batch lie, and what each continues: worked out once for all layers.
+"""The layout of a packed batch: the place of each sequence, and the tokens that it continues. All layers share it.
 
-What a sequence begins with and the one before it holds or continues is not repeated, be it a group's prompt or a few
-words that prompts share. It holds what follows, at positions that go on:
+Sequences with a common prefix are adjacent. The first one holds the prefix; the others start after it, and their
+`position_ids` continue from it. Prompt "a b c" with completions "d e" and "x y", then "a u" with "v w" and "i j":
 
-    tokens         a b c d e   x y   u v w   i j      "a b c" with completions "d e" and "x y", then "a u" with "v w"
-    sequence_ids   0 0 0 0 0   1 1   2 2 2   3 3      and "i j"
-    position_ids   0 1 2 3 4   3 4   1 2 3   2 3
+    index          0 1 2 3 4   5 6   7 8 9   10 11
+    tokens         a b c d e   x y   u v w    i  j
+    sequence_ids   0 0 0 0 0   1 1   2 2 2    3  3
+    position_ids   0 1 2 3 4   3 4   1 2 3    2  3
+    context        -           0 1 2 0        0  7      indices of the tokens before the sequence's own
 
-A sequence that begins at position p continues the first p tokens of what the one before it reads, its own and those
-that it continues: a trie, parents first. Whole sequences, which begin at 0, are its roots.
+Two turns "d e" and "f g" after prompt "a b c" are one sequence, "a b c d e f g". A second answer "x y" to the first
+turn continues the five tokens "a b c d e":
+
+    tokens         a b c d e f g   x y
+    sequence_ids   0 0 0 0 0 0 0   1 1
+    position_ids   0 1 2 3 4 5 6   5 6
+
+A sequence that starts at position p continues the first p tokens that its predecessor attends to, context included: a
+trie, parents first. Whole sequences start at position 0 and are its roots.
 """
 
 from __future__ import annotations
@@ -25,27 +34,27 @@ if TYPE_CHECKING:
 class Layout:
     """N sequences, T tokens."""
 
-    lengths: list[int]  # [N] tokens that a sequence holds itself
-    contexts: list[Tensor]  # [N] of [P], P from 0: where the tokens lie that it continues, from its root's first
-    until: Tensor  # [T] the first later token that does not see it: all between do
+    lengths: list[int]  # [N] own tokens of each sequence
+    contexts: list[Tensor]  # [N] of [P]: indices of the tokens that a sequence continues, from its root on; P may be 0
+    until: Tensor  # [T] end of the range of tokens that attend to this one
     position_ids: Tensor  # [T]
 
     @classmethod
     def of(cls, sequence_ids: Tensor, position_ids: Tensor) -> Layout:
-        """From a batch's [T] and [T]; sequences end to end, each numbered otherwise than its neighbours."""
+        """From [T] and [T] of a batch; neighbouring sequences have different numbers."""
         import torch
 
         counts = torch.unique_consecutive(sequence_ids, return_counts=True)[1]
-        begins = position_ids[counts.cumsum(0) - counts].tolist()
+        first_positions = position_ids[counts.cumsum(0) - counts].tolist()
         lengths = counts.tolist()
         contexts: list[Tensor] = []
         until = torch.full((len(position_ids),), len(position_ids))
-        path = torch.empty(0, dtype=torch.int64)  # all tokens that the last one of a sequence sees
+        path = torch.empty(0, dtype=torch.int64)  # tokens that the last token of the sequence attends to
         start = 0
-        for begin, length in zip(begins, lengths, strict=True):
-            contexts.append(path[:begin])
-            until[path[begin:]] = start
-            path = torch.cat([path[:begin], torch.arange(start, start + length)])
+        for first_position, length in zip(first_positions, lengths, strict=True):
+            contexts.append(path[:first_position])
+            until[path[first_position:]] = start
+            path = torch.cat([path[:first_position], torch.arange(start, start + length)])
             start += length
         return cls(lengths=lengths, contexts=contexts, until=until, position_ids=position_ids)
 
@@ -60,13 +69,13 @@ class Layout:
         return torch.tensor([*self.starts(), sum(self.lengths)], dtype=torch.int32, device=self.position_ids.device)
 
     def are_whole(self) -> bool:
-        """Whether no sequence continues another."""
+        """True if no sequence continues another."""
         return not any(map(len, self.contexts))
 
     def predecessors(self) -> Tensor:
-        """[T] index of the token before each; the prompt's last for the first of every completion.
+        """[T] index of the token before each one; for a completion's first token, of its prompt's last.
 
-        A whole sequence's first token has none, and an index without meaning.
+        The first token of a whole sequence has no predecessor: its index has no meaning.
         """
         import torch
 

@@ -1,24 +1,24 @@
 """Low-rank adapters (LoRA, Hu et al., 2021, arXiv:2106.09685): W + alpha / rank * B A, of which only A and B train.
 
-PEFT puts them into the model in place, which changes names: `q_proj.weight` becomes `q_proj.base_layer.weight`, beside
+PEFT adds the adapters in place, which changes names: `q_proj.weight` becomes `q_proj.base_layer.weight`, beside
 `q_proj.lora_A.default.weight` [rank, in] and `q_proj.lora_B.default.weight` [out, rank].
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlframe.model.checkpoint_names import ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from rlframe.config.run import LoraConfig
+    from rlframe.model.config import LoraConfig
 
 
 def add(model: nn.Module, config: LoraConfig) -> None:
-    """Adds adapters that change nothing yet (B is 0) and freezes all else. Raises ValueError where no target is."""
+    """Adds adapters that change nothing yet (B is 0) and freezes all else. Raises ValueError if no target exists."""
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(_settings(config), model)
@@ -33,17 +33,18 @@ def write(weights: dict[str, Tensor], config: LoraConfig, base: Path, folder: Pa
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = _settings(config)
     settings.base_model_name_or_path = str(base)
-    settings.save_pretrained(folder)
+    settings.save_pretrained(str(folder))
 
 
 def _settings(config: LoraConfig):
     import peft
 
+    alpha: Any = config.alpha  # PEFT's annotation says int; its arithmetic takes any number
     return peft.LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=alpha,
         target_modules=list(config.targets),
-        lora_dropout=0.0,  # the policy that is trained is the one that drew
+        lora_dropout=0.0,  # training must compute the log-probabilities of the policy that sampled
         bias="none",
         task_type="CAUSAL_LM",
     )

@@ -1,8 +1,8 @@
-"""Mixtures of experts: which experts the routers choose, DeepSeek's balance without a loss, and routing replay.
+"""Mixtures of experts: metrics of the routers' choices, DeepSeek's balance without a loss, and routing replay.
 
 A router is a module that answers (logits [T, E], gate weights [T, k], chosen experts [T, k]), as all of
 transformers' are since version 5. DeepSpeed's, with expert parallelism, answers (gate weights, chosen experts, load)
-and has the logits from a `gate` of its own: it is watched, not told what to choose.
+and takes the logits from its `gate`: rlframe counts its choices and cannot replay routes in it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from rlframe.errors import RunFailed
 from rlframe.model.base_model import BIAS
-from rlframe.types import OWN_CHOICE, TrainBatch
+from rlframe.types import UNRECORDED_EXPERT, TrainBatch
 
 
 class Routers:
-    """A policy's routers: counts what they choose in training, and lets them choose what an engine chose.
+    """A policy's routers: counts their choices in training, and replays the choices of an engine.
 
-    A model without any has no metrics and costs nothing.
+    A model without routers has no metrics and costs nothing.
     """
 
     def __init__(self, policy: nn.Module, bias_update_rate: float) -> None:
@@ -37,11 +37,11 @@ class Routers:
         self.bias_update_rate = bias_update_rate
         if bias_update_rate and any(bias(router) is None for router in self.routers):
             raise RunFailed(f"learner.moe.bias_update_rate: {type(self.routers[0]).__name__} has no {BIAS} to move")
-        self.sums: Tensor | None = None  # [routers, E + 4]: load, then tokens, entropy, rerouted, told
+        self.sums: Tensor | None = None  # [routers, E + 4]: load, then tokens, entropy, rerouted, replayed
         self.of_step: list[Tensor] = []  # of each update, over all ranks
         self.counting = False
         self.routes: Tensor | None = None  # [T, layers, k] of the batch at hand
-        self.known: set[int] = set()  # routers whose gate weights were found to be computed as here
+        self.checked: set[int] = set()  # indices of routers whose gate weights `gate_weights` reproduced
         if not self.by_layer:
             return
         policy.register_forward_pre_hook(self._open)
@@ -57,7 +57,7 @@ class Routers:
         return list(self.by_layer.values())
 
     def end_update(self, *, applied: bool) -> None:
-        """Adds up over ranks what the update's tokens chose, and moves the biases towards balance. A collective.
+        """Sums the loads of the update's tokens over ranks, and moves the biases towards balance. A collective.
 
         Auxiliary-loss-free balance (Wang et al., 2024, arXiv:2408.15664): b_e += rate * sign(mean load - load_e).
         Every rank moves its copy by the same sums, so the copies stay equal. An update that was not `applied` moves
@@ -72,10 +72,11 @@ class Routers:
         if not self.bias_update_rate or not applied:
             return
         for router, load in zip(self.routers, sums[:, :-4], strict=True):
-            bias(router).add_(self.bias_update_rate * torch.sign(load.mean() - load))
+            if (selection_bias := bias(router)) is not None:
+                selection_bias.add_(self.bias_update_rate * torch.sign(load.mean() - load))
 
     def metrics(self) -> dict[str, float]:
-        """Of all updates since the last call, the same on every rank.
+        """Metrics of all updates since the last call, the same on every rank.
 
         `moe/imbalance`: load of the busiest expert over the mean, 1 when all are alike, E when one does all; the mean
         over layers. `moe/rerouted`: the share of replayed choices that the learner itself would not have made.
@@ -83,18 +84,18 @@ class Routers:
         if not self.of_step:
             return {}
         sums, self.of_step = torch.stack(self.of_step).sum(0), []
-        load, (tokens, entropy, rerouted, told) = sums[:, :-4], sums[:, -4:].T
+        load, (tokens, entropy, rerouted, replayed) = sums[:, :-4], sums[:, -4:].T
         metrics = {
             "moe/imbalance": float((load.max(1).values / load.mean(1)).mean()),
             "moe/unused_experts": float((load == 0).double().mean()),
             "moe/router_entropy": float(entropy.sum() / tokens.sum()),
         }
-        return metrics | ({"moe/rerouted": float(rerouted.sum() / told.sum())} if told.sum() else {})
+        return metrics | ({"moe/rerouted": float(rerouted.sum() / replayed.sum())} if replayed.sum() else {})
 
     def _open(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         batch: TrainBatch = inputs[0]
         self.routes = batch.routed_experts
-        # Only here: a checkpointed layer runs again in the backward pass.
+        # Count in the forward pass only: a checkpointed layer runs again in the backward pass.
         self.counting = torch.is_grad_enabled()
 
     def _close(self, *_: Any) -> None:
@@ -102,15 +103,22 @@ class Routers:
 
     def _hook(self, place: int, layer: int) -> Any:
         def hook(router: nn.Module, _: Any, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...] | None:
-            logits, _, own = output
+            logits, _, own_choice = output
             if self.routes is None:
-                self._count(place, router, logits, own)
+                self._count(place, router, logits, own_choice)
                 return None
             self._check(place, router, output)
-            recorded = self.routes[:, layer].to(own.dtype)
-            told = recorded != OWN_CHOICE
-            chosen = torch.where(told, recorded, own)
-            self._count(place, router, logits, chosen, told & (chosen[:, :, None] != own[:, None]).all(2), told)
+            recorded = self.routes[:, layer].to(own_choice.dtype)
+            is_recorded = recorded != UNRECORDED_EXPERT
+            chosen = torch.where(is_recorded, recorded, own_choice)
+            self._count(
+                place,
+                router,
+                logits,
+                chosen,
+                is_recorded & (chosen[:, :, None] != own_choice[:, None]).all(2),
+                is_recorded,
+            )
             return logits, gate_weights(router, logits, chosen), chosen
 
         return hook
@@ -118,11 +126,14 @@ class Routers:
     def _watch(self, place: int, router: nn.Module) -> None:
         """Counts what AutoEP's router chooses; its logits are the output of its `gate`, which comes first."""
         latest: dict[str, Tensor] = {}
-        router.gate.register_forward_hook(lambda _, __, output: latest.__setitem__("logits", output))
+        gate: Any = router.gate
+        gate.register_forward_hook(lambda _, __, output: latest.__setitem__("logits", output))
         router.register_forward_hook(lambda _, __, output: self._count(place, router, latest.pop("logits"), output[1]))
 
     @torch.no_grad()
-    def _count(self, place: int, router: nn.Module, logits: Tensor, chosen: Tensor, *rerouted_and_told: Tensor) -> None:
+    def _count(
+        self, place: int, router: nn.Module, logits: Tensor, chosen: Tensor, *rerouted_and_replayed: Tensor
+    ) -> None:
         if not self.counting:
             return
         if self.sums is None:
@@ -132,17 +143,17 @@ class Routers:
         row.scatter_add_(0, chosen.flatten(), row.new_ones(chosen.numel()))
         row[-4] += len(logits)
         row[-3] += torch.special.entr(scores / scores.sum(1, keepdim=True)).sum()
-        for column, mask in zip((-2, -1), rerouted_and_told, strict=False):
+        for column, mask in zip((-2, -1), rerouted_and_replayed, strict=False):
             row[column] += mask.sum()
 
     @torch.no_grad()
     def _check(self, place: int, router: nn.Module, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        if place in self.known:
+        if place in self.checked:
             return
         logits, weights, chosen = output
         if not torch.equal(gate_weights(router, logits, chosen), weights):
             raise RunFailed(f"rollout.routed_experts: replay does not know how {type(router).__name__} weighs experts")
-        self.known.add(place)
+        self.checked.add(place)
 
 
 def is_router(module: nn.Module) -> bool:
@@ -151,7 +162,7 @@ def is_router(module: nn.Module) -> bool:
 
 
 def is_autoep_router(module: nn.Module) -> bool:
-    """DeepSpeed's TokenChoiceTopKRouter, known by what it has, for DeepSpeed is slow to import."""
+    """DeepSpeed's TokenChoiceTopKRouter, recognised by its attributes, because DeepSpeed is slow to import."""
     return hasattr(module, "top_k") and hasattr(module, "num_experts") and hasattr(module, "route_norm")
 
 
@@ -166,13 +177,14 @@ def expert_scores(router: nn.Module, logits: Tensor) -> Tensor:
 
 
 def gate_weights(router: nn.Module, logits: Tensor, chosen: Tensor) -> Tensor:
-    """[T, k]: what the router itself would weigh these experts with, to the last bit; gradients reach its logits."""
+    """[T, k]: the router's own weights of these experts, to the last bit; gradients reach its logits."""
     weights = expert_scores(router, logits).gather(1, chosen)
     biased = bias(router) is not None
     if getattr(router, "norm_topk_prob", True):
         total = weights.sum(-1, keepdim=True)
         weights = weights / (total + 1e-20 if biased else total)
-    return weights * router.routed_scaling_factor if biased else weights.to(logits.dtype)
+    factor: Any = router.routed_scaling_factor if biased else None
+    return weights * factor if biased else weights.to(logits.dtype)
 
 
 def blocks_of_separate_experts(model: nn.Module) -> list[nn.Module]:

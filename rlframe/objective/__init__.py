@@ -1,4 +1,4 @@
-"""What a step descends: an algorithm's loss, the KL to a reference, and corrections for what drew."""
+"""The objective of a step: the algorithm's loss, the KL to a reference policy, off-policy corrections."""
 
 from rlframe.objective.objective import Objective, combine
 

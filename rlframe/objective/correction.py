@@ -1,7 +1,7 @@
-"""What is done about tokens that another policy drew than the one that learns: the engine's, or an older one.
+"""Corrections for tokens that were sampled by a different policy than the learner's: the engine's, or an older one.
 
 With a correction, ratios are against the learner's own log-probabilities from before the step (the proximal policy
-of Hilton et al., 2021, arXiv:2110.00641), and its distance from the engine's becomes a weight of the token's loss.
+of Hilton et al., 2021, arXiv:2110.00641). The ratio of that policy to the sampling policy gives each token a weight.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class Correction(Config):
-    """A weight for each token from the ratio of the proximal policy to the one that sampled."""
+    """A weight for each token, from the probability ratio of the proximal policy to the sampling policy."""
 
     name: str
 
     @abstractmethod
     def weights(self, log_ratio: Tensor, batch: TrainBatch) -> Tensor:
-        """[T] log(old / rollout), without gradient -> [T] what a token's loss is multiplied by."""
+        """[T] log(old / rollout), without gradient -> [T] factor of each token's loss."""
 
 
 class Proximal(Correction):
-    """Ratios against the learner's own log-probabilities, and no weight: the distance to the engine is ignored."""
+    """Ratios against the learner's own log-probabilities. Every weight is 1: the distance to the engine is ignored."""
 
     name: Literal["proximal"]
 
@@ -41,7 +41,7 @@ class Proximal(Correction):
 
 
 class TruncatedImportanceSampling(Correction):
-    """min(ratio, cap) (Espeholt et al., 2018, arXiv:1802.01561, eq. 1; Yao et al., 2025, for engines and learners)."""
+    """min(ratio, cap) (Espeholt et al., 2018, arXiv:1802.01561, eq. 1; for engines and learners: Yao et al., 2025)."""
 
     name: Literal["tis"]
     cap: float = Field(ge=1)
@@ -51,7 +51,7 @@ class TruncatedImportanceSampling(Correction):
 
 
 class IcePop(Correction):
-    """The ratio where it lies within [low, high], and 0 for tokens beyond (Ling Team, 2025, arXiv:2510.18855)."""
+    """The ratio for tokens with a ratio within [low, high], 0 for other tokens (Ling Team, 2025, arXiv:2510.18855)."""
 
     name: Literal["icepop"]
     low: float = Field(gt=0, le=1)
@@ -63,7 +63,7 @@ class IcePop(Correction):
 
 
 class SequenceRejection(Correction):
-    """1, or 0 for every token of a sequence the geometric mean of whose ratios lies beyond [low, high]."""
+    """1 for every token of a sequence whose ratios have a geometric mean within [low, high], 0 for other sequences."""
 
     name: Literal["sequence"]
     low: float = Field(gt=0, le=1)
@@ -81,7 +81,7 @@ BUILTIN: dict[str, type[Correction]] = {
     "sequence": SequenceRejection,
 }
 
-# What the config key accepts: nothing, a built-in name, or a user's class by import path.
+# The type of the config key: null, a built-in name, or a user's class by import path.
 AnyCorrection = Annotated[
     SerializeAsAny[Correction] | None,
     BeforeValidator(lambda value: None if value is None else one_of(value, Correction, BUILTIN)),

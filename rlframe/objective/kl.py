@@ -1,4 +1,4 @@
-"""How far the policy may leave a reference: estimators of KL(policy || reference) from one drawn token."""
+"""The penalty on KL(policy || reference), estimated from sampled tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Estimator = Literal["k1", "k2", "k3"]
 
 
 class KL(Config):
-    """A penalty on the KL to a reference policy, which is the policy of some steps ago (or of the start)."""
+    """A penalty on the KL to a reference policy: the policy of the start, or of some steps ago."""
 
     estimator: Estimator
     weight: float = Field(gt=0)
@@ -26,7 +26,7 @@ class KL(Config):
     offload: bool
 
     @model_validator(mode="after")
-    def _pushes(self) -> Self:
+    def _has_a_gradient(self) -> Self:
         if self.estimator == "k1" and self.place == "loss":
             raise ValueError(
                 "estimator: k1 in the loss pushes nowhere, for its gradient has mean 0; take k2 or k3, or place=reward"
@@ -35,14 +35,15 @@ class KL(Config):
 
 
 def is_due(penalty: KL, version: int) -> bool:
-    """Whether the policy of this version becomes the reference."""
+    """True for versions at which the policy becomes the reference."""
     return penalty.refresh_every > 0 and version % penalty.refresh_every == 0
 
 
 def estimate(estimator: Estimator, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """[T] -> [T]: each token's part of KL(policy || reference) in nats (Schulman, 2020, "Approximating KL divergence").
+    """[T] -> [T]: each token's estimate of KL(policy || reference) in nats.
 
-    With r = reference / policy of a token that the policy drew: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r.
+    With r = reference / policy of a token that the policy sampled: k1 = -log r, k2 = (log r)^2 / 2, k3 = r - 1 - log r
+    (Schulman, 2020, "Approximating KL divergence").
     """
     log_r = ref_logprobs - logprobs
     match estimator:

@@ -1,4 +1,4 @@
-"""The scalar that a step descends: an algorithm's loss and what is added to it. Pure: tensors in, a tensor out."""
+"""`Objective`: the loss of a step. Pure: tensors in, tensors out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """sum_t w_t (c_t L_t + kl.weight KL_t - entropy_bonus H_t): L and w are the algorithm's, c the correction's."""
+    """The sum over tokens of w_t (c_t L_t + kl.weight KL_t - entropy_bonus H_t).
+
+    The algorithm gives the loss L and the weight w, the correction gives the factor c.
+    """
 
     algorithm: Algorithm
     kl: kl.KL | None = None
@@ -28,20 +31,20 @@ class Objective:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether batches must carry `ref_logprobs`; a penalty in the reward has been paid before."""
+        """True if batches must carry `ref_logprobs`. A penalty in the reward was subtracted before."""
         return self.kl is not None and self.kl.place == "loss"
 
     @property
     def skips_zero_advantage(self) -> bool:
-        """Whether a completion of advantage 0 has no gradient."""
+        """True if a completion of advantage 0 has no gradient."""
         return self.algorithm.skips_zero_advantage and not self.needs_reference and not self.entropy_bonus
 
     def loss(self, logprobs: Tensor, entropies: Tensor, batch: TrainBatch) -> Tensor:
-        """[T], [T] of the current policy -> the batch's part of the update's loss."""
+        """[T], [T] by the current policy -> the batch's share of the update's loss."""
         return self.token_losses(logprobs, entropies, batch).sum()
 
     def token_losses(self, logprobs: Tensor, entropies: Tensor, batch: TrainBatch) -> Tensor:
-        """[T], [T] -> [T]: each token's part, weighted."""
+        """[T], [T] -> [T]: each token's weighted loss."""
         losses = self.algorithm.token_loss(logprobs, batch)
         if self.correction is not None:
             losses = losses * self.correction.weights(batch.old_logprobs - batch.rollout_logprobs, batch)
@@ -52,10 +55,10 @@ class Objective:
         return losses * batch.loss_weights
 
     def measure(self, logprobs: Tensor, entropies: Tensor, batch: TrainBatch) -> dict[str, float]:
-        """How far this policy is from the one that sampled, summed over the tokens that count (`_max`: the largest).
+        """Sums over the counted tokens that measure the distance of this policy from the sampling policy.
 
-        k3 (Schulman, 2020) estimates KL(rollout || learner): r - 1 - log r. `stopped` counts tokens that have an
-        advantage and yet do not push, because a clip holds them.
+        A name that ends in `_max` is a maximum. k3 (Schulman, 2020) estimates KL(rollout || learner): r - 1 - log r.
+        `stopped` counts tokens with an advantage but without a gradient, because of a clip.
         """
         counted = batch.loss_weights != 0
         difference = (logprobs - batch.rollout_logprobs)[counted]
@@ -74,18 +77,18 @@ class Objective:
         if self.correction is not None:
             weights = self.correction.weights(batch.old_logprobs - batch.rollout_logprobs, batch)[counted]
             sums |= {"weight": weights.sum(), "dropped": (weights == 0).sum()}
-        values = torch.stack([value.float() for value in sums.values()]).tolist()  # one wait for the device, not ten
+        values = torch.stack([value.float() for value in sums.values()]).tolist()  # a single wait for the device
         return dict(zip(sums, values, strict=True)) | {"packed_tokens": float(len(logprobs))}
 
     def _slopes(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:
         """[T]: the gradient of the algorithm's summed token losses in each log-probability."""
         with torch.enable_grad():
-            at = logprobs.detach().requires_grad_()
-            return torch.autograd.grad(self.algorithm.token_loss(at, batch).sum(), at)[0]
+            leaf = logprobs.detach().requires_grad_()
+            return torch.autograd.grad(self.algorithm.token_loss(leaf, batch).sum(), leaf)[0]
 
 
 def combine(sums: list[dict[str, float]]) -> dict[str, float]:
-    """What `measure` found in several batches, as one: sums are added, of maxima the largest is taken."""
+    """The measurements of several batches as those of a single batch: sums add up, of maxima the largest counts."""
     combined: dict[str, float] = {}
     for measured in sums:
         for name, value in measured.items():

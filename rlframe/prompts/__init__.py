@@ -1,6 +1,6 @@
-"""Sources of problems, and the stream of prompts made from them.
+"""Sources of problems, and the stream of prompts that is made from their problems.
 
-A new source is one file here, one entry in BUILTIN and one YAML; a user's own is named by its import path.
+A new source needs one file here, one entry in BUILTIN and one YAML file. An import path names a user's own source.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from rlframe.prompts.arithmetic import Arithmetic
 from rlframe.prompts.base import Source
 from rlframe.prompts.hub import Hub
 from rlframe.prompts.jsonl import Jsonl
-from rlframe.prompts.mixture import PARTS, Mixture
+from rlframe.prompts.mixture import SIMPLE_SOURCES, Mixture
 from rlframe.prompts.reasoning_gym import ReasoningGym
 from rlframe.schema import one_of
 
 __all__ = ["BUILTIN", "AnySource", "Arithmetic", "Hub", "Jsonl", "Mixture", "ReasoningGym", "Source"]
 
-BUILTIN: dict[str, type[Source]] = {**PARTS, "mixture": Mixture}
+BUILTIN: dict[str, type[Source]] = {**SIMPLE_SOURCES, "mixture": Mixture}
 
-# SerializeAsAny: a saved config keeps the fields of the class picked, not only those of Source.
+# SerializeAsAny: a saved config keeps all fields of the chosen class; pydantic alone would keep the fields of Source.
 AnySource: TypeAlias = Annotated[SerializeAsAny[Source], BeforeValidator(lambda value: one_of(value, Source, BUILTIN))]

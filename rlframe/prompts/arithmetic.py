@@ -1,4 +1,4 @@
-"""Sums of two numbers: the smallest task that a policy can learn, made without any file."""
+"""Sums of two numbers: a task that a small policy learns in minutes, made without any file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlframe.types import Problem
 class Arithmetic(Source):
     """`What is a + b?` with both operands in [0, below).
 
-    All below * below pairs are shuffled by `seed`, and the source is the slice [offset, offset + size) of them.
-    Two sources of the same `below` and `seed` share no pair where their slices do not overlap: that is how
-    held-out problems are kept apart from those trained on.
+    `seed` shuffles all below * below pairs, and the source is the slice [offset, offset + size) of the pairs.
+    Two sources with the same `below` and `seed` share no pair if their slices do not overlap: this keeps
+    held-out problems apart from training problems. Example: offset 0 and size 64, offset 64 and size 2436.
     """
 
     name: Literal["arithmetic"]

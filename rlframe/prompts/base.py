@@ -1,4 +1,4 @@
-"""`Source`, the base of everything that problems can come from."""
+"""`Source`, the base class of all sources of problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlframe.types import Problem
 
 
 class Problems(Protocol):
-    """A fixed list of problems; a lazy source makes each one when it is asked for."""
+    """A fixed list of problems; a lazy source makes a problem on access."""
 
     def __len__(self) -> int: ...
 
@@ -18,10 +18,9 @@ class Problems(Protocol):
 
 
 class Source(Config):
-    """Where problems come from. A user's own extends this and is named by its import path.
+    """A source of problems. A user's own source extends this class, and its import path is its name.
 
-    `load` gives the same problems in the same order whenever the settings are the same: a resumed run
-    finds its place by number.
+    Equal settings must `load` equal problems in the same order, because a resumed run continues by index.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Problems from a file of one JSON object a line."""
+"""Problems from a file with one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Jsonl(Records):
     """A JSONL file. Every record of the slice is read and checked before the run starts."""
 
     name: Literal["jsonl"]
-    path: str  # from the working directory, or absolute; ~ is the home
+    path: str  # relative to the working directory, or absolute; ~ is the home folder
 
     def load(self) -> list[Problem]:
-        """Raises ValueError naming file, line and field: a line that is no JSON object, a field missing or not text."""
+        """Raises ValueError with file, line and field if a line is no JSON object or a field is missing or not text."""
         file = Path(self.path).expanduser()
         if not file.is_file():
             raise ValueError(f"path: there is no file {file.resolve()}")
         with file.open(encoding="utf-8") as lines:
-            # Blank lines are no records, but count as lines, as in an editor.
+            # A blank line is no record, but counts in line numbers, as in an editor.
             records = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
         return [self._parse(*records[index], file) for index in self.bounds(len(records), str(file))]
 

@@ -1,4 +1,4 @@
-"""Several sources as one: maths beside code beside general questions, each meeting the rewards of its task."""
+"""Joins several sources: mathematics, code and general questions in one run, each scored by the rewards of its task."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rlframe.prompts.reasoning_gym import ReasoningGym
 from rlframe.schema import one_of
 from rlframe.types import Problem
 
-PARTS: dict[str, type[Source]] = {
+SIMPLE_SOURCES: dict[str, type[Source]] = {
     "arithmetic": Arithmetic,
     "reasoning_gym": ReasoningGym,
     "jsonl": Jsonl,
     "hub": Hub,
 }
 
-# SerializeAsAny: a saved config keeps the fields of the class picked, not only those of Source.
-Part = Annotated[SerializeAsAny[Source], BeforeValidator(lambda value: one_of(value, Source, PARTS))]
+# SerializeAsAny: a saved config keeps all fields of the chosen class; pydantic alone would keep the fields of Source.
+Part = Annotated[SerializeAsAny[Source], BeforeValidator(lambda value: one_of(value, Source, SIMPLE_SOURCES))]
 
 
 class Mixture(Source):
-    """Every problem of every part once an epoch, shuffled together: a part weighs as much as it has problems.
+    """Every problem of every part once an epoch, all shuffled together: a part's share is its number of problems.
 
-    Parts have names so that a command line can reach into one: `prompts.train.parts.code.size=500`.
+    Each part has a name, so that a command line can set its keys: `prompts.train.parts.code.size=500`.
     """
 
     name: Literal["mixture"]
@@ -41,7 +41,7 @@ class Mixture(Source):
 
 
 class _Joined:
-    """Lists end to end; ids carry their part's name, so that those of two parts never meet."""
+    """Lists of problems end to end. An id starts with the name of its part, so that ids of two parts always differ."""
 
     def __init__(self, parts: dict[str, Problems]) -> None:
         self._parts = list(parts.items())
@@ -53,9 +53,9 @@ class _Joined:
     def __getitem__(self, index: int) -> Problem:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        place = bisect_right(self._ends, index)
-        name, problems = self._parts[place]
-        problem = problems[index - (self._ends[place - 1] if place else 0)]
+        part_index = bisect_right(self._ends, index)
+        name, problems = self._parts[part_index]
+        problem = problems[index - (self._ends[part_index - 1] if part_index else 0)]
         return Problem(
             id=f"{name}/{problem.id}", messages=problem.messages, reference=problem.reference, task=problem.task
         )

@@ -1,4 +1,4 @@
-"""Problems that reasoning_gym makes: a hundred families of puzzles, each endless and with a known answer."""
+"""Problems that reasoning_gym generates: a hundred families of puzzles, each endless, with known answers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MAX_SIZE = 1_000_000
 class ReasoningGym(Source):
     """`size` problems of one family, e.g. `chain_sum` with params {"min_terms": 2, "max_terms": 4}.
 
-    reasoning_gym draws entry i from `seed + i`, so its neighbouring seeds share all entries but one. Here seeds lie
-    MAX_SIZE apart: sources of different seeds draw apart, and a held-out set needs only another seed. (A family
-    with few puzzles can still draw the same one twice.)
+    reasoning_gym generates entry i from `seed + i`, so neighbouring seeds would share nearly all entries. This source
+    multiplies its seed by MAX_SIZE: two sources with different seeds share no entry seed, and a held-out set needs
+    only another seed. (A family with few puzzles can still generate the same puzzle twice.)
     """
 
     name: Literal["reasoning_gym"]
     family: str
-    params: dict[str, Any]  # the family's own settings; its defaults where they say nothing
+    params: dict[str, Any]  # settings of the family; a missing key has the family's default
     seed: int = Field(ge=0)
     size: int = Field(ge=1, le=MAX_SIZE)
     task: str
 
     def load(self) -> Problems:
-        """Raises ValueError: no such family, or settings that the family refuses."""
+        """Raises ValueError if the family does not exist, or refuses the settings."""
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
 
@@ -43,11 +43,11 @@ class ReasoningGym(Source):
             )
         except (AssertionError, TypeError, ValueError) as error:
             raise ValueError(f"params: {self.family} refuses {self.params}: {error}") from error
-        return _Drawn(entries, self)
+        return _Generated(entries, self)
 
 
-class _Drawn:
-    """Entries as problems, each drawn when it is asked for."""
+class _Generated:
+    """Entries as problems; an entry is generated on access."""
 
     def __init__(self, entries: Any, source: ReasoningGym) -> None:
         self._entries = entries

@@ -1,4 +1,4 @@
-"""`Records`: what sources of ready-made records share, a JSONL file as well as a hub data set."""
+"""`Records`, the base class of sources that read records: a JSONL file and a hub data set."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rlframe.types import Problem
 
 
 class Records(Source):
-    """One problem a record: its question in one field, its reference answer in another.
+    """Makes a problem from each record: a field holds the question, another field the reference answer.
 
-    Where the reference stands inside a worked answer, `reference_pattern` cuts it out; GSM8K's is `####\\s*(.+)`.
+    `reference_pattern` cuts the reference out of a worked answer; GSM8K's pattern is `####\\s*(.+)`.
     Slices [offset, offset + size) that do not overlap keep training and held-out problems of one file apart.
     """
 
     prompt_field: str
     reference_field: str
-    reference_pattern: str | None  # one group, which is the reference; null: the whole field
-    task: str  # of every record, or of those without a field of their own
-    task_field: str | None  # the field with a record's task; null: all are of `task`
+    reference_pattern: str | None  # its one group is the reference; null: the whole field
+    task: str  # of a record without `task_field`
+    task_field: str | None  # the field with a record's task; null: every record has `task`
     offset: int = Field(ge=0)
     size: int | None = Field(ge=1)  # null: to the end
 
@@ -40,23 +40,23 @@ class Records(Source):
         return pattern
 
     def bounds(self, total: int, where: str) -> range:
-        """The records to read out of `total`; ValueError where there are not as many."""
+        """Indices of the slice within `total` records. Raises ValueError if the slice goes beyond the last record."""
         end = total if self.size is None else self.offset + self.size
         if end > total or self.offset >= total:
-            asked = f"offset {self.offset}, size {'null' if self.size is None else self.size}"
-            raise ValueError(f"{where}: {asked} asks for more than its {total} records")
+            slice_text = f"offset {self.offset}, size {'null' if self.size is None else self.size}"
+            raise ValueError(f"{where}: {slice_text} asks for more than its {total} records")
         return range(self.offset, end)
 
     def problem(self, record: Mapping[str, Any], problem_id: str, where: str) -> Problem:
-        """The problem in one record; `where` opens the message of the ValueError where a field will not do."""
+        """The problem in a record. Raises ValueError, whose message starts with `where`, if a field cannot be used."""
         question = _text(record, self.prompt_field, where)
         reference = _text(record, self.reference_field, where)
         if self.reference_pattern is not None:
             match = re.search(self.reference_pattern, reference)
-            # A group inside an alternative that was not taken is None.
+            # The group is None if it stands in an alternative that did not match.
             if match is None or match[1] is None:
-                found = f"reference_pattern {self.reference_pattern!r} finds nothing in {reference[-80:]!r}"
-                raise ValueError(f"{where}: field {self.reference_field!r}: {found}")
+                problem = f"reference_pattern {self.reference_pattern!r} finds nothing in {reference[-80:]!r}"
+                raise ValueError(f"{where}: field {self.reference_field!r}: {problem}")
             reference = match[1].strip()
         task = _text(record, self.task_field, where) if self.task_field and self.task_field in record else self.task
         messages = [{"role": "user", "content": question}]

@@ -1,8 +1,9 @@
-"""`PromptStream`: problems, endlessly, as prompts that the policy can read."""
+"""`PromptStream`: an endless sequence of prompts, made from a list of problems."""
 
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from rlframe.prompts.base import Problems
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class PromptStream:
-    """Every problem once an epoch, each epoch in an order of its own that (seed, epoch) alone decide.
+    """Every problem once an epoch; (seed, epoch) alone decide the order of an epoch.
 
-    The place in the stream is one number, so a run that saved `position` and seeks back to it goes on with
-    exactly the prompts that it would have taken next.
+    The stream never changes: a position always gives the same prompt, so a run resumes from saved positions.
+    With 5 problems, position 7 is the third prompt of epoch 1, and its id ends in `@1`.
     """
 
     def __init__(
@@ -35,38 +36,26 @@ class PromptStream:
         self._template = template
         self._seed = seed
         self._max_prompt_tokens = max_prompt_tokens
-        self._position = 0
-        self._order: tuple[int, list[int]] = (-1, [])  # (epoch, its permutation): shuffled once, not at each prompt
+        # Two epochs: prompts of the previous one are still out when the next one starts.
+        self._epoch_order = lru_cache(maxsize=2)(self._shuffled)
 
-    @property
-    def position(self) -> int:
-        """Prompts taken since the start of the run."""
-        return self._position
-
-    def seek(self, position: int) -> None:
+    def at(self, position: int) -> Prompt:
+        """The prompt at a position, from 0 on. Raises ValueError if the prompt is longer than the bound."""
         if position < 0:
             raise ValueError(f"a stream has no position {position}")
-        self._position = position
-
-    def take(self, count: int) -> list[Prompt]:
-        """The next `count` prompts. Raises ValueError at one longer than the bound, and then moves no further."""
-        prompts = [self._prompt(*self._locate(self._position + step)) for step in range(count)]
-        self._position += count
-        return prompts
+        epoch, index = divmod(position, len(self._problems))
+        return self._prompt(self._epoch_order(epoch)[index], epoch)
 
     def check_lengths(self) -> None:
         """Tokenizes every problem once, so that a prompt that is too long stops a run before it starts."""
         for index in range(len(self._problems)):
             self._prompt(index, epoch=0)
 
-    def _locate(self, position: int) -> tuple[int, int]:
-        """The problem at a position of the stream, and the epoch there."""
-        epoch, place = divmod(position, len(self._problems))
-        if self._order[0] != epoch:
-            order = list(range(len(self._problems)))
-            random.Random(f"{self._seed}/{epoch}").shuffle(order)
-            self._order = (epoch, order)
-        return self._order[1][place], epoch
+    def _shuffled(self, epoch: int) -> list[int]:
+        """Indices of all problems in the order of an epoch."""
+        order = list(range(len(self._problems)))
+        random.Random(f"{self._seed}/{epoch}").shuffle(order)
+        return order
 
     def _prompt(self, index: int, epoch: int) -> Prompt:
         problem = self._problems[index]
@@ -75,7 +64,7 @@ class PromptStream:
         encoded = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=False
         )
-        token_ids = cast("list[int]", encoded)  # what return_dict=False makes of one conversation
+        token_ids = cast("list[int]", encoded)  # the result for one conversation with return_dict=False
         if len(token_ids) > self._max_prompt_tokens:
             raise ValueError(
                 f"prompt {prompt_id} is {len(token_ids)} tokens long, more than prompts.max_tokens = "

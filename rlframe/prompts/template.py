@@ -1,4 +1,4 @@
-"""`Template`: how a raw question is put to the policy."""
+"""`Template`: turns a raw question into the conversation that the policy completes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Template(Config):
         return user
 
     def messages(self, problem: Problem) -> list[Message]:
-        """The conversation to complete; turns of the problem before its last question stay as they are."""
+        """The conversation to complete. Turns of the problem before its last question stay unchanged."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         worked = [
             message
@@ -44,5 +44,5 @@ class Template(Config):
         return [*system, *worked, *problem.messages[:-1], self.wrap(problem.messages[-1]["content"])]
 
     def wrap(self, question: str) -> Message:
-        # Not str.format: questions and templates are full of LaTeX's braces.
+        # str.format would fail on the braces of LaTeX, which questions and templates are full of.
         return {"role": "user", "content": self.user.replace("{question}", question)}

@@ -1,1 +1,1 @@
-"""Writers and readers of a run's files, one module a format."""
+"""Writers and readers of a run's files: each format has one module."""

@@ -1,6 +1,6 @@
-"""What a person sees of a run: progress while it starts, one row a step, and a panel at the end.
+"""A person's view of a run: progress while the run starts, one row a step, and a panel at the end.
 
-On a terminal the last line is alive (spinner, bar, elapsed time); into a pipe or a file go the same rows, plain.
+On a terminal the last line is alive (spinner, bar, elapsed time). A pipe or a file gets the same rows, plain.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from rlframe.record.text import printable
+
 HELD_OUT = "eval/"  # the prefix of metrics from held-out prompts
-# What a step's seconds are spent on, as (heading, metric, colour); what they leave of time/step_s is the rest.
+# Named parts of time/step_s as (heading, metric, colour); the remaining seconds are the rest.
 SPENT = [
     ("rollout", "time/rollout_wait_s", "cyan"),
     ("learner", "time/learner_s", "magenta"),
     ("weights", "time/weight_sync_s", "yellow"),
 ]
-# Heading -> width, with the gap before it: 80 in all, which a terminal has at least.
+# Heading -> width with the gap to its left. The widths add up to 80, the least width of a terminal.
 WIDTHS = {"step": 9, "reward": 8, "accuracy": 10, "tok/s": 7, "stale": 7, "s/step": 8}
 WIDTHS |= {heading: 8 for heading, _, _ in SPENT} | {"ETA": 7}
-MIN_BAR, MAX_BAR = 12, 30  # cells of the bar of seconds; a terminal too narrow for the least has none
+MIN_BAR, MAX_BAR = 12, 30  # cells of the bar of seconds; a terminal without room for MIN_BAR gets no bar
 ROWS_PER_HEADING = 25
 
 
 class Console:
-    """The sink that a person reads. `steps` is what the run is to reach."""
+    """A sink for a person at a terminal. `steps` is the last step of the run. A `with` block closes it at exit."""
 
     def __init__(self, steps: int, terminal: Terminal | None = None) -> None:
         self._steps = steps
@@ -51,13 +53,19 @@ class Console:
         )
         self._training: TaskID | None = None
         self._rows = 0
-        self._step_seconds: deque[float] = deque(maxlen=20)  # of the latest steps: what the ETA goes by
+        self._step_seconds: deque[float] = deque(maxlen=20)  # of the latest steps, for the ETA
         spare = self._terminal.width - sum(WIDTHS.values()) - 3
         self._bar_cells = min(spare, MAX_BAR) if self._terminal.is_terminal and spare >= MIN_BAR else 0
 
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
-        """Shows `text` and the seconds since, while what is inside runs; then leaves a line of how long it took."""
+        """Shows `text` and the elapsed seconds while the `with` block runs, then prints a line with its duration."""
         start = time.monotonic()
         if not self._terminal.is_terminal:
             self._print(Text(f"… {text}"))
@@ -74,7 +82,7 @@ class Console:
             self._print(Text.assemble(mark, text, (f"  {_seconds(time.monotonic() - start)} s", "dim")))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """One row a step (metrics with `time/step_s`); those from held-out prompts on a line of their own."""
+        """Prints one row for metrics with `time/step_s`, and a separate line for metrics on held-out prompts."""
         if "time/step_s" in metrics:
             self._step_seconds.append(metrics["time/step_s"])
             if self._rows % ROWS_PER_HEADING == 0:
@@ -87,7 +95,7 @@ class Console:
             self._alive.update(self._training, completed=step, description=f"{step} of {self._steps} steps")
         held_out = {key.removeprefix(HELD_OUT): value for key, value in metrics.items() if key.startswith(HELD_OUT)}
         if held_out:
-            line = Table.grid(padding=(0, 2))  # a grid, so that a second line is indented as the first
+            line = Table.grid(padding=(0, 2))  # a grid indents a second line like the first
             numbers = "  ".join(f"{name}\N{NO-BREAK SPACE}{_measure(name, value)}" for name, value in held_out.items())
             line.add_row(Text(f"{f'{step}/{self._steps}':>{WIDTHS['step']}}"), "held-out", Text(numbers, "bold"))
             self._print(line)
@@ -100,33 +108,33 @@ class Console:
         run_dir: Path,
         curves_path: Path | None,
     ) -> None:
-        """The end of a run: held-out numbers before and after, two (prompt, completion) pairs, where it all lies."""
+        """Prints the end of a run: held-out figures before and after, two (prompt, completion) pairs, file paths."""
         self.close()
-        rest = Table.grid(padding=(0, 2))
+        details = Table.grid(padding=(0, 2))
         for prompt, completion in samples[:2]:
-            rest.add_row(Text("prompt", "dim"), Text(_clip(prompt, lines=2), "dim"))
-            rest.add_row(Text("completion", "dim"), Text(_clip(completion, lines=5)))
-            rest.add_row()
-        rest.add_row(Text("run", "dim"), Text(str(run_dir), overflow="fold"))
+            details.add_row(Text("prompt", "dim"), Text(_clip(prompt, lines=2), "dim"))
+            details.add_row(Text("completion", "dim"), Text(_clip(completion, lines=5)))
+            details.add_row()
+        details.add_row(Text("run", "dim"), Text(str(run_dir), overflow="fold"))
         if curves_path is not None:
-            rest.add_row(Text("curves", "dim"), Text(str(curves_path), overflow="fold"))
+            details.add_row(Text("curves", "dim"), Text(str(curves_path), overflow="fold"))
         comparison = [_comparison(before, after), Text()] if after else []
         title = Text("finished", "bold green")
-        self._print(Panel(Group(*comparison, rest), title=title, title_align="left", padding=(1, 2)))
+        self._print(Panel(Group(*comparison, details), title=title, title_align="left", padding=(1, 2)))
 
     def warn(self, text: str) -> None:
-        """A line that must not be overlooked."""
+        """Prints a line in bold."""
         self._print(Text(f"! {text}", "bold yellow"))
 
     def close(self) -> None:
-        """Gives the terminal's last line back. May be called twice."""
+        """Clears the live last line of the terminal. A second call does nothing."""
         if self._training is not None:
             self._alive.remove_task(self._training)
             self._training = None
         self._alive.stop()
 
     def _row(self, step: int, metrics: dict[str, float]) -> Text:
-        """The row of one step; a dash where a metric is missing."""
+        """The row of one step, with a dash for a missing metric."""
 
         def cell(key: str, form: str) -> str:
             return format(metrics[key], form) if key in metrics else "–"
@@ -147,7 +155,7 @@ class Console:
         return row.append_text(self._bar(metrics)) if self._bar_cells else row
 
     def _bar(self, metrics: dict[str, float]) -> Text:
-        """The step's seconds as a line in the colours of SPENT, the rest dim."""
+        """The step's seconds as a bar in the colours of SPENT, with a dim rest."""
         bar = Text("  ")
         per_second = self._bar_cells / max(metrics["time/step_s"], 1e-9)
         for _, key, colour in SPENT:
@@ -155,9 +163,9 @@ class Console:
         bar.append("━" * (self._bar_cells + 2 - len(bar)), "bright_black")
         return bar[: self._bar_cells + 2]
 
-    def _print(self, what: RenderableType) -> None:
-        self._terminal.print(what)
-        self._terminal.file.flush()  # a pipe is otherwise silent until its buffer is full
+    def _print(self, content: RenderableType) -> None:
+        self._terminal.print(content)
+        self._terminal.file.flush()  # a pipe shows nothing until its buffer is full or flushed
 
 
 def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
@@ -167,29 +175,24 @@ def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
         table.add_column(heading, justify="right")
     for key, value in after.items():
         name = key.removeprefix(HELD_OUT)
-        known = key in before
-        was, change = (before[key], value - before[key]) if known else (0.0, 0.0)
         table.add_row(
             name,
-            Text(_measure(name, was) if known else "–"),
+            Text(_measure(name, before[key]) if key in before else "–"),
             Text(_measure(name, value), "bold"),
-            Text(_measure(name, change, sign="+") if known else "–"),
+            Text(_measure(name, value - before[key], sign="+") if key in before else "–"),
         )
     return table
 
 
 def _clip(text: str, lines: int) -> str:
-    """The beginning of a text: many lines are cut, and so is one endless line.
-
-    What a model wrote may hold escape codes that would paint or move the terminal: those are shown as a dot.
-    """
-    text = "".join(char if char.isprintable() or char == "\n" else "·" for char in text.expandtabs(4).strip())
-    shown = "\n".join(text.splitlines()[:lines])[: lines * 80].rstrip()
-    return shown if len(shown) == len(text) else shown + " …"
+    """The first `lines` lines of a text, and at most 80 characters a line on average."""
+    text = printable(text.expandtabs(4).strip())
+    excerpt = "\n".join(text.splitlines()[:lines])[: lines * 80].rstrip()
+    return excerpt if len(excerpt) == len(text) else excerpt + " …"
 
 
 def _measure(name: str, value: float, sign: str = "") -> str:
-    """A share (pass@k, cons@k) in percent, a reward to three places, a length to one."""
+    """Formats a share (pass@k, cons@k) in percent, a reward with three decimals, a length with one."""
     form = ".1%" if "@" in name else ".3f" if name == "reward" else ".1f"
     return format(value, sign + form)
 
@@ -200,7 +203,7 @@ def _seconds(seconds: float) -> str:
 
 def _clock(seconds: float) -> str:
     """A duration in its two largest units: 42s, 5m07s, 3h20m, 2d04h."""
-    for unit, size, part, part_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+    for unit, size, subunit, subunit_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if seconds >= size:
-            return f"{int(seconds // size)}{unit}{int(seconds % size // part_size):02}{part}"
+            return f"{int(seconds // size)}{unit}{int(seconds % size // subunit_size):02}{subunit}"
     return f"{int(seconds)}s"

@@ -2,85 +2,86 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from rlframe.record.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3b75af", "#e6953c", "#54a06a", "#c0392b", "#cfd4da"
-# What a step's seconds are spent on; what they leave of time/step_s is the rest.
+# Named parts of time/step_s; the remaining seconds are drawn as the rest.
 SPENT = {
     "rollout wait": ("time/rollout_wait_s", BLUE),
     "learner": ("time/learner_s", ORANGE),
     "weights": ("time/weight_sync_s", GREEN),
 }
-SMOOTHED = 5  # steps: from twice as many on, a noisy curve gets a running mean over this many, at least
+SMOOTHED = 5  # steps in the smallest running mean; a curve of 10 steps or more gets a running mean
 
-Points = tuple[list[int], list[float]]  # steps and the values there
+Points = tuple[list[int], list[float]]  # steps and their values
 
 
 def draw(metrics_jsonl: Path, png: Path, evaluations: list[dict[str, float]] | None) -> None:
-    """Draws what `JsonlSink` wrote; a metric that was never logged leaves its panel, or its line, empty.
+    """Draws the metrics file of a run. A metric without values leaves its panel or its line empty.
 
-    `evaluations` hold `step` and numbers from held-out prompts, of which those ending in `pass@1` are drawn.
+    `evaluations` have `step` and figures on held-out prompts; the figure that ends in `pass@1` is drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = plot(_rows(metrics_jsonl), evaluations or [])
+    figure = plot(read_metrics(metrics_jsonl), evaluations or [])
     png.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(png)
 
 
-def plot(rows: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> Figure:
-    """The figure of four panels; `rows` are one dict of metrics a step, in order."""
+def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> Figure:
+    """Plots four panels. `metrics` has one dict a step, in the order of steps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import MaxNLocator
 
     layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.16)  # inches
-    figure = Figure(figsize=(13, 7.8), dpi=130, layout=layout)  # not pyplot: no global state, any thread
+    figure = Figure(figsize=(13, 7.8), dpi=130, layout=layout)  # without pyplot: any thread may draw
     (rewards, lengths), (mismatch, seconds) = figure.subplots(2, 2)
-    _draw_rewards(rewards, rows, evaluations)
-    _draw_lengths(lengths, rows)
-    _draw_mismatch(mismatch, rows)
-    _draw_seconds(seconds, rows)
-    steps = [int(row["step"]) for row in [*rows, *evaluations]] or [0]
-    margin = max(0.6, 0.02 * (max(steps) - min(steps)))  # the least holds half a bar
+    _draw_rewards(rewards, metrics, evaluations)
+    _draw_lengths(lengths, metrics)
+    _draw_mismatch(mismatch, metrics)
+    _draw_seconds(seconds, metrics)
+    steps = [int(entry["step"]) for entry in [*metrics, *evaluations]] or [0]
+    margin = max(0.6, 0.02 * (max(steps) - min(steps)))  # 0.6 steps are wider than half a bar
     for axes in (rewards, lengths, mismatch, seconds):
         _finish(axes)
         axes.set_xlim(min(steps) - margin, max(steps) + margin)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    if len(rows) >= 2 * SMOOTHED:
-        note = f"faint: each step; bold: mean of the last {_window(len(rows))} steps"
+    if len(metrics) >= 2 * SMOOTHED:
+        note = f"faint: each step; bold: mean of the last {_window(len(metrics))} steps"
         figure.supxlabel(note, x=0.99, ha="right", fontsize=9, color="#777777")
     return figure
 
 
-def _draw_rewards(axes: Axes, rows: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> None:
+def _draw_rewards(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> None:
     _title(axes, "Reward and accuracy")
-    _curve(axes, _points(rows, "reward/mean"), BLUE, "reward")
-    _curve(axes, _points(rows, "reward/math"), ORANGE, "accuracy")
-    key = next((key for row in evaluations for key in row if key.endswith("pass@1")), "")
+    _curve(axes, _points(metrics, "reward/mean"), BLUE, "reward")
+    _curve(axes, _points(metrics, "reward/math"), ORANGE, "accuracy")
+    key = next((key for evaluation in evaluations for key in evaluation if key.endswith("pass@1")), "")
     steps, values = _points(evaluations, key)
     if steps:
         axes.plot(steps, values, "D--", color=RED, markersize=6, linewidth=1.2, label="held-out pass@1", zorder=4)
 
 
-def _draw_lengths(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_lengths(axes: Axes, metrics: list[dict[str, Any]]) -> None:
     _title(axes, "Completion length (tokens)")
-    points = _points(rows, "rollout/completion_tokens")
+    points = _points(metrics, "rollout/completion_tokens")
     _curve(axes, points, BLUE, "mean")
     axes.set_ylim(0, 1.1 * max([1.0, *points[1]]))
 
 
-def _draw_mismatch(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_mismatch(axes: Axes, metrics: list[dict[str, Any]]) -> None:
     _title(axes, "Train / rollout mismatch")
-    k3, absolute = _points(rows, "mismatch/k3"), _points(rows, "mismatch/abs_mean")
+    k3, absolute = _points(metrics, "mismatch/k3"), _points(metrics, "mismatch/abs_mean")
     _curve(axes, k3, BLUE, "k3 of KL (nats)")
     _curve(axes, absolute, ORANGE, "mean |Δ logprob|")
     values = k3[1] + absolute[1]
@@ -88,25 +89,25 @@ def _draw_mismatch(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.set_yscale("log")
 
 
-def _draw_seconds(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Stacked bars, since a step is a thing that took so long, not a point of a line."""
+def _draw_seconds(axes: Axes, metrics: list[dict[str, Any]]) -> None:
+    """Draws stacked bars: seconds of a step are a duration, which a point of a line shows badly."""
     _title(axes, "Seconds a step")
-    timed = [row for row in rows if row.get("time/step_s") is not None]
-    steps = [row["step"] for row in timed]
+    timed = [entry for entry in metrics if entry.get("time/step_s") is not None]
+    steps = [entry["step"] for entry in timed]
     base = [0.0] * len(timed)
-    width = 0.8 if len(timed) <= 60 else 1.0  # gaps between many narrow bars would only flicker
+    width = 0.8 if len(timed) <= 60 else 1.0  # gaps between many narrow bars flicker
     for label, (key, colour) in SPENT.items():
-        spent = [row.get(key) or 0.0 for row in timed]
-        if any(spent):
-            axes.bar(steps, spent, width, base, color=colour, label=label)
-            base = [low + high for low, high in zip(base, spent, strict=True)]
-    rest = [max(0.0, row["time/step_s"] - low) for row, low in zip(timed, base, strict=True)]
+        heights = [entry.get(key) or 0.0 for entry in timed]
+        if any(heights):
+            axes.bar(steps, heights, width, base, color=colour, label=label)
+            base = [low + high for low, high in zip(base, heights, strict=True)]
+    rest = [max(0.0, entry["time/step_s"] - low) for entry, low in zip(timed, base, strict=True)]
     if any(rest):
         axes.bar(steps, rest, width, base, color=GREY, label="rest")
 
 
 def _curve(axes: Axes, points: Points, colour: str, label: str) -> None:
-    """A line through the values, or, where there are many, the values faint and their running mean."""
+    """Draws a line through the values. Many values are drawn faint, with a bold running mean."""
     steps, values = points
     if not steps:
         return
@@ -128,7 +129,7 @@ def _title(axes: Axes, text: str) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    """What all panels share. The legend stands above the panel, where it covers nothing."""
+    """Styles a panel. The legend stands above the panel and covers no curve."""
     axes.set_xlabel("step", color="#555555")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
@@ -144,17 +145,11 @@ def _finish(axes: Axes) -> None:
         )  # fmt: skip
 
 
-def _rows(metrics_jsonl: Path) -> list[dict[str, Any]]:
-    """One dict a step, in order: several lines of one step are one row. A torn last line is not read."""
-    by_step: dict[int, dict[str, Any]] = {}
-    for line in metrics_jsonl.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            row = json.loads(line)
-            by_step.setdefault(row["step"], {}).update(row)
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def _points(rows: list[dict[str, Any]], key: str) -> Points:
-    """Where `key` was measured: null stands for what was not a finite number."""
-    known = [(int(row["step"]), row[key]) for row in rows if row.get(key) is not None and math.isfinite(row[key])]
-    return [step for step, _ in known], [value for _, value in known]
+def _points(metrics: list[dict[str, Any]], key: str) -> Points:
+    """Steps and values of `key`. A missing, null or infinite value is left out."""
+    measured = [
+        (int(entry["step"]), entry[key])
+        for entry in metrics
+        if entry.get(key) is not None and math.isfinite(entry[key])
+    ]
+    return [step for step, _ in measured], [value for _, value in measured]

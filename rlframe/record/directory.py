@@ -1,8 +1,7 @@
-"""`RunDir`: where everything of a run lies, by name."""
+"""`RunDir`: the names of a run's files."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 
@@ -24,16 +23,3 @@ class RunDir:
     def create(self) -> None:
         for folder in (self.path, self.rollouts, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
-
-    def add_evaluation(self, step: int, figures: dict[str, float]) -> None:
-        """Adds a line to `evaluations.jsonl`, in place of one of the same step or of later ones."""
-        kept = [row for row in self.read_evaluations() if row["step"] < step]
-        lines = [json.dumps(row) + "\n" for row in [*kept, {"step": step, **figures}]]
-        aside = self.evaluations.with_suffix(".partial")
-        aside.write_text("".join(lines))
-        aside.replace(self.evaluations)
-
-    def read_evaluations(self) -> list[dict[str, float]]:
-        if not self.evaluations.exists():
-            return []
-        return [json.loads(line) for line in self.evaluations.read_text().splitlines()]

@@ -1,13 +1,40 @@
-"""Writes that a crash cannot tear."""
+"""Crash-safe files: a rule for writing whole files, and a rule for reading lines of JSON."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes aside, then renames: a reader, or a run that dies here, never sees half a file."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    """Writes a file beside `path`, then renames the file. Readers never find half of it, even after a crash."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
+    """Reads a JSON object from each line of a file, decompressed where the name ends in .gz.
+
+    A last line without a newline was torn by a crash and is ignored. Raises ValueError, with file and line number, for
+    every other line that is no JSON object or lacks one of `fields`.
+    """
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    objects = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            value = json.loads(line.decode())
+        except ValueError:  # of JSON or of UTF-8
+            value = None
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}, line {number}: not a JSON object: {line[:80].decode(errors='replace')!r}")
+        for field in fields:
+            if field not in value:
+                raise ValueError(f"{path}, line {number}: no field {field!r}")
+        objects.append(value)
+    return objects

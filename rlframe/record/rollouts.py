@@ -1,4 +1,4 @@
-"""`rollouts/step_000001.jsonl.gz`: every completion of a step, written and read."""
+"""`rollouts/step_000001.jsonl.gz`: every trajectory of a step, written and read."""
 
 from __future__ import annotations
 
@@ -10,111 +10,140 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rlframe.record.files import replace_file
-from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
+import numpy as np
+
+from rlframe.record.files import read_json_lines, replace_file
+from rlframe.types import (
+    Completion,
+    Prompt,
+    RatedGroup,
+    RolloutGroup,
+    ScoredGroup,
+    Trajectory,
+    Turn,
+    Verdict,
+    VersionSpan,
+)
+
+FORMAT = 1
+FIELDS = ("prompt_id", "messages", "reference", "task", "reward", "verdicts", "turns")  # read back
 
 
 class RolloutWriter:
-    """Every completion of a step with its reward, in `step_000001.jsonl.gz`: what to read when a curve surprises."""
+    """Writes the trajectories of a step, with their rewards and advantages, into `step_000001.jsonl.gz`."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
-    def write(self, step: int, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | None]]) -> Path:
-        """Writes one object a completion; `advantages` [P][G], None where there is no reward. A step written again
-        (by a resumed run) replaces its file."""
+    def write(self, step: int, groups: Sequence[ScoredGroup], rated: Sequence[RatedGroup]) -> Path:
+        """Writes an object for each trajectory: rewards of `groups`, advantages of `rated`, the same groups in order.
+
+        The rewards of `rated` may have a KL penalty subtracted and are not written. A resumed run that takes a step
+        again replaces the step's file.
+        """
         records = [
             _record(step, scored, index, advantage)
-            for scored, row in zip(groups, advantages, strict=True)
-            for index, advantage in zip(range(len(scored.rewards)), row, strict=True)
+            for scored, rated_group in zip(groups, rated, strict=True)
+            for index, advantage in zip(range(len(scored.rewards)), rated_group.advantages, strict=True)
         ]
         path = self._directory / f"step_{step:06d}.jsonl.gz"
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        # A lone surrogate, which a reward may quote, is no UTF-8; as a backslash escape it is JSON.
+        # UTF-8 has no lone surrogate, which a reward may quote; a backslash escape of it is JSON.
         replace_file(path, gzip.compress(lines.encode(errors="backslashreplace"), compresslevel=5))
         return path
 
 
-def _record(step: int, scored: ScoredGroup, index: int, advantage: float | None) -> dict[str, Any]:
-    prompt, completion = scored.group.prompt, scored.group.completions[index]
-    verdicts = {name: row[index] for name, row in scored.verdicts.items()}
-    return {
-        "step": step,
-        "prompt_id": prompt.id,
-        "task": prompt.task,
-        "messages": prompt.messages,
-        "reference": prompt.reference,
-        "text": completion.text,
-        "finish_reason": completion.finish_reason,
-        "reward": scored.rewards[index],
-        "advantage": advantage,
-        "verdicts": {name: asdict(verdict) for name, verdict in verdicts.items()},
-        "versions": [asdict(span) for span in completion.versions],
-        "token_ids": completion.token_ids,
-        "logprob_sum": sum(completion.logprobs),
-    }
-
-
 def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:
-    """The groups in `rollouts`, a run directory or its folder of `step_*.jsonl.gz`, the newest steps first; `limit`: of
-    completions, rounded up to a whole group; None: all. Log-probabilities were not saved: there are none.
+    """Reads groups of a run directory, or of its folder of `step_*.jsonl.gz`, the newest step first.
 
-    Raises ValueError naming what is missing, or the file and line that will not do.
+    `limit` is a number of trajectories, rounded up to a whole group; None: all. Log-probabilities are not saved, so
+    every completion has an empty array of them. Raises ValueError for a folder without rollouts, and for a line of
+    another format or without a field; the text names the file and line.
     """
     folder = rollouts / "rollouts" if (rollouts / "rollouts").is_dir() else rollouts
     files = sorted(folder.glob("step_*.jsonl.gz"), reverse=True)
     if not files:
         raise ValueError(f"{rollouts} holds no rollouts: there is no {folder / 'step_*.jsonl.gz'}")
-    groups, completions = [], 0
-    for group in _groups(files):
-        if limit is not None and completions >= limit:
+    groups, trajectories = [], 0
+    for group in _read_groups(files):
+        if limit is not None and trajectories >= limit:
             break
         groups.append(group)
-        completions += len(group.rewards)
+        trajectories += len(group.rewards)
     return groups
 
 
-def _groups(files: list[Path]) -> Iterator[ScoredGroup]:
+def _record(step: int, scored: ScoredGroup, index: int, advantage: float | np.ndarray | None) -> dict[str, Any]:
+    prompt = scored.group.prompt
+    return {
+        "format": FORMAT,
+        "step": step,
+        "prompt_id": prompt.id,
+        "task": prompt.task,
+        "messages": prompt.messages,
+        "reference": prompt.reference,
+        "reward": scored.rewards[index],
+        "advantage": None if advantage is None else np.asarray(advantage).tolist(),
+        "verdicts": {name: asdict(verdicts[index]) for name, verdicts in scored.verdicts.items()},
+        "turns": [_turn_record(turn) for turn in scored.group.trajectories[index].turns],
+    }
+
+
+def _turn_record(turn: Turn) -> dict[str, Any]:
+    completion = turn.completion
+    return {
+        "parent": turn.parent,
+        "observed": np.asarray(turn.observed).tolist(),
+        "token_ids": np.asarray(completion.token_ids).tolist(),
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "versions": [asdict(span) for span in completion.versions],
+        "logprob_sum": sum(np.asarray(completion.logprobs).tolist()),
+    }
+
+
+def _read_groups(files: list[Path]) -> Iterator[ScoredGroup]:
     for file in files:
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            rows = [_row(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1)]
-        for _, group in groupby(rows, key=lambda row: row["prompt_id"]):
+        records = read_json_lines(file)
+        for number, record in enumerate(records, start=1):
+            _check(record, f"{file}, line {number}")
+        for _, group in groupby(records, key=lambda record: record["prompt_id"]):
             yield _group(list(group))
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: no JSON: {error}") from error
-    for field in ("prompt_id", "messages", "reference", "task", "text", "token_ids", "reward", "verdicts", "versions"):
-        if field not in row:
-            raise ValueError(f"{where}: no field {field!r}; was it written by an older version?")
-    return row
+def _check(record: dict[str, Any], location: str) -> None:
+    if record.get("format") != FORMAT:
+        saved = record.get("format", "older than 1")
+        raise ValueError(f"{location}: the rollout format is {saved}, and this version of rlframe reads only {FORMAT}")
+    for field in FIELDS:
+        if field not in record:
+            raise ValueError(f"{location}: no field {field!r}")
 
 
-def _group(rows: list[dict[str, Any]]) -> ScoredGroup:
-    first = rows[0]
+def _group(records: list[dict[str, Any]]) -> ScoredGroup:
+    first = records[0]
     prompt = Prompt(
         id=first["prompt_id"],
         messages=first["messages"],
-        token_ids=[],
+        token_ids=first["turns"][0]["observed"],
         reference=first["reference"],
         task=first["task"],
     )
-    completions = [
-        Completion(
-            token_ids=row["token_ids"],
-            logprobs=[],
-            versions=[VersionSpan(**span) for span in row["versions"]],
-            text=row["text"],
-            finish_reason=row["finish_reason"],
-        )
-        for row in rows
-    ]
+    trajectories = [Trajectory(turns=[_turn(turn) for turn in record["turns"]]) for record in records]
     return ScoredGroup(
-        group=RolloutGroup(prompt=prompt, completions=completions),
-        rewards=[row["reward"] for row in rows],
-        verdicts={name: [Verdict(**row["verdicts"][name]) for row in rows] for name in first["verdicts"]},
+        group=RolloutGroup(prompt=prompt, trajectories=trajectories),
+        rewards=[record["reward"] for record in records],
+        verdicts={name: [Verdict(**record["verdicts"][name]) for record in records] for name in first["verdicts"]},
     )
+
+
+def _turn(record: dict[str, Any]) -> Turn:
+    completion = Completion(
+        token_ids=np.asarray(record["token_ids"], np.int32),
+        logprobs=np.empty(0, np.float32),
+        versions=[VersionSpan(**span) for span in record["versions"]],
+        text=record["text"],
+        finish_reason=record["finish_reason"],
+    )
+    return Turn(parent=record["parent"], observed=np.asarray(record["observed"], np.int32), completion=completion)

@@ -1,4 +1,4 @@
-"""Weights & Biases."""
+"""Sink that sends metrics to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 
 class WandbSink:
-    """Weights & Biases. Mode "offline" needs no key and no network; `wandb sync` uploads such a run later.
+    """Logs to Weights & Biases. Mode "offline" needs no key and no network; `wandb sync` uploads an offline run later.
 
-    The run's W&B id is kept in its directory, so that a resumed run goes on in the same charts.
+    The run directory holds the W&B id, so that a resumed run continues its charts.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class WandbSink:
             project=project,
             name=run_dir.name,
             id=id_file.read_text(),
-            resume="allow" if mode == "online" else None,  # nothing to ask a server for otherwise
+            resume="allow" if mode == "online" else None,  # other modes have no server to ask
             dir=run_dir,
             config=config,
             mode=mode,
-            settings=wandb.Settings(console="off", silent=True),  # the terminal is the console's alone
+            settings=wandb.Settings(console="off", silent=True),  # only our console writes to the terminal
         )
-        # Not W&B's own step, which may only grow: a resumed run logs the steps after its checkpoint again.
+        # W&B's own step may only grow, but a resumed run logs the steps after its checkpoint again.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:

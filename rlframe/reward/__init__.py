@@ -1,9 +1,12 @@
-"""Rewards: one file each, a config that is called on a prompt and a completion.
+"""Rewards, one file each: a config that scores a completion.
 
-`math` compares final answers, `code` runs programs against tests in a sandbox, `format` asks for R1's tags, `language`
-for thoughts in one language; `soft_overlong`, `kimi_length` and `repetition` keep completions short and fresh; `judge`
-asks a language model for a grade, `model` is a preference model; anyone's own comes in by import path. A worker runs a
-run's rewards on one completion, a pool spreads completions over workers.
+- `math` compares final answers; `code` runs programs against tests in a sandbox;
+- `format` wants R1's tags; `language` wants thoughts in one language;
+- `soft_overlong`, `kimi_length` and `repetition` penalize length and repetition;
+- `judge` asks a language model for a grade; `model` is a preference model.
+
+Your own reward comes in by import path: see `Reward`. A worker runs all rewards of a run on a completion; the pool
+spreads completions over workers; `composition` adds up the verdicts.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ BUILTIN: dict[str, type[Reward]] = {
 
 
 def build(value: Any) -> Reward:
-    """The reward that a mapping's `name` picks. Raises ValueError where the name or a field is wrong."""
-    return one_of(value, Reward, BUILTIN)  # pyright: ignore[reportArgumentType]
+    """The reward that a mapping's `name` picks. Raises ValueError for a wrong name or setting."""
+    return one_of(value, Reward, BUILTIN)
 
 
-AnyReward: TypeAlias = Annotated[SerializeAsAny[Reward], BeforeValidator(build)]  # the type of a config's field
+AnyReward: TypeAlias = Annotated[SerializeAsAny[Reward], BeforeValidator(build)]  # type of a config's field

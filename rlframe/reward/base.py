@@ -1,4 +1,4 @@
-"""`Reward`: what a completion is worth, as a validated config and one method."""
+"""`Reward`, the base class of every reward: validated settings and a method that scores."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class ActorsOfItsOwn(Config):
-    """Worker processes that run one reward and no other: for a model on a GPU, or for packages that others lack."""
+class DedicatedWorkers(Config):
+    """Worker processes that run a single reward: a model on a GPU, or packages that other rewards lack."""
 
     count: int = Field(ge=1)
     cpus: float = Field(ge=0)
     gpus: float = Field(ge=0)
-    pip: list[str]  # installed into these workers' environment alone, by Ray
+    pip: list[str]  # packages that Ray installs for these workers alone
 
 
 class Reward(Config):
-    """One term of the reward. A subclass adds its settings as fields and implements `__call__` or `score_group`.
+    """A term of a completion's reward: settings, and a method that scores.
 
-    A researcher's own lives in any file, and YAML names it by its path (`name: my_rewards.py:Short`):
+    To write a reward, subclass this class in any file, declare the settings as fields, and define one method:
+    `__call__` scores a completion, `score_group` compares all completions of a prompt. In `my_rewards.py`:
 
         class Short(Reward):
             max_tokens: int
@@ -34,56 +35,66 @@ class Reward(Config):
             def __call__(self, prompt: Prompt, completion: Completion) -> float:
                 return float(len(completion.token_ids) <= self.max_tokens)
 
-    A handle that is no setting (a process, a client) is a pydantic `PrivateAttr`, made in `start`. What may be left
-    out of the YAML below is off where it is.
+    YAML picks the class by import path and gives the term a name:
+
+        reward: {terms: {short: {name: my_rewards.py:Short, weight: 0.2, max_tokens: 100}}}
+
+    The completion's reward is the weighted sum of its terms: math (weight 0.8) scores 1 and short (weight 0.2)
+    scores 0.5, so the reward is 0.8 * 1 + 0.2 * 0.5 = 0.9.
+
+    The driver calls `check` on every reference before a run starts. Each worker process calls `start`, scores many
+    completions, and calls `close`. Settings are frozen, so a process or a client is a pydantic `PrivateAttr` that
+    `start` sets.
     """
 
     name: str
-    weight: float  # multiplies the score in the sum; negative: a penalty
-    tasks: list[str] | None = None  # of the prompts that it speaks on; None: all
-    requires: list[str] = Field(default_factory=list)  # other rewards that must be 1, else this one counts 0
-    clip: list[float] | None = Field(default=None, min_length=2, max_length=2)  # the score's bounds before weighting
-    actors: ActorsOfItsOwn | None = None  # None: in the workers that all rewards share
+    weight: float  # factor of the score in the sum; negative: a penalty
+    # Optional settings default to off.
+    tasks: list[str] | None = None  # score prompts of these tasks only; None: of all tasks
+    requires: list[str] = Field(default_factory=list)  # count 0 unless these rewards score 1 or more
+    clip: list[float] | None = Field(default=None, min_length=2, max_length=2)  # bounds of the score before weighting
+    actors: DedicatedWorkers | None = None  # None: use the workers that all rewards share
 
     def __call__(self, prompt: Prompt, completion: Completion) -> float | Verdict | Awaitable[float | Verdict]:
-        """The score before weighting, or a whole verdict where there is more to say than a number.
+        """Scores a completion, before weighting. Returns a number, or a `Verdict` to add a status and a detail.
 
-        `async def` lets one worker wait for many completions at a time. May raise: the worker turns that into a
-        `failed` verdict, which has no score.
+        Use `async def` to wait for a server: a worker then awaits many calls at a time. All other rewards of a worker
+        share one thread. An exception becomes a `failed` verdict, which has no score.
         """
         raise TypeError(f"{type(self).__name__} looks at groups: call score_group")
 
     def score_group(
         self, group: RolloutGroup, verdicts: dict[str, list[Verdict]]
     ) -> list[float | Verdict] | Awaitable[list[float | Verdict]]:
-        """[G] scores, for a reward that compares a prompt's completions; may be `async def`.
+        """Scores all G completions of a prompt, in the order of `group.completions`; may be `async def`.
 
-        `verdicts`: name -> [G], of the rewards that look at one completion. Called once all of those are there.
+        `verdicts`: reward name -> [G], of every reward that scores single completions. These are complete by now.
         """
         raise TypeError(f"{type(self).__name__} looks at one completion: call it")
 
     def looks_at_group(self) -> bool:
+        """True for a reward that defines `score_group`."""
         return type(self).score_group is not Reward.score_group
 
     def refers_to(self) -> list[str]:
-        """Names of the other rewards that this one's settings speak of."""
+        """Names of other rewards in this reward's settings; the run must have them."""
         return self.requires
 
     def check(self, reference: str) -> None:
-        """Raises ValueError where a prompt's reference will not do. Asked for every problem before a run starts."""
+        """Raises ValueError for a reference that this reward cannot use."""
 
     def facts(self) -> dict[str, float]:
-        """What a worker's log should say of this reward once it has started: a level, a size."""
+        """Metrics of a started reward for the run's log, such as the isolation of its sandbox."""
         return {}
 
     def start(self) -> None:
-        """Begins what is slow to start. Called once in each worker; what it raises ends the run at its start."""
+        """Starts slow resources, such as a process or a model. An exception ends the run at its start."""
 
     def close(self) -> None:
-        """Gives back what `start` or a call took. Called once in each worker, at its end."""
+        """Releases all resources. Called at the end of each worker, and on the driver after the last `check`."""
 
     @model_validator(mode="after")
-    def _scores(self) -> Self:
+    def _settings_fit(self) -> Self:
         if self.looks_at_group() == (type(self).__call__ is not Reward.__call__):
             raise ValueError(f"{type(self).__name__} must define one of __call__ and score_group")
         if self.clip is not None and self.clip[0] > self.clip[1]:

@@ -1,4 +1,4 @@
-"""Verdicts -> rewards: which terms speak on a prompt, and their clipped, gated, weighted sum. Pure."""
+"""Verdicts -> rewards: the clipped, gated, weighted sum of the terms that score a prompt's task. Pure."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from rlframe.types import Problem, RolloutGroup, ScoredGroup, Verdict
 
 
 def speaking(terms: Mapping[str, Reward], task: str) -> dict[str, Reward]:
-    """The terms that speak on prompts of `task`."""
+    """The terms that score prompts of `task`."""
     return {name: term for name, term in terms.items() if term.tasks is None or task in term.tasks}
 
 
 def combine(group: RolloutGroup, verdicts: dict[str, list[Verdict]], terms: Mapping[str, Reward]) -> ScoredGroup:
-    """The group with its rewards. verdicts: name -> [G], of every term that speaks on its prompt.
+    """The group with its rewards. verdicts: name -> [G], of every term that scores the prompt's task.
 
-    Raises ValueError where a name has not one verdict for each completion.
+    Raises ValueError if a name does not have one verdict per completion.
     """
     count = len(group.completions)
-    for name, row in verdicts.items():
-        if len(row) != count:
-            raise ValueError(f"prompt {group.prompt.id!r}: {len(row)} verdicts of {name!r} for {count} completions")
-    rewards = [total({name: row[index] for name, row in verdicts.items()}, terms) for index in range(count)]
+    for name in verdicts:
+        if (number := len(verdicts[name])) != count:
+            raise ValueError(f"prompt {group.prompt.id!r}: {number} verdicts of {name!r} for {count} completions")
+    rewards = [total({name: verdicts[name][index] for name in verdicts}, terms) for index in range(count)]
     return ScoredGroup(group=group, rewards=rewards, verdicts=verdicts)
 
 
 def total(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) -> float | None:
-    """One completion's reward. None where a term that counts has no score: its sum would rank against full ones.
+    """The reward of a completion. None if a term that counts has no score: its sum would rank against full sums.
 
-    A term whose `requires` are not all 1 counts 0, whatever it said itself.
+    A term counts 0 if one of the rewards that it `requires` scores below 1.
     """
     reward = 0.0
     for name, verdict in verdicts.items():
@@ -46,26 +46,28 @@ def total(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) -> float | 
 
 
 def check(problems: Iterable[Problem], terms: Mapping[str, Reward]) -> None:
-    """Raises ValueError where a reward's `tasks` name one that no problem has, a problem has a task on which no reward
-    speaks, or a reward refuses a problem's reference; the message says which problem that is."""
+    """Raises ValueError for a task in `tasks` that no problem has, and for a problem that cannot be scored.
+
+    Such a problem has a task that no reward scores, or a reference that a reward refuses; the message names it.
+    """
     try:
         tasks = {_checked_task(problem, terms) for problem in problems}
     finally:
         for term in terms.values():
-            term.close()  # what a check started here; workers start their own
+            term.close()  # a check may start a process; workers start their own
     for name, term in terms.items():
         if unknown := sorted(set(term.tasks or []) - tasks):
-            there_are = ", ".join(sorted(tasks))
             raise ValueError(
-                f"reward.terms.{name}.tasks: no problem has the task {unknown[0]!r}; there are {there_are}"
+                f"reward.terms.{name}.tasks: no problem has the task {unknown[0]!r}; there are "
+                + ", ".join(sorted(tasks))
             )
 
 
 def _checked_task(problem: Problem, terms: Mapping[str, Reward]) -> str:
-    chosen = speaking(terms, problem.task)
-    if not chosen:
+    scoring = speaking(terms, problem.task)
+    if not scoring:
         raise ValueError(f"problem {problem.id}: no reward speaks on its task {problem.task!r}: reward.terms.*.tasks")
-    for name, term in chosen.items():
+    for name, term in scoring.items():
         try:
             term.check(problem.reference)
         except ValueError as error:

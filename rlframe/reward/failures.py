@@ -1,4 +1,4 @@
-"""`Failures`: when rewards fail too often, the run ends with their reasons instead of learning from what is left."""
+"""`Failures`: ends a run whose rewards fail too often, instead of training on the remaining completions."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections import Counter, deque
 from rlframe.errors import RunFailed
 from rlframe.types import Verdict
 
-WINDOW = 256  # verdicts of a reward that its share of failures is taken over
-LEAST = 16  # verdicts before a share says anything
+WINDOW = 256  # latest verdicts of a reward, over which its share of failures is taken
+LEAST = 16  # verdicts before the share is meaningful
 
 
 class RewardsFail(RunFailed):
-    """A reward has failed on more than the configured share of completions; the message has the reasons."""
+    """A reward failed on more than the configured share of completions; the message lists the reasons."""
 
 
 class Failures:
     """The latest verdicts of each reward."""
 
     def __init__(self, max_share: float) -> None:
-        """`max_share`: of a reward's verdicts that may be `failed`; 1: any."""
+        """`max_share`: largest share of `failed` verdicts; 1: no limit."""
         self.max_share = max_share
-        self._latest: dict[str, deque[str | None]] = {}  # reward name -> reason, None where there was no failure
+        self._latest: dict[str, deque[str | None]] = {}  # reward name -> reasons; None: not a failure
 
     def note(self, name: str, verdict: Verdict) -> None:
-        """Raises RewardsFail once too many of the latest verdicts of `name` failed."""
+        """Raises RewardsFail if too many of the latest verdicts of reward `name` failed."""
         latest = self._latest.setdefault(name, deque(maxlen=WINDOW))
         latest.append(verdict.detail if verdict.status == "failed" else None)
         if verdict.status != "failed" or len(latest) < LEAST:
@@ -38,7 +38,7 @@ class Failures:
 
 
 def _commonest(reasons: list[str], shown: int = 3) -> str:
-    """Reasons that end in the same line are one: prompts and places differ, the error does not."""
-    last_lines = Counter(reason.rstrip().splitlines()[-1] for reason in reasons)
+    """The commonest reasons. Equal last lines are one reason: prompts and traces differ, the error does not."""
     examples = {reason.rstrip().splitlines()[-1]: reason.rstrip() for reason in reasons}
-    return "\n".join(f"{count} times: {examples[line]}" for line, count in last_lines.most_common(shown))
+    counts = Counter(reason.rstrip().splitlines()[-1] for reason in reasons)
+    return "\n".join(f"{count} times: {examples[last_line]}" for last_line, count in counts.most_common(shown))

@@ -1,7 +1,8 @@
-"""Format reward of DeepSeek-R1: the thoughts in their tags, then the answer in its own."""
+"""Format reward of DeepSeek-R1: thoughts in their tags, then the answer in its tags."""
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -13,20 +14,18 @@ TAG_NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
 
 
 class Format(Reward):
-    """1 where the whole completion is `<think>…</think> <answer>…</answer>`, each tag once, neither empty; else 0.
+    """1 for a completion of the form `<think>…</think> <answer>…</answer>`, each tag once, neither empty; else 0.
 
     The structure is that of the R1-Zero template (DeepSeek-AI, 2025, arXiv:2501.12948, table 1).
 
-    With `opened` the chat template has put the opening `<think>` at the prompt's end: the completion starts behind it,
-    and writing it again is wrong.
+    `opened`: the chat template ends the prompt with `<think>`, so the completion must not write that tag again.
 
-    With `partial` a completion gets a share: one part for every tag that it has to write and that stands there once
-    and in order, one more for the whole being right. Four of five parts, 0.8, for all tags and a word too much; with
-    `opened` three of four.
+    `partial`: a share for every tag that the completion has to write and that occurs once and in order, and one more
+    share for the whole structure. All four tags with a word too many score 4/5; with `opened` three tags score 3/4.
     """
 
-    name: Literal["format"]  # pyright: ignore[reportIncompatibleVariableOverride] (frozen, so narrowing is sound)
-    think: str = Field(pattern=TAG_NAME)  # the tag's name, without brackets
+    name: Literal["format"]
+    think: str = Field(pattern=TAG_NAME)  # name of the tag, without brackets
     answer: str = Field(pattern=TAG_NAME)
     opened: bool
     partial: bool
@@ -42,32 +41,28 @@ class Format(Reward):
         text = completion.text.strip()
         if self.opened:
             text = tags[0] + text
-        places = [text.find(tag) if text.count(tag) == 1 else -1 for tag in tags]
-        whole = is_whole(text, tags, places)
+        starts = [text.find(tag) if text.count(tag) == 1 else -1 for tag in tags]
+        whole = min(starts) >= 0 and is_whole(text, tags)
         if whole or not self.partial:
             return float(whole)
-        given = int(self.opened)
-        right = count_in_order(places[given:])
-        return right / (len(tags) - given + 1)
+        template_tags = int(self.opened)
+        return count_in_order(starts[template_tags:]) / (len(tags) - template_tags + 1)
 
 
-def is_whole(text: str, tags: list[str], places: list[int]) -> bool:
-    """Whether `text` is tag, thoughts, tag, white space, tag, answer, tag. places: where each tag stands; -1: not once.
+def is_whole(text: str, tags: list[str]) -> bool:
+    """True for tag, thoughts, tag, white space, tag, answer, tag; in `text` every tag occurs once.
 
-    >>> is_whole("<a>x</a> <b>y</b>", ["<a>", "</a>", "<b>", "</b>"], [0, 4, 9, 13])
+    >>> is_whole("<a>x</a> <b>y</b>", ["<a>", "</a>", "<b>", "</b>"])
     True
     """
-    if min(places) < 0 or places != sorted(places) or places[0] != 0:
-        return False
-    ends = [place + len(tag) for place, tag in zip(places, tags, strict=True)]
-    thoughts, between, answer = (text[ends[i] : places[i + 1]].strip() for i in range(3))
-    return bool(thoughts) and not between and bool(answer) and ends[3] == len(text)
+    match = re.fullmatch(r"{}(.*){}\s*{}(.*){}".format(*tags), text, re.DOTALL)
+    return match is not None and bool(match[1].strip()) and bool(match[2].strip())
 
 
-def count_in_order(places: list[int]) -> int:
-    """How many of them are neither missing nor before one that counts already."""
-    right, last = 0, -1
-    for place in places:
-        if place > last:
-            right, last = right + 1, place
-    return right
+def count_in_order(starts: list[int]) -> int:
+    """Number of tags that are present and follow the last counted tag."""
+    count, last = 0, -1
+    for start in starts:
+        if start > last:
+            count, last = count + 1, start
+    return count

@@ -1,4 +1,4 @@
-"""Mathematics: is the completion's final answer the reference?"""
+"""Math reward: compares the completion's final answer with the reference."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr
 
 from rlframe.reward import answer as answers
-from rlframe.reward.answer import Place
+from rlframe.reward.answer import Convention
 from rlframe.reward.base import Reward
 from rlframe.sandbox.process import CallFailed, Process, ProcessDied
 from rlframe.types import Completion, Prompt, Verdict, VerdictStatus
 
-MAX_MEMORY_BYTES = 2 * 2**30  # 10^(10^10) alone would take 4 GB
+MAX_MEMORY_BYTES = 2 * 2**30  # the number 10^(10^10) alone takes 4 GB
 
 
 class Math(Reward):
-    """1 where the final answer equals the prompt's reference, else 0: R1's accuracy reward on mathematics.
+    """1 for a final answer that equals the prompt's reference, else 0: R1's accuracy reward on mathematics.
 
-    The answer is taken from the places in `extract` (see `answer.py`) and compared as text, then as a number, then
-    by math-verify in a process that can be killed. An answer that no verifier reads or finishes is the model's doing
-    and scores 0; a crash of ours, or a reference that cannot be read, has no score.
+    The answer is extracted by the conventions in `extract` (see `answer.py`) and compared as text, then as a number,
+    then by math-verify in a process that can be killed. An answer that math-verify cannot read or does not finish is
+    the model's fault and scores 0. A crash of the verifier or an unreadable reference is our fault and has no score.
     """
 
-    name: Literal["math"]  # pyright: ignore[reportIncompatibleVariableOverride] (frozen, so narrowing is sound)
-    extract: list[Place] = Field(min_length=1)
-    timeout_s: float = Field(gt=0)  # of one comparison by math-verify
+    name: Literal["math"]
+    extract: list[Convention] = Field(min_length=1)
+    timeout_s: float = Field(gt=0)  # for one comparison by math-verify
     max_answer_chars: int = Field(gt=0)
 
     _process: Process | None = PrivateAttr(default=None)
@@ -39,10 +39,10 @@ class Math(Reward):
         return Verdict(score=score, status=status, seconds=time.perf_counter() - started, detail=detail)
 
     def check(self, reference: str) -> None:
-        """Raises ValueError where no answer could ever be compared with a reference.
+        """Raises ValueError for a reference with which no answer can be compared.
 
-        Words and numbers take microseconds. Anything else is read by math-verify, in the one process that this reward
-        has anyway: 1 s for its start and milliseconds for each. `close` ends it.
+        Words and numbers take microseconds. math-verify reads other references in this reward's process: 1 s for its
+        start, then milliseconds each. `close` ends the process.
         """
         plain = answers.reference_answer(reference)
         if not plain:
@@ -76,19 +76,19 @@ class Math(Reward):
         return self._process
 
     def _judge(self, reference: str, text: str) -> tuple[float | None, VerdictStatus, str]:
-        found = answers.final_answer(text, self.extract)
-        if found is None:
+        extracted = answers.final_answer(text, self.extract)
+        if extracted is None:
             return 0.0, "unparseable", f"no final answer in any of: {', '.join(self.extract)}"
-        if len(found) > self.max_answer_chars:
-            return 0.0, "unparseable", f"the answer has {len(found)} characters, at most {self.max_answer_chars}"
-        reference, answer = answers.reference_answer(reference), answers.normalize(found)
-        verdict = answers.same_text(reference, answer)
-        if verdict is None:
-            verdict = answers.same_number(reference, answer)
-        if verdict is None:
+        if len(extracted) > self.max_answer_chars:
+            return 0.0, "unparseable", f"the answer has {len(extracted)} characters, at most {self.max_answer_chars}"
+        reference, answer = answers.reference_answer(reference), answers.normalize(extracted)
+        equal = answers.same_text(reference, answer)
+        if equal is None:
+            equal = answers.same_number(reference, answer)
+        if equal is None:
             reason = answers.too_big(answer)
             return (0.0, "unparseable", reason) if reason else self._verify(reference, answer)
-        return float(verdict), "scored", f"{answer} {'=' if verdict else '≠'} {reference}"
+        return float(equal), "scored", f"{answer} {'=' if equal else '≠'} {reference}"
 
     def _verify(self, reference: str, answer: str) -> tuple[float | None, VerdictStatus, str]:
         try:
@@ -110,13 +110,12 @@ class Math(Reward):
 def equivalent(reference: str, answer: str) -> str:
     """Runs in the killable process: "equal", "different", "answer unreadable…" or "reference unreadable…".
 
-    What sympy raises on a reference that it does not know is the reference's fault; on a pair, the answer's. Its time
-    is bounded from outside.
+    sympy's error on a reference alone is the reference's fault; on a pair, the answer's. The caller bounds the time.
     """
     read, compare = math_verify()
     sides: list[tuple[Any, bool]] = []
     for side, text in (("reference", reference), ("answer", answer)):
-        # latex2sympy2-extended 1.11 fails on every percent sign, so it never sees one.
+        # latex2sympy2-extended 1.11 fails on every percent sign, so the sign is cut off.
         body, percent = answers.split_percent(text)
         try:
             expression = read(body)
@@ -133,19 +132,19 @@ def equivalent(reference: str, answer: str) -> str:
 
 @functools.cache
 def math_verify() -> tuple[Callable[[str], Any], Callable[[Any, bool, Any, bool], bool]]:
-    """Reads one side, or None; compares two, each with its percent sign. Importing takes a second."""
+    """Two functions: `read` parses one side, or returns None; `compare` takes two sides. The import takes a second."""
     import logging
 
     from math_verify import LatexExtractionConfig, parse, verify
     from sympy import Expr
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own timeouts are off
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # drops its warning that its timeouts are off
     config = [LatexExtractionConfig()]
 
     def read(latex: str) -> Any:
-        # "first_match": all of it or nothing; else a part of an unreadable answer would be taken for the answer.
-        # Its own timeouts are SIGALRM and end in "wrong" without a word: off.
-        found = parse(
+        # "first_match": all of the text or nothing, since a fragment of an unreadable answer is not the answer.
+        # math-verify's own timeouts use SIGALRM and silently mean "wrong", so they are off.
+        parsed = parse(
             f"${latex}$",
             config,
             fallback_mode="no_fallback",
@@ -153,12 +152,13 @@ def math_verify() -> tuple[Callable[[str], Any], Callable[[Any, bool, Any, bool]
             parsing_timeout=None,  # pyright: ignore[reportArgumentType]
             raise_on_error=True,
         )
-        return found[0] if found else None
+        return parsed[0] if parsed else None
 
-    def compare(r: Any, r_percent: bool, a: Any, a_percent: bool) -> bool:
-        numbers = isinstance(r, Expr) and isinstance(a, Expr)
-        pairs = answers.readings(r, r_percent, a, a_percent) if numbers else [(r, a)]
-        # Reference first: the comparison is not symmetric (x = 5 is taken for 5, not the other way round).
+    def compare(reference: Any, reference_percent: bool, answer: Any, answer_percent: bool) -> bool:
+        pairs = [(reference, answer)]
+        if isinstance(reference, Expr) and isinstance(answer, Expr):
+            pairs = answers.readings(reference, reference_percent, answer, answer_percent)
+        # The reference comes first: x = 5 answers the reference 5, but 5 does not answer the reference x = 5.
         return any(verify(x, y, timeout_seconds=None, raise_on_error=True) for x, y in pairs)
 
     return read, compare

@@ -1,107 +1,184 @@
-"""`RewardPool`: verdicts on completions, and rewards of groups, from worker actors."""
+"""`RewardPool`: verdicts on completions and rewards of groups, from worker actors."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
-from rlframe.actors.lane import Lane
+from rlframe.actors.replicas import Replica, Replicas, ReplicasDown, ReplicaState
+from rlframe.errors import Hung
 from rlframe.reward.base import Reward
 from rlframe.reward.composition import combine, speaking
 from rlframe.reward.failures import Failures
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
-CLOSE_S = 10.0  # for workers to give back what they hold; then cluster.py ends them anyway
+CLOSE_S = 10.0  # for workers to give back their resources; then cluster/ ends the workers anyway
+RESTART_S = 300.0  # for a dead worker to start again, packages and models included
 
 
 class RewardPool:
-    """Typed handle over the lanes of reward workers, which `cluster.py` makes and ends. For use in one event loop.
+    """Typed handle over reward workers, which `cluster/` starts and ends. For use in one event loop.
 
-    A verdict that failed is asked for again, up to `attempts` times in all; then it stays failed, and its completion is
-    left out of baseline and loss.
+    A failed verdict is requested again, up to `attempts` times in all. After the last attempt the verdict stays
+    failed, and the completion is excluded from baseline and loss.
     """
 
     def __init__(
-        self, terms: Mapping[str, Reward], lanes: list[Lane], *, attempts: int, max_failed_share: float
+        self, terms: Mapping[str, Reward], workers: list[RewardWorkers], *, attempts: int, max_failed_share: float
     ) -> None:
-        """`lanes`: every term is held by one of them."""
+        """`workers`: each term has exactly one entry that holds the term."""
         self.terms = terms
-        self.lanes = lanes
+        self.workers = workers
         self.attempts = attempts
         self.failures = Failures(max_failed_share)
-        self.retried = 0  # verdicts that were asked for again
+        self.retried = 0  # verdicts that were requested again
 
     @property
     def in_flight(self) -> list[int]:
         """Calls at each worker."""
-        return [worker.calls for lane in self.lanes for worker in lane.workers]
+        return [load for workers in self.workers for load in workers.replicas.loads]
 
     async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
-        """Reward name -> its verdict, of the rewards that look at one completion and speak on the prompt's task.
+        """Reward name -> verdict, of the rewards that look at one completion and speak on the prompt's task.
 
-        Raises RewardsFail when too many have failed, and LaneDown.
+        Raises RewardsFail when too many verdicts have failed, and ReplicasDown.
         """
         names = [name for name, term in speaking(self.terms, prompt.task).items() if not term.looks_at_group()]
-        rows = await self._ask(names, "score", 1, prompt, completion)
-        return {name: row[0] for name, row in rows.items()}
+        verdicts = await self._verdicts(names, "score", 1, prompt, completion)
+        return {name: verdict for name, (verdict,) in verdicts.items()}
 
     async def score_group(self, group: RolloutGroup, verdicts: list[dict[str, Verdict]]) -> ScoredGroup:
-        """The group with its rewards; `verdicts` [G] are what `score` gave. Rewards that look at groups speak now."""
+        """The group with its rewards. `verdicts` [G] are the results of `score`; rewards on groups speak now."""
         terms = speaking(self.terms, group.prompt.task)
-        single = {name: [of_one[name] for of_one in verdicts] for name in terms if name in verdicts[0]}
-        names = [name for name, term in terms.items() if term.looks_at_group()]
-        rows = await self._ask(names, "score_group", len(group.completions), group, single) if names else {}
-        both = single | rows
-        return combine(group, {name: both[name] for name in terms}, self.terms)
+        by_name = {name: [verdict[name] for verdict in verdicts] for name in terms if name in verdicts[0]}
+        if names := [name for name, term in terms.items() if term.looks_at_group()]:
+            by_name |= await self._verdicts(names, "score_group", len(group.completions), group, by_name)
+        return combine(group, {name: by_name[name] for name in terms}, self.terms)
 
     @cached_property
     def facts(self) -> dict[str, float]:
-        """What the first worker of each lane says of its rewards, such as the isolation that their sandbox reached."""
-        told = ray.get([lane.workers[0].actor.facts.remote() for lane in self.lanes])
-        return {f"reward/{name}": value for facts in told for name, value in facts.items()}
+        """Facts about the rewards, for example the isolation level of a sandbox, from each term's first worker."""
+        calls = [next(iter(workers.replicas)).handle.facts.remote() for workers in self.workers]
+        return {f"reward/{name}": value for facts in ray.get(calls) for name, value in facts.items()}
 
     def metrics(self) -> dict[str, float]:
-        """Verdicts that were asked for again and workers that were replaced, since the start; and the facts."""
-        replaced = sum(lane.replaced for lane in self.lanes)
-        return self.facts | {"reward/retried": float(self.retried), "reward/workers_replaced": float(replaced)}
+        """Verdicts that were requested again and workers that were restarted, since the start; and the facts."""
+        restarted = sum(workers.restarted for workers in self.workers)
+        return self.facts | {"reward/retried": float(self.retried), "reward/workers_replaced": float(restarted)}
 
-    async def _ask(self, names: list[str], method: str, count: int, *arguments: Any) -> dict[str, list[Verdict]]:
-        """Reward name -> its [count] verdicts, in the order of `names`."""
-        shares = [(lane, [name for name in names if name in lane.names]) for lane in self.lanes]
-        asked = [self._settle(lane, share, method, count, *arguments) for lane, share in shares if share]
-        settled = {name: row for rows in await asyncio.gather(*asked) for name, row in rows.items()}
-        for name, row in settled.items():
+    async def _verdicts(self, names: list[str], method: str, count: int, *arguments: Any) -> dict[str, list[Verdict]]:
+        """Reward name -> [count] verdicts, in the order of `names`."""
+        shares = [(workers, [name for name in names if name in workers.names]) for workers in self.workers]
+        calls = [self._attempt(workers, share, method, count, *arguments) for workers, share in shares if share]
+        verdicts = {name: row for rows in await asyncio.gather(*calls) for name, row in rows.items()}
+        for name, row in verdicts.items():
             for verdict in row:
                 self.failures.note(name, verdict)
-        return {name: settled[name] for name in names}
+        return {name: verdicts[name] for name in names}
 
-    async def _settle(
-        self, lane: Lane, names: list[str], method: str, count: int, *arguments: Any
+    async def _attempt(
+        self, workers: RewardWorkers, names: list[str], method: str, count: int, *arguments: Any
     ) -> dict[str, list[Verdict]]:
-        """One lane's verdicts, those that failed asked for again."""
-        settled: dict[str, list[Verdict]] = {}
-        left = names
+        """Verdicts of rewards with the same workers; failed verdicts are requested again."""
+        verdicts: dict[str, list[Verdict]] = {}
+        failed = names
         for attempt in range(self.attempts):
-            self.retried += len(left) if attempt else 0
+            self.retried += len(failed) if attempt else 0
             try:
-                settled |= await lane.call(method, left, *arguments)
+                verdicts |= await workers.call(method, failed, *arguments)
             except RayActorError as error:
-                return settled | {name: [_died(error)] * count for name in left}
-            left = [name for name in left if any(verdict.status == "failed" for verdict in settled[name])]
-            if not left:
+                detail = f"its workers died: {error}"
+                verdict = Verdict(score=None, status="failed", seconds=0.0, detail=detail)
+                return verdicts | {name: [verdict] * count for name in failed}
+            failed = [name for name in failed if any(verdict.status == "failed" for verdict in verdicts[name])]
+            if not failed:
                 break
-        return settled
+        return verdicts
 
     def close(self) -> None:
-        """Closes every worker's rewards; a dead or stuck worker is not waited for beyond CLOSE_S."""
-        closed = [worker.actor.close.remote() for lane in self.lanes for worker in lane.workers]
-        ray.wait(closed, num_returns=len(closed), timeout=CLOSE_S)
+        """Closes every worker's rewards; waits at most CLOSE_S for a dead or stuck worker."""
+        calls = [replica.handle.close.remote() for workers in self.workers for replica in workers.replicas]
+        ray.wait(calls, num_returns=len(calls), timeout=CLOSE_S)
 
 
-def _died(error: Exception) -> Verdict:
-    return Verdict(score=None, status="failed", seconds=0.0, detail=f"its workers died: {error}")
+class RewardWorkers:
+    """Replicas of a reward worker; a call goes to the least busy. A dead or hung worker restarts while the rest serves.
+
+    At most `max_in_flight` calls wait or run at each worker. Further calls wait here, so that a slow reward holds
+    back the callers and does not fill the workers' memory. For use in one event loop.
+    """
+
+    def __init__(self, names: list[str], replicas: Replicas, *, max_in_flight: int, max_deaths: int) -> None:
+        """`names`: of the rewards that every worker holds. `replicas`: actors that Ray restarts. `max_deaths`: a call
+        is given up after that many workers have died during the call."""
+        if not len(replicas) or max_in_flight < 1:
+            raise ValueError(f"a reward needs workers and calls in flight, not {len(replicas)} and {max_in_flight}")
+        self.names = names
+        self.replicas = replicas
+        self.max_deaths = max_deaths
+        self.restarted = 0  # workers, since the start
+        self._slots = asyncio.Semaphore(len(replicas) * max_in_flight)
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    async def call(self, method: str, *arguments: Any) -> dict[str, Any]:
+        """The result of a worker's `method`; after the death of that worker, of another worker.
+
+        Raises ReplicasDown, and ray.exceptions.RayActorError once `max_deaths` workers have died during the call.
+        """
+        deaths = 0
+        async with self._slots:
+            while True:
+                replica = await self._assign()
+                try:
+                    return await getattr(replica.handle, method).remote(*arguments)
+                except Hung:  # in an earlier call: this call has not begun
+                    self._restart(replica, kill=True)
+                except RayActorError:
+                    self._restart(replica, kill=False)
+                    deaths += 1
+                    if deaths == self.max_deaths:
+                        raise
+                finally:
+                    self.replicas.release(replica, 1)
+
+    async def _assign(self) -> Replica:
+        while not (chosen := self.replicas.assign(1)):
+            done, _ = await asyncio.wait(list(self._restarts), return_when=asyncio.FIRST_COMPLETED)
+            if errors := [error for task in done if (error := task.exception()) is not None]:
+                names = ", ".join(replica.name for replica in self.replicas)
+                raise ReplicasDown(f"{names} did not start again: {errors[0]}") from errors[0]
+        return chosen[0]
+
+    def _restart(self, replica: Replica, *, kill: bool) -> None:
+        """Gives a worker no calls until Ray has restarted the process. Further failed calls change nothing."""
+        if replica.state != ReplicaState.SERVING:
+            return
+        replica.state = ReplicaState.STARTING
+        self.restarted += 1
+        if kill:
+            ray.kill(replica.handle, no_restart=False)
+        task = asyncio.get_running_loop().create_task(self._await_restart(replica))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _await_restart(self, replica: Replica) -> None:
+        """Waits until the worker answers again; a worker that does not is dead."""
+        deadline = time.monotonic() + RESTART_S
+        try:
+            while True:
+                try:
+                    answer = asyncio.wrap_future(replica.handle.facts.remote().future())
+                    await asyncio.wait_for(answer, deadline - time.monotonic())
+                except ActorUnavailableError:  # Ray is still starting the worker
+                    await asyncio.sleep(0.2)
+                else:
+                    return self.replicas.serve(replica)
+        except Exception:
+            replica.state = ReplicaState.DEAD
+            raise

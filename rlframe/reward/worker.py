@@ -1,4 +1,4 @@
-"""`RewardWorker`: rewards on completions, in a process of its own; whatever one returns or raises is a verdict."""
+"""`RewardWorker`: calls rewards in a process of its own and turns every result or exception into a verdict."""
 
 from __future__ import annotations
 
@@ -17,99 +17,100 @@ from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 
 class RewardWorker:
-    """A bug in a reward never stops a run, scores 0 or holds its worker for ever.
+    """Runs rewards so that a bug in one of them never stops a run, scores 0 or blocks its worker for ever.
 
-    Rewards that are `async def` share the event loop; all others take turns on one thread, so that none of them
-    needs to be safe for threads. One that does not end within `timeout_s` keeps that thread: its verdict is
-    `failed`, and every later call raises Hung.
+    Rewards that are `async def` share the event loop. All others take turns on one thread, so no reward has to be
+    thread-safe. A call that takes longer than `timeout_s` gets a `failed` verdict. If it still holds the thread, every
+    later call raises Hung.
     """
 
     def __init__(self, name: str, rewards: dict[str, Reward], timeout_s: float) -> None:
         self.name = name
         self.rewards = rewards
         self.timeout_s = timeout_s
-        self.turn = asyncio.Lock()
-        self.hung: str | None = None
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
+        self.thread_lock = asyncio.Lock()
+        self.hung_reward: str | None = None  # name of the reward that holds the thread
         for reward in rewards.values():
-            # On the thread that later calls it: what a reward starts may be bound to the thread's life.
+            # On the thread that later calls the reward: a resource may be bound to its thread's life.
             self.thread.submit(reward.start).result()
 
-    def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
+    def __repr__(self) -> str:  # Ray's errors and logs show this name
         return self.name
 
     async def score(self, names: list[str], prompt: Prompt, completion: Completion) -> dict[str, list[Verdict]]:
         """Reward name -> [1] verdict on a completion, before weighting. Raises Hung."""
-        where = [f"on prompt {prompt.id!r}"]
-        rows = await asyncio.gather(*[self._run(name, where, prompt, completion) for name in names])
-        return dict(zip(names, rows, strict=True))
+        subject = [f"on prompt {prompt.id!r}"]
+        verdicts = await asyncio.gather(*[self._run(name, subject, prompt, completion) for name in names])
+        return dict(zip(names, verdicts, strict=True))
 
     async def score_group(
         self, names: list[str], group: RolloutGroup, verdicts: dict[str, list[Verdict]]
     ) -> dict[str, list[Verdict]]:
         """Reward name -> [G] verdicts on a whole group, before weighting. Raises Hung."""
-        where = [f"on completion {index} of prompt {group.prompt.id!r}" for index in range(len(group.completions))]
-        return {name: await self._run(name, where, group, verdicts) for name in names}
+        subjects = [f"on completion {index} of prompt {group.prompt.id!r}" for index in range(len(group.completions))]
+        return {name: await self._run(name, subjects, group, verdicts) for name in names}
 
     async def facts(self) -> dict[str, float]:
-        """Reward name/fact -> its value."""
+        """Reward name/fact -> value."""
         return {
-            f"{name}/{key}": value for name, reward in self.rewards.items() for key, value in reward.facts().items()
+            f"{name}/{fact}": value for name, reward in self.rewards.items() for fact, value in reward.facts().items()
         }
 
     async def close(self) -> None:
         for reward in self.rewards.values():
             reward.close()
 
-    async def _run(self, name: str, where: list[str], *arguments: Any) -> list[Verdict]:
-        """A reward's verdicts on the completions that `where` describes."""
+    async def _run(self, name: str, subjects: list[str], *arguments: Any) -> list[Verdict]:
+        """A reward's verdicts, one for each of `subjects`, which the details of failed verdicts name."""
         reward = self.rewards[name]
         call: Callable[..., Any] = reward.score_group if reward.looks_at_group() else reward
         started = time.perf_counter()
         try:
-            result = await self._bounded(name, call, arguments)
-            results = as_row(result if reward.looks_at_group() else [result], len(where))
-            problems = [problem_with(one) for one in results]
+            returned = await self._bounded(name, call, arguments)
+            results = as_results(returned if reward.looks_at_group() else [returned], len(subjects))
+            problems = [problem_with(result) for result in results]
         except Hung:
             raise
-        except Exception as error:  # researchers' code: whatever it raises is that verdict's detail
-            results = [None] * len(where)
-            problems = [f"{type(error).__name__}: {error}\n{traceback.format_exc()}"] * len(where)
+        except Exception as error:  # a researcher's code may raise anything; the verdict's detail shows it
+            results = [None] * len(subjects)
+            problems = [f"{type(error).__name__}: {error}\n{traceback.format_exc()}"] * len(subjects)
         seconds = time.perf_counter() - started
         return [
-            verdict_of(result, seconds, f"reward {name!r} {place}: {problem}" if problem else None)
-            for result, problem, place in zip(results, problems, where, strict=True)
+            verdict_of(result, seconds, f"reward {name!r} {subject}: {problem}" if problem else None)
+            for result, problem, subject in zip(results, problems, subjects, strict=True)
         ]
 
     async def _bounded(self, name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """The result of a call. Raises TimeoutError after `timeout_s`, Hung, and the exceptions of the call."""
         try:
             if inspect.iscoroutinefunction(call if inspect.ismethod(call) else type(call).__call__):
                 return await asyncio.wait_for(call(*arguments), self.timeout_s)
-            async with self.turn:
-                if self.hung:
-                    raise Hung(f"{self.name}: reward {self.hung!r} never came back")
+            async with self.thread_lock:
+                if self.hung_reward:
+                    raise Hung(f"{self.name}: reward {self.hung_reward!r} never came back")
                 running = asyncio.get_running_loop().run_in_executor(self.thread, call, *arguments)
                 try:
                     return await asyncio.wait_for(asyncio.shield(running), self.timeout_s)
                 except TimeoutError:
-                    if not running.done():  # else it is the reward's own
-                        self.hung = name
+                    if not running.done():  # a finished call raised this error itself
+                        self.hung_reward = name
                     raise
         except TimeoutError as error:
             raise TimeoutError(str(error) or f"took more than reward.timeout_s={self.timeout_s:g} s") from error
 
 
-def as_row(results: Any, count: int) -> list[Any]:
-    """A result for each of `count` completions. Raises TypeError or ValueError where there is no list of as many."""
-    if not isinstance(results, list | tuple):
-        raise TypeError(f"returned {results!r}, a {type(results).__name__}, not a list")
-    if len(results) != count:
-        raise ValueError(f"returned {len(results)} scores for {count} completions")
-    return list(results)
+def as_results(returned: Any, count: int) -> list[Any]:
+    """The list that a reward returned. Raises TypeError or ValueError unless it is a list of `count` results."""
+    if not isinstance(returned, list | tuple):
+        raise TypeError(f"returned {returned!r}, a {type(returned).__name__}, not a list")
+    if len(returned) != count:
+        raise ValueError(f"returned {len(returned)} scores for {count} completions")
+    return list(returned)
 
 
 def problem_with(result: object) -> str | None:
-    """Why a reward's result is no verdict, or None."""
+    """The reason that a reward's result is not a verdict, or None."""
     score = result.score if isinstance(result, Verdict) else result
     if score is None and isinstance(result, Verdict):
         return None

@@ -1,1 +1,1 @@
-"""Drawing completions: the engine as a plain async class, and the pool of its actors."""
+"""Samples completions: the engine as a plain async class, and the pool of engine actors."""

@@ -1,4 +1,4 @@
-"""What vLLM loads in each of its processes, by the entry point `vllm.general_plugins`."""
+"""A vLLM plugin, which each process of vLLM loads by the entry point `vllm.general_plugins`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ BACKEND = "object_store"
 
 
 def register() -> None:
-    """Makes the backend `object_store` known to vLLM's weight transfer; safe to call again."""
+    """Adds the backend `object_store` to vLLM's weight transfer; a second call does nothing."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
     if BACKEND not in WeightTransferEngineFactory._registry:

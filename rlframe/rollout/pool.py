@@ -1,50 +1,52 @@
-"""`RolloutPool`: prompts spread over engines in other processes."""
+"""`RolloutPool`: spreads prompts over engines in other processes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-import ray
+from ray.exceptions import RayError
 
-from rlframe.errors import RunFailed
+from rlframe.actors.calls import wait
+from rlframe.actors.replicas import Replica, Replicas
 from rlframe.types import Loaded, Prompt, SampledCompletion, Sampling
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
+    from rlframe.weights.snapshot import Snapshot
 
-    from rlframe.weights.broadcast import Broadcast
-    from rlframe.weights.publish import Published
+BOUND = "cluster.stall_timeout_s"
+JOIN_POLL_S = 0.1  # between two looks whether an engine that is starting serves
 
 
 class RolloutPool:
-    """Typed handle over engine actors, which `cluster.py` makes and ends."""
+    """Typed handle over engine actors, which `cluster/` starts and ends."""
 
-    def __init__(self, engines: list[ActorHandle], *, update_timeout_s: float) -> None:
-        self.engines = engines
-        self.update_timeout_s = update_timeout_s
-        self.outstanding = [0] * len(engines)  # completions not yet back from each engine
-        self.quarantined: set[int] = set()  # engines that hold other weights than the learner's; they get no work
-        self.version = 0
-        self.current: Published | Broadcast | None = None  # of `version`; None: what every engine started with
-        self.stall_s = 0.0
+    def __init__(self, replicas: Replicas, *, timeout_s: float) -> None:
+        """`timeout_s`: for an engine to pause, to load weights or to resume."""
+        self.replicas = replicas
+        self.timeout_s = timeout_s
+        self.version = 0  # of the policy that serving engines sample with; set by WeightSync
+
+    @property
+    def outstanding(self) -> list[int]:
+        """Unfinished completions of each engine."""
+        return self.replicas.loads
 
     async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
-        """Every prompt's completions, each as it ends. A group stays on one engine, which computes its prompt once.
+        """Every prompt's completions, each as it ends. A group stays on one engine, which computes the prompt once.
 
-        Raises what an engine raised, or RayActorError when one died.
+        Raises the error of an engine, RayActorError when an engine died, and ReplicasDown.
         """
-        shares: list[list[Prompt]] = [[] for _ in self.engines]
-        for prompt in prompts:
-            least = min(self._working(), key=self.outstanding.__getitem__)
-            self.outstanding[least] += sampling.completions
-            shares[least].append(prompt)
+        while not (chosen := self.replicas.assign(sampling.completions, count=len(prompts))) and prompts:
+            await asyncio.sleep(JOIN_POLL_S)
+        shares: defaultdict[Replica, list[Prompt]] = defaultdict(list)
+        for replica, prompt in zip(chosen, prompts, strict=True):
+            shares[replica].append(prompt)
         arrivals: asyncio.Queue[SampledCompletion | BaseException] = asyncio.Queue()
         tasks = [
-            asyncio.create_task(self._follow(engine, share, sampling, arrivals))
-            for engine, share in enumerate(shares)
-            if share
+            asyncio.create_task(self._follow(replica, share, sampling, arrivals)) for replica, share in shares.items()
         ]
         try:
             for _ in range(len(prompts) * sampling.completions):
@@ -56,74 +58,37 @@ class RolloutPool:
             for task in tasks:
                 task.cancel()
 
-    def update(self, weights: Published | Broadcast, *, version: int) -> None:
-        """Brings `weights` to every engine; requests in flight freeze meanwhile and go on as policy `version`.
+    def load(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
+        """Lets engines load a version, all at the same time -> the answer of each, by name. Raises Stalled."""
+        calls = {replica.name: replica.handle.load.remote(snapshot) for replica in replicas}
+        answers = wait(calls, f"load version {snapshot.version}", self.timeout_s, BOUND)
+        return dict(zip(calls, answers, strict=True))
 
-        An engine that then holds other weights than the learner, by their checksums, gets no work until it has
-        loaded every value anew. Raises Stalled when an engine has not loaded them within the bound, RunFailed when
-        the checksums do not hold even then.
-        """
-        if weights.version != version:
-            raise ValueError(f"the learner published version {weights.version}, not {version}")
-        loaded = self._deliver(weights, range(len(self.engines)))
-        if differing := sorted(self.quarantined):
-            weights = weights.anew(self.update_timeout_s)
-            loaded |= self._deliver(weights, differing)
-        if self.quarantined:
-            broken = ", ".join(f"{name} ({', '.join(one.differing)})" for name, one in loaded.items() if one.differing)
-            raise RunFailed(f"weights of version {version} arrived broken, twice: {broken}")
-        self.stall_s = max(one.stall_s for one in loaded.values())
-        self.current, self.version = weights, version
+    def pause(self, replicas: list[Replica]) -> None:
+        """Freezes the engines' requests. Raises Stalled."""
+        wait({replica.name: replica.handle.pause.remote() for replica in replicas}, "pause", self.timeout_s, BOUND)
 
-    def join(self, engine: ActorHandle, place: int | None = None) -> None:
-        """Brings a late or restarted engine to the current version, then gives it work.
-
-        `place`: of the engine that it takes the place of; None: it is one more. Raises Stalled when it has not
-        loaded the weights within the bound. If the checksums do not hold it gets no work before the next update.
-        """
-        if place is None:
-            place = len(self.engines)
-            self.outstanding.append(0)
-        self.quarantined.add(place)
-        self.engines[place:] = [engine, *self.engines[place + 1 :]]
-        if self.current is None:
-            self.quarantined.discard(place)
-        else:
-            self._deliver(self.current, [place])
-
-    def metrics(self) -> dict[str, float]:
-        """Of the last update: how long generation stood still on the engine that waited longest."""
-        return {"rollout/stall_s": self.stall_s}
-
-    def _deliver(self, weights: Published | Broadcast, places: Iterable[int]) -> dict[str, Loaded]:
-        """Quarantines those engines whose checksums do not hold, and lets go of those whose do."""
-        names = {f"rollout-{place}": place for place in places}
-        loaded = weights.deliver({name: self.engines[place] for name, place in names.items()}, self.update_timeout_s)
-        for name, one in loaded.items():
-            (self.quarantined.add if one.differing else self.quarantined.discard)(names[name])
-        return loaded
-
-    def _working(self) -> list[int]:
-        """Engines that may draw; when none may, all: what they are given waits there until they are healed."""
-        every = range(len(self.engines))
-        return [place for place in every if place not in self.quarantined] or list(every)
+    def resume(self, replicas: list[Replica], version: int) -> None:
+        """Lets frozen requests go on, as the policy's `version`. Raises Stalled."""
+        calls = {replica.name: replica.handle.resume.remote(version) for replica in replicas}
+        wait(calls, "resume", self.timeout_s, BOUND)
 
     async def _follow(
         self,
-        engine: int,
+        replica: Replica,
         prompts: list[Prompt],
         sampling: Sampling,
         arrivals: asyncio.Queue[SampledCompletion | BaseException],
     ) -> None:
-        """Moves one engine's completions into the queue, and its error if it has one."""
-        left = len(prompts) * sampling.completions
-        stream = self.engines[engine].generate.options(num_returns="streaming").remote(prompts, sampling)
+        """Moves an engine's completions, or the engine's error, into the queue."""
+        unfinished = len(prompts) * sampling.completions
+        stream = replica.handle.generate.options(num_returns="streaming").remote(prompts, sampling)
         try:
             async for reference in stream:
                 arrivals.put_nowait(await reference)
-                left -= 1
-                self.outstanding[engine] -= 1
-        except ray.exceptions.RayError as error:
+                unfinished -= 1
+                self.replicas.release(replica, 1)
+        except RayError as error:
             arrivals.put_nowait(error)
         finally:
-            self.outstanding[engine] -= left
+            self.replicas.release(replica, unfinished)

@@ -1,56 +1,41 @@
-"""vLLM as a plain async class: prompts in, completions out as each ends, new weights in between."""
+"""`VLLMEngine`: vLLM as a plain async class. Prompts go in, completions come out, and weights change in between."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from rlframe.rollout import cpu
 from rlframe.types import Completion, Loaded, Prompt, SampledCompletion, Sampling, VersionSpan
 
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
-    from rlframe.config.run import RolloutConfig
-    from rlframe.weights.publish import Snapshot
+    from rlframe.rollout.config import RolloutConfig
+    from rlframe.weights.snapshot import Snapshot
 
-MIN_BATCHED_TOKENS = 8192  # a step's prefill; a prompt never waits because of it
+MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no prompt waits for the next step
 
 
 class VLLMEngine:
-    """One replica of the policy, drawing completions with vLLM's `AsyncLLM`."""
+    """A replica of the policy, which samples completions with vLLM's `AsyncLLM`."""
 
     def __init__(self, name: str, config: RolloutConfig, model_path: Path, max_model_len: int, backend: str) -> None:
-        """`max_model_len`: tokens of a prompt and its completion together; `backend`: of vLLM's weight transfer."""
+        """`max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer."""
         self.name = name
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        device_settings = cpu.engine_settings(model_path, config.kv_cache_gib)
         from vllm import AsyncEngineArgs
         from vllm.config import WeightTransferConfig
-        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        device: dict[str, Any] = {"gpu_memory_utilization": config.gpu_memory_share}
-        if current_platform.is_cpu():
-            # One process that schedules and computes: with two, the scheduler spins on a core while it waits, and
-            # computing is left one core less. vLLM falls back to two unless its clients' multiprocessing is off.
-            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-            # A prompt prefilled in parts with a seed of its own ends vLLM's CPU worker.
-            device = {"enable_chunked_prefill": False, "distributed_executor_backend": "uni"}
-            if _attends_to_latents(model_path):
-                # vLLM's CPU kernel rotates heads at wrong positions where they are a dimension of their own.
-                device["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
-                # Where a processor has AMX, vLLM takes a backend that knows 16 bits only, and ends at float32.
-                device["attention_backend"] = "CPU_MLA"
-            else:
-                # A group shares its prompt by whole blocks of keys and values, and vLLM's on a CPU have 128 tokens:
-                # most of a short prompt would be computed for every completion anew. Its kernels take no less.
-                device["block_size"] = 32
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),
@@ -58,60 +43,60 @@ class VLLMEngine:
                 max_model_len=max_model_len,
                 max_num_seqs=config.max_concurrent,
                 max_num_batched_tokens=max(max_model_len, MIN_BATCHED_TOKENS),
+                gpu_memory_utilization=config.gpu_memory_share,
                 tensor_parallel_size=max(1, config.gpus),
                 enable_prefix_caching=True,
                 enable_return_routed_experts=config.routed_experts,
                 enforce_eager=not config.compile,
-                # Of the distribution that was sampled from, after temperature.
-                logprobs_mode="processed_logprobs",
+                logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, after temperature
                 generation_config="vllm",
                 weight_transfer_config=WeightTransferConfig(backend=backend),
                 enable_log_requests=False,
                 disable_log_stats=True,
-                **device,
+                **device_settings,
             )
         )
         self.tokenizer = self.llm.get_tokenizer()
         self.in_flight = 0  # completions
         self.requests = 0  # since the start; vLLM wants every request id to be new
-        self.gate = asyncio.Condition()  # held by whoever pauses and resumes vLLM's scheduler
-        self.held: Snapshot | None = None
-        self.differing: set[str] = set()  # tensors of `held` that failed their checksums: nothing is drawn with them
+        self.gate = asyncio.Condition()  # held by the task that pauses and resumes vLLM's scheduler
+        self.snapshot: Snapshot | None = None  # the version that was loaded last, or is being loaded
+        self.differing: set[str] = set()  # tensors with wrong checksums; until healed, the engine samples nothing
         self.paused_at = 0.0
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
         return self.name
 
     async def join_object_store(self, address: str, namespace: str) -> None:
-        """Lets the engine's worker process reach the cluster's object store, and this actor by its name."""
+        """Lets the engine's worker process reach the cluster's object store, and this actor by name."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         init = {"address": address, "namespace": namespace, "holder": self.name}
         await self.llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init))
 
     async def stamp(self, version: int) -> None:
-        """What is drawn from now on is the policy's `version`."""
+        """Marks all tokens from now on as sampled by the policy's `version`."""
         await self.llm.update_weight_version(str(version))
 
     async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
         """Every prompt's completions, each as it ends.
 
-        With nothing else in flight they all enter in one step of the scheduler, so that the batches that form,
-        and with them the last bits of every log-probability, do not depend on timing.
+        If the engine is idle, all requests enter in the same step of vLLM's scheduler. Then timing changes neither the
+        batches nor the last bits of the log-probabilities.
         """
         async with self.gate:
             await self.gate.wait_for(lambda: not self.differing)
-            together = self.in_flight == 0
+            idle = self.in_flight == 0
             self.in_flight += len(prompts) * sampling.completions
-            if together:
+            if idle:
                 await self.llm.pause_generation(mode="keep", clear_cache=False)
             requests = []
             for prompt in prompts:
                 for index in range(sampling.completions):
                     requests.append((prompt, index, await self._add(prompt, index, sampling)))
-            if together:
+            if idle:
                 await self.llm.resume_generation()
-        tasks = [asyncio.create_task(self._drawn(prompt, index, queue)) for prompt, index, queue in requests]
+        tasks = [asyncio.create_task(self._completion(prompt, index, queue)) for prompt, index, queue in requests]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
@@ -129,52 +114,42 @@ class VLLMEngine:
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             seed=request_seed(sampling.seed, prompt.id, index),
-            logprobs=0,  # of the drawn token alone
+            logprobs=0,  # only of the sampled token
             flat_logprobs=True,
-            detokenize=False,  # token by token; a whole completion takes one call
+            detokenize=False,  # token by token; a single call detokenizes the whole completion
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self.requests += 1
         request_id = f"{prompt.id}#{index}/{self.requests}"
         return await self.llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids}, parameters)
 
-    async def _drawn(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> SampledCompletion:
+    async def _completion(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> SampledCompletion:
         request: Any = await queue.get()
         output = request.outputs[0]
         token_ids = list(output.token_ids)
-        ended = output.finish_reason == "stop"  # by a token that is no text
+        text_ids = token_ids[:-1] if output.finish_reason == "stop" else token_ids  # the token that stops is no text
         return SampledCompletion(
             prompt_id=prompt.id,
             index=index,
             completion=Completion(
-                token_ids=token_ids,
-                logprobs=list(output.logprobs.logprobs),
+                token_ids=np.array(token_ids, np.int32),
+                logprobs=np.array(output.logprobs.logprobs, np.float32),
                 versions=[
                     VersionSpan(version=int(span.version), start=span.start, end=span.end)
                     for span in output.weight_versions
                 ],
-                text=self.tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True),
+                text=self.tokenizer.decode(text_ids, skip_special_tokens=True),
                 finish_reason=output.finish_reason,
                 cached_tokens=request.num_cached_tokens or 0,
                 routed_experts=output.routed_experts,
             ),
         )
 
-    def published(self, version: int) -> Snapshot:
-        """What this engine is loading: its worker process asks for the references."""
-        if self.held is None or self.held.version != version:
-            raise RuntimeError(f"asked for weights of version {version}, but hold {self.held and self.held.version}")
-        return self.held
-
-    def report(self, differing: set[str]) -> None:
-        """A worker process has loaded its part; these tensors are not what the learner holds."""
-        self.differing |= differing
-
     async def load(self, snapshot: Snapshot) -> Loaded:
-        """Freezes what is in flight, loads the weights, and lets it go on with them, if their checksums hold.
+        """Freezes requests in flight, loads and verifies the weights, and resumes the requests with the new weights.
 
-        The weights are brought to this node before, while completions are still drawn. After a load that failed
-        the checksums the engine draws nothing until one has passed them.
+        The weights come to this node's object store first, while the engine still samples. After a load with a wrong
+        checksum the engine samples nothing until a load with right checksums.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
@@ -182,7 +157,7 @@ class VLLMEngine:
         async with self.gate:
             if not self.differing:
                 self.paused_at = time.monotonic()
-            self.held, self.differing = snapshot, set()
+            self.snapshot, self.differing = snapshot, set()
             await self.pause()
             await self.llm.start_weight_update()
             await self.llm.update_weights(WeightTransferUpdateRequest(update_info={"version": snapshot.version}))
@@ -190,17 +165,28 @@ class VLLMEngine:
             if not self.differing:
                 await self.resume(snapshot.version)
                 self.gate.notify_all()
-            return Loaded(stall_s=time.monotonic() - self.paused_at, differing=sorted(self.differing))
+            return Loaded(stall_s=time.monotonic() - self.paused_at, mismatched_tensors=sorted(self.differing))
+
+    def published(self, version: int) -> Snapshot:
+        """The references of the version that is being loaded; the worker process calls this during `load`."""
+        if self.snapshot is None or self.snapshot.version != version:
+            held_version = self.snapshot and self.snapshot.version
+            raise RuntimeError(f"asked for weights of version {version}, but hold {held_version}")
+        return self.snapshot
+
+    def report(self, differing: set[str]) -> None:
+        """Names tensors with wrong checksums; each worker process calls this once during `load`."""
+        self.differing |= differing
 
     async def pause(self) -> None:
-        """Freezes requests; their keys and values are computed anew with the next weights."""
+        """Freezes requests. Their keys and values are computed again with the next weights."""
         await self.llm.pause_generation(mode="keep", clear_cache=True)
 
     async def resume(self, version: int) -> None:
         await self.stamp(version)
         await self.llm.resume_generation()
 
-    # The four calls of vLLM's `VLLMWeightSyncClient`, by which its own trainer engines (nccl, ipc) drive an update.
+    # The four methods of `VLLMWeightSyncClient`, which vLLM's trainer engines (nccl, ipc) call in an update.
     async def init_weight_transfer_engine(self, request: Any) -> None:
         await self.llm.init_weight_transfer_engine(request)
 
@@ -218,11 +204,6 @@ class VLLMEngine:
         self.llm.shutdown()
 
 
-def _attends_to_latents(model_path: Path) -> bool:
-    """Whether the model has DeepSeek's multi-head latent attention."""
-    return "kv_lora_rank" in json.loads((model_path / "config.json").read_text())
-
-
 def request_seed(seed: int, prompt_id: str, index: int) -> int:
-    """A seed of its own for each completion, the same in every run of one seed."""
+    """A different seed for each completion, the same in every run with the same `seed`."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}/{index}".encode()).digest()[:7], "big")

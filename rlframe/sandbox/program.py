@@ -1,23 +1,23 @@
-"""What goes into a sandbox and what comes out."""
+"""The values that enter and leave a sandbox: `Program`, `Limits`, `Outcome`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-# returned: to its end; raised: an exception or a wrong end; timeout, output: over a limit; died: killed, by itself or
-# by the kernel; skipped: not run, for the program had used up its time.
+# returned: ran to its end; raised: an exception or a nonzero exit status; timeout, output: exceeded that limit;
+# died: killed by a signal; skipped: not run, because the program had no time left.
 Status: TypeAlias = Literal["returned", "raised", "timeout", "output", "died", "skipped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one program. Beside them: no new process, no network, no file written, 64 open files, 64 threads."""
+    """Bounds of a program. Fixed bounds: no new process, no network, no written file, 64 open files, 64 threads."""
 
     case_s: float  # wall time of a case, and about as much CPU time
     program_s: float  # wall time of all cases
-    memory_mib: int  # address space of the one process that there is at a time
-    output_bytes: int  # of a case: what it prints, or its results as JSON
+    memory_mib: int  # address space of a case's process
+    output_bytes: int  # printed text of a case, or the call's result as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,8 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one case said, as bytes: nothing here may be believed."""
+    """The result of a case. `output` and `detail` come from untrusted code: compare them, never believe or run them."""
 
     status: Status
     output: bytes  # stdout, or the result as JSON
-    detail: str  # the end of stderr, or what limit was met
+    detail: str  # the end of stderr, or the limit that was exceeded

@@ -1,7 +1,7 @@
-"""The untrusted end: a process that takes one case, gives up everything, and runs the program's source.
+"""The untrusted side: a forked process that receives a case, gives up its rights, and executes the program's source.
 
-Nothing here keeps the program from anything (it may change any object of this interpreter); the kernel does, and
-whoever reads what comes out believes none of it.
+Nothing in this module restrains the program, which may change any object of this interpreter. The kernel restrains it,
+and the worker believes nothing that comes out.
 """
 
 import _socket
@@ -20,70 +20,71 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILENAME = "<solution>"
-RESULTS = 3  # the file descriptor that results are written to
-OPEN_FILES = 64
-SIGKILL = 9
+RESULTS = 3  # file descriptor for the results of function calls
+MAX_OPEN_FILES = 64
 
 
-def make_ready() -> None:
-    """In the server, once: what every runner would do to memory of its own."""
+def prepare() -> None:
+    """Runs once in the server: work that every runner would otherwise repeat on memory pages of its own."""
     stdin, stderr = posix.memfd_create("stdin"), posix.dup(2)
-    written, writes = posix.pipe()
-    for place, descriptor in enumerate((stdin, writes, writes)):
-        posix.dup2(descriptor, place)
-    # Not the interpreter's own, whose buffers have been used. Of the kinds that a script's are: they look but once.
+    pipe_reader, pipe_writer = posix.pipe()
+    for index, descriptor in enumerate((stdin, pipe_writer, pipe_writer)):
+        posix.dup2(descriptor, index)
+    # The interpreter's own streams have used buffers. `open` looks once at the kind of file, so descriptors 0, 1 and 2
+    # have the kinds of a script here: a file, and pipes.
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.argv = [FILENAME]
     posix.dup2(stderr, 2)
-    for descriptor in (stdin, stderr, written, writes):
+    for descriptor in (stdin, stderr, pipe_reader, pipe_writer):
         posix.close(descriptor)
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
-    for name in ("exit", "quit"):  # which `-S` leaves out
+    for name in ("exit", "quit"):  # missing under `-S`
         setattr(builtins, name, sys.exit)
     exec(compile("print", FILENAME, "exec"), {})
-    kernel.limit(kernel.RLIMIT_NOFILE, OPEN_FILES)
-    for what in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
-        kernel.limit(what, 0)
+    kernel.set_limit(kernel.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    for resource in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
+        kernel.set_limit(resource, 0)
 
 
-def wait(asked: _socket.socket, nothing: int, filter: kernel.Filter, server: int) -> None:
-    """Waits for a case and runs it: its limits, and the descriptors of its program, output, errors and, for a script,
-    stdin. `nothing`: an open /dev/null. Does not return; where rights cannot be given up, the server ends too."""
+def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: int) -> None:
+    """Waits for a case and runs it; does not return. A case is a message with limits and the descriptors of program,
+    output, errors and, for a script, stdin. A runner that cannot give up its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
-        size, extra, _, _ = asked.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(4 * 4))
+        size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(4 * 4))
         if size == 0:
             posix._exit(0)
-        program, out, err, *stdin = descriptors(extra)
-        _place([*stdin, out, err, program] if stdin else [nothing, nothing, err, out, program])
-        kernel.bounds.cpu()
-        kernel.bounds.space()
-        kernel.no_dump()
+        program, output, errors, *stdin = received_descriptors(ancillary)
+        _renumber([*stdin, output, errors, program] if stdin else [dev_null, dev_null, errors, output, program])
+        kernel.bounds.limit_cpu()
+        kernel.bounds.limit_address_space()
+        kernel.forbid_dump()
         filter.install()
     except BaseException as error:
         try:
             posix.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
-            posix.kill(server, SIGKILL)  # no verdict follows
+            posix.kill(server, kernel.SIGKILL)
             posix._exit(1)
     gc.enable()
-    _finish(lambda: _run(RESULTS if stdin else RESULTS + 1), _end_script if stdin else None)
+    _run_and_exit(lambda: _run(RESULTS if stdin else RESULTS + 1), _end_script if stdin else None)
 
 
-def descriptors(extra: "list[tuple[int, int, bytes]]") -> list[int]:
-    """Those that came with a message."""
-    data = b"".join(part for _, _, part in extra)
-    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+def received_descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]:
+    """File descriptors from a message's ancillary data."""
+    numbers = b"".join(content for _, _, content in ancillary)
+    return [int.from_bytes(numbers[start : start + 4], "little") for start in range(0, len(numbers), 4)]
 
 
-def _place(given: list[int]) -> None:
-    """Makes them 0, 1, 2, ... and closes all others."""
-    high = [posix.dup2(descriptor, OPEN_FILES // 2 + place) for place, descriptor in enumerate(given)]
-    for place, descriptor in enumerate(high):
-        posix.dup2(descriptor, place)
+def _renumber(descriptors: list[int]) -> None:
+    """Renumbers descriptors to 0, 1, 2, ... and closes the rest."""
+    # First to high numbers, so that no descriptor is overwritten before it has moved.
+    high = [posix.dup2(descriptor, MAX_OPEN_FILES // 2 + index) for index, descriptor in enumerate(descriptors)]
+    for index, descriptor in enumerate(high):
+        posix.dup2(descriptor, index)
     posix.closerange(len(high), 4096)
 
 
@@ -91,25 +92,25 @@ def _run(program: int) -> None:
     source, function, inputs = marshal.loads(posix.pread(program, posix.fstat(program).st_size, 0))
     posix.close(program)
     if function is None:
-        _script(source)
+        _run_script(source)
     else:
-        _calls(source, function, inputs)
+        _run_calls(source, function, inputs)
 
 
-def _script(source: str) -> None:
-    """Reads file descriptor 0, writes 1, tells its errors on 2."""
+def _run_script(source: str) -> None:
+    """Executes the source, with stdin, stdout and stderr on file descriptors 0, 1 and 2."""
     exec(compile(source, FILENAME, "exec"), {"__name__": "__main__"})
 
 
 def _end_script() -> None:
-    """What the interpreter does at its end, and programs rely on: waits for threads, then says what is left."""
+    """Ends a script as an interpreter does: waits for threads, then calls the exit handlers."""
     if threading := sys.modules.get("threading"):
         threading._shutdown()
     atexit._run_exitfuncs()
 
 
-def _calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
-    """Calls the program's function on each input; one line of JSON a result."""
+def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
+    """Calls the program's function on each input and writes a line of JSON for each result."""
     import json
 
     namespace = {"__name__": "solution"}
@@ -122,24 +123,24 @@ def _calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
         posix.write(RESULTS, json.dumps(result, allow_nan=False).encode() + b"\n")
 
 
-def _finish(work: "Callable[[], None]", last: "Callable[[], None] | None") -> None:
-    status = 1
+def _run_and_exit(run: "Callable[[], None]", at_exit: "Callable[[], None] | None") -> None:
+    exit_code = 1
     try:
-        work()
-        status = 0
+        run()
+        exit_code = 0
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
         import traceback
 
         traceback.print_exception(error, limit=-3)
     try:
-        if last:
-            last()
+        if at_exit:
+            at_exit()
     finally:
         try:
             for stream in (sys.__stdout__, sys.stdout, sys.stderr):
                 if stream and not stream.closed:
                     stream.flush()
         finally:
-            posix._exit(status & 0xFF)
+            posix._exit(exit_code & 0xFF)

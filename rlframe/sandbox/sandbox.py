@@ -1,4 +1,4 @@
-"""`Sandbox`: the trusted end. Starts a fork server at the strongest level there is, and hands programs to it."""
+"""`Sandbox`: the trusted side, which starts a fork server at the strongest available level and sends programs to it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from contextlib import suppress
 from rlframe.sandbox import seccomp
 from rlframe.sandbox.case import Case, memory_file
 from rlframe.sandbox.landlock import landlock_abi, read_only
-from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable
+from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
 
-START_S = 30.0  # on a cold, busy disk; also from a runner's end to word of it
-MAX_DETAIL = 1 << 16
-# All there is: an environment can be read by whoever runs as the same user. glibc would take 64 MiB of a program's
-# address space for every thread.
+START_S = 30.0  # a start on a cold, busy disk; also bounds each wait for a message of the server
+MAX_STDERR_BYTES = 1 << 16
+# The server's whole environment: readable by any process of the same user. By default glibc reserves 64 MiB of address
+# space for each thread, which would count against a program's memory limit.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 
 class SandboxUnavailable(RuntimeError):
-    """This machine cannot isolate as asked; the message says what is missing for each level. Nothing was run."""
+    """This machine lacks the requested isolation. The message says what each level misses. No program has run."""
 
 
 class SandboxFailed(RuntimeError):
-    """The sandbox itself broke under a program: the program has no verdict."""
+    """The sandbox itself broke while a program ran: the program has no verdict."""
 
 
 class Sandbox:
-    """Runs programs one at a time. Fails closed: without the floor, or the level asked for, it runs nothing."""
+    """Runs programs, one at a time. Without the requested level of isolation no program runs."""
 
     def __init__(self, limits: Limits, min_isolation: Isolation) -> None:
         self.limits = limits
         self.min_isolation = min_isolation
-        self.level: Isolation | None = None  # that was reached
+        self.level: Isolation | None = None  # the server's level; None before the start
         self._server: _Server | None = None
 
     def start(self) -> None:
@@ -55,7 +55,7 @@ class Sandbox:
         else:
             for level in reversed(ISOLATIONS[ISOLATIONS.index(self.min_isolation) :]):
                 try:
-                    self._server = _tested(level)
+                    self._server = _start_tested_server(level)
                     self.level = level
                     return
                 except (OSError, SandboxFailed) as error:
@@ -66,20 +66,20 @@ class Sandbox:
         )
 
     def run(self, program: Program) -> list[Outcome]:
-        """One outcome for each input. Raises SandboxUnavailable, and SandboxFailed where a server broke; a call after
-        that starts another."""
+        """Returns an outcome for each input. Raises SandboxUnavailable, and SandboxFailed where the server broke; the
+        next call starts another server."""
         self.start()
         assert self._server is not None
         try:
             return self._server.run(program, self.limits)
         except SandboxFailed as error:
             raise SandboxFailed(f"{error}\n{self.close()}".rstrip()) from error
-        except BaseException:  # an interrupt: what the server says next is of the case that was left
+        except BaseException:  # interrupted: the server's next message would be about the abandoned case
             self.close()
             raise
 
     def close(self) -> str:
-        """Ends the server and whatever it has forked; what it had to complain of."""
+        """Kills the server and all runners. Returns the server's stderr."""
         server, self._server = self._server, None
         return server.kill() if server is not None else ""
 
@@ -88,24 +88,25 @@ class _Server:
     """A fork server's process and the socket to it."""
 
     def __init__(self, level: Isolation) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(START_S)
-        self._standing: socket.socket | None = None  # to the runner that takes the next case
-        self._number = 0  # of that runner, as the server knows it
-        with theirs:
+        self._runner: socket.socket | None = None  # to the runner that takes the next case
+        self._runner_number = 0  # its process number in the server's namespace
+        with server_end:
             self._process = subprocess.Popen(
                 command(level),
-                stdin=theirs.fileno(),
+                stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=ENVIRONMENT,
                 cwd="/",
-                start_new_session=True,  # a process group that is killed whole
+                start_new_session=True,  # a new process group, which a single signal kills
             )
         try:
-            ruleset = read_only(readable())  # while the interpreter starts
+            ruleset = read_only(readable_paths())  # while the interpreter starts
             try:
-                socket.send_fds(self._control, [marshal.dumps((seccomp.build(), seccomp.asking()))], [ruleset])
+                filters = seccomp.build(), seccomp.build_notifier()
+                socket.send_fds(self._control, [marshal.dumps(filters)], [ruleset])
             finally:
                 os.close(ruleset)
             ready = self._control.recv(1)
@@ -120,94 +121,95 @@ class _Server:
         job = memory_file(marshal.dumps((program.source, program.function, program.inputs if program.function else [])))
         try:
             if program.function is not None:
-                return self._calls(len(program.inputs), job, limits, deadline)
+                return self._run_calls(len(program.inputs), job, limits, deadline)
             outcomes: list[Outcome] = []
             for text in program.inputs:
-                left = min(limits.case_s, deadline - time.monotonic())
-                if left <= 0 or (outcomes and outcomes[-1].status in ("timeout", "skipped")):
+                case_s = min(limits.case_s, deadline - time.monotonic())
+                if case_s <= 0 or (outcomes and outcomes[-1].status in ("timeout", "skipped")):
                     outcomes.append(_skipped("the program had used up its time"))
                 else:
-                    outcomes.append(self._script(text, job, limits, left))
+                    outcomes.append(self._run_script(text, job, limits, case_s))
             return outcomes
         except (OSError, EOFError, ValueError) as error:
             raise SandboxFailed(f"{type(error).__name__}: {error}") from error
         finally:
             os.close(job)
 
-    def _script(self, text: str, job: int, limits: Limits, case_s: float) -> Outcome:
+    def _run_script(self, text: str, job: int, limits: Limits, case_s: float) -> Outcome:
         stdin = memory_file(text.encode(errors="surrogatepass"))
         try:
-            return self._case(job, stdin, limits, case_s)
+            return self._run_case(job, stdin, limits, case_s)
         finally:
             os.close(stdin)
 
-    def _calls(self, count: int, job: int, limits: Limits, deadline: float) -> list[Outcome]:
-        """All calls in one process, a result a line; a case ends where its line does."""
-        end = self._case(job, None, limits, limits.case_s, count, deadline)
-        *lines, _ = end.output.split(b"\n")
+    def _run_calls(self, count: int, job: int, limits: Limits, deadline: float) -> list[Outcome]:
+        """Runs all calls of a function in one runner, which writes a line for each result."""
+        outcome = self._run_case(job, None, limits, limits.case_s, count, deadline)
+        *lines, _ = outcome.output.split(b"\n")
         if len(lines) > count:
             return [Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")] * count
-        most = limits.output_bytes
+        max_bytes = limits.output_bytes
         outcomes = [
-            Outcome(status="returned" if len(line) <= most else "output", output=line[: most + 1], detail="")
+            Outcome(status="returned" if len(line) <= max_bytes else "output", output=line[: max_bytes + 1], detail="")
             for line in lines
         ]
         if len(outcomes) < count:
-            status = "raised" if end.status == "returned" else end.status
-            outcomes.append(Outcome(status=status, output=b"", detail=end.detail or "it ended before its result"))
+            status = "raised" if outcome.status == "returned" else outcome.status
+            detail = outcome.detail or "it ended before its result"
+            outcomes.append(Outcome(status=status, output=b"", detail=detail))
         return outcomes + [_skipped("an earlier case ended the program")] * (count - len(outcomes))
 
-    def _case(
-        self, job: int, stdin: int | None, limits: Limits, case_s: float, calls: int = 1, latest: float | None = None
+    def _run_case(
+        self, job: int, stdin: int | None, limits: Limits, case_s: float, calls: int = 1, deadline: float | None = None
     ) -> Outcome:
-        """One runner from its first word to its end. Raises OSError, EOFError or ValueError where the server broke."""
+        """Runs a case to the runner's end. Raises OSError, EOFError or ValueError where the server broke."""
         seconds = math.ceil(limits.case_s if stdin is not None else limits.program_s) + 1
         memory = limits.memory_mib << 20
-        bounds = struct.pack("4Q", seconds, seconds, memory, memory)  # two of struct rlimit, soft and hard
+        bounds = struct.pack("4Q", seconds, seconds, memory, memory)  # two `struct rlimit`, each soft and hard
         case = Case(limits.output_bytes * calls)
         try:
-            if self._standing is None:
-                self._next()
-            assert self._standing is not None
-            with self._standing as asked:
-                case.hand_over(asked, bounds, job, stdin)
-            forced = case.until_its_end(self._control.fileno(), case_s, latest)
-            if forced:
-                self._control.send(b"%d" % self._number)
-            exit_code = self._next()
+            if self._runner is None:
+                self._receive_report()
+            assert self._runner is not None
+            with self._runner as runner:
+                case.send(runner, bounds, job, stdin)
+            kill_reason = case.read_until_end(self._control.fileno(), case_s, deadline)
+            if kill_reason:
+                self._control.send(b"%d" % self._runner_number)
+            exit_code = self._receive_report()
             case.drain()
-            return case.outcome(forced, exit_code)
+            return case.outcome(kill_reason, exit_code)
         except EOFError as error:
             case.drain()
-            raise EOFError(f"{error}\n{case.complaint()}".rstrip()) from error
+            raise EOFError(f"{error}\n{case.stderr()}".rstrip()) from error
         finally:
             case.close()
 
-    def _next(self) -> int:
-        """Hears how the last runner ended (0: there was none), and who takes the next case."""
+    def _receive_report(self) -> int:
+        """Stores the next runner. Returns the last runner's exit code, or 0 before the first case."""
         message, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
         if not descriptors:
             raise EOFError("the server ended")
-        exit_code, self._number = map(int, message.split())
-        self._standing = socket.socket(fileno=descriptors[0])
+        exit_code, self._runner_number = map(int, message.split())
+        self._runner = socket.socket(fileno=descriptors[0])
         return exit_code
 
     def kill(self) -> str:
-        """Ends everything; what it had said on stderr."""
+        """Kills the server and all runners. Returns the server's stderr."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._control.close()
-        if self._standing is not None:
-            self._standing.close()
+        if self._runner is not None:
+            self._runner.close()
         assert self._process.stderr is not None
-        with self._process.stderr as said:
-            os.set_blocking(said.fileno(), False)  # a process of another group might have its other end
-            return (said.read(MAX_DETAIL) or b"").decode(errors="replace").strip()
+        with self._process.stderr as stderr:
+            os.set_blocking(stderr.fileno(), False)  # a process outside the group may still hold the pipe open
+            return (stderr.read(MAX_STDERR_BYTES) or b"").decode(errors="replace").strip()
 
 
-def _tested(level: Isolation) -> _Server:
-    """A server that has shown that it computes and that nothing gets out. Raises OSError or SandboxFailed."""
+def _start_tested_server(level: Isolation) -> _Server:
+    """Starts a server and runs the self-test in it. Raises OSError or SandboxFailed."""
     server = _Server(level)
     os.environ.setdefault(SECRET, "the parent's")
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
@@ -216,10 +218,10 @@ def _tested(level: Isolation) -> _Server:
         outcome = server.run(probes, limits)[0]
     except SandboxFailed as error:
         raise SandboxFailed(f"{error}\n{server.kill()}".rstrip()) from error
-    said = outcome.output.decode(errors="replace").strip()
-    if outcome.status != "returned" or said != "closed":
+    answer = outcome.output.decode(errors="replace").strip()
+    if outcome.status != "returned" or answer != "closed":
         server.kill()
-        raise SandboxFailed(f"its self-test found it {said or outcome.status}: {outcome.detail}")
+        raise SandboxFailed(f"its self-test found it {answer or outcome.status}: {outcome.detail}")
     return server
 
 

@@ -1,7 +1,7 @@
-"""The seccomp filter of a runner: what Python needs to compute, to read its library and to write to open pipes.
+"""The seccomp filter of a runner: allows the calls that Python needs to compute, to read files and to write pipes.
 
-A list of what may be called, for a list of what may not would be out of date with the next kernel. Everything else
-fails with EPERM, as an OSError that the program sees; a call from another instruction set kills it.
+The filter lists allowed calls, because a list of forbidden calls would be out of date with the next kernel. Any other
+call fails with EPERM, an OSError in the program; a call of another instruction set kills the program.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 
-# x86-64 and arm64 numbers (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
+# name -> numbers on x86-64 and arm64 (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
 ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "close": (3, 57), "lseek": (8, 62), "getdents64": (217, 61),
@@ -33,22 +33,22 @@ CLONE, CLONE3, EXIT = (56, 220), (435, 435), (60, 93)
 OPEN, OPENAT, FCNTL, IOCTL, PRLIMIT64 = (2, None), (257, 56), (72, 25), (16, 29), (302, 261)
 
 CLONE_THREAD = 0x10000
-NAMESPACES = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET,TIME}
-# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC: before ABI 3 (Linux 6.2) Landlock lets O_RDONLY | O_TRUNC empty a file.
-WRITES = 0o1103
+NAMESPACE_FLAGS = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET,TIME}
+# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC. Landlock before ABI 3 (Linux 6.2) lets O_RDONLY | O_TRUNC empty a file.
+WRITE_FLAGS = 0o1103
 FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
-IOCTL_COMMANDS = (0x5401, 0x5450, 0x5451)  # TCGETS, by which isatty() asks; FIONCLEX, FIOCLEX
+IOCTL_COMMANDS = (0x5401, 0x5450, 0x5451)  # TCGETS, for isatty(); FIONCLEX, FIOCLEX
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-X32_BIT = 0x40000000  # of call numbers of x86's third instruction set
-# SECCOMP_RET_*
-KILL, ALLOW, ASK, EPERM, ENOSYS = 0x80000000, 0x7FFF0000, 0x7FC00000, 0x00050001, 0x00050026
+X32_BIT = 0x40000000  # set in the call numbers of x86's third instruction set, x32
+# SECCOMP_RET_*; NOTIFY is SECCOMP_RET_USER_NOTIF
+KILL, ALLOW, NOTIFY, EPERM, ENOSYS = 0x80000000, 0x7FFF0000, 0x7FC00000, 0x00050001, 0x00050026
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|J*|K, BPF_RET|K
 NUMBER, ARCH = 0, 4  # offsets in struct seccomp_data
 
 
 def build(machine: str | None = None) -> bytes:
-    """The filter as `struct sock_filter`s. Raises OSError on a machine whose call numbers are not here."""
+    """The filter as an array of `struct sock_filter`. Raises OSError on a machine without a list of call numbers."""
     machine = machine or os.uname().machine
     if machine not in AUDIT_ARCH:
         raise OSError(f"no list of system calls for {machine}; there are {', '.join(AUDIT_ARCH)}")
@@ -60,7 +60,7 @@ def build(machine: str | None = None) -> bytes:
     if machine == "x86_64":
         code.add(AT_LEAST, X32_BIT, yes="kill")
     verdicts = {numbers[column]: "allow" for numbers in (*ALLOWED.values(), EXIT)}
-    # glibc makes threads by clone3, whose flags lie in memory that no filter can read; where it is missing, by clone.
+    # clone3 keeps its flags in memory, which no filter can read. Without clone3, glibc starts threads by clone.
     verdicts[CLONE3[column]] = "missing"
     checks = (
         (CLONE, _clone),
@@ -82,29 +82,29 @@ def build(machine: str | None = None) -> bytes:
     return code.assemble()
 
 
-def asking(machine: str | None = None) -> bytes:
-    """The server's filter, which runners have beside theirs: it asks before a thread is made, and tells of its end."""
+def build_notifier(machine: str | None = None) -> bytes:
+    """The server's filter, which its runners inherit: notifies before a thread starts and before a thread ends."""
     machine = machine or os.uname().machine
     column = list(AUDIT_ARCH).index(machine)
     code = _Code()
     code.add(LOAD, ARCH)
-    code.add(EQUAL, AUDIT_ARCH[machine], no="allow")  # the runner's own filter kills
+    code.add(EQUAL, AUDIT_ARCH[machine], no="allow")  # the runner's filter kills the program
     code.add(LOAD, NUMBER)
-    code.add(EQUAL, EXIT[column], yes="ask")
+    code.add(EQUAL, EXIT[column], yes="notify")
     code.add(EQUAL, CLONE[column], no="allow")
     code.add(LOAD, _argument(0))
-    code.add(ANY_BIT, CLONE_THREAD, yes="ask")
-    for name, verdict in (("allow", ALLOW), ("ask", ASK)):
+    code.add(ANY_BIT, CLONE_THREAD, yes="notify")
+    for name, verdict in (("allow", ALLOW), ("notify", NOTIFY)):
         code.label(name)
         code.add(RETURN, verdict)
     return code.assemble()
 
 
 def _search(code: _Code, verdicts: list[tuple[int, str]]) -> None:
-    """Halves the list: the kernel tries every number of its table when a filter is installed, for every runner."""
+    """Binary search: for every runner, the kernel evaluates the filter on all call numbers while installing it."""
     if len(verdicts) <= 3:
-        for place, (number, verdict) in enumerate(verdicts):
-            code.add(EQUAL, number, yes=verdict, no="deny" if place == len(verdicts) - 1 else "")
+        for index, (number, verdict) in enumerate(verdicts):
+            code.add(EQUAL, number, yes=verdict, no="deny" if index == len(verdicts) - 1 else "")
         return
     middle = len(verdicts) // 2
     upper = f"from {verdicts[middle][0]}"
@@ -115,18 +115,18 @@ def _search(code: _Code, verdicts: list[tuple[int, str]]) -> None:
 
 
 def _clone(code: _Code) -> None:
-    """Threads, which share the process's limits; no process and no namespace."""
+    """Allows new threads, which share the process's limits, but no new process and no new namespace."""
     code.add(LOAD, _argument(0))
-    code.add(ANY_BIT, NAMESPACES, yes="deny clone")
+    code.add(ANY_BIT, NAMESPACE_FLAGS, yes="deny clone")
     code.add(ANY_BIT, CLONE_THREAD, yes="allow")
     code.label("deny clone")
     code.add(RETURN, EPERM)
 
 
-def _open(code: _Code, flags: int) -> None:
-    """For reading alone; `flags` is the place of that argument."""
-    code.add(LOAD, _argument(flags))
-    code.add(ANY_BIT, WRITES, no="allow")
+def _open(code: _Code, flags_index: int) -> None:
+    """Allows to open for reading only. `flags_index` is the position of the argument with the flags."""
+    code.add(LOAD, _argument(flags_index))
+    code.add(ANY_BIT, WRITE_FLAGS, no="allow")
     code.add(RETURN, EPERM)
 
 
@@ -145,7 +145,7 @@ def _ioctl(code: _Code) -> None:
 
 
 def _prlimit64(code: _Code) -> None:
-    """Asking for one's own limits, and setting none."""
+    """Allows a process to read its own limits, but not to set any."""
     for word in (_argument(0), _argument(2), _argument(2) + 4):
         code.add(LOAD, word)
         code.add(EQUAL, 0, no="deny prlimit")
@@ -155,12 +155,12 @@ def _prlimit64(code: _Code) -> None:
 
 
 def _argument(index: int) -> int:
-    """Offset of an argument's lower word on a little-endian machine, in struct seccomp_data."""
+    """Offset in `struct seccomp_data` of an argument's lower word on a little-endian machine."""
     return 16 + 8 * index
 
 
 class _Code:
-    """Instructions with jumps to labels that come later; without a label a jump goes to the next instruction."""
+    """A BPF program. Jumps go forward to labels; a jump with an empty label goes to the next instruction."""
 
     def __init__(self) -> None:
         self.instructions: list[tuple[int, str, str, int]] = []
@@ -173,10 +173,10 @@ class _Code:
         self.labels[name] = len(self.instructions)
 
     def assemble(self) -> bytes:
-        def jump(here: int, label: str) -> int:
-            return self.labels[label] - here - 1 if label else 0
+        def jump(index: int, label: str) -> int:
+            return self.labels[label] - index - 1 if label else 0
 
         return b"".join(
-            struct.pack("HBBI", code, jump(here, yes), jump(here, no), operand)
-            for here, (code, yes, no, operand) in enumerate(self.instructions)
+            struct.pack("HBBI", code, jump(index, yes), jump(index, no), operand)
+            for index, (code, yes, no, operand) in enumerate(self.instructions)
         )

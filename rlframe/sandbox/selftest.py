@@ -1,10 +1,10 @@
-"""What a server must not be able to do before it is given a program: tried from inside, at every start."""
+"""The self-test of a fork server: attacks from inside, tried before the server receives any program."""
 
 from __future__ import annotations
 
 SECRET = "RLFRAME_SANDBOX_SELFTEST"
 
-# Reads the trusted process's number from stdin; prints "closed", or the probes that got through.
+# Reads the worker's process number from stdin. Prints "closed", or the names of the attacks that succeeded.
 PROBES = f"""
 import os, socket
 

@@ -1,1 +1,1 @@
-"""The loop, and what it opens, saves, evaluates and watches."""
+"""The loop, its context, checkpoints, evaluation, and the mismatch gate."""

@@ -1,7 +1,8 @@
-"""Saves and restores a run: learner shards, prompt position, experience ledger, under one manifest.
+"""Checkpoints of a run: learner shards and the state of the driver's parts, under one manifest.
 
-A checkpoint is copied to memory at once, then written aside while training goes on, listed with sizes and hashes in
-a manifest, synced, and renamed last. One whose manifest does not hold was cut short: it is named and passed over.
+A checkpoint is copied to memory at once and written into a temporary folder while training goes on. A manifest then
+lists every file with size and hash, everything is synced to disk, and the folder is renamed last. A checkpoint with a
+manifest that does not match was cut short; such checkpoints are named and skipped.
 """
 
 from __future__ import annotations
@@ -11,33 +12,40 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlframe.errors import RunFailed, Stalled
 
 if TYPE_CHECKING:
-    from rlframe.config.run import CheckpointConfig
-    from rlframe.experience.flow import Experience
+    from rlframe.config.train import CheckpointConfig
     from rlframe.learner.group import LearnerGroup
-    from rlframe.rollout.pool import RolloutPool
 
+FORMAT = 1  # of state.json
 MANIFEST = "manifest.json"
 STATE = "state.json"
-POLL_S = 0.2  # between two questions whether the ranks have written; each waits for the step that they are at
-AFTER_ERROR_S = 60.0  # that a run which fails waits for a checkpoint that is being written
+POLL_S = 0.2  # seconds between checks that all ranks have written; a rank answers after the current step
+AFTER_ERROR_S = 60.0  # a failing run waits this long for a checkpoint in progress
+
+
+class Stateful(Protocol):
+    """A part of the driver whose state a checkpoint holds, as JSON values."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 class Checkpoints:
-    """A run's checkpoints, each written while training goes on; a second one waits for the first.
+    """A run's checkpoints, each written while training goes on. A second checkpoint waits for the first.
 
-    Leaving it waits for the last one; an error that ends the run meanwhile is not kept waiting for long, and a
-    signal, which has waited already where it could, not at all.
+    Leaving the `with` block waits for the last checkpoint: a minute after an error, not at all after a signal, since
+    the handler of `Stop` has waited already.
     """
 
     def __init__(
@@ -45,16 +53,16 @@ class Checkpoints:
         config: CheckpointConfig,
         folder: Path,
         learner: LearnerGroup,
-        experience: Experience,
-        step: int,
+        stateful: Mapping[str, Stateful],
+        *,
         timeout_s: float,
     ) -> None:
-        """`step`: at which the run stands; `timeout_s`: that one may take once it is waited for."""
+        """`stateful`: by the name that their state has in state.json. `timeout_s`: bound on a wait for the writing."""
         self.config = config
         self.folder = folder
         self.learner = learner
-        self.experience = experience
-        self.step = step  # of the newest
+        self.stateful = stateful
+        self.step = 0  # of the newest checkpoint
         self.timeout_s = timeout_s
         self._waited_s = 0.0
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -76,27 +84,46 @@ class Checkpoints:
             self._writer.shutdown(wait=False)
 
     def save(self, step: int) -> None:
-        """Begins step_000012; once it returns, the run may go on. Raises what ended the one before."""
-        began = time.monotonic()
+        """Starts the checkpoint of a step. On return training may go on. Raises the previous checkpoint's error."""
+        start = time.monotonic()
         self._wait(self.timeout_s)
         target = self.folder / f"step_{step:06d}"
-        aside = self.folder / f".{target.name}.partial"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        self.learner.save(aside / "learner", aside / "huggingface" if self.config.export else None)
-        (aside / STATE).write_text(json.dumps({"step": step, "experience": self.experience.state()}))
-        self._writing = self._writer.submit(self._finish, aside, target)
+        partial = self.folder / f".{target.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self.learner.save(partial / "learner", partial / "huggingface" if self.config.export else None)
+        state = {name: part.state() for name, part in self.stateful.items()}
+        (partial / STATE).write_text(json.dumps({"format": FORMAT, "step": step} | state))
+        self._writing = self._writer.submit(self._finish, partial, target)
         self.step = step
-        self._waited_s += time.monotonic() - began
+        self._waited_s += time.monotonic() - start
+
+    def restore(self, warn: Callable[[str], None]) -> int:
+        """Restores learner and parts from the newest whole checkpoint -> the step. `warn` gets skipped checkpoints.
+
+        Raises RunFailed without a whole checkpoint, or if another version of rlframe wrote the checkpoint.
+        """
+        checkpoint = newest_whole(self.folder, warn)
+        state = json.loads((checkpoint / STATE).read_text())
+        if state.get("format") != FORMAT:
+            raise RunFailed(
+                f"checkpoint {checkpoint} has format {state.get('format')}, and this version of rlframe reads format "
+                f"{FORMAT}: resume with the version that wrote it, or start a new run from {checkpoint}/huggingface"
+            )
+        self.learner.load(checkpoint / "learner", version=state["step"])
+        for name, part in self.stateful.items():
+            part.restore(state[name])
+        self.step = state["step"]
+        return self.step
 
     def wait(self) -> None:
-        """Until the last one is whole on disk. Raises what ended it, Stalled where it takes too long."""
+        """Waits until the last checkpoint is whole on disk. Raises its error, and Stalled after `timeout_s`."""
         self._wait(self.timeout_s)
 
     def metrics(self) -> dict[str, float]:
-        """`time/checkpoint_s`: seconds that training stood still for checkpoints since the last call.
+        """`time/checkpoint_s`: seconds that training has stood still for checkpoints since the last call.
 
-        Raises what ended the one that is being written.
+        Raises the error of the checkpoint that is being written.
         """
         if self._writing and self._writing.done():
             self._writing.result()
@@ -113,44 +140,30 @@ class Checkpoints:
             )
         self._writing.result()
 
-    def _finish(self, aside: Path, target: Path) -> None:
-        """Once all ranks have written, makes it whole, and removes all but the newest `keep` of all. In a thread."""
+    def _finish(self, partial: Path, target: Path) -> None:
+        """Seals a checkpoint once all ranks have written, and removes all but the newest `keep`. Runs in a thread."""
         while not self.learner.saved():
             if self._end.wait(POLL_S):
                 return
-        seal(aside)
+        seal(partial)
         if target.exists():
             shutil.rmtree(target)
-        aside.rename(target)
+        partial.rename(target)
         _sync(self.folder)
-        found = _newest_first(self.folder)
-        here = found.index(target)  # newer ones are broken: this run passed over them when it resumed
-        for unwanted in found[:here] + found[here + self.config.keep :]:
+        checkpoints = _newest_first(self.folder)
+        # Checkpoints newer than the target are broken: the run skipped them at resume.
+        index = checkpoints.index(target)
+        for unwanted in checkpoints[:index] + checkpoints[index + self.config.keep :]:
             shutil.rmtree(unwanted)
 
 
-def restore(
-    folder: Path, learner: LearnerGroup, experience: Experience, rollouts: RolloutPool, warn: Callable[[str], None]
-) -> int:
-    """Continues from the newest whole checkpoint -> its step. Names each one that is passed over to `warn`.
-
-    Raises RunFailed when there is none.
-    """
-    found = newest_whole(folder, warn)
-    state = json.loads((found / STATE).read_text())
-    learner.load(found / "learner", version=state["step"])
-    experience.restore(state["experience"])
-    rollouts.update(learner.weights(), version=state["step"])
-    return state["step"]
-
-
 def newest_whole(folder: Path, warn: Callable[[str], None]) -> Path:
-    """The newest checkpoint whose manifest holds. Raises RunFailed when there is none."""
+    """The newest checkpoint with a matching manifest. Raises RunFailed without any."""
     for candidate in _newest_first(folder):
-        problem = fault(candidate)
+        problem = first_fault(candidate)
         if problem is None:
             return candidate
-        warn(f"checkpoint {candidate} is passed over: {problem}")
+        warn(f"checkpoint {candidate} is skipped: {problem}")
     raise RunFailed(f"no whole checkpoint in {folder}")
 
 
@@ -168,8 +181,8 @@ def seal(folder: Path) -> None:
         _sync(inner)
 
 
-def fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, naming the file; None when it is whole."""
+def first_fault(folder: Path) -> str | None:
+    """The first difference between a checkpoint and the manifest, with the file's name; None for a whole checkpoint."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return f"{MANIFEST} is missing"

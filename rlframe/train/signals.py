@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run ends at the next place where its state is whole."""
+"""Ctrl-C and SIGTERM: a run ends at the next point at which the state is consistent."""
 
 from __future__ import annotations
 
@@ -9,41 +9,37 @@ from types import FrameType
 
 
 class Stop(BaseException):
-    """Somebody asked the run to end. No Exception, so that nothing takes it for a failure on the way."""
+    """A signal asked the run to end. Not an Exception, so that no handler of failures catches a Stop."""
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into `Stop`, raised at once where the code says that it may be, else at `check`.
+    """Turns SIGINT and SIGTERM into `Stop`: at once, or at the end of a `held_back` block.
 
-    The second signal always raises at once.
+    A second signal always raises at once.
     """
 
     def __init__(self) -> None:
-        self.received: str | None = None
-        self._at_once = True
+        self.received: str | None = None  # name of the latest signal
+        self._immediate = True
 
     def listen(self) -> None:
-        """Takes over both signals; called again after a library has put its own handlers there."""
+        """Installs the handlers; called again after a library has installed other handlers."""
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 
-    def check(self) -> None:
-        if self.received:
-            raise Stop(self.received)
-
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Inside, a first signal waits: what happens there leaves half a state when it is cut off."""
-        before, self._at_once = self._at_once, False
-        told = self.received is not None  # by a Stop that the caller is dealing with
+        """Delays a first signal to the end of the block, since an interrupted block would leave half a state."""
+        outer, self._immediate = self._immediate, False
+        stopping = self.received is not None  # the caller is handling a Stop already
         try:
             yield
         finally:
-            self._at_once = before
-        if not told:
-            self.check()
+            self._immediate = outer
+        if self.received and not stopping:
+            raise Stop(self.received)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        again, self.received = self.received is not None, signal.Signals(number).name
-        if again or self._at_once:
+        repeated, self.received = self.received is not None, signal.Signals(number).name
+        if repeated or self._immediate:
             raise Stop(self.received)

@@ -1,1 +1,1 @@
-"""ZeRO-3 -> object store -> vLLM."""
+"""Weights in transit: shards, buckets and deltas of a version, and the object that brings a version to the engines."""

@@ -29,21 +29,21 @@ def ranks() -> Iterator[list]:
     ray.shutdown()
 
 
-def test_answers_come_in_the_order_of_the_calls_not_of_their_ends(ranks: list):
+def test_results_come_in_the_order_of_the_calls(ranks: list):
     calls = numbered("learner", [ranks[0].answer.remote("slow", 0.3), ranks[1].answer.remote("quick", 0.0)])
     assert list(calls) == ["learner-0", "learner-1"]
     assert wait(calls, "answer", 10.0, "a.bound") == ["slow", "quick"]
 
 
-def test_one_that_fails_ends_the_wait_while_the_other_waits_for_it(ranks: list):
+def test_the_first_error_ends_the_wait_for_all(ranks: list):
     calls = numbered("learner", [ranks[0].answer.remote("waits", 6.0), ranks[1].answer.remote("no memory", 0.0)])
-    began = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(ArithmeticError, match="no memory"):
         wait(calls, "answer", 60.0, "a.bound")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started < 5
 
 
-def test_who_does_not_answer_in_time_is_named_with_what_it_was_to_do_and_the_bound(ranks: list):
+def test_a_late_actor_is_named_with_its_task_and_the_bound(ranks: list):
     ray.get([rank.answer.remote("done", 0.0) for rank in ranks])  # with the calls of the test before
     calls = numbered("learner", [ranks[0].answer.remote("quick", 0.0), ranks[1].answer.remote("slow", 2.0)])
     message = r"^learner-1 did not take step 7 within 0\.5 s \(cluster\.stall_timeout_s\)$"

@@ -1,4 +1,4 @@
-"""Dr. GRPO: what it leaves out of GRPO."""
+"""Dr. GRPO: GRPO without the divisions by deviation and by length."""
 
 import math
 
@@ -7,17 +7,20 @@ import torch
 
 from rlframe.algorithm import DrGRPO
 from tests.tiny.batches import make_batch
+from tests.tiny.groups import rewarded
 
 OF_TEN = DrGRPO(name="dr_grpo", clip=0.2, length=10)
 
 
 def test_advantages_are_not_divided_by_the_deviation():
-    assert OF_TEN.advantages(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist() == [0.75, -0.25, -0.25, -0.25]
+    assert OF_TEN.advantages(rewarded([1.0, 0.0, 0.0, 0.0])).tolist() == [0.75, -0.25, -0.25, -0.25]
 
 
-def test_a_token_weighs_the_same_in_a_short_and_a_long_completion_and_in_every_step():
-    assert OF_TEN.token_weights(torch.tensor([1.0, 4.0])).tolist() == pytest.approx([0.05, 0.05])  # 1 / (2 * 10)
-    assert OF_TEN.token_weights(torch.tensor([9.0, 9.0])).tolist() == pytest.approx([0.05, 0.05])
+def test_token_weights_do_not_depend_on_lengths():
+    assert OF_TEN.token_weights(torch.tensor([1.0, 4.0]), torch.tensor([0, 1])).tolist() == pytest.approx(
+        [0.05, 0.05]
+    )  # 1 / (2 * 10)
+    assert OF_TEN.token_weights(torch.tensor([9.0, 9.0]), torch.tensor([0, 1])).tolist() == pytest.approx([0.05, 0.05])
 
 
 def test_the_ratio_is_clipped_as_in_grpo():

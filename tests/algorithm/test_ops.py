@@ -1,4 +1,4 @@
-"""The formulas that algorithms share, against numbers worked by hand."""
+"""Formulas that algorithms share, against numbers worked by hand."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from tests.tiny.batches import make_batch
 
 
 def surrogate(ratio: float, advantage: float, low: float = 0.2, high: float = 0.2) -> tuple[float, float]:
-    """The objective of one token, and its slope in the ratio."""
-    at = torch.tensor([ratio], requires_grad=True)
-    value = ops.clipped_surrogate(at, torch.tensor([advantage]), low, high)
+    """The clipped objective of a token, and the slope in the ratio."""
+    ratios = torch.tensor([ratio], requires_grad=True)
+    value = ops.clipped_surrogate(ratios, torch.tensor([advantage]), low, high)
     value.sum().backward()
-    assert at.grad is not None
-    return value.item(), at.grad.item()
+    assert ratios.grad is not None
+    return value.item(), ratios.grad.item()
 
 
 def test_one_right_answer_in_four_is_one_and_a_half_deviations_up():
@@ -37,7 +37,7 @@ def test_centred_rewards_keep_their_scale():
     assert ops.center(torch.full((7,), 0.8)).tolist() == [0.0] * 7
 
 
-def test_left_out_a_completion_is_compared_with_the_mean_of_the_others():
+def test_leave_one_out_compares_a_reward_with_the_mean_of_the_others():
     advantages = ops.leave_one_out(torch.tensor([3.0, 1.0, 2.0]))  # 3 - 3/2, 1 - 5/2, 2 - 4/2
     assert advantages.tolist() == [1.5, -1.5, 0.0]
 
@@ -57,27 +57,27 @@ def test_advantages_stay_in_float32():
         (0.5, -2.0, -1.6, 0.0),  # a bad token that is less likely already: 0.8 * -2, and no push
     ],
 )
-def test_the_clip_stops_only_what_goes_further_the_same_way(ratio, advantage, value, slope):
+def test_the_clip_stops_only_tokens_that_moved_the_right_way(ratio, advantage, value, slope):
     assert surrogate(ratio, advantage) == pytest.approx((value, slope))
 
 
-def test_an_asymmetric_clip_lets_a_good_token_rise_to_its_own_bound():
+def test_an_asymmetric_clip_stops_good_tokens_at_the_upper_bound():
     assert surrogate(1.25, 1.0, low=0.2, high=0.28) == pytest.approx((1.25, 1.0))
     assert surrogate(1.30, 1.0, low=0.2, high=0.28) == pytest.approx((1.28, 0.0))
     assert surrogate(0.75, -1.0, low=0.2, high=0.28) == pytest.approx((-0.8, 0.0))
 
 
-def test_in_a_sequence_mean_a_token_of_two_weighs_four_times_a_token_of_eight():
+def test_sequence_mean_gives_completions_equal_weight():
     weights = ops.sequence_mean(torch.tensor([2.0, 8.0]))
     assert weights.tolist() == [1 / 4, 1 / 16]
     assert 2 * weights[0] + 8 * weights[1] == 1.0
 
 
-def test_in_a_token_mean_all_ten_tokens_weigh_a_tenth():
+def test_token_mean_gives_each_of_ten_tokens_a_tenth():
     assert ops.token_mean(torch.tensor([2.0, 8.0])).tolist() == pytest.approx([0.1, 0.1])
 
 
-def test_a_sum_over_a_completion_is_a_mean_over_completions_only():
+def test_sequence_sum_divides_by_the_number_of_completions_only():
     assert ops.sequence_sum(torch.tensor([2.0, 8.0])).tolist() == [0.5, 0.5]
 
 
@@ -85,25 +85,25 @@ def test_a_sum_over_a_completion_is_a_mean_over_completions_only():
     "ratio, advantage, value, slope",
     [
         (2.0, -1.0, -2.0, -1.0),  # not yet at the bound of 3
-        (5.0, -1.0, -3.0, 0.0),  # beyond it: no harder than at 3
+        (5.0, -1.0, -3.0, 0.0),  # beyond the bound: no harder than at 3
         (5.0, 1.0, 1.2, 0.0),  # a good token is the first clip's business
     ],
 )
-def test_a_dual_clip_bounds_bad_tokens_alone(ratio, advantage, value, slope):
-    at = torch.tensor([ratio], requires_grad=True)
+def test_a_dual_clip_bounds_only_bad_tokens(ratio, advantage, value, slope):
+    ratios = torch.tensor([ratio], requires_grad=True)
     advantages = torch.tensor([advantage])
-    clipped = ops.dual_clip(ops.clipped_surrogate(at, advantages, 0.2, 0.2), advantages, 3.0)
+    clipped = ops.dual_clip(ops.clipped_surrogate(ratios, advantages, 0.2, 0.2), advantages, 3.0)
     clipped.sum().backward()
-    assert at.grad is not None
-    assert (clipped.item(), at.grad.item()) == pytest.approx((value, slope))
+    assert ratios.grad is not None
+    assert (clipped.item(), ratios.grad.item()) == pytest.approx((value, slope))
 
 
-def test_a_sequence_s_mean_is_over_its_own_tokens_that_count():
+def test_sequence_means_leave_out_tokens_of_weight_0():
     batch = make_batch([0.0] * 5, [1.0] * 5, lengths=[3, 2], loss_weights=[0.0, 0.25, 0.25, 0.0, 0.5])
     means = ops.sequence_means(torch.tensor([9.0, 1.0, 2.0, 9.0, 4.0]), batch)
     assert means.tolist() == [1.5, 1.5, 1.5, 4.0, 4.0]
 
 
-def test_a_sequence_without_a_token_that_counts_has_mean_0_rather_than_none():
+def test_a_sequence_without_counted_tokens_has_mean_0():
     batch = make_batch([0.0] * 2, [1.0] * 2, loss_weights=[0.0, 0.0])
     assert ops.sequence_means(torch.tensor([1.0, 2.0]), batch).tolist() == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""What the command answers, and with which exit code. No test here starts a run."""
+"""Output and exit codes of the command. No test here starts a run."""
 
 import subprocess
 import sys
@@ -8,16 +8,16 @@ import pytest
 
 import rlframe
 from rlframe.cli import main as cli
-from rlframe.config.run import load, save
+from rlframe.config.compose import load, save
 
 
 @pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
     """`command("train", "steps=3")` -> exit code, stdout, stderr; in an empty working directory."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the command sets it; unset again afterwards
+    working_dir = tmp_path / "working_dir"
+    working_dir.mkdir()
+    monkeypatch.chdir(working_dir)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the command sets it; unset after the test
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["rlframe", *arguments])
@@ -26,25 +26,32 @@ def command(monkeypatch, capfd, tmp_path):
             cli.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
-        assert list(here.iterdir()) == []  # nothing is left behind by a command that did not run
+        assert list(working_dir.iterdir()) == []  # a refused command leaves no files
         return code, *capfd.readouterr()
 
     return run
 
 
-def test_the_installed_command_tells_its_version():
+def test_the_installed_command_prints_its_version():
     answer = subprocess.run([Path(sys.executable).parent / "rlframe", "--version"], capture_output=True, text=True)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, f"{rlframe.__version__}\n", "")
 
 
+def test_version_and_usage_load_no_heavy_library():
+    script = "import sys; from rlframe.cli.main import main; sys.argv[1:] = ['help']; main(); print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = set(answer.stdout.splitlines()[-1].split())
+    assert not modules & {"torch", "ray", "vllm", "deepspeed", "omegaconf", "hydra", "pydantic"}
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
-def test_without_a_verb_the_command_says_which_there_are(command, arguments):
+def test_without_a_verb_the_command_prints_its_usage(command, arguments):
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
     assert "rlframe train experiment=NAME" in out
 
 
-def test_an_unknown_verb_is_named_and_the_known_ones_are_shown(command):
+def test_an_unknown_verb_is_refused_with_the_usage(command):
     code, out, err = command("trian")
     assert (code, out) == (2, "")
     assert err.startswith("rlframe: there is no verb 'trian'\n")
@@ -60,40 +67,40 @@ def test_an_unknown_verb_is_named_and_the_known_ones_are_shown(command):
         ("qqqqqqqq=1", "qqqqqqqq: there is no such key\n"),
     ],
 )
-def test_an_unknown_key_is_named_with_those_that_come_nearest(command, override, answer):
+def test_an_unknown_key_is_refused_with_the_nearest_keys(command, override, answer):
     code, out, err = command("train", override)
     assert (code, out) == (2, "")
     assert f"This config cannot run:\n  {answer}" in err
 
 
 @pytest.mark.parametrize("choice, known", [("experiment=nope", "smollm2_arithmetic"), ("algorithm=ppo", "dapo")])
-def test_an_unknown_choice_is_named_with_those_there_are(command, choice, known):
+def test_an_unknown_choice_is_refused_with_the_known_choices(command, choice, known):
     code, _, err = command("train", choice)
     assert code == 2
     assert f"Could not find '{choice.replace('=', '/')}'" in err
     assert known in err
 
 
-def test_a_value_out_of_range_ends_with_exit_code_2_before_anything_starts(command, model_folder):
+def test_a_value_out_of_range_ends_with_exit_code_2(command, model_folder):
     code, out, err = command("train", f"model.path={model_folder}", "rollout.group_size=1")
     assert (code, out) == (2, "")
     assert "  rollout.group_size: Input should be greater than or equal to 2, not 1\n" in err
 
 
-def test_a_value_that_is_missing_is_asked_for(command):
+def test_a_missing_value_is_reported(command):
     code, _, err = command("train")
     assert code == 2
     assert "  model.path: has no value; set model.path=..., or pick an experiment=...\n" in err
 
 
-def test_the_composed_config_can_be_looked_at_without_running_it(command):
+def test_cfg_job_prints_the_composed_config(command):
     code, out, _ = command("train", "experiment=smollm2_arithmetic", "steps=3", "--cfg", "job")
     assert code == 0
     assert "steps: 3\n" in out
     assert "clip_high: 0.28\n" in out
 
 
-def test_a_folder_that_holds_a_run_is_refused_with_the_way_to_go_on(command, model_folder, tmp_path):
+def test_a_folder_that_holds_a_run_is_refused_with_a_remedy(command, model_folder, tmp_path):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
@@ -103,13 +110,13 @@ def test_a_folder_that_holds_a_run_is_refused_with_the_way_to_go_on(command, mod
     assert (run_dir / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
-def test_there_is_no_going_on_where_there_is_no_run(command, tmp_path):
+def test_a_folder_without_a_run_cannot_be_resumed(command, tmp_path):
     code, _, err = command("train", f"resume={tmp_path / 'nothing'}")
     assert code == 2
     assert f"resume: {tmp_path / 'nothing'} holds no run: there is no {tmp_path / 'nothing' / 'config.yaml'}" in err
 
 
-def test_a_resumed_run_is_checked_with_its_saved_values_and_the_new_one(command, composed, tmp_path):
+def test_saved_and_new_values_are_checked_together(command, composed, tmp_path):
     saved = load(composed("prompts_per_step=3", "rollout.group_size=5"))
     save(saved, tmp_path / "config.yaml")
     code, _, err = command("train", f"resume={tmp_path}", "learner.ranks=2")

@@ -1,19 +1,23 @@
-"""What actors' processes are given."""
+"""Starting some of a run's roles."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
-from rlframe.cluster.start import _environment
+import pytest
+import ray
 
-
-def faults(environment: dict[str, str]) -> int:
-    """Pages that a process was given which takes 32 MiB twenty times over, and lets go of them each time."""
-    code = "import resource\nfor size in [32 << 20] * 20: b'x' * size\nprint(resource.getrusage(0).ru_minflt)"
-    return int(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+from rlframe.cluster import start as cluster
+from rlframe.config.run import RunConfig
+from rlframe.errors import RunFailed
 
 
-def test_memory_that_an_actor_on_a_cpu_lets_go_of_is_there_when_it_takes_as_much_again() -> None:
-    pages = (32 << 20) // 4096
-    assert faults(_environment(1, gpus=0)) < 3 * pages < 20 * pages < faults(_environment(1, gpus=1))
+def test_a_run_starts_only_the_roles_that_it_asks_for(tiny_run: RunConfig, tiny_model: Path) -> None:
+    with cluster.start(tiny_run, tiny_model, ["reward"]) as actors:
+        assert list(actors.starter.handles) == ["reward-0"]
+        assert ray.cluster_resources()["CPU"] == 1  # reward.workers x reward.cpus
+        assert actors.rewards is not None and actors.rewards.in_flight == [0]
+        assert (actors.rollouts, actors.learner, actors.weights) == (None, None, None)
+        with pytest.raises(RunFailed, match="this run has no engines"):
+            actors.add_engine()
+    assert not ray.is_initialized()

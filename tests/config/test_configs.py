@@ -1,4 +1,4 @@
-"""Every file in `conf/` composes, validates, stays small, and says what its keys mean."""
+"""Every file in `conf/` composes and validates, has few keys, and explains every key."""
 
 import re
 from collections.abc import Iterator
@@ -9,20 +9,19 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from rlframe.cli.main import conf_dir
-from rlframe.config.run import load
+from rlframe.config.compose import conf_dir, load
 
 FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...
 GROUPS = [file for file in FILES if file.parent != Path("experiment")]
 MOST_KEYS = 120
 
-# Where an experiment or a group leaves a value to its user.
+# Values for the keys that an experiment or a group leaves to its user.
 FILL = {"prompts.train.path": "train.jsonl", "prompts.heldout.path": "heldout.jsonl"}
 
 
 def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values; a list counts as one."""
+    """Dotted keys and their values; a list is a single value."""
     for key in node:
         child = node._get_node(key)
         if isinstance(child, DictConfig):
@@ -40,40 +39,40 @@ def compose_choice(choice: str, model_folder: Path) -> DictConfig:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_experiment_and_every_choice_of_a_group_can_run(model_folder, choice):
+def test_every_experiment_and_every_choice_of_a_group_loads(model_folder, choice):
     load(compose_choice(choice, model_folder))
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_no_run_has_more_keys_than_a_person_can_know(model_folder, choice):
+def test_a_run_has_a_bounded_number_of_keys(model_folder, choice):
     keys = [key for key, _ in leaves(compose_choice(choice, model_folder))]
     assert len(keys) == len(set(keys)) <= MOST_KEYS
 
 
-def test_groups_are_one_level_deep_and_only_experiments_pick_from_other_groups():
+def test_only_experiments_choose_from_other_groups():
     assert {len(file.parts) for file in FILES} == {1, 2}
-    picking = [str(file) for file in FILES if re.search(r"^defaults:", (conf_dir() / file).read_text(), re.M)]
-    assert sorted({Path(file).parent.name for file in picking}) == ["", "experiment"]
+    with_defaults = [str(file) for file in FILES if re.search(r"^defaults:", (conf_dir() / file).read_text(), re.M)]
+    assert sorted({Path(file).parent.name for file in with_defaults}) == ["", "experiment"]
 
 
 @pytest.mark.parametrize("file", GROUPS, ids=str)
-def test_every_setting_has_a_comment_on_its_line_or_right_above(file):
+def test_every_key_has_a_comment(file):
     assert unexplained((conf_dir() / file).read_text()) == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_every_file_begins_by_saying_what_it_is(file):
+def test_every_file_starts_with_a_description(file):
     lines = [line for line in (conf_dir() / file).read_text().splitlines() if line != "# @package _global_"]
     assert re.match(r"# \w.{20,}", lines[0])
 
 
 def unexplained(text: str) -> list[str]:
-    """Keys with a value and without a comment.
+    """Keys that have a value but no comment, neither on their line nor on the line above.
 
-    A section (a key with keys below) says what it is by its name, the entries of a list are not settings, and
-    `defaults` and `hydra` are Hydra's. Experiments are not asked: their keys are explained where they are defined.
+    Needs no comment: a section (a key with keys below), an entry of a list, and Hydra's `defaults` and `hydra`.
+    Experiments are not checked, because the groups explain their keys.
     """
-    found, lines = [], text.splitlines()
+    uncommented, lines = [], text.splitlines()
     skipped = ""
     for number, line in enumerate(lines):
         if match := re.match(r"(\w+):", line):
@@ -83,5 +82,5 @@ def unexplained(text: str) -> list[str]:
         if key is None or skipped or below_list:
             continue
         if "#" not in line and not lines[number - 1].lstrip().startswith("#"):
-            found.append(f"line {number + 1}: {key[1]}")
-    return found
+            uncommented.append(f"line {number + 1}: {key[1]}")
+    return uncommented

@@ -1,24 +1,22 @@
-"""The border: whatever cannot run fails here, with the key's path and what would be right."""
+"""A config that cannot run is refused with the key's path, the problem and the remedy."""
 
 import re
 
 import pytest
 from omegaconf import OmegaConf
 
-from rlframe.config.run import load, merge_saved, save
+from rlframe.config.compose import load, merge_saved, save
 from rlframe.errors import ConfigError
 
 
-def test_what_conf_says_is_what_the_run_holds(composed, model_folder):
+def test_a_run_holds_the_values_of_conf(composed, model_folder):
     run = load(composed("steps=7", "algorithm=dapo", "algorithm.clip_high=0.3"))
     assert (run.steps, run.algorithm.name, run.algorithm.clip_high) == (7, "dapo", 0.3)
     assert run.model.path == str(model_folder)
     assert run.reward.terms["math"].weight == 0.8
 
 
-def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_it_began_with(
-    composed, tmp_path, monkeypatch
-):
+def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monkeypatch):
     monkeypatch.setattr("rlframe.model.precision.fastest", lambda gpus: "bfloat16" if gpus else "float32")
     run = load(composed("learner.gpus=1", "learner.head_dtype=auto"))
     assert (run.rollout.dtype, run.learner.dtype, run.learner.head_dtype) == ("float32", "bfloat16", "bfloat16")
@@ -30,18 +28,18 @@ def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_
 @pytest.mark.parametrize(
     "override, message",
     [
-        # A key that is not there.
+        # Unknown and missing keys.
         ("+rollout.tempurature=1", "rollout.tempurature: there is no such key"),
         ("+algorithm.clip_high=0.3", "algorithm.clip_high: there is no such key"),
         ("+prompts.train.sise=3", "prompts.train.sise: there is no such key"),
         ("~learner.lr", "learner.lr: is missing"),
-        # A value of another type.
+        # Values of a wrong type.
         ("learner.lr=fast", "learner.lr: Input should be a valid number, not 'fast'"),
         ("steps=1.5", "steps: Input should be a valid integer, not 1.5"),
         ("seed=true", "seed: Input should be a valid integer, not True"),
         ("dynamic_sampling=1", "dynamic_sampling: Input should be a valid boolean, not 1"),
         ("reward.terms.math.timeout_s=null", "reward.terms.math.timeout_s: Input should be a valid number, not None"),
-        # A value out of its range.
+        # Values out of range.
         ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2, not 1"),
         ("max_staleness=-1", "max_staleness: Input should be greater than or equal to 0, not -1"),
         ("algorithm.clip=0", "algorithm.clip: Input should be greater than 0, not 0"),
@@ -68,7 +66,7 @@ def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_
         ("learner.gpus=2", "learner.gpus: Input should be less than or equal to 1, not 2"),
         ("learner.dtype=float16", "learner.dtype: Input should be 'bfloat16' or 'float32', not 'float16'"),
         ("learner.lr=${peak}", "learner.lr: Interpolation key 'peak' not found"),
-        # A name that is none of those known.
+        # Unknown names.
         (
             "algorithm.name=ppo",
             "algorithm: name: 'ppo' is none of cispo, dapo, dr_grpo, gmpo, grpo, gspo, reinforce, "
@@ -92,10 +90,10 @@ def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_
         ),
         ("reward.attempts=0", "reward.attempts: Input should be greater than or equal to 1, not 0"),
         ("evaluate.reward=maths", "evaluate.reward: 'maths' is none of the rewards math, format"),
-        # A file that is not there.
+        # Missing files.
         ("model.path=/no/model", "model.path: /no/model: there is no such Hugging Face folder or .gguf file"),
         ("algorithm.name=/no/mine.py:Mine", "algorithm: '/no/mine.py:Mine': there is no file /no/mine.py"),
-        # Values that do not go together.
+        # Combinations that cannot work.
         (
             "learner.ranks=7",
             "learner.ranks: 256 completions a step (prompts_per_step=32 x rollout.group_size=8) do not divide over 7",
@@ -130,7 +128,7 @@ def test_auto_is_resolved_before_anything_is_saved_and_a_resumed_run_keeps_what_
         ),
     ],
 )
-def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, override, message):
+def test_an_error_names_the_key_the_problem_and_the_remedy(composed, override, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         load(composed(override))
 
@@ -169,20 +167,20 @@ def test_what_cannot_run_is_told_by_its_key_and_what_would_be_right(composed, ov
         ),
     ],
 )
-def test_what_a_kind_of_model_cannot_do_is_told_too(request, composed, model, override, message):
+def test_settings_that_a_kind_of_model_cannot_use_are_refused(request, composed, model, override, message):
     folder = request.getfixturevalue("tiny_model" if model == "llama" else f"{model}_model")
     fitting = ["prompts.max_tokens=256", "rollout.max_tokens=256"]
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         load(composed(*fitting, f"model.path={folder}", override))
 
 
-def test_the_bounds_themselves_are_right(composed):
+def test_a_value_at_its_bound_is_accepted(composed):
     load(composed("rollout.max_tokens=3968"))
     load(composed("learner.micro_batch_tokens=384"))
     load(composed("learner.ranks=64"))
 
 
-def test_everything_that_is_wrong_is_told_at_once(composed):
+def test_all_problems_are_reported_together(composed):
     with pytest.raises(ConfigError) as error:
         load(composed("learner.lr=-1", "rollout.group_size=1", "+rolout=3"))
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
@@ -192,7 +190,7 @@ def test_everything_that_is_wrong_is_told_at_once(composed):
     ]
 
 
-def test_everything_that_has_no_value_is_told_at_once(composed):
+def test_all_missing_values_are_reported_together(composed):
     with pytest.raises(ConfigError) as error:
         load(composed("prompts=jsonl"))
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
@@ -202,14 +200,14 @@ def test_everything_that_has_no_value_is_told_at_once(composed):
 
 
 @pytest.mark.parametrize("prompts", ["arithmetic", "reasoning_gym", "hub"])
-def test_a_run_that_is_saved_and_loaded_is_the_same_run(composed, tmp_path, prompts):
+def test_a_saved_run_loads_as_the_same_run(composed, tmp_path, prompts):
     run = load(composed(f"prompts={prompts}", "algorithm=dapo", "cluster.address='host:6379'", "run_dir=runs/${seed}"))
     save(run, tmp_path / "config.yaml")
     assert load(OmegaConf.load(tmp_path / "config.yaml")) == run
     assert run.run_dir == "runs/0"
 
 
-def test_a_saved_run_keeps_the_fields_of_a_user_s_own_reward(composed, tmp_path):
+def test_a_saved_run_keeps_the_fields_of_a_users_reward(composed, tmp_path):
     file = tmp_path / "short.py"
     file.write_text(
         "from rlframe.reward import Reward\n\n\n"
@@ -218,31 +216,35 @@ def test_a_saved_run_keeps_the_fields_of_a_user_s_own_reward(composed, tmp_path)
     )
     run = load(composed(f"+reward.terms.short={{name: '{file}:Short', weight: 0.1, max_tokens: 64}}"))
     save(run, tmp_path / "config.yaml")
-    again = load(OmegaConf.load(tmp_path / "config.yaml"))
-    assert again == run
-    assert again.reward.terms["short"].model_dump(exclude_defaults=True) == {
+    loaded = load(OmegaConf.load(tmp_path / "config.yaml"))
+    assert loaded == run
+    assert loaded.reward.terms["short"].model_dump(exclude_defaults=True) == {
         "name": f"{file}:Short",
         "weight": 0.1,
         "max_tokens": 64,
     }
 
 
-def test_a_resumed_run_is_the_saved_one_and_on_top_what_its_command_line_names(composed, tmp_path):
+def test_the_command_line_overrides_the_saved_config(composed, tmp_path):
     path = tmp_path / "config.yaml"
     save(load(composed("steps=7", "seed=3", "learner.lr=0.25")), path)
     overrides = ["experiment=smollm2_arithmetic", "steps=40", "algorithm=dapo", "resume=runs/old"]
     merged = load(merge_saved(path, composed(*overrides), overrides))
     assert (merged.steps, merged.resume) == (40, "runs/old")
-    assert (merged.seed, merged.learner.lr, merged.rollout.max_tokens) == (3, 0.25, 256)  # saved, not the experiment's
+    assert (merged.seed, merged.learner.lr, merged.rollout.max_tokens) == (
+        3,
+        0.25,
+        256,
+    )  # saved values, not the experiment's
     assert merged.algorithm.model_dump() == {
         "name": "dapo",
         "clip_low": 0.2,
         "clip_high": 0.28,
         "dual_clip": None,
-    }  # the whole group
+    }  # replaces the whole group
 
 
-def test_a_resumed_run_that_is_told_nothing_new_is_the_saved_one(composed, tmp_path):
+def test_without_overrides_a_resumed_run_equals_the_saved_run(composed, tmp_path):
     path = tmp_path / "config.yaml"
     run = load(composed("steps=7", "algorithm=dapo"))
     save(run, path)

@@ -1,4 +1,4 @@
-"""Tasks on a loop of their own: who waits hears of change, of errors, and that nothing moves."""
+"""An event loop in its own thread: waiters hear of progress, errors and stalls."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rlframe.experience.background import Background
 
 @pytest.fixture
 def background() -> Iterator[Background]:
-    opened = Background("under test", stall_timeout_s=1.0)
-    yield opened
-    opened.close()
+    background = Background("under test", stall_timeout_s=1.0)
+    yield background
+    background.close()
 
 
-def test_work_goes_on_while_the_owner_s_thread_does_something_else(background: Background) -> None:
+def test_a_task_runs_while_the_owner_s_thread_does_other_work(background: Background) -> None:
     done = threading.Event()
 
     async def work() -> None:
@@ -34,36 +34,36 @@ def test_work_goes_on_while_the_owner_s_thread_does_something_else(background: B
     assert done.wait(timeout=5)
 
 
-def test_who_waits_wakes_when_something_moves_and_again_only_when_something_else_does(background: Background) -> None:
+def test_a_waiter_wakes_once_per_notification(background: Background) -> None:
     async def work() -> None:
-        background.moved()
+        background.notify()
         await asyncio.sleep(60)
 
     async def wait() -> None:
         background.start(work())
-        await background.change(lambda: "the first")
-        await background.change(lambda: "the second")
+        await background.wait(lambda: "the first")
+        await background.wait(lambda: "the second")
 
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(Stalled, match="the second"):
         background.run(wait())
-    assert time.monotonic() - began >= 1
+    assert time.monotonic() - start >= 1
 
 
-def test_what_a_task_raises_is_raised_to_whoever_waits_then_and_later(background: Background) -> None:
+def test_every_later_wait_raises_a_task_s_exception(background: Background) -> None:
     async def work() -> None:
         raise ArithmeticError("of the task")
 
     async def wait() -> None:
         background.start(work())
-        await background.change(lambda: "nobody")
+        await background.wait(lambda: "nobody")
 
     for _ in range(2):
         with pytest.raises(ArithmeticError, match="of the task"):
             background.run(wait())
 
 
-def test_closing_ends_what_was_started_what_that_has_begun_and_the_thread() -> None:
+def test_closing_cancels_tasks_and_their_tasks_and_ends_the_thread() -> None:
     background, ended = Background("ended", stall_timeout_s=1.0), []
 
     async def forever(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The ledger of prompts, between engines and reward workers that finish what the test lets them, when it does."""
+"""The rollout feed between engines and reward workers that finish what a test lets them, when it does."""
 
 import asyncio
 import gc
@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rlframe.errors import Stalled
-from rlframe.experience.flow import Experience
+from rlframe.experience.flow import RolloutFeed
+from rlframe.experience.ledger import Ledger
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
 from rlframe.train.signals import Stop, StopSignals
@@ -31,6 +33,7 @@ from rlframe.types import (
     Verdict,
     VersionSpan,
 )
+from tests.tiny.groups import plain
 
 PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
 Place = tuple[Prompt, int]
@@ -61,14 +64,15 @@ class Engines:
             for prompt, index in left:
                 if f"{prompt.id}/{index}" not in self.held:
                     left.remove((prompt, index))
-                    yield self._drawn(prompt, index)
+                    yield self._sampled(prompt, index)
                     break
 
-    def _drawn(self, prompt: Prompt, index: int) -> SampledCompletion:
+    def _sampled(self, prompt: Prompt, index: int) -> SampledCompletion:
         span = VersionSpan(version=self.version, start=0, end=3)
         text = f"{prompt.id}/{index}"
+        token_ids, logprobs = np.array([1, 2, 3], np.int32), np.full(3, -1.0, np.float32)
         completion = Completion(
-            token_ids=[1, 2, 3], logprobs=[-1.0] * 3, versions=[span], text=text, finish_reason="stop"
+            token_ids=token_ids, logprobs=logprobs, versions=[span], text=text, finish_reason="stop"
         )
         return SampledCompletion(prompt_id=prompt.id, index=index, completion=completion)
 
@@ -112,27 +116,32 @@ def stream() -> Callable[[], PromptStream]:
         template = Template(system="", user="{question}", examples=[])
         return PromptStream(problems, tokenizer, template, seed=0, max_prompt_tokens=9)
 
-    places = [int(prompt.id.split("@")[0]) for prompt in make([str(n) for n in range(20)]).take(20)]
+    numbered = make([str(n) for n in range(20)])
+    places = [int(numbered.at(position).id.split("@")[0]) for position in range(20)]
     names = [f"o{places.index(n)}" for n in range(20)]
     return lambda: make(names)
 
 
-@pytest.fixture
-def start(stream) -> Iterator[Callable[..., Experience]]:
-    """Ledgers of two prompts a step and two completions a prompt, closed after the test."""
-    opened: list[Experience] = []
+def make_feed(
+    stream: PromptStream, engines: Engines, rewards: Rewards, *, stall_timeout_s: float = 20.0, **changes
+) -> RolloutFeed:
+    settings = {"prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False}
+    ledger = Ledger(**(settings | changes))
+    return RolloutFeed(ledger, stream, engines, rewards, PAIR, stall_timeout_s=stall_timeout_s)
 
-    def make(engines: Engines, rewards: Rewards | None = None, **changes) -> Experience:
-        settings = {
-            "prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False,
-            "stall_timeout_s": 20.0,
-        }  # fmt: skip
-        opened.append(Experience(stream(), engines, rewards or Rewards(), PAIR, **(settings | changes)))
+
+@pytest.fixture
+def start(stream) -> Iterator[Callable[..., RolloutFeed]]:
+    """Feeds of two prompts a step and two completions a prompt, closed after the test."""
+    opened: list[RolloutFeed] = []
+
+    def make(engines: Engines, rewards: Rewards | None = None, **changes) -> RolloutFeed:
+        opened.append(make_feed(stream(), engines, rewards or Rewards(), **changes))
         return opened[-1]
 
     yield make
-    for experience in opened:
-        experience.close()
+    for feed in opened:
+        feed.__exit__()
 
 
 @pytest.fixture
@@ -155,29 +164,29 @@ def names(of: list[ScoredGroup] | list[Prompt]) -> list[str]:
     return [prompt.id.removesuffix("@0") for prompt in prompts]
 
 
-def until(happened: Callable[[], bool]) -> None:
+def wait_until(happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def still_waits(taking: Future, experience: Experience, ready: int) -> bool:
+def is_still_waiting(taking: Future, feed: RolloutFeed, ready: int) -> bool:
     """Once `ready` groups are there to be taken, whether the call leaves them."""
-    until(lambda: taking.done() or sum(record.group is not None for record in experience.in_flight) == ready)
+    wait_until(lambda: taking.done() or sum(record.group is not None for record in feed.ledger.in_flight) == ready)
     time.sleep(0.05)
     return not taking.done()
 
 
 @pytest.mark.parametrize("max_staleness, out", [(0, 2), (1, 4), (2, 6)])
-def test_one_plus_k_steps_of_prompts_are_out_and_no_more_until_the_next_version(start, max_staleness, out):
+def test_one_plus_k_steps_of_prompts_are_sampled_ahead(start, max_staleness, out):
     engines = Engines()
-    experience = start(engines, max_staleness=max_staleness)
+    feed = start(engines, max_staleness=max_staleness)
     for version in range(4):
         engines.version = version
-        experience.take(2)
+        feed.take(2)
         assert engines.asked == [f"o{n}" for n in range(out + 2 * version)]
-        assert len(experience.in_flight) == out - 2
+        assert len(feed.ledger.in_flight) == out - 2
 
 
 def shuffled(seed: int) -> Callable[[list[Place]], list[Place]]:
@@ -185,18 +194,18 @@ def shuffled(seed: int) -> Callable[[list[Place]], list[Place]]:
 
 
 @pytest.mark.parametrize("dynamic_sampling", [False, True])
-def test_on_policy_three_steps_are_the_same_in_whatever_order_completions_and_verdicts_come_in(start, dynamic_sampling):
+def test_on_policy_steps_do_not_depend_on_the_order_of_answers(start, dynamic_sampling):
     def three_steps(
         order: Callable[[list[Place]], list[Place]], seed: int
     ) -> tuple[list[list[ScoredGroup]], list[list[str]]]:
         late = random.Random(seed)
         engines = Engines(order)
         rewards = Rewards(equal=("o1@0", "o4@0", "o5@0"), seconds=lambda: late.random() / 100)
-        experience = start(engines, rewards, dynamic_sampling=dynamic_sampling)
+        feed = start(engines, rewards, dynamic_sampling=dynamic_sampling)
         taken = []
         for version in range(3):
             engines.version = version
-            taken.append(experience.take(2))
+            taken.append(feed.take(2))
         return taken, engines.calls
 
     taken, calls = three_steps(list, 0)
@@ -208,71 +217,74 @@ def test_on_policy_three_steps_are_the_same_in_whatever_order_completions_and_ve
     assert [c.text for c in taken[0][0].group.completions] == ["o0@0/0", "o0@0/1"]
     assert taken[0][0].rewards == [0.0, 1.0]
     for seed in range(1, 6):
-        assert three_steps(shuffled(seed), seed) == (taken, calls)
+        assert plain(three_steps(shuffled(seed), seed)) == plain((taken, calls))
 
 
-def test_one_step_ahead_a_prompt_that_would_be_too_stale_is_waited_for_while_younger_ones_are_ready(start, beside):
+def test_a_take_waits_for_a_prompt_that_is_due(start, beside):
     engines = Engines()
-    experience = start(engines, max_staleness=1)
+    feed = start(engines, max_staleness=1)
     hold(engines, "o0")
-    assert names(experience.take(2)) == ["o1", "o2"]  # o0 has time: it may be one version old
+    assert names(feed.take(2)) == ["o1", "o2"]  # o0 has time: it may be one version old
     engines.version = 1
-    taking = beside(experience.take, 2)
-    assert still_waits(taking, experience, ready=3)  # o3 and the new o4, o5, and yet
+    taking = beside(feed.take, 2)
+    assert is_still_waiting(taking, feed, ready=3)  # o3 and the new o4, o5, and yet
     release(engines, "o0")
     assert names(taking.result(timeout=10)) == ["o0", "o3"]
 
 
-def test_two_steps_ahead_two_late_prompts_of_which_a_step_can_carry_one_are_not_both_left_for_the_last(start, beside):
+def test_a_take_waits_for_one_of_two_prompts_that_are_due_together(start, beside):
     engines = Engines()
-    experience = start(engines, prompts_per_step=1, max_staleness=2)
+    feed = start(engines, prompts_per_step=1, max_staleness=2)
     hold(engines, "o0", "o1")
-    assert names(experience.take(1)) == ["o2"]
+    assert names(feed.take(1)) == ["o2"]
     engines.version = 1
-    taking = beside(experience.take, 1)
-    assert still_waits(taking, experience, ready=1)  # o3: were it taken, o0 or o1 would be left for version 3
+    taking = beside(feed.take, 1)
+    assert is_still_waiting(taking, feed, ready=1)  # o3: were it taken, o0 or o1 would be left for version 3
     release(engines, "o1")
     assert names(taking.result(timeout=10)) == ["o1"]
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1, 2, 3])
-def test_however_late_completions_are_no_token_is_older_than_the_bound(start, max_staleness):
+def test_no_token_is_older_than_the_bound(start, max_staleness):
     late = random.Random(max_staleness)
 
     def slow_first(places: list[Place]) -> list[Place]:
         return late.sample(places, len(places))
 
     rewards = Rewards(seconds=lambda: late.choice([0.0, 0.0, 0.05]))
-    experience = start(Engines(slow_first), rewards, max_staleness=max_staleness)
+    feed = start(Engines(slow_first), rewards, max_staleness=max_staleness)
     staleness = []
     for version in range(15):
-        experience.rollouts.version = version
-        for group in experience.take(2):
+        feed.rollouts.version = version
+        for group in feed.take(2):
             staleness += [version - span.version for c in group.group.completions for span in c.versions]
     assert max(staleness) <= max_staleness
 
 
-def test_dynamic_sampling_draws_a_new_prompt_for_each_group_of_equal_rewards_and_counts_them(start):
+def test_dynamic_sampling_replaces_groups_of_equal_rewards(start):
     engines = Engines()
-    experience = start(engines, Rewards(equal=("o1@0", "o2@0")), dynamic_sampling=True)
-    assert names(experience.take(2)) == ["o0", "o3"]
+    feed = start(engines, Rewards(equal=("o1@0", "o2@0")), dynamic_sampling=True)
+    assert names(feed.take(2)) == ["o0", "o3"]
     assert engines.asked == ["o0", "o1", "o2", "o3"]
-    assert experience.metrics()["rollout/groups_replaced"] == 2
-    assert experience.metrics()["rollout/groups_replaced"] == 0  # since the last call
+    assert feed.metrics()["rollout/groups_replaced"] == 2
+    assert feed.metrics()["rollout/groups_replaced"] == 0  # since the last call
 
 
-def test_without_it_a_group_of_equal_rewards_is_handed_out_like_any_other(start):
-    experience = start(Engines(), Rewards(equal=("o1@0",)))
-    assert names(experience.take(2)) == ["o0", "o1"]
+def test_without_dynamic_sampling_equal_rewards_are_taken(start):
+    feed = start(Engines(), Rewards(equal=("o1@0",)))
+    assert names(feed.take(2)) == ["o0", "o1"]
 
 
-def test_a_restored_run_draws_first_what_was_out_and_loses_and_repeats_nothing(start):
+def test_a_restored_run_samples_interrupted_prompts_first(start):
     engines = Engines()
     saved_run = start(engines, max_staleness=1)
     hold(engines, "o0", "o3")
     trained = names(saved_run.take(2))
     state = json.loads(json.dumps(saved_run.state()))
-    assert (trained, state) == (["o1", "o2"], {"position": 4, "out": [0, 3]})
+    assert (trained, state) == (
+        ["o1", "o2"],
+        {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0},
+    )
 
     engines = Engines()
     engines.version = 1
@@ -285,122 +297,108 @@ def test_a_restored_run_draws_first_what_was_out_and_loses_and_repeats_nothing(s
     assert sorted(trained) == [f"o{n}" for n in range(8)]
 
 
-def test_a_run_resumed_with_less_room_keeps_what_it_could_not_draw_yet_for_the_next_checkpoint(start):
-    resumed = start(Engines(), prompts_per_step=1)
-    resumed.restore({"position": 4, "out": [0, 1, 3]})
-    assert resumed.state() == {"position": 4, "out": [0, 1, 3]}
-    assert names(resumed.take(1)) == ["o0"]
-    assert resumed.state() == {"position": 4, "out": [1, 3]}
-
-
-def test_an_engine_s_error_reaches_whoever_takes(start):
+def test_an_engine_error_is_raised_by_take(start):
     engines = Engines()
-    experience = start(engines)
+    feed = start(engines)
     engines.error = RuntimeError("engine 1 died")
     for _ in range(2):  # and goes on doing so
         with pytest.raises(RuntimeError, match="engine 1 died"):
-            experience.take(2)
+            feed.take(2)
 
 
-def test_an_engine_s_error_reaches_whoever_scores(start):
+def test_an_engine_error_is_raised_by_score(start):
     engines = Engines()
-    experience = start(engines)
+    feed = start(engines)
     engines.error = RuntimeError("engine 1 died")
     with pytest.raises(RuntimeError, match="engine 1 died"):
-        experience.score(experience.stream.take(2), PAIR)
+        feed.score([feed.stream.at(position) for position in range(2)], PAIR)
 
 
-def test_a_reward_worker_s_error_reaches_whoever_takes(start):
+def test_a_reward_worker_error_is_raised_by_take(start):
     rewards = Rewards()
     rewards.error = RuntimeError("worker 0 died")
     with pytest.raises(RuntimeError, match="worker 0 died"):
         start(Engines(), rewards).take(2)
 
 
-def test_where_nothing_moves_the_prompt_that_is_waited_for_is_named_with_how_far_it_is(start):
+def test_a_stalled_take_names_the_prompts_and_their_progress(start):
     engines, rewards = Engines(), Rewards()
     engines.held = {"o1@0/1"}
     engines.outstanding = [1]
     with pytest.raises(Stalled) as stalled:
         start(engines, rewards, stall_timeout_s=1.0).take(2)
-    assert "1 prompts wait, engines have [1] completions to draw, reward workers [0] to score" in str(stalled.value)
-    assert str(stalled.value).endswith("\n  o1@0: 1 completions drawn, 1 scored")
+    assert "1 prompts wait, engines have [1] completions to sample, reward workers [0] to score" in str(stalled.value)
+    assert str(stalled.value).endswith("\n  o1@0: 1 completions sampled, 1 scored")
 
     engines, rewards = Engines(), Rewards()
     rewards.stuck = {"o0@0/0"}
-    with pytest.raises(Stalled, match="\n  o0@0: 2 completions drawn, 1 scored"):
+    with pytest.raises(Stalled, match="\n  o0@0: 2 completions sampled, 1 scored"):
         start(engines, rewards, stall_timeout_s=1.0).take(2)
 
 
-def test_slow_is_not_stalled_as_long_as_something_moves(start):
-    experience = start(Engines(seconds=0.5), stall_timeout_s=1.5)
-    assert names(experience.take(2)) == ["o0", "o1"]  # four completions: 2 s
+def test_slow_progress_is_not_a_stall(start):
+    feed = start(Engines(seconds=0.5), stall_timeout_s=1.5)
+    assert names(feed.take(2)) == ["o0", "o1"]  # four completions: 2 s
 
 
-def test_held_out_prompts_come_back_in_order_and_leave_the_ledger_as_it_was(start):
+def test_held_out_prompts_keep_their_order_and_leave_the_ledger_alone(start):
     engines = Engines(order=lambda places: places[::-1])
-    experience = start(engines, max_staleness=1)
-    experience.take(2)
-    hold(engines, "o2", "o3")  # of training; they are drawn already or go on being drawn beside
-    ledger = experience.state()
+    feed = start(engines, max_staleness=1)
+    feed.take(2)
+    hold(engines, "o2", "o3")  # of training; they are sampled already, or sampling goes on beside
+    ledger = feed.state()
     heldout = [Prompt(id=f"h{n}@0", messages=[], token_ids=[n], reference="5", task="math") for n in (3, 1, 2)]
-    groups = experience.score(heldout, Sampling(completions=3, max_tokens=8, temperature=1.0, seed=0))
+    groups = feed.score(heldout, Sampling(completions=3, max_tokens=8, temperature=1.0, seed=0))
     assert names(groups) == ["h3", "h1", "h2"]
     assert [c.text for c in groups[1].group.completions] == ["h1@0/0", "h1@0/1", "h1@0/2"]
-    assert experience.state() == ledger
+    assert feed.state() == ledger
 
 
-def test_a_take_that_a_signal_interrupts_leaves_every_prompt_in_the_ledger(start):
+def test_an_interrupted_take_leaves_every_prompt_in_the_ledger(start):
     engines = Engines()
-    experience = start(engines)
+    feed = start(engines)
     hold(engines, "o1")
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     StopSignals().listen()
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     try:
         with pytest.raises(Stop, match="SIGTERM"):
-            experience.take(2)
+            feed.take(2)
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
-    assert experience.state() == {"position": 2, "out": [0, 1]}
+    assert feed.state() == {"next_position": 2, "in_flight": [[0, 1], [1, 1]], "taken": 0, "dropped": 0}
     release(engines, "o1")
-    assert names(experience.take(2)) == ["o0", "o1"]
+    assert names(feed.take(2)) == ["o0", "o1"]
 
 
-def test_closing_drops_what_is_in_flight_and_ends_the_thread(stream):
+def test_closing_cancels_prompts_in_flight_and_ends_the_thread(stream):
     engines = Engines()
     hold(engines, "o2")
-    experience = Experience(
-        stream(), engines, Rewards(), PAIR, prompts_per_step=2, max_staleness=1,
-        dynamic_sampling=False, stall_timeout_s=20.0,
-    )  # fmt: skip
-    experience.take(2)
+    feed = make_feed(stream(), engines, Rewards(), max_staleness=1, stall_timeout_s=20.0)
+    feed.take(2)
     began = time.monotonic()
-    experience.close()
+    feed.__exit__()
     assert time.monotonic() - began < 15
     assert "experience" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_closing_ends_scores_that_are_waited_for_while_others_are_still_drawn(stream, caplog):
+def test_closing_cancels_scores_beside_running_completions(stream, caplog):
     engines, rewards = Engines(), Rewards()
     hold(engines, "o1")
     rewards.stuck = {"o0@0/0"}
-    experience = Experience(
-        stream(), engines, rewards, PAIR, prompts_per_step=2, max_staleness=0,
-        dynamic_sampling=False, stall_timeout_s=0.5,
-    )  # fmt: skip
-    with pytest.raises(Stalled, match="o0@0: 2 completions drawn, 1 scored"):
-        experience.take(2)
-    experience.close()
-    del experience
+    feed = make_feed(stream(), engines, rewards, max_staleness=0, stall_timeout_s=0.5)
+    with pytest.raises(Stalled, match="o0@0: 2 completions sampled, 1 scored"):
+        feed.take(2)
+    feed.__exit__()
+    del feed
     gc.collect()
     assert "Task was destroyed" not in caplog.text
 
 
-def test_tokens_per_second_count_only_the_time_in_which_something_is_drawn(start):
-    experience = start(Engines(seconds=0.05))
-    experience.take(2)  # 4 completions of 3 tokens in a little over 0.2 s
+def test_tokens_per_second_count_sampling_time_only(start):
+    feed = start(Engines(seconds=0.05))
+    feed.take(2)  # 4 completions of 3 tokens in a little over 0.2 s
     time.sleep(1.5)
-    assert 8 < experience.metrics()["rollout/tokens_per_s"] <= 60
-    assert experience.metrics()["rollout/tokens_per_s"] == 0
+    assert 8 < feed.metrics()["rollout/tokens_per_s"] <= 60
+    assert feed.metrics()["rollout/tokens_per_s"] == 0

@@ -1,4 +1,4 @@
-"""What tests of real learner ranks share: one cluster, and the processes of their ranks."""
+"""Fixtures for tests of real learner ranks: a cluster, and processes for the ranks."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 import ray
 
-from tests.tiny.seats import Seats
+from tests.tiny.ranks import RankProcesses
 
 Launch = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="package")
-def seats() -> Iterator[Seats]:
+def processes() -> Iterator[RankProcesses]:
     ray.init("local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield Seats()
+    yield RankProcesses()
     ray.shutdown()
 
 
 @pytest.fixture
-def launch(seats: Seats) -> Iterator[Launch]:
-    """`Seats.launch`; the learners that a test has launched end with it."""
-    launched: list[list[Any]] = []
+def launch(processes: RankProcesses) -> Iterator[Launch]:
+    """`RankProcesses.launch`; a test's learners end with the test."""
+    learners: list[list[Any]] = []
 
     def launch(*arguments: Any, **named: Any) -> list[Any]:
-        launched.append(seats.launch(*arguments, **named))
-        return launched[-1]
+        learners.append(processes.launch(*arguments, **named))
+        return learners[-1]
 
     yield launch
-    for handles in launched:
-        seats.end(handles)
+    for handles in learners:
+        processes.end(handles)

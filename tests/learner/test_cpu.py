@@ -1,11 +1,11 @@
-"""A rank's process starts without compiling anything."""
+"""Learner ranks start on CPUs without compiling."""
 
 import ray
 
 from tests.conftest import compose, tiny_overrides
 
 
-def test_two_ranks_on_processors_meet_without_the_kernel_that_deepspeed_would_compile(tiny_model, launch):
+def test_two_cpu_ranks_meet_without_compiling_deepspeeds_kernel(tiny_model, launch):
     def kernel(rank: object) -> tuple[int, object]:
         from deepspeed import comm
 

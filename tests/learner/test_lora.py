@@ -1,4 +1,4 @@
-"""Adapters on real ZeRO-3 ranks: they alone train and are saved, and what leaves the learner is merged."""
+"""Adapters on real ZeRO-3 ranks: only adapters train and are saved, and exported or published weights are merged."""
 
 from __future__ import annotations
 
@@ -11,49 +11,50 @@ import ray
 import torch
 from safetensors.numpy import load_file
 
-from rlframe.config.run import LearnerConfig, LoraConfig
-from rlframe.learner.merge import _rows
+from rlframe.learner.config import LearnerConfig
+from rlframe.learner.merge import _product
 from rlframe.model.checkpoint_names import checkpoint_name
-from rlframe.weights.publish import Snapshot
-from rlframe.weights.slices import rebuild
+from rlframe.model.config import LoraConfig
+from rlframe.rollout.rebuild import rebuild
+from rlframe.weights.snapshot import Snapshot
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import differing, load, save, state, step
-from tests.tiny.seats import Seats
+from tests.tiny.ranks import RankProcesses
 
 LORA = "{rank: 3, alpha: 6, targets: [q_proj, down_proj]}"
 
 
 @pytest.fixture(scope="module")
 def config(tiny_model: Path) -> LearnerConfig:
-    """A rate at which the adapters move far enough in two steps to show in every number."""
+    """A learning rate that moves adapters visibly in two steps."""
     return compose([*tiny_overrides(tiny_model), f"learner.lora={LORA}", "learner.lr=0.05"]).learner
 
 
 @pytest.fixture(scope="module")
-def two(config: LearnerConfig, tiny_model: Path, seats: Seats) -> list[Any]:
-    handles = seats.launch(config, tiny_model, 2)
+def two(config: LearnerConfig, tiny_model: Path, processes: RankProcesses) -> list[Any]:
+    handles = processes.launch(config, tiny_model, 2)
     step(handles, 0)
     step(handles, 1)
     return handles
 
 
-def test_names_lose_what_adapters_added_to_them() -> None:
+def test_checkpoint_names_lose_the_additions_of_adapters() -> None:
     assert checkpoint_name("model.layers.0.mlp.down_proj.base_layer.weight") == "model.layers.0.mlp.down_proj.weight"
     assert checkpoint_name("model.layers.0.mlp.down_proj.lora_A.default.weight") is None
     assert checkpoint_name("model.norm.weight") == "model.norm.weight"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 50])
-def test_slices_of_the_product_are_those_of_the_whole_product(ranks: int) -> None:
+def test_shards_of_the_product_make_the_whole_product(ranks: int) -> None:
     torch.manual_seed(0)
     down, up = torch.randn(3, 7), torch.randn(5, 3)
     length = -(-35 // ranks)
-    slices = [_rows(down, up, rank * length, (rank + 1) * length) for rank in range(ranks)]
+    slices = [_product(down, up, rank * length, (rank + 1) * length) for rank in range(ranks)]
     torch.testing.assert_close(torch.cat(slices), (up @ down).reshape(-1))
 
 
-def test_only_adapters_train_and_everything_else_stays_to_the_last_bit(
+def test_only_adapters_train_and_no_other_bit_changes(
     two: list[Any], config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     untrained = state(launch(config, tiny_model, 1))
@@ -62,7 +63,7 @@ def test_only_adapters_train_and_everything_else_stays_to_the_last_bit(
     assert all(".lora_" in name for name in moved)
 
 
-def test_the_checkpoint_is_the_adapters_alone_and_another_number_of_ranks_goes_on_with_it(
+def test_a_checkpoint_holds_adapters_only_and_loads_on_fewer_ranks(
     two: list[Any], config: LearnerConfig, tiny_model: Path, launch: Launch, tmp_path: Path
 ) -> None:
     save(two, tmp_path)
@@ -73,15 +74,13 @@ def test_the_checkpoint_is_the_adapters_alone_and_another_number_of_ranks_goes_o
     assert differing(state(two), state(one)) == []
 
 
-def test_the_export_is_merged_and_peft_makes_the_same_of_the_adapter_folder_beside_it(
-    two: list[Any], tiny_model: Path, tmp_path: Path
-) -> None:
+def test_the_export_equals_peft_merging_the_adapter_folder(two: list[Any], tiny_model: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    before = state(two)
+    trained = state(two)
     save(two, tmp_path / "learner", tmp_path / "huggingface")
-    assert differing(before, state(two)) == []  # the base weights are as they were
+    assert differing(trained, state(two)) == []  # merging for the export left no trace
     ours = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "huggingface").named_parameters())
     base = dict(AutoModelForCausalLM.from_pretrained(tiny_model).named_parameters())
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "adapter")
@@ -95,17 +94,17 @@ def test_the_export_is_merged_and_peft_makes_the_same_of_the_adapter_folder_besi
     }
 
 
-def test_what_is_published_is_what_is_exported(two: list[Any], tmp_path: Path) -> None:
-    ray.get([handle.export.remote(tmp_path / "whole") for handle in two])
+def test_published_weights_equal_exported_weights(two: list[Any], tmp_path: Path) -> None:
+    save(two, tmp_path / "learner", tmp_path / "whole")
     ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in two])
-    snapshot = Snapshot(1, ray.get([handle.publish.remote(1, whole=True) for handle in two]))
-    published = {name: tensor for parts in snapshot.read() for name, tensor in rebuild(parts).items()}
+    snapshot = Snapshot(version=1, ranks=ray.get([handle.publish.remote(1, whole=True) for handle in two]))
+    published = {name: tensor for shards in snapshot.read() for name, tensor in rebuild(shards).items()}
     exported = load_file(tmp_path / "whole" / "model.safetensors")
-    assert set(snapshot.shares[0].names) == published.keys() == exported.keys()
+    assert set(snapshot.names) == published.keys() == exported.keys()
     assert [name for name in published if not np.array_equal(published[name].numpy(), exported[name])] == []
 
 
-def test_a_target_that_the_model_has_not_is_told(config: LearnerConfig, tiny_model: Path, launch: Launch) -> None:
+def test_an_error_names_a_target_that_the_model_lacks(config: LearnerConfig, tiny_model: Path, launch: Launch) -> None:
     wrong = config.model_copy(update={"lora": LoraConfig(rank=1, alpha=1.0, targets=["query"])})
     with pytest.raises(ray.exceptions.RayTaskError, match="query"):
         launch(wrong, tiny_model, 1)

@@ -1,4 +1,4 @@
-"""Mixtures of experts on two real ZeRO-3 ranks: balance, saved state, and blocks with a module per expert."""
+"""Mixtures of experts on two real ZeRO-3 ranks: balance, saved state, and blocks with a module for each expert."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from tests.conftest import compose, tiny_overrides
@@ -27,7 +27,7 @@ EXPERTS = 2
 
 @pytest.fixture(scope="module", autouse=True)
 def by_value() -> None:
-    """Ranks' processes get these modules' classes without importing them."""
+    """Sends these modules' classes to the ranks' processes, which cannot import them."""
     for module in (dense, tiny, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
 
@@ -39,7 +39,7 @@ Start = Callable[..., list[Any]]
 def start(launch: Launch) -> Start:
     """Starts a learner of 2 ranks."""
 
-    def start(model: Path, *overrides: str, kind: type[LearnerRank] = tiny.TellingRank) -> list[Any]:
+    def start(model: Path, *overrides: str, kind: type[LearnerRank] = tiny.InspectedRank) -> list[Any]:
         config: LearnerConfig = compose([*tiny_overrides(model), *overrides]).learner
         return launch(config, model, 2, kind=kind)
 
@@ -47,7 +47,7 @@ def start(launch: Launch) -> Start:
 
 
 def biases(handles: list[Any]) -> list[Tensor]:
-    """Of each rank: the one selection bias of the tiny DeepSeek-V3."""
+    """Each rank's selection bias of the tiny DeepSeek-V3, which has one."""
 
     def read(rank: LearnerRank) -> Tensor:
         [bias] = [buffer for name, buffer in rank.engine.module.named_buffers() if name.endswith("correction_bias")]
@@ -57,20 +57,20 @@ def biases(handles: list[Any]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_ranks_move_the_bias_alike_a_thousandth_at_a_time_and_a_saved_state_goes_on_with_it(
+def test_ranks_move_equal_biases_by_a_thousandth_and_save_them(
     start: Start, deepseek_v3_model: Path, tmp_path: Path, dtype: str
 ) -> None:
     settings = (f"learner.dtype={dtype}", "learner.moe.bias_update_rate=0.001")
     handles, samples = start(deepseek_v3_model, *settings), make_samples(3)
-    [began, _] = biases(handles)
+    [initial, _] = biases(handles)
     ray.get([handle.keep_reference.remote(False) for handle in handles])
     policy = logprobs(handles, samples)
     sums = step(handles, 0)
     after_one = biases(handles)
     assert after_one[0].dtype == torch.float32
-    torch.testing.assert_close((after_one[0] - began).abs(), torch.full((8,), 0.001), atol=1e-7, rtol=0)
+    torch.testing.assert_close((after_one[0] - initial).abs(), torch.full((8,), 0.001), atol=1e-7, rtol=0)
     assert sums[0]["moe/imbalance"] == sums[1]["moe/imbalance"] > 1
-    # The reference keeps its bias, and gives the policy's back.
+    # The reference has its own bias, and its forward pass leaves the policy's bias unchanged.
     assert all(map(np.array_equal, reference_logprobs(handles, samples), policy))
     assert torch.equal(biases(handles)[0], after_one[0])
     step(handles, 1)
@@ -86,17 +86,17 @@ def test_ranks_move_the_bias_alike_a_thousandth_at_a_time_and_a_saved_state_goes
     assert differing(state(handles), state(resumed)) == []
 
 
-def test_muon_steps_attention_and_routers_and_adam_stacks_of_experts_and_a_saved_state_goes_on(
+def test_muon_steps_matrices_adam_steps_experts_and_both_resume(
     start: Start, deepseek_v3_model: Path, tmp_path: Path
 ) -> None:
     handles = start(deepseek_v3_model, "learner.optimizer=muon")
-    before = state(handles)
+    initial = state(handles)
     step(handles, 0)
-    after = state(handles)
+    stepped = state(handles)
     layer = "model.layers.1."
-    assert f"momentum_buffer {layer}mlp.gate.weight" in after and f"exp_avg {layer}mlp.experts.down_proj" in after
+    assert f"momentum_buffer {layer}mlp.gate.weight" in stepped and f"exp_avg {layer}mlp.experts.down_proj" in stepped
     for name in ("self_attn.kv_b_proj.weight", "mlp.gate.weight", "mlp.experts.down_proj"):
-        change = after[f"master {layer}{name}"] - before[f"master {layer}{name}"]
+        change = stepped[f"master {layer}{name}"] - initial[f"master {layer}{name}"]
         assert 1e-5 < np.sqrt((change**2).mean()) <= 1e-3, name  # the rate is 1e-3
     save(handles, tmp_path)
     resumed = start(deepseek_v3_model, "learner.optimizer=muon")
@@ -107,7 +107,7 @@ def test_muon_steps_attention_and_routers_and_adam_stacks_of_experts_and_a_saved
 
 
 class SeparateExperts(nn.Module):
-    """A block as models from outside transformers have it, with a routing that shows the trap: by the rank."""
+    """A block with a module for each expert, as remote code has it; `expert` None: each rank visits its own expert."""
 
     def __init__(self, width: int, expert: int | None) -> None:
         super().__init__()
@@ -127,30 +127,31 @@ def put_experts_in(model: nn.Module, expert: int | None = None) -> nn.Module:
     return model
 
 
-class SeparateExpertsRank(dense.ProbedRank):
+class SeparateExpertsRank(dense.GradientRank):
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
-        from rlframe.learner import rank as deepspeed
+        from rlframe.learner import rank as rank_module
 
-        load = deepspeed.load_model
-        deepspeed.load_model = lambda *arguments: put_experts_in(load(*arguments))
+        load = rank_module.load_model
+        rank_module.load_model = lambda *arguments: put_experts_in(load(*arguments))
         try:
             super().connect(address, rank, timeout_s)
         finally:
-            deepspeed.load_model = load
+            rank_module.load_model = load
 
 
-def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
-    start: Start, untied_model: Path
-) -> None:
-    from rlframe.batch.samples import collate, shard
+def test_ranks_with_tokens_for_different_experts_do_not_deadlock(start: Start, untied_model: Path) -> None:
+    from rlframe.batch.collate import collate
+    from rlframe.batch.shares import to_shares
+    from rlframe.model.logprobs import LogprobHead
     from rlframe.model.policy import Policy, load_model
     from rlframe.types import PACKED_ATTENTION
 
     handles = start(untied_model, "learner.max_grad_norm=1e9", kind=SeparateExpertsRank)
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)
     expected: dict[str, Tensor] = {}
-    for rank, share in enumerate(shard(dense.make_samples(), 2, 128)):
-        policy = Policy(put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION), rank), torch.float32)
+    for rank, share in enumerate(to_shares(dense.make_samples(), 2, 128)):
+        model = put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION), rank)
+        policy = Policy(model, LogprobHead(model.lm_head, torch.float32))
         for samples in share:
             packed = collate(samples)
             dense.OBJECTIVE.loss(*policy(packed, 1.0), packed).backward()
@@ -159,6 +160,6 @@ def test_ranks_whose_tokens_visit_different_experts_do_not_wait_for_each_other(
             expected[name] = expected.get(name, 0) + gradient
     assert any(f"experts.{EXPERTS - 1}" in name for name in gradients)
     for name, gradient in gradients.items():
-        wanted = expected[PREFIX + name].numpy()
-        assert np.abs(wanted).max() > 0
-        assert np.abs(gradient - wanted).max() < 1e-4 * np.abs(wanted).max(), name
+        target = expected[PREFIX + name].numpy()
+        assert np.abs(target).max() > 0
+        assert np.abs(gradient - target).max() < 1e-4 * np.abs(target).max(), name

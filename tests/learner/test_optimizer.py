@@ -1,4 +1,4 @@
-"""AdamW on the device and offloaded, and Muon, on real ZeRO-3 ranks, against what their papers say of a first step."""
+"""AdamW (on the device and offloaded) and Muon on real ZeRO-3 ranks, against their papers' formulas of a first step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.batch.samples import shard
-from rlframe.config.run import LearnerConfig
+from rlframe.batch.shares import to_shares
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.optimizer import ADAM_EPS, rms_scale
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
@@ -26,28 +26,28 @@ def config(tiny_model: Path) -> LearnerConfig:
 
 
 def gradient(handles: list[Any], name: str) -> np.ndarray:
-    """What a step would start from; it is thrown away."""
+    """The gradient that a step would use; it is discarded."""
 
     def accumulated(rank: Any, share: Any) -> np.ndarray:
         from deepspeed.utils import safe_get_full_grad
 
-        rank.accumulate(share, [rank._collate(samples) for samples in share], OBJECTIVE, first=True)
-        found = safe_get_full_grad(dict(rank.engine.module.named_parameters())[f"model.{name}"]).numpy().copy()
+        rank.updater.accumulate(share, [rank._collate(samples) for samples in share], OBJECTIVE, first=True)
+        values = safe_get_full_grad(dict(rank.engine.module.named_parameters())[f"model.{name}"]).numpy().copy()
         rank.optimizer.zero_grad()
-        return found
+        return values
 
-    shares = shard(make_samples(), len(handles), 128)
+    shares = to_shares(make_samples(), len(handles), 128)
     calls = [h.__ray_call__.remote(accumulated, share) for h, share in zip(handles, shares, strict=True)]
     return ray.get(calls)[0]
 
 
 def first_change(handles: list[Any], name: str) -> np.ndarray:
-    before = state(handles)[f"master {name}"]
+    initial = state(handles)[f"master {name}"]
     step(handles, 0)
-    return state(handles)[f"master {name}"] - before
+    return state(handles)[f"master {name}"] - initial
 
 
-def test_the_first_step_of_adamw_is_the_rate_against_the_gradient_s_sign_and_offloaded_it_steps_the_same(
+def test_adamw_first_steps_by_the_rate_against_the_gradients_sign(
     config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     two = launch(config, tiny_model, 2)
@@ -57,13 +57,13 @@ def test_the_first_step_of_adamw_is_the_rate_against_the_gradient_s_sign_and_off
     )
     offloaded = launch(config.model_copy(update={"offload_optimizer": True, "offload_parameters": True}), tiny_model, 2)
     step(offloaded, 0)
-    there, here = state(offloaded), state(two)
-    assert there.keys() == here.keys()
-    assert max(float(np.abs(there[name] - here[name]).max()) for name in here) < 1e-7
+    on_host, on_device = state(offloaded), state(two)
+    assert on_host.keys() == on_device.keys()
+    assert max(float(np.abs(on_host[name] - on_device[name]).max()) for name in on_device) < 1e-7
 
 
-def test_one_rate_serves_both_a_wide_and_a_tall_matrix_for_muon() -> None:
-    # An orthogonal 4 x 16 has entries of 1/4 on average, and DeepSpeed leaves it as it is; a 16 x 4 it doubles.
+def test_one_rate_serves_wide_and_tall_matrices_for_muon() -> None:
+    # An orthogonal 4 x 16 matrix has entries of 1/4 on average. DeepSpeed keeps it, and doubles a 16 x 4 matrix.
     assert rms_scale(4, 16) * 0.25 == pytest.approx(0.2)
     assert rms_scale(16, 4) * 0.25 * 2 == pytest.approx(0.2)
 
@@ -73,17 +73,17 @@ def muon(config: LearnerConfig) -> LearnerConfig:
     return config.model_copy(update={"optimizer": "muon"})
 
 
-def test_muon_moves_a_matrix_along_the_orthogonal_one_next_to_its_gradient_and_embeddings_as_adam_does(
+def test_muon_moves_a_matrix_along_the_gradients_orthogonal_factor(
     muon: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     two = launch(muon, tiny_model, 2)
     left, _, right = np.linalg.svd(gradient(two, HIDDEN), full_matrices=False)
     embedding = np.sign(gradient(two, "model.embed_tokens.weight"))
-    before = state(two)
+    initial = state(two)
     step(two, 0)
-    after = state(two)
+    stepped = state(two)
     change = {
-        name: after[f"master {name}"] - before[f"master {name}"] for name in (HIDDEN, "model.embed_tokens.weight")
+        name: stepped[f"master {name}"] - initial[f"master {name}"] for name in (HIDDEN, "model.embed_tokens.weight")
     }
     orthogonal = -left @ right
     cosine = (change[HIDDEN] * orthogonal).sum() / np.linalg.norm(change[HIDDEN]) / np.linalg.norm(orthogonal)
@@ -93,16 +93,16 @@ def test_muon_moves_a_matrix_along_the_orthogonal_one_next_to_its_gradient_and_e
     assert reached.any() and np.array_equal(np.sign(change["model.embed_tokens.weight"])[reached], -embedding[reached])
 
 
-def test_a_skipped_step_leaves_muon_s_momentum_and_its_state_goes_to_another_number_of_ranks(
+def test_a_skipped_step_leaves_muons_momentum_and_it_loads_on_one_rank(
     muon: LearnerConfig, tiny_model: Path, launch: Launch, tmp_path: Path
 ) -> None:
     two = launch(muon, tiny_model, 2)
     step(two, 0)
-    before = state(two)
-    assert f"momentum_buffer {HIDDEN}" in before and "exp_avg model.embed_tokens.weight" in before
+    stepped = state(two)
+    assert f"momentum_buffer {HIDDEN}" in stepped and "exp_avg model.embed_tokens.weight" in stepped
     spoiled = [replace(s, advantages=s.advantages * np.float32(np.nan)) for s in make_samples()]
     assert [answer["skipped"] for answer in step(two, 1, spoiled)] == [1, 1]
-    assert differing(before, state(two)) == []
+    assert differing(stepped, state(two)) == []
     assert [answer["skipped"] for answer in step(two, 2)] == [0, 0]
     save(two, tmp_path)
     one = launch(muon, tiny_model, 1)

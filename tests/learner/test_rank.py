@@ -13,8 +13,9 @@ import pytest
 import ray
 
 from rlframe.algorithm import DAPO, GSPO
-from rlframe.batch.samples import packed_tokens, shard
-from rlframe.config.run import LearnerConfig
+from rlframe.batch.collate import packed_tokens
+from rlframe.batch.shares import to_shares
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from rlframe.objective import Objective
@@ -28,23 +29,24 @@ OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)
 
 
-class ProbedRank(LearnerRank):
-    """A rank that also tells the whole gradient."""
+class GradientRank(LearnerRank):
+    """A rank that also returns whole gradients."""
 
     def gradients(self, micro_batches: list[list[TrainSample]], objective: Objective) -> dict[str, np.ndarray]:
         from deepspeed.utils import safe_get_full_grad
 
-        self.accumulate(micro_batches, [self._collate(samples) for samples in micro_batches], objective, first=True)
+        batches = [self._collate(samples) for samples in micro_batches]
+        self.updater.accumulate(micro_batches, batches, objective, first=True)
         named = self.engine.module.named_parameters()
         return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}
 
-    def forget(self) -> None:
+    def drop_gradients(self) -> None:
         self.optimizer.zero_grad()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def by_value() -> None:
-    """Ranks' processes get this module's classes without importing it."""
+    """Sends this module's classes to the ranks' processes, which cannot import it."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -59,31 +61,32 @@ Start = Callable[..., list[Any]]
 @pytest.fixture
 def start(config: LearnerConfig, tiny_model: Path, launch: Launch) -> Start:
     def start(ranks: int, model: Path = tiny_model, **settings: Any) -> list[Any]:
-        return launch(config.model_copy(update=settings), model, ranks, kind=ProbedRank)
+        return launch(config.model_copy(update=settings), model, ranks, kind=GradientRank)
 
     return start
 
 
 def make_samples(count: int = 10) -> list[TrainSample]:
-    """Groups of three (the last of what is left) that share a prompt of 12 tokens and go on for 8 to 48 of their own.
+    """Random sequences in groups of three (the last may be smaller), with the loss weights of a token mean.
 
-    Tokens are random; weights are those of a token mean.
+    A group shares a prompt of 12 tokens; completions have 8 to 48 tokens.
     """
     rng = np.random.default_rng(7)
     prompts = rng.integers(0, 256, (count, 12))
     lengths = rng.integers(20, 60, count)
-    drawn = int((lengths - 12).sum())
+    completion_tokens = int((lengths - 12).sum())
     samples = []
     for index, length in enumerate(lengths):
         counted = np.arange(length) >= 12
         samples.append(
             TrainSample(
                 prompt_id=f"p{index // 3}",
-                prompt_tokens=12,
+                prefix_tokens=12,
                 token_ids=np.concatenate([prompts[index // 3], rng.integers(0, 256, length - 12)]).astype(np.int32),
+                sampled=counted,
                 rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
                 advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
-                loss_weights=(counted / drawn).astype(np.float32),
+                loss_weights=(counted / completion_tokens).astype(np.float32),
             )
         )
     return samples
@@ -92,7 +95,7 @@ def make_samples(count: int = 10) -> list[TrainSample]:
 def gradients(
     handles: list[Any], samples: list[TrainSample], max_tokens: int, objective: Objective
 ) -> dict[str, np.ndarray]:
-    shares = shard(samples, len(handles), max_tokens)
+    shares = to_shares(samples, len(handles), max_tokens)
     calls = [handle.gradients.remote(share, objective) for handle, share in zip(handles, shares, strict=True)]
     return ray.get(calls)[0]
 
@@ -101,9 +104,9 @@ def step(
     handles: list[Any], version: int, objective: Objective = OBJECTIVE, minibatches: int = 1
 ) -> list[dict[str, float]]:
     samples = make_samples()
-    parts = [shard(samples[part::minibatches], len(handles), 128) for part in range(minibatches)]
+    split = [to_shares(samples[index::minibatches], len(handles), 128) for index in range(minibatches)]
     calls = [
-        handle.step.remote([shares[rank] for shares in parts], objective, version)
+        handle.step.remote([shares[rank] for shares in split], objective, version)
         for rank, handle in enumerate(handles)
     ]
     return ray.get(calls)
@@ -112,34 +115,34 @@ def step(
 def exported(handles: list[Any], folder: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
-    ray.get([handle.export.remote(folder) for handle in handles])
+    tiny.save(handles, folder.with_name(f"{folder.name}_state"), folder)
     return load_file(folder / "model.safetensors")
 
 
-def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    """Over all tensors, in units of each tensor's largest entry."""
-    assert one.keys() == other.keys()
-    return max(float(np.abs(one[name] - other[name]).max() / np.abs(one[name]).max()) for name in one)
+def largest_difference(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> float:
+    """The largest difference of all tensors, in units of each tensor's largest entry."""
+    assert left.keys() == right.keys()
+    return max(float(np.abs(left[name] - right[name]).max() / np.abs(left[name]).max()) for name in left)
 
 
-def test_two_ranks_that_hold_each_micro_batch_together_have_the_gradient_and_metrics_of_one(
+def test_two_sequence_parallel_ranks_match_one_rank(
     start: Start,
 ) -> None:
-    # Groups share prompts, and GSPO looks at whole sequences. The model's two heads share keys, which are doubled.
+    # Groups share prompts, GSPO reads whole sequences, and the model's two heads share keys, which are doubled.
     one, two = start(1), start(2, sequence_parallel=2)
     samples = make_samples()
-    [share] = shard(samples, 1, 128)
+    [share] = to_shares(samples, 1, 128)
     assert len(share) > 2 and any(packed_tokens(batch) % 2 for batch in share)
     for objective in (OBJECTIVE, Objective(algorithm=GSPO(name="gspo", clip_low=0.02, clip_high=0.03))):
         alone = ray.get(one[0].gradients.remote(share, objective))
         together = ray.get([handle.gradients.remote(share, objective) for handle in two])[0]
         assert largest_difference(alone, together) < 1e-5
-        ray.get([handle.forget.remote() for handle in (*one, *two)])
-    [wanted] = ray.get([one[0].step.remote([share], OBJECTIVE, 0)])
-    parts = ray.get([handle.step.remote([share], OBJECTIVE, 0) for handle in two])
+        ray.get([handle.drop_gradients.remote() for handle in (*one, *two)])
+    [expected] = ray.get([one[0].step.remote([share], OBJECTIVE, 0)])
+    sums = ray.get([handle.step.remote([share], OBJECTIVE, 0) for handle in two])
     for name in ("tokens", "packed_tokens", "loss", "k3", "entropy"):
-        assert parts[0][name] + parts[1][name] == pytest.approx(wanted[name], rel=1e-5)
-    assert parts[0]["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-5)
+        assert sums[0][name] + sums[1][name] == pytest.approx(expected[name], rel=1e-5)
+    assert sums[0]["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -150,24 +153,22 @@ def test_two_ranks_that_hold_each_micro_batch_together_have_the_gradient_and_met
     ],
     ids=["dapo", "gspo, corrected, with an entropy bonus"],
 )
-def test_the_gradient_is_the_same_for_every_split_over_ranks_and_micro_batches(
-    start: Start, objective: Objective
-) -> None:
+def test_every_split_over_ranks_and_micro_batches_has_one_gradient(start: Start, objective: Objective) -> None:
     samples = make_samples()
-    apart = [replace(sample, prompt_id=f"of its own {at}") for at, sample in enumerate(samples)]
+    apart = [replace(sample, prompt_id=f"unshared {index}") for index, sample in enumerate(samples)]
     whole, shared = sum(len(s.token_ids) for s in samples), packed_tokens(samples)
-    assert whole - shared == 6 * 12  # three groups of three and one of one
-    reference = gradients(start(1), apart, whole, objective)  # one rank, one micro-batch, every prompt by itself
+    assert whole - shared == 6 * 12  # three groups of three samples and a group of one
+    reference = gradients(start(1), apart, whole, objective)  # one rank, one micro-batch, no shared prompt
     assert len(reference) == 20 and all(np.abs(gradient).max() > 0 for gradient in reference.values())
     split = [
-        gradients(start(1), samples, shared, objective),  # all of it behind four prompts
+        gradients(start(1), samples, shared, objective),  # one micro-batch with four prompts
         gradients(start(2), samples, 128, objective),
-        gradients(start(2), samples, 64, objective),  # groups are cut here
+        gradients(start(2), samples, 64, objective),  # micro-batches that split groups
     ]
     assert [largest_difference(reference, other) < 1e-4 for other in split] == [True] * 3
 
 
-def test_of_three_minibatches_each_is_an_update_and_two_ranks_move_as_one_does(start: Start, tmp_path: Path) -> None:
+def test_three_minibatches_make_three_updates_on_one_rank_and_on_two(start: Start, tmp_path: Path) -> None:
     one, two = start(1), start(2)
     corrected = Objective(algorithm=OBJECTIVE.algorithm, correction=TIS, entropy_bonus=0.01)
     alone, shared = step(one, 0, corrected, minibatches=3)[0], step(two, 0, corrected, minibatches=3)
@@ -180,9 +181,7 @@ def test_of_three_minibatches_each_is_an_update_and_two_ranks_move_as_one_does(s
     assert largest_difference(exported(one, tmp_path / "one"), exported(two, tmp_path / "two")) < 2e-3
 
 
-def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_stopped(
-    start: Start, tmp_path: Path
-) -> None:
+def test_two_ranks_learn_like_one_and_a_resumed_run_is_bit_equal(start: Start, tmp_path: Path) -> None:
     one, two = start(1), start(2)
     for version in range(2):
         alone, shared = step(one, version), step(two, version)
@@ -196,7 +195,7 @@ def test_two_ranks_learn_what_one_learns_and_a_saved_state_goes_on_as_if_never_s
     assert largest_difference(exported(two, tmp_path / "on"), exported(resumed, tmp_path / "again")) == 0.0
 
 
-def test_log_probabilities_are_those_of_the_plain_model(start: Start, tiny_model: Path) -> None:
+def test_log_probabilities_equal_transformers_log_softmax(start: Start, tiny_model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -207,13 +206,13 @@ def test_log_probabilities_are_those_of_the_plain_model(start: Start, tiny_model
     for sample, logprobs in zip(samples, ours, strict=True):
         tokens = torch.tensor(sample.token_ids, dtype=torch.long)
         with torch.no_grad():
-            every = torch.log_softmax(model(tokens[None]).logits[0, :-1], dim=-1)
-        expected = every.gather(1, tokens[1:, None])[11:, 0]
+            vocabulary = torch.log_softmax(model(tokens[None]).logits[0, :-1], dim=-1)
+        expected = vocabulary.gather(1, tokens[1:, None])[11:, 0]
         assert np.abs(logprobs[12:] - expected.numpy()).max() < 1e-4
         assert np.abs(logprobs[:12]).max() == 0
 
 
-def test_an_exported_folder_opens_in_transformers_with_the_weights_that_were_trained(
+def test_an_exported_folder_opens_in_transformers_with_trained_weights(
     start: Start, untied_model: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,4 +1,4 @@
-"""A reference beside the policy on real ZeRO-3 ranks: it stays, it follows, it comes back, and it pulls."""
+"""A reference on real ZeRO-3 ranks: it is frozen, refreshed and restored, and its KL enters loss and reward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from rlframe.batch.samples import to_probes
-from rlframe.config.run import LearnerConfig
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.objective import Objective
 from rlframe.objective.kl import KL
@@ -45,8 +45,8 @@ def penalty(**changes: Any) -> Objective:
     return Objective(algorithm=OBJECTIVE.algorithm, kl=KL.model_validate(settings | changes))
 
 
-def agree(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
-    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)) < 1e-5
+def agree(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
+    return max(float(np.abs(a - b).max()) for a, b in zip(left, right, strict=True)) < 1e-5
 
 
 def total(answers: list[dict[str, float]], name: str) -> float:
@@ -54,30 +54,28 @@ def total(answers: list[dict[str, float]], name: str) -> float:
 
 
 @pytest.mark.parametrize("offload", [False, True])
-def test_it_stays_while_the_policy_moves_follows_when_it_is_due_and_comes_back_to_another_number_of_ranks(
-    start: Start, tmp_path: Path, offload: bool
-) -> None:
+def test_a_reference_is_frozen_refreshed_when_due_and_restored(start: Start, tmp_path: Path, offload: bool) -> None:
     samples, every_second = make_samples(3), penalty(refresh_every=2)
     learner = start(2, offload=offload)
-    begun = logprobs(learner, samples)
-    assert total(step(learner, 0, objective=every_second), "kl") == 0.0  # both are the same policy yet
+    initial = logprobs(learner, samples)
+    assert total(step(learner, 0, objective=every_second), "kl") == 0.0  # policy and reference are still equal
     moved = logprobs(learner, samples)
-    assert not agree(begun, moved)
-    assert agree(reference_logprobs(learner, samples), begun)
-    assert agree(logprobs(learner, samples), moved)  # the policy is back in its place
+    assert not agree(initial, moved)
+    assert agree(reference_logprobs(learner, samples), initial)
+    assert agree(logprobs(learner, samples), moved)  # the forward pass restored the policy
     save(learner, tmp_path / "saved")
 
     measured = step(learner, 1, objective=every_second)
     assert total(measured, "kl") > 0
-    assert agree(reference_logprobs(learner, samples), logprobs(learner, samples))  # version 2 is the reference
+    assert agree(reference_logprobs(learner, samples), logprobs(learner, samples))  # the reference is version 2
 
     resumed = start(1)
     load(resumed, tmp_path / "saved")
-    assert agree(reference_logprobs(resumed, samples), begun)
+    assert agree(reference_logprobs(resumed, samples), initial)
     assert total(step(resumed, 1, objective=every_second), "kl") == pytest.approx(total(measured, "kl"), rel=1e-3)
 
 
-def test_its_pull_in_the_loss_is_the_same_on_two_ranks_as_on_one_in_each_of_two_minibatches(start: Start) -> None:
+def test_a_kl_in_the_loss_is_equal_on_one_rank_and_on_two(start: Start) -> None:
     one, two = start(1), start(2)
     strong, halves = penalty(weight=5.0), [make_samples(4, seed=1), make_samples(4, seed=2)]
     for version in range(2):
@@ -91,25 +89,24 @@ def test_its_pull_in_the_loss_is_the_same_on_two_ranks_as_on_one_in_each_of_two_
     assert "kl" not in without[0]
 
 
-def test_in_the_reward_it_costs_a_completion_the_sum_over_its_tokens(start: Start) -> None:
+def test_a_kl_in_the_reward_costs_the_sum_over_a_completions_tokens(start: Start) -> None:
     two = start(2)
     groups = [as_group(make_samples(3, seed=1), "a"), as_group(make_samples(2, seed=2), "b")]
     learner = LearnerGroup(
         two,
         penalty(estimator="k1", weight=0.01, place="reward"),
         micro_batch_tokens=128,
-        share_prompts=True,
+        share_prefixes=True,
         sequence_parallel=1,
-        gpu_links=False,
         timeout_s=60.0,
         max_skipped=3,
     )
-    probes = list(to_probes(groups).values())
+    probes = [sample for samples in to_probes(groups).values() for sample in samples]
     expected = [
-        1.0 - 0.01 * float((probe.rollout_logprobs - of_reference).sum())
-        for probe, of_reference in zip(probes, reference_logprobs(two, probes), strict=True)
+        1.0 - 0.01 * float((probe.rollout_logprobs - ref_logprobs).sum())
+        for probe, ref_logprobs in zip(probes, reference_logprobs(two, probes), strict=True)
     ]
-    penalized = [reward for group in learner.penalized(groups) for reward in group.rewards]
+    penalized = [reward for group in learner.apply_kl_penalty(groups) for reward in group.rewards]
     assert penalized == pytest.approx(expected, abs=1e-4)
     assert max(abs(reward - 1.0) for reward in expected) > 0.01
     report = learner.step(make_samples(2))
@@ -117,7 +114,7 @@ def test_in_the_reward_it_costs_a_completion_the_sum_over_its_tokens(start: Star
 
 
 def as_group(samples: list[TrainSample], name: str) -> ScoredGroup:
-    """Completions of a reward of 1, as if they all had the prompt of the first."""
+    """A group of completions with reward 1 and the first sample's prompt."""
     completions = [
         Completion(
             token_ids=sample.token_ids[12:].tolist(),
@@ -129,5 +126,5 @@ def as_group(samples: list[TrainSample], name: str) -> ScoredGroup:
         for sample in samples
     ]
     prompt = Prompt(id=name, messages=[], token_ids=samples[0].token_ids[:12].tolist(), reference="", task="math")
-    group = RolloutGroup(prompt=prompt, completions=completions)
+    group = RolloutGroup.single_turn(prompt, completions)
     return ScoredGroup(group=group, rewards=[1.0] * len(samples), verdicts={})

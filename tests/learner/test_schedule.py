@@ -15,16 +15,16 @@ def test_a_constant_rate_is_its_peak_from_the_first_step():
     assert rates("constant") == [8, 8, 8, 8]
 
 
-def test_a_warm_up_of_four_steps_rises_by_quarters_and_its_first_step_is_not_0():
+def test_a_warm_up_of_four_steps_rises_by_quarters_and_starts_above_0():
     assert rates("constant", warmup_steps=4, steps=6, upto=6) == [2, 4, 6, 8, 8, 8]
 
 
-def test_linear_falls_by_quarters_and_would_be_0_at_the_step_after_the_last():
+def test_linear_falls_by_quarters_and_reaches_0_after_the_last_step():
     assert rates("linear", upto=5) == [8, 6, 4, 2, 0]
     assert rates("linear", warmup_steps=2, steps=6, upto=7) == [4, 8, 8, 6, 4, 2, 0]
 
 
-def test_cosine_is_half_way_down_half_way_through():
+def test_cosine_falls_to_half_its_peak_half_way_through():
     assert rates("cosine", upto=5) == pytest.approx([8, 6.8284, 4, 1.1716, 0], abs=1e-4)  # 4 +- 2 sqrt(2)
 
 

@@ -1,4 +1,4 @@
-"""A step without a finite loss and gradient changes nothing on real ZeRO-3 ranks, and names who spoiled it."""
+"""A step without a finite loss and gradient changes nothing on real ZeRO-3 ranks, and names the spoiled samples."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 import pytest
 import ray
 
-from rlframe.config.run import LearnerConfig
 from rlframe.errors import RunFailed
+from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.types import TrainSample
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import OBJECTIVE, differing, make_samples, state, step
-from tests.tiny.seats import Seats
+from tests.tiny.ranks import RankProcesses
 
 
 @pytest.fixture(scope="module")
 def config(tiny_model: Path) -> LearnerConfig:
-    """bfloat16 with float32 master weights, and a rate that warms up: it would show a step that counts."""
+    """bfloat16 with float32 master weights; the warm-up shows when a step counts in the schedule."""
     return compose([*tiny_overrides(tiny_model), "learner.dtype=bfloat16", "learner.warmup_steps=8"]).learner
 
 
 @pytest.fixture(scope="module")
-def two(config: LearnerConfig, tiny_model: Path, seats: Seats) -> list[Any]:
-    return seats.launch(config, tiny_model, 2)
+def two(config: LearnerConfig, tiny_model: Path, processes: RankProcesses) -> list[Any]:
+    return processes.launch(config, tiny_model, 2)
 
 
 def spoiled(prompt_id: str = "p4", **values: float) -> list[TrainSample]:
-    """Samples of which one has, at token 15, what an engine or a reward should never give."""
+    """Samples of which one has `values` at token 15, such as no engine and no reward should return."""
 
     def spoil(sample: TrainSample) -> TrainSample:
         changed = {name: getattr(sample, name).copy() for name in values}
@@ -44,15 +44,15 @@ def spoiled(prompt_id: str = "p4", **values: float) -> list[TrainSample]:
     return [spoil(sample) if sample.prompt_id == prompt_id else sample for sample in make_samples()]
 
 
-def test_a_spoiled_step_leaves_every_bit_and_the_rate_and_the_next_ones_are_as_if_it_had_not_been(
+def test_a_spoiled_step_changes_no_bit_and_no_later_rate(
     two: list[Any], config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     step(two, 0)
-    before = state(two)
+    stepped = state(two)
     answers = step(two, 1, spoiled(rollout_logprobs=-math.inf))
     assert [(a["skipped"], a["skipped_in_a_row"], math.isinf(a["grad_norm"])) for a in answers] == [(1, 1, True)] * 2
-    assert differing(before, state(two)) == []
-    assert {name.split()[0] for name in before} == {"model", "master", "exp_avg", "exp_avg_sq", "step"}
+    assert differing(stepped, state(two)) == []
+    assert {name.split()[0] for name in stepped} == {"model", "master", "exp_avg", "exp_avg_sq", "step"}
     answers = step(two, 2)
     assert [(a["skipped"], a["skipped_in_a_row"]) for a in answers] == [(0, 0)] * 2
 
@@ -64,34 +64,31 @@ def test_a_spoiled_step_leaves_every_bit_and_the_rate_and_the_next_ones_are_as_i
 
 
 @pytest.mark.parametrize(
-    "values, told",
+    "values, reason",
     [
         ({"rollout_logprobs": -math.inf}, "its rollout log-probability is -inf at token 15 of"),
         ({"advantages": math.nan}, "its loss is nan at token 15 of"),
         ({"loss_weights": math.inf}, "its loss is "),
     ],
 )
-def test_the_rank_that_has_the_spoiled_sample_names_it_and_the_others_name_nobody(
-    two: list[Any], values: dict[str, float], told: str
-) -> None:
+def test_only_the_rank_with_the_spoiled_sample_names_it(two: list[Any], values: dict[str, float], reason: str) -> None:
     answers = step(two, 3, spoiled(**values))
     assert [a["skipped"] for a in answers] == [1, 1]
-    lines = ray.get([handle.not_finite.remote() for handle in two])
-    [line] = [line for of_rank in lines for line in of_rank]
-    assert line.startswith(f"prompt p4: {told}")
+    answers = ray.get([handle.not_finite.remote() for handle in two])
+    [line] = [line for lines in answers for line in lines]
+    assert line.startswith(f"prompt p4: {reason}")
     step(two, 3)
     assert ray.get([handle.not_finite.remote() for handle in two]) == [[], []]
 
 
-def test_a_run_ends_at_the_second_spoiled_step_in_a_row_with_the_sample_named(two: list[Any]) -> None:
+def test_the_second_spoiled_step_in_a_row_ends_the_run(two: list[Any]) -> None:
     step(two, 0)
     learner = LearnerGroup(
         two,
         OBJECTIVE,
         micro_batch_tokens=128,
-        share_prompts=True,
+        share_prefixes=True,
         sequence_parallel=1,
-        gpu_links=False,
         timeout_s=60,
         max_skipped=2,
     )
@@ -103,14 +100,14 @@ def test_a_run_ends_at_the_second_spoiled_step_in_a_row_with_the_sample_named(tw
         learner.step(spoiled("p1", advantages=math.nan))
 
 
-def test_where_only_the_gradient_is_not_finite_the_step_is_skipped_all_the_same(two: list[Any]) -> None:
+def test_an_infinite_gradient_of_finite_losses_skips_the_step_too(two: list[Any]) -> None:
     huge = [replace(s, loss_weights=(s.loss_weights * 3e38).astype(np.float32)) for s in make_samples()]
-    before = state(two)
+    initial = state(two)
     assert [a["skipped"] for a in step(two, 5, huge)] == [1, 1]
-    assert differing(before, state(two)) == []
+    assert differing(initial, state(two)) == []
 
 
-def test_of_three_minibatches_a_spoiled_one_is_left_out_alone(
+def test_a_spoiled_minibatch_does_not_skip_the_other_two(
     config: LearnerConfig, tiny_model: Path, launch: Launch
 ) -> None:
     one, unspoiled = launch(config, tiny_model, 1), launch(config, tiny_model, 1)

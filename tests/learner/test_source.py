@@ -1,4 +1,4 @@
-"""Our source of weights keeps vLLM's contract without importing it."""
+"""Our source of weights keeps vLLM's contract without importing vLLM."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wrapper(nn.Module):
         self.model = Model()
 
 
-def test_groups_are_what_vllm_makes_of_the_same_names() -> None:
+def test_groups_equal_vllm_s_groups_of_the_same_names() -> None:
     from vllm.distributed.weight_transfer.base import layerwise_groups
 
     source = Zero3Source(Wrapper(), "model.")
@@ -52,25 +52,23 @@ def test_groups_are_what_vllm_makes_of_the_same_names() -> None:
     )
 
 
-def test_buffers_that_checkpoints_carry_travel_and_others_do_not() -> None:
+def test_only_buffers_of_checkpoints_travel() -> None:
     values = dict(Zero3Source(Wrapper(), "model."))
     assert values["layers.1.e_score_correction_bias"].tolist() == [0.5, -0.5]
     assert not [name for name in values if "scratch" in name]
 
 
-def test_it_has_every_method_of_vllms_source_and_of_its_metadata() -> None:
+def test_the_source_has_every_method_of_vllm_s_source() -> None:
     from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 
-    asked = [name for name, _ in inspect.getmembers(WeightSource, callable) if not name.startswith("_")]
-    assert {"metadata", "groups", "iter_groups", "held_names"} == set(asked) & set(dir(Zero3Source)) == set(asked)
+    methods = [name for name, _ in inspect.getmembers(WeightSource, callable) if not name.startswith("_")]
+    assert {"metadata", "groups", "iter_groups", "held_names"} == set(methods) & set(dir(Zero3Source)) == set(methods)
     ours = Zero3Source(Wrapper(), "model.").metadata()[0]
     assert ParamMeta(*ours) == ParamMeta("embed.weight", torch.float32, (8, 4))
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "afmoe"])  # whose own router.gate has the name of expert parallelism's
-def test_fused_experts_come_out_under_the_names_and_with_the_values_that_transformers_saves(
-    kind: str, tmp_path: Path
-) -> None:
+def test_fused_experts_get_the_names_and_values_that_transformers_saves(kind: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlframe.model import attention
-from rlframe.model import attention_cpu as grid
+from rlframe.model import attention, attention_cpu
 from rlframe.model.attention import by_block_mask, by_boundaries, packed_attention, takes_block_mask
 from rlframe.model.layout import Layout
 
@@ -53,16 +52,15 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize("copied, kept", [(0, 0), (8, 512)])  # a call's rows at a time, no weights kept; all of them
 @pytest.mark.parametrize("cells", [1, 1 << 23])  # a sequence a call, all of a size together
-@pytest.mark.parametrize("short", [0, 1, 256])  # all alone, those of a token together, all together
+@pytest.mark.parametrize("short", [0, 1, 4, 256])  # tokens with context: none, one sequence, six of eight, all
 @pytest.mark.parametrize("rows", [1, 2, 512])  # of queries at a time
 @pytest.mark.parametrize("heads, key_value_heads, value_dim", [(2, 2, 4), (4, 2, 4), (3, 1, 4), (2, 2, 3)])
 def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
-    heads, key_value_heads, value_dim, rows, short, cells, copied, kept, monkeypatch
+    heads, key_value_heads, value_dim, rows, short, cells, monkeypatch
 ):
-    for name, bound in {"SHORT": short, "CELLS": cells, "COPIED": copied, "KEPT": kept}.items():
-        monkeypatch.setattr(grid, name, bound)
+    monkeypatch.setattr(attention_cpu, "SHORT", short)
+    monkeypatch.setattr(attention_cpu, "CELLS", cells)
     monkeypatch.setattr(attention, "ROWS", rows)
     got, wanted = ([part.requires_grad_() for part in inputs(heads, key_value_heads, value_dim)] for _ in range(2))
     weights = torch.randn(1, T, heads, value_dim)
@@ -74,7 +72,7 @@ def test_values_and_gradients_are_those_of_the_softmax_under_a_mask(
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_short_sequences_in_bfloat16_are_computed_in_float32_and_rounded_once():
+def test_short_sequences_in_bfloat16_are_rounded_once():
     got = [part.bfloat16().requires_grad_() for part in inputs(heads=4, key_value_heads=2)]
     wanted = [part.detach().float().requires_grad_() for part in got]
     weights = torch.randn(1, T, 4, 4).bfloat16()
@@ -87,10 +85,10 @@ def test_short_sequences_in_bfloat16_are_computed_in_float32_and_rounded_once():
         torch.testing.assert_close(one.float(), other, rtol=1.01 * 2**-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows, short", [(2, 0), (512, 0), (512, 2), (512, 256)])
+@pytest.mark.parametrize("rows, short", [(2, 0), (512, 0), (512, 4), (512, 256)])
 @pytest.mark.parametrize("window", [1, 2, 3, 5])
-def test_a_sliding_window_counts_positions_across_the_end_of_a_shared_prompt(window, rows, short, monkeypatch):
-    monkeypatch.setattr(grid, "SHORT", short)
+def test_a_sliding_window_reaches_into_a_shared_prompt(window, rows, short, monkeypatch):
+    monkeypatch.setattr(attention_cpu, "SHORT", short)
     monkeypatch.setattr(attention, "ROWS", rows)
     parts = inputs(heads=4, key_value_heads=2)
     torch.testing.assert_close(attend(*parts, window=window), masked(*parts, window=window))
@@ -112,7 +110,7 @@ def test_blocks_of_128_that_no_token_sees_are_left_out_of_the_mask():
     assert int(attention._block_mask(group, 128).full_kv_num_blocks.sum()) == 0
 
 
-def test_the_varlen_kernel_takes_heads_that_share_keys_forward_and_backward():
+def test_the_varlen_kernel_takes_heads_that_share_keys():
     parts = [torch.randn(1, heads, 7, 64, device="meta", requires_grad=True) for heads in (4, 2, 2)]
     attended = by_boundaries(*parts, laid_out([5, 2], [0, 0], device="meta"), 0.1)
     assert attended.shape == parts[0].shape
@@ -120,7 +118,7 @@ def test_the_varlen_kernel_takes_heads_that_share_keys_forward_and_backward():
     assert [part.grad is not None and part.grad.shape == part.shape for part in parts] == [True] * 3
 
 
-def test_a_gpu_has_the_varlen_kernel_for_whole_sequences_in_16_bits_and_flex_attention_for_all_else():
+def test_a_gpu_uses_varlen_for_whole_sequences_in_16_bits_only():
     query, value = torch.empty(1, 4, 7, 64, dtype=torch.bfloat16), torch.empty(1, 2, 7, 64, dtype=torch.bfloat16)
     whole = laid_out([5, 2], [0, 0])
     assert not takes_block_mask(query, value, whole, None)
@@ -143,7 +141,7 @@ def test_the_first_token_of_a_whole_sequence_sees_its_own_value_only():
         torch.testing.assert_close(attended[0, first], value[0, :, first])
 
 
-def test_another_sequence_could_hold_anything_and_not_one_bit_would_change():
+def test_other_sequences_change_no_bit_of_a_sequence():
     query, key, value = inputs(heads=4, key_value_heads=2)
     before = attend(query, key, value)
     for part in (query, key, value):
@@ -153,7 +151,7 @@ def test_another_sequence_could_hold_anything_and_not_one_bit_would_change():
     assert changed.nonzero()[:, 0].tolist() == [5, 10]
 
 
-def test_a_completion_s_gradient_reaches_its_prompt_and_no_other_completion():
+def test_a_completion_s_gradient_reaches_no_other_completion():
     query, key, value = (part.requires_grad_() for part in inputs(heads=4, key_value_heads=2))
     attend(query, key, value)[0, SECOND].sum().backward()
     assert value.grad is not None
@@ -161,7 +159,7 @@ def test_a_completion_s_gradient_reaches_its_prompt_and_no_other_completion():
     assert reached.nonzero()[:, 0].tolist() == [0, 1, 2, 5]
 
 
-def test_an_implementation_that_takes_whole_sequences_gets_boundaries_and_refuses_a_shared_prompt():
+def test_a_whole_sequence_implementation_refuses_a_shared_prompt():
     whole = Layout.of(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]))
     given = attention.arguments(whole, "flash_attention_2")
     assert given["cu_seq_lens_q"].tolist() == [0, 3, 5] and given["max_length_k"] == 3
@@ -169,6 +167,6 @@ def test_an_implementation_that_takes_whole_sequences_gets_boundaries_and_refuse
         attention.arguments(LAYOUT, "flash_attention_2")
 
 
-def test_a_model_that_caps_its_scores_is_refused_rather_than_computed_without():
+def test_a_model_that_caps_its_scores_is_refused():
     with pytest.raises(ValueError, match=r"knows no softcap, which Module needs; set learner\.attention"):
         packed_attention(nn.Module(), *inputs(2, 2), None, layout=LAYOUT, softcap=30.0)

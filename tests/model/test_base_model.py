@@ -24,7 +24,7 @@ def test_a_file_of_an_installed_package_is_found_there():
     assert context_length(SMOLLM2) == 8192
 
 
-def test_the_context_of_a_gguf_file_is_read_from_what_was_made_of_it_once_that_is_there(tmp_path, monkeypatch):
+def test_a_converted_gguf_file_s_context_is_read_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert context_length(SMOLLM2) == 8192  # the file's own word
     made = _folder(locate(SMOLLM2))
@@ -42,7 +42,7 @@ def test_the_context_of_a_gguf_file_is_read_from_what_was_made_of_it_once_that_i
         ("package://rlframe/model.py", r"there is no such Hugging Face folder or \.gguf file"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_told_with_the_place_looked_at(path, message):
+def test_a_wrong_path_is_refused_with_the_location(path, message):
     with pytest.raises(ValueError, match=message):
         locate(path)
 
@@ -62,9 +62,7 @@ def test_a_multimodal_model_s_context_is_its_text_model_s(tmp_path):
     assert context_length(str(tmp_path)) == 512
 
 
-def test_a_tensor_is_found_by_the_end_of_its_name_in_one_file_and_in_the_index_of_many(
-    deepseek_v3_model, qwen3_moe_model, model_folder
-):
+def test_a_tensor_is_found_by_the_end_of_its_name(deepseek_v3_model, qwen3_moe_model, model_folder):
     assert has_tensor(str(deepseek_v3_model), "e_score_correction_bias")
     assert not has_tensor(str(qwen3_moe_model), "e_score_correction_bias")
     assert not has_tensor(str(model_folder), "e_score_correction_bias")
@@ -74,9 +72,7 @@ def test_a_tensor_is_found_by_the_end_of_its_name_in_one_file_and_in_the_index_o
     assert not has_tensor(SMOLLM2, "e_score_correction_bias")
 
 
-def test_a_mixture_s_kind_experts_and_their_parts_are_read_from_its_folder(
-    deepseek_v3_model, qwen3_moe_model, tiny_model
-):
+def test_a_mixture_s_kind_and_experts_are_read_from_its_folder(deepseek_v3_model, qwen3_moe_model, tiny_model):
     folders = [str(folder) for folder in (deepseek_v3_model, qwen3_moe_model, tiny_model)] + [SMOLLM2]
     assert [kind(folder) for folder in folders] == ["deepseek_v3", "qwen3_moe", "llama", "a GGUF file"]
     assert [experts(folder) for folder in folders] == [8, 8, 0, 0]

@@ -10,14 +10,14 @@ LAYOUT = Layout.of(
 WHOLE = Layout.of(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]))
 
 
-def test_a_sequence_that_begins_at_p_continues_p_tokens_of_what_the_one_before_it_reads():
+def test_a_sequence_at_position_p_continues_p_earlier_tokens():
     assert LAYOUT.lengths == [5, 2, 3, 2, 2]
     # "x y" continues "a b c"; "u v w" the first of it, not what "x y" is of; "i j" continues "a u"; then a whole one.
     assert [context.tolist() for context in LAYOUT.contexts] == [[], [0, 1, 2], [0], [0, 7], []]
     assert not LAYOUT.are_whole() and WHOLE.are_whole()
 
 
-def test_a_token_is_seen_until_a_sequence_begins_at_its_position_or_before():
+def test_a_token_is_visible_until_a_sequence_starts_at_its_position():
     # "a" by all of the tree, "b c" by the completions of "a b c", "u" by that of "a u", completions by themselves.
     assert LAYOUT.until.tolist() == [12, 7, 7, 5, 5, 7, 7, 12, 10, 10, 12, 12, 14, 14]
     assert WHOLE.until.tolist() == [3, 3, 3, 5, 5]
@@ -31,6 +31,6 @@ def test_the_token_before_a_completion_s_first_is_its_prompt_s_last():
     assert previous[13] == 12
 
 
-def test_boundaries_are_where_each_sequence_begins_and_the_last_one_ends():
+def test_boundaries_are_the_starts_and_the_last_end():
     assert WHOLE.boundaries().tolist() == [0, 3, 5]
     assert Layout.of(torch.tensor([7]), torch.tensor([0])).boundaries().tolist() == [0, 1]

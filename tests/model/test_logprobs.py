@@ -38,14 +38,14 @@ def row_weights(rows: int) -> Tensor:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks of 512 rows: 512 x 37 logits of 4 bytes; blocks of 200 rows."""
-    monkeypatch.setattr(module, "LOGITS_BYTES", 512 * VOCABULARY * 4)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 512 * VOCABULARY * 4)
     monkeypatch.setattr(module, "BLOCK", 200 * VOCABULARY)
 
 
 # Less than a chunk, exactly one, two and a part of a third.
 @pytest.mark.parametrize("rows", [5, 512, 1100])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
-def test_values_and_gradients_are_those_of_the_full_softmax_across_chunks(rows, temperature):
+def test_values_and_gradients_across_chunks_equal_the_full_softmax(rows, temperature):
     head, hidden, targets = head_and_input(rows)
     logprobs, entropies = head(hidden, targets, temperature)
     (logprobs * row_weights(rows)).sum().backward()
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_those_of_the_full_softmax_across_chunks(rows, 
         torch.testing.assert_close(value.double(), wanted[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_a_second_backward_pass_through_one_graph_adds_the_same_gradients_once_more():
+def test_a_second_backward_pass_adds_the_same_gradients_again():
     head, hidden, targets = head_and_input(1100)
     logprobs, _ = head(hidden, targets, 0.6)
     loss = (logprobs * row_weights(1100)).sum()
@@ -68,7 +68,7 @@ def test_a_second_backward_pass_through_one_graph_adds_the_same_gradients_once_m
 
 
 @pytest.mark.parametrize("rows, products", [(500, 3), (1100, 3 + 2 * 4)])
-def test_the_last_chunk_s_logits_are_computed_once_and_those_of_others_again_in_the_backward_pass(rows, products):
+def test_only_the_last_chunk_s_logits_are_computed_once(rows, products):
     head, hidden, targets = head_and_input(rows)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         head(hidden, targets, 1.0)[0].sum().backward()
@@ -76,12 +76,10 @@ def test_the_last_chunk_s_logits_are_computed_once_and_those_of_others_again_in_
     assert called["aten::mm"] + called.get("aten::addmm_", 0) == products
 
 
-def test_no_more_than_one_chunk_of_logits_is_held_from_the_forward_pass_s_start_to_the_backward_pass_s_end(
-    tmp_path, monkeypatch
-):
+def test_peak_memory_is_one_chunk_of_logits(tmp_path, monkeypatch):
     rows, vocabulary = 1200, 5000
     chunk = 400 * vocabulary * 4  # bytes
-    monkeypatch.setattr(module, "LOGITS_BYTES", chunk)
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
     monkeypatch.setattr(module, "BLOCK", 10 * vocabulary)
     head = LogprobHead(nn.Linear(1, vocabulary, bias=False), torch.float32)
     hidden, targets = torch.ones(rows, 1, requires_grad=True), torch.zeros(rows, dtype=torch.int64)
@@ -109,7 +107,7 @@ def test_a_batch_that_counts_no_token_has_gradient_0_rather_than_none():
     assert head.weight.grad.abs().sum() == 0
 
 
-def test_weights_in_bfloat16_get_their_gradient_in_bfloat16_from_a_product_in_float32():
+def test_bfloat16_weights_get_a_gradient_computed_in_float32():
     torch.manual_seed(0)
     head = LogprobHead(nn.Linear(WIDTH, VOCABULARY, bias=False).bfloat16(), torch.float32)
     hidden = torch.randn(600, WIDTH).bfloat16().requires_grad_()
@@ -126,9 +124,7 @@ def test_weights_in_bfloat16_get_their_gradient_in_bfloat16_from_a_product_in_fl
 @pytest.mark.parametrize("rows", [5, 1100])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("logprob_share", [0.0, 1.0])
-def test_an_entropy_s_gradient_is_that_of_the_full_softmax_alone_and_beside_a_log_probability_s(
-    rows, temperature, logprob_share
-):
+def test_an_entropy_s_gradient_equals_the_full_softmax_s(rows, temperature, logprob_share):
     head, hidden, targets = head_and_input(rows)
     logprobs, entropies = head(hidden, targets, temperature)
     loss = (entropies * row_weights(rows).flip(0)).sum()
@@ -156,14 +152,14 @@ def test_a_head_with_a_bias_is_refused():
     (151_936, torch.float32, [200] * 10, 34), (151_936, torch.bfloat16, [400] * 5, 67),
     (80_000_000, torch.bfloat16, [1] * 2000, 1),
 ])  # fmt: skip
-def test_the_larger_the_vocabulary_the_more_chunks_and_all_of_a_batch_are_alike(
-    vocabulary, dtype, chunks, blocks, monkeypatch
-):
-    monkeypatch.setattr(module, "LOGITS_BYTES", 128 << 20)  # 682 rows of 49,152 in float32
+def test_a_larger_vocabulary_makes_more_chunks_of_equal_size(vocabulary, dtype, chunks, blocks, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 128 << 20)  # 682 rows of 49,152 in float32
     monkeypatch.setattr(module, "BLOCK", 1 << 20)  # 21 of them
-    cut = module._chunks(torch.empty(2000, 1), torch.empty(1, dtype=dtype).expand(vocabulary))
-    assert [rows.stop - rows.start for rows in cut] == chunks
-    of_first = module._blocks(torch.empty(1, 1).expand(chunks[0], vocabulary))
+    cut = module._chunks(torch.empty(1, dtype=dtype).expand(vocabulary), torch.arange(2000))
+    assert sorted(len(rows) for (rows,) in cut) == chunks
+    size = len(cut[0][0])
+    of_first = list(module._blocks(torch.empty(1, 1).expand(size, vocabulary), torch.arange(size)))
     assert len(of_first) == blocks
-    for parts, rows in ((cut, 2000), (of_first, chunks[0])):  # each row is in one part, in order
-        assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
+    # Each row is in one chunk, and in one block of it, in order.
+    assert [int(row) for (rows,) in cut for row in rows] == list(range(2000))
+    assert [int(row) for _, rows in of_first for row in rows] == list(range(size))

@@ -13,9 +13,10 @@ from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
 from rlframe.errors import RunFailed
+from rlframe.model.logprobs import LogprobHead
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import Policy, load_model
-from rlframe.types import OWN_CHOICE, PACKED_ATTENTION, TrainBatch
+from rlframe.types import PACKED_ATTENTION, UNRECORDED_EXPERT, TrainBatch
 
 MODELS = ["qwen3_moe_model", "deepseek_v3_model"]
 
@@ -56,10 +57,15 @@ SENTENCE = batch(list(b"Twelve and thirty make forty-two."))
 Loaded = Callable[[], Policy]
 
 
+def make_policy(folder: Path) -> Policy:
+    model = load_model(folder, torch.float32, PACKED_ATTENTION)
+    return Policy(model, LogprobHead(model.lm_head, torch.float32))
+
+
 @pytest.fixture(params=MODELS)
 def loaded(request: pytest.FixtureRequest) -> Loaded:
     folder: Path = request.getfixturevalue(request.param)
-    return lambda: Policy(load_model(folder, torch.float32, PACKED_ATTENTION), torch.float32)
+    return lambda: make_policy(folder)
 
 
 def choices(policy: Policy, sentence: TrainBatch) -> Tensor:
@@ -73,7 +79,7 @@ def choices(policy: Policy, sentence: TrainBatch) -> Tensor:
     policy(sentence, 1.0)
     for hook in hooks:
         hook.remove()
-    nothing = torch.full((len(sentence.token_ids), 2), OWN_CHOICE)
+    nothing = torch.full((len(sentence.token_ids), 2), UNRECORDED_EXPERT)
     return torch.stack([seen.get(layer, nothing) for layer in range(2)], dim=1).to(torch.int16)
 
 
@@ -83,7 +89,7 @@ def learn(policy: Policy, sentence: TrainBatch) -> tuple[Tensor, dict[str, Tenso
     return logprobs.detach(), {name: parameter.grad for name, parameter in policy.named_parameters()}
 
 
-def test_the_load_of_experts_gives_imbalance_and_the_share_of_unused_ones() -> None:
+def test_expert_loads_give_imbalance_and_unused_experts() -> None:
     layer = OneLayer()
     routers = Routers(layer, 0.0)
     layer(batch([0, 0, 1]))
@@ -98,7 +104,7 @@ def test_the_load_of_experts_gives_imbalance_and_the_share_of_unused_ones() -> N
     assert routers.metrics() == {}
 
 
-def test_a_step_moves_each_bias_by_the_rate_towards_even_load_whatever_the_distance() -> None:
+def test_a_step_moves_each_bias_by_the_rate_towards_even_load() -> None:
     layer = OneLayer()
     routers = Routers(layer, 0.125)
     layer(batch([0, 0, 0, 1]))
@@ -127,7 +133,7 @@ def test_what_is_computed_without_gradient_is_no_load() -> None:
 
 
 def test_a_rate_is_refused_where_routers_have_no_bias(qwen3_moe_model: Path) -> None:
-    policy = Policy(load_model(qwen3_moe_model, torch.float32, PACKED_ATTENTION), torch.float32)
+    policy = make_policy(qwen3_moe_model)
     with pytest.raises(RunFailed, match="bias_update_rate: Qwen3MoeTopKRouter has no e_score_correction_bias"):
         Routers(policy, 0.001)
 
@@ -142,7 +148,7 @@ def test_layers_that_run_again_in_the_backward_pass_count_once(loaded: Loaded) -
     assert routers.sums[:, :-4].sum(1).tolist() == [2 * len(SENTENCE.token_ids)] * len(routers.by_layer)
 
 
-def test_replaying_its_own_routes_changes_no_bit_of_log_probabilities_and_gradients(loaded: Loaded) -> None:
+def test_replaying_own_routes_changes_no_bit(loaded: Loaded) -> None:
     plain = learn(loaded(), SENTENCE)
     routes = choices(loaded(), SENTENCE)
     policy = loaded()
@@ -154,7 +160,7 @@ def test_replaying_its_own_routes_changes_no_bit_of_log_probabilities_and_gradie
     assert routers.metrics()["moe/rerouted"] == 0.0
 
 
-def test_replaying_other_routes_gives_the_gradient_to_other_experts_and_to_the_router(loaded: Loaded) -> None:
+def test_replaying_other_routes_moves_the_gradient_to_those_experts(loaded: Loaded) -> None:
     routes = torch.tensor([6, 7], dtype=torch.int16).expand(len(SENTENCE.token_ids), 2, 2)
     policy = loaded()
     routers = Routers(policy, 0.0)
@@ -173,16 +179,16 @@ def test_replaying_other_routes_gives_the_gradient_to_other_experts_and_to_the_r
     assert metrics["moe/rerouted"] > 0.2
 
 
-def test_tokens_without_a_recorded_route_go_where_the_learner_sends_them(loaded: Loaded) -> None:
+def test_tokens_without_a_route_follow_the_learner_s_choice(loaded: Loaded) -> None:
     own = choices(loaded(), SENTENCE)
     routes = own.clone()
-    routes[5:] = OWN_CHOICE
+    routes[5:] = UNRECORDED_EXPERT
     policy = loaded()
     Routers(policy, 0.0)
     assert torch.equal(choices(policy, replace(SENTENCE, routed_experts=routes)), own)
 
 
-def test_a_checkpointed_layer_replays_the_same_routes_in_the_backward_pass(loaded: Loaded) -> None:
+def test_a_checkpointed_layer_replays_the_same_routes(loaded: Loaded) -> None:
     routes = torch.tensor([0, 5], dtype=torch.int16).expand(len(SENTENCE.token_ids), 2, 2)
     gradients = []
     for checkpointing in (False, True):
@@ -195,7 +201,7 @@ def test_a_checkpointed_layer_replays_the_same_routes_in_the_backward_pass(loade
     assert [name for name in gradients[0] if not torch.equal(gradients[0][name], gradients[1][name])] == []
 
 
-def test_replay_refuses_a_router_that_weighs_experts_in_a_way_of_its_own() -> None:
+def test_replay_refuses_a_router_with_unknown_weights() -> None:
     layer = OneLayer()
     Routers(layer, 0.0)
     router = layer.layers[0]
@@ -204,7 +210,7 @@ def test_replay_refuses_a_router_that_weighs_experts_in_a_way_of_its_own() -> No
         layer(batch([0, 1], torch.zeros(2, 1, 1, dtype=torch.int16)))
 
 
-def test_blocks_with_a_module_per_expert_are_found_and_fused_ones_are_not(loaded: Loaded) -> None:
+def test_only_blocks_with_a_module_per_expert_are_found(loaded: Loaded) -> None:
     assert blocks_of_separate_experts(loaded()) == []
     block = nn.Module()
     block.experts = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])

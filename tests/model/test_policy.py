@@ -16,8 +16,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlframe.batch.samples import collate
+from rlframe.batch.collate import collate
 from rlframe.model import attention
+from rlframe.model.logprobs import LogprobHead
 from rlframe.model.policy import Policy, load_model
 from rlframe.types import PACKED_ATTENTION, TrainBatch, TrainSample
 
@@ -44,7 +45,8 @@ def plain(folder) -> nn.Module:
 
 @pytest.fixture
 def policy(folder) -> Policy:
-    return Policy(load_model(folder, torch.float32, PACKED_ATTENTION), torch.float32)
+    model = load_model(folder, torch.float32, PACKED_ATTENTION)
+    return Policy(model, LogprobHead(model.lm_head, torch.float32))
 
 
 def sequences() -> list[Tensor]:
@@ -78,7 +80,7 @@ def alone(plain: nn.Module, tokens: Tensor, temperature: float) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_packed_logprobs_are_those_of_each_sequence_alone(policy, plain, temperature):
+def test_packed_logprobs_equal_each_sequence_s_alone(policy, plain, temperature):
     batch = packed(sequences())
     logprobs, entropies = policy(batch, temperature)
     wanted = [alone(plain, part, temperature) for part in sequences()]
@@ -88,7 +90,7 @@ def test_packed_logprobs_are_those_of_each_sequence_alone(policy, plain, tempera
     assert logprobs[~counted].abs().sum() == 0
 
 
-def test_gradients_of_a_packed_batch_are_the_sum_of_those_of_each_sequence(policy, plain):
+def test_gradients_of_a_packed_batch_are_the_sum_over_sequences(policy, plain):
     policy(packed(sequences()), 1.0)[0].sum().backward()
     for part in sequences():
         alone(plain, part, 1.0)[0].sum().backward()
@@ -152,8 +154,9 @@ def groups() -> list[TrainSample]:
             samples.append(
                 TrainSample(
                     prompt_id=f"p{prompt_tokens}",
-                    prompt_tokens=prompt_tokens,
+                    prefix_tokens=prompt_tokens,
                     token_ids=np.concatenate([prompt, rng.integers(3, 61, length)]).astype(np.int32),
+                    sampled=counted,
                     rollout_logprobs=np.zeros(len(counted), np.float32),
                     advantages=(rng.normal(size=len(counted)) * counted).astype(np.float32),
                     loss_weights=(counted / 23).astype(np.float32),
@@ -174,7 +177,7 @@ def learned(
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    policy = Policy(model, torch.float32).train()
+    policy = Policy(model, LogprobHead(model.lm_head, torch.float32)).train()
     logprobs, entropies = [], []
     for batch in batches:
         of_tokens, entropy = policy(batch, 0.8)
@@ -187,7 +190,7 @@ def learned(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_prompt_computed_once_gives_what_transformers_own_attention_gives_each_sequence_alone(model):
+def test_a_shared_prompt_gives_the_values_of_transformers_attention(model):
     samples = groups()
     together = [collate(samples)]
     alone = [collate([sample]) for sample in samples]
@@ -201,14 +204,14 @@ def test_a_prompt_computed_once_gives_what_transformers_own_attention_gives_each
     assert max(off.values()) < 1e-5, off
 
 
-def test_without_sharing_every_sequence_is_whole_and_the_answers_are_the_same():
-    shared, whole = collate(groups()), collate(groups(), share_prompts=False)
+def test_sharing_prompts_changes_no_log_probability():
+    shared, whole = collate(groups()), collate(groups(), share_prefixes=False)
     assert [len(batch.token_ids) for batch in (shared, whole)] == [36, 64]
     answers = [learned(MODELS["llama"], [batch])[0] for batch in (shared, whole)]
     torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)
 
 
-def test_activations_that_are_computed_again_in_the_backward_pass_share_prompts_too():
+def test_recomputed_activations_share_prefixes_too():
     batch = [collate(groups())]
     kept, again = (learned(MODELS["qwen3"], batch, checkpointing=checkpointing)[2] for checkpointing in (False, True))
     assert all(torch.equal(kept[name], again[name]) for name in kept)

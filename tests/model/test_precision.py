@@ -1,22 +1,21 @@
-"""`auto` is what the processor, or a GPU, multiplies fastest."""
+"""`auto` is the type that the processor, or a GPU, multiplies fastest."""
 
 import pytest
+import torch
 
-from rlframe.model.precision import fastest
+from rlframe.model.precision import fastest, multiplies_bfloat16
 
-ZEN_3 = "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t\t: fpu sse2 fma avx avx2 vaes\n"
-ZEN_4 = (
-    "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni\n\nprocessor\t: 1\n"
-)
-SKYLAKE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw\n"
-SAPPHIRE_RAPIDS = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx512f avx512_bf16 amx_bf16 amx_tile\n"
-WITHOUT_AMX = SAPPHIRE_RAPIDS.replace(" amx_bf16 amx_tile", "")  # as some machines of the cloud show it
-GRAVITON_3 = "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd sve i8mm bf16\nCPU part\t: 0xd40\n"
-GRAVITON_2 = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0c\n"
+ZEN_3 = {"cpu_name": "AMD EPYC 7B13", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
+ZEN_4 = {"cpu_name": "AMD EPYC 9R14", "avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": False}
+SKYLAKE = {"cpu_name": "Intel Xeon Platinum 8175M", "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}
+SAPPHIRE_RAPIDS = {"cpu_name": "Intel Xeon Platinum 8488C", "avx512_bf16": True, "amx_bf16": True, "amx_tile": True}
+WITHOUT_AMX = SAPPHIRE_RAPIDS | {"amx_bf16": False, "amx_tile": False}  # as some machines of the cloud show it
+GRAVITON_3 = {"cpu_name": "Neoverse V1", "sve": True, "i8mm": True, "bf16": True}
+GRAVITON_2 = {"cpu_name": "Neoverse N1", "neon": True, "bf16": False}
 
 
 @pytest.mark.parametrize(
-    "cpuinfo, dtype",
+    "capabilities, dtype",
     [
         (ZEN_3, "float32"),
         (ZEN_4, "bfloat16"),
@@ -25,17 +24,16 @@ GRAVITON_2 = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0c\n"
         (WITHOUT_AMX, "float32"),
         (GRAVITON_3, "bfloat16"),
         (GRAVITON_2, "float32"),
-        ("", "float32"),
+        ({}, "float32"),
     ],
 )
-def test_a_processor_has_bfloat16_where_its_instructions_are_faster_than_those_for_float32(tmp_path, cpuinfo, dtype):
-    file = tmp_path / "cpuinfo"
-    file.write_text(cpuinfo)
-    assert fastest(0, file) == dtype
+def test_bfloat16_is_for_processors_that_multiply_it_faster(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fastest(0) == dtype
+    assert multiplies_bfloat16(capabilities) == (dtype == "bfloat16")
 
 
-def test_a_gpu_has_bfloat16_whatever_the_processor_and_a_machine_that_does_not_tell_has_float32(tmp_path):
-    file = tmp_path / "cpuinfo"
-    assert fastest(0, file) == "float32"
-    file.write_text(ZEN_3)
-    assert fastest(1, file) == "bfloat16"
+def test_a_gpu_has_bfloat16_whatever_the_processor(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: ZEN_3)
+    assert fastest(0) == "float32"
+    assert fastest(1) == "bfloat16"

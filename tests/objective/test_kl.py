@@ -1,4 +1,4 @@
-"""The three estimators, and what they are as penalties."""
+"""The three estimators of the KL, and their gradients as penalties."""
 
 import math
 
@@ -11,23 +11,23 @@ from rlframe.objective.kl import KL, estimate, is_due
 HALF, FIFTH = math.log(0.5), math.log(0.2)
 
 
-def of_one_token(estimator, logprob: float, ref_logprob: float) -> float:
+def token_estimate(estimator, logprob: float, ref_logprob: float) -> float:
     return estimate(estimator, torch.tensor([logprob]), torch.tensor([ref_logprob])).item()
 
 
-def test_a_token_of_probability_one_half_that_the_reference_gives_a_fifth():
+def test_estimates_for_a_policy_of_one_half_and_a_reference_of_a_fifth():
     # log r = log 0.4 = -0.91629
-    assert of_one_token("k1", HALF, FIFTH) == pytest.approx(0.91629, abs=1e-5)
-    assert of_one_token("k2", HALF, FIFTH) == pytest.approx(0.41979, abs=1e-5)
-    assert of_one_token("k3", HALF, FIFTH) == pytest.approx(0.4 - 1 + 0.91629, abs=1e-5)
+    assert token_estimate("k1", HALF, FIFTH) == pytest.approx(0.91629, abs=1e-5)
+    assert token_estimate("k2", HALF, FIFTH) == pytest.approx(0.41979, abs=1e-5)
+    assert token_estimate("k3", HALF, FIFTH) == pytest.approx(0.4 - 1 + 0.91629, abs=1e-5)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_where_both_agree_the_penalty_is_0(estimator):
-    assert of_one_token(estimator, HALF, HALF) == 0.0
+def test_equal_probabilities_have_penalty_0(estimator):
+    assert token_estimate(estimator, HALF, HALF) == 0.0
 
 
-def test_k1_and_k3_have_the_kl_as_their_mean_over_what_the_policy_draws():
+def test_the_mean_of_k1_and_of_k3_over_sampled_tokens_is_the_kl():
     policy, reference = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.3])
     exact = (policy * (policy / reference).log()).sum()
     for estimator in ("k1", "k3"):
@@ -35,37 +35,37 @@ def test_k1_and_k3_have_the_kl_as_their_mean_over_what_the_policy_draws():
 
 
 def gradient(estimator) -> tuple[torch.Tensor, torch.Tensor]:
-    """In the logits: of an estimator's mean over what the policy draws (drawing has no gradient), and of the KL."""
+    """Gradients in the logits: of an estimator's mean over sampled tokens (sampling has no gradient), and of the KL."""
     logits = torch.tensor([0.3, -0.2, 0.8], dtype=torch.float64)
     reference = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()
 
-    def of(function) -> torch.Tensor:
-        at = logits.clone().requires_grad_()
-        function(at.log_softmax(0)).backward()
-        assert at.grad is not None
-        return at.grad
+    def slope(function) -> torch.Tensor:
+        leaf = logits.clone().requires_grad_()
+        function(leaf.log_softmax(0)).backward()
+        assert leaf.grad is not None
+        return leaf.grad
 
-    drawn = logits.softmax(0)
+    probabilities = logits.softmax(0)
     return (
-        of(lambda logprobs: (drawn * estimate(estimator, logprobs, reference)).sum()),
-        of(lambda logprobs: (logprobs.exp() * (logprobs - reference)).sum()),
+        slope(lambda logprobs: (probabilities * estimate(estimator, logprobs, reference)).sum()),
+        slope(lambda logprobs: (logprobs.exp() * (logprobs - reference)).sum()),
     )
 
 
-def test_in_the_loss_k2_has_the_kl_s_gradient_and_k1_has_none():
+def test_in_the_loss_k2_has_the_gradient_of_the_kl_and_k1_has_none():
     got, exact = gradient("k2")
     torch.testing.assert_close(got, exact)
     got, _ = gradient("k1")
     assert got.abs().max().item() < 1e-12
 
 
-def test_k1_in_the_loss_is_refused_with_what_would_be_right():
+def test_k1_in_the_loss_is_refused_with_a_remedy():
     with pytest.raises(ValidationError, match="take k2 or k3, or place=reward"):
         KL(estimator="k1", weight=0.1, place="loss", refresh_every=0, offload=False)
     KL(estimator="k1", weight=0.1, place="reward", refresh_every=0, offload=False)
 
 
-def test_the_reference_follows_every_so_many_versions_or_never():
+def test_the_reference_is_refreshed_every_n_versions_or_never():
     every_4 = KL(estimator="k3", weight=0.1, place="loss", refresh_every=4, offload=False)
     assert [version for version in range(1, 10) if is_due(every_4, version)] == [4, 8]
     never = every_4.model_copy(update={"refresh_every": 0})

@@ -9,7 +9,7 @@ from rlframe.types import Problem
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A data set of three rows as a Parquet file, with a cache that goes when the test does."""
+    """A data set of three rows as a Parquet file, with a cache that is deleted after the test."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     rows = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}", "level": 3} for n in range(3)]
     (tmp_path / "sums").mkdir()
@@ -26,19 +26,19 @@ def hub(path, **changes) -> Hub:
     return Hub(**(fields | changes))
 
 
-def test_rows_from_the_offset_on_become_problems(folder):
+def test_rows_after_the_offset_become_problems(folder):
     first, second = hub(folder).load()
     question = {"role": "user", "content": "1 + 1?"}
     assert first == Problem(id=f"{folder}/train/1", messages=[question], reference="2", task="math")
     assert second.reference == "3"
 
 
-def test_a_missing_field_is_named_with_those_there_are(folder):
+def test_a_missing_field_is_named_with_the_fields_of_the_data_set(folder):
     with pytest.raises(ValueError, match=r"sums \(train\): no field 'solution'; it has 'question', 'answer', 'level'"):
         hub(folder, reference_field="solution").load()
 
 
-def test_a_row_without_a_reference_is_named(folder):
+def test_a_row_without_a_reference_is_named_by_its_index(folder):
     with pytest.raises(ValueError, match=r"row 1: field 'answer': reference_pattern .* finds nothing in '#### 2'"):
         hub(folder, reference_pattern="answer: (.+)").load()
 

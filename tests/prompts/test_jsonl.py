@@ -15,7 +15,7 @@ PEARS = {"question": "Four pears less one?", "answer": "4 - 1 = 3.\n#### 3"}
 
 @pytest.fixture
 def jsonl(tmp_path):
-    """Writes the lines to a file of its own and returns its source."""
+    """Writes the lines to a file and returns its source."""
 
     def write(*lines: dict | str, **changes) -> Jsonl:
         file = tmp_path / "train.jsonl"
@@ -29,19 +29,19 @@ def jsonl(tmp_path):
     return write
 
 
-def test_the_pattern_of_gsm8k_cuts_the_reference_out_of_the_worked_answer(jsonl):
+def test_the_pattern_of_gsm8k_cuts_out_the_reference(jsonl):
     problems = jsonl(APPLES, MILES).load()
     question = {"role": "user", "content": "Two apples and three?"}
     assert problems[0] == Problem(id="train.jsonl:1", messages=[question], reference="5", task="math")
     assert problems[1].reference == "1,200"
 
 
-def test_without_a_pattern_the_whole_field_is_the_reference_and_a_number_becomes_text(jsonl):
+def test_without_a_pattern_the_whole_field_is_the_reference(jsonl):
     [problem] = jsonl({"question": "2 + 3?", "answer": 5}, reference_pattern=None).load()
     assert problem.reference == "5"
 
 
-def test_a_slice_takes_its_records_and_null_takes_the_rest(jsonl):
+def test_a_slice_selects_records_and_null_selects_the_rest(jsonl):
     assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1, size=1).load()] == ["train.jsonl:2"]
     assert [problem.id for problem in jsonl(APPLES, MILES, PEARS, offset=1).load()] == [
         "train.jsonl:2",
@@ -67,18 +67,18 @@ def test_a_slice_beyond_the_file_is_refused(jsonl):
         ('{"question": ', "line 2: no JSON: Expecting value"),
     ],
 )
-def test_a_bad_record_is_named_by_file_line_and_field(jsonl, second_line, message):
+def test_an_error_in_a_record_names_file_line_and_field(jsonl, second_line, message):
     with pytest.raises(ValueError, match=f"train.jsonl, {message}"):
         jsonl(APPLES, second_line).load()
 
 
-def test_a_blank_line_is_no_record_but_counts_as_a_line(jsonl):
+def test_a_blank_line_is_no_record_but_counts_in_line_numbers(jsonl):
     assert len(jsonl(APPLES, "", MILES).load()) == 2
     with pytest.raises(ValueError, match="line 3: no JSON"):
         jsonl(APPLES, "", "oops").load()
 
 
-def test_a_missing_file_is_named_with_its_whole_path(jsonl, tmp_path):
+def test_a_missing_file_is_named_with_its_absolute_path(jsonl, tmp_path):
     with pytest.raises(ValueError, match=f"there is no file {tmp_path}/test.jsonl"):
         jsonl(path=f"{tmp_path}/test.jsonl").load()
 
@@ -86,12 +86,12 @@ def test_a_missing_file_is_named_with_its_whole_path(jsonl, tmp_path):
 @pytest.mark.parametrize(
     "pattern, message", [("####", "has 0 groups"), ("(a)(b)", "has 2 groups"), ("(", "no regular")]
 )
-def test_a_pattern_must_be_an_expression_with_exactly_one_group(jsonl, pattern, message):
+def test_a_pattern_must_have_exactly_one_group(jsonl, pattern, message):
     with pytest.raises(ValidationError, match=message):
         jsonl(reference_pattern=pattern)
 
 
-def test_a_record_s_own_task_decides_and_one_without_is_of_the_source_s(jsonl):
+def test_the_task_of_a_record_overrides_the_task_of_the_source(jsonl):
     rows = [{"question": "2 + 3?", "answer": "5", "kind": "sums"}, {"question": "4 + 1?", "answer": "5"}]
     problems = jsonl(*rows, reference_pattern=None, task_field="kind").load()
     assert [problem.task for problem in problems] == ["sums", "math"]

@@ -13,11 +13,11 @@ def mixture(**parts):
     return TypeAdapter(AnySource).validate_python({"name": "mixture", "parts": parts})
 
 
-def test_every_problem_of_every_part_is_there_once_with_its_own_task():
+def test_a_mixture_holds_every_problem_of_every_part_once():
     problems = mixture(sums=SUMS, puzzles=PUZZLES).load()
-    every = [problems[index] for index in range(len(problems))]
-    assert [problem.task for problem in every] == ["math", "math", "math", "puzzle", "puzzle"]
-    assert [problem.id.partition("/")[0] for problem in every] == ["sums"] * 3 + ["puzzles"] * 2
+    joined = [problems[index] for index in range(len(problems))]
+    assert [problem.task for problem in joined] == ["math", "math", "math", "puzzle", "puzzle"]
+    assert [problem.id.partition("/")[0] for problem in joined] == ["sums"] * 3 + ["puzzles"] * 2
 
 
 def test_the_same_problem_in_two_parts_has_two_ids():
@@ -27,11 +27,11 @@ def test_the_same_problem_in_two_parts_has_two_ids():
 
 
 @pytest.mark.parametrize("index", [-1, 5])
-def test_there_is_nothing_beyond_the_last_part(index):
+def test_an_index_out_of_range_is_refused(index):
     with pytest.raises(IndexError):
         mixture(sums=SUMS, puzzles=PUZZLES).load()[index]
 
 
-def test_a_part_that_is_wrong_is_named_with_its_path():
+def test_an_error_in_a_part_names_its_path():
     with pytest.raises(ValueError, match=r"parts\.puzzles[\s\S]*family"):
         mixture(sums=SUMS, puzzles={**PUZZLES, "family": 3})

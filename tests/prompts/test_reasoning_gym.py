@@ -21,28 +21,28 @@ def test_a_chain_sum_of_two_digits_has_their_sum_as_reference():
 
 
 def test_the_same_seed_gives_the_same_problems():
-    first, again = chain_sum(params={}).load(), chain_sum(params={}).load()
-    assert [first[index] for index in range(5)] == [again[index] for index in range(5)]
+    first, second = chain_sum(params={}).load(), chain_sum(params={}).load()
+    assert [first[index] for index in range(5)] == [second[index] for index in range(5)]
 
 
-def test_neighbouring_seeds_share_no_entry_although_reasoning_gym_adds_the_index_to_the_seed():
+def test_neighbouring_seeds_share_no_entry():
     seed_0, seed_1 = chain_sum(params={}).load(), chain_sum(params={}, seed=1).load()
-    asked = [{problems[index].messages[0]["content"] for index in range(5)} for problems in (seed_0, seed_1)]
-    assert not asked[0] & asked[1]
+    questions = [{problems[index].messages[0]["content"] for index in range(5)} for problems in (seed_0, seed_1)]
+    assert not questions[0] & questions[1]
 
 
-def test_an_unknown_family_is_refused_with_its_nearest_names():
+def test_an_unknown_family_is_refused_with_the_nearest_names():
     with pytest.raises(ValueError, match="reasoning_gym has no 'chain_sun'; did you mean chain_sum"):
         chain_sum(family="chain_sun").load()
 
 
-def test_settings_that_the_family_refuses_name_the_family_and_the_reason():
+def test_params_that_a_family_refuses_are_named_with_the_reason():
     with pytest.raises(ValueError, match=r"params: chain_sum refuses .*unexpected keyword argument 'terms'"):
         chain_sum(params={"terms": 3}).load()
     with pytest.raises(ValueError, match=r"params: chain_sum refuses .*min_terms must be positive"):
         chain_sum(params={"min_terms": 0}).load()
 
 
-def test_a_family_without_answers_is_refused_when_a_problem_is_asked_for():
+def test_a_problem_without_an_answer_is_refused():
     with pytest.raises(ValueError, match="rush_hour/0/0: the family rush_hour gives no answer"):
         chain_sum(family="rush_hour", params={}).load()[0]

@@ -1,4 +1,4 @@
-"""How a config picks a source."""
+"""A config picks a source by its name."""
 
 import pytest
 from pydantic import ValidationError
@@ -14,23 +14,23 @@ class Prompts(Config):
 SUMS = {"name": "arithmetic", "below": 10, "seed": 1, "offset": 0, "size": 5}
 
 
-def test_a_name_picks_the_class_and_a_saved_config_keeps_its_fields():
+def test_a_name_picks_a_source_and_a_dump_keeps_its_fields():
     prompts = Prompts.model_validate({"source": SUMS})
     assert isinstance(prompts.source, Arithmetic)
     assert prompts.model_dump() == {"source": SUMS}
 
 
-def test_an_unknown_name_lists_the_known_ones():
+def test_an_unknown_name_is_refused_with_the_known_names():
     with pytest.raises(ValidationError, match="'sums' is none of arithmetic, hub, jsonl, mixture, reasoning_gym"):
         Prompts.model_validate({"source": SUMS | {"name": "sums"}})
 
 
-def test_an_unknown_key_names_its_place():
+def test_an_unknown_key_is_named_with_its_path():
     with pytest.raises(ValidationError, match=r"source\.skip"):
         Prompts.model_validate({"source": SUMS | {"skip": 1}})
 
 
-def test_a_source_of_the_users_own_comes_in_by_import_path(tmp_path):
+def test_an_import_path_picks_a_users_source(tmp_path):
     (tmp_path / "squares.py").write_text(
         "from rlframe.prompts.base import Source\n"
         "from rlframe.types import Problem\n"

@@ -1,4 +1,4 @@
-"""The endless stream of prompts, with a tokenizer of one token a word."""
+"""The endless stream of prompts, with a tokenizer that makes one token per word."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
-from rlframe.types import Problem
+from rlframe.types import Problem, Prompt
 
 WORDS = ["<unk>", "<user>", "<assistant>", "What", "is", "0", "1", "2", "3", "4", "+", "?"]
 PROBLEMS = [
@@ -33,8 +33,12 @@ def stream(tokenizer):
     return make
 
 
-def test_a_prompt_is_its_tokens_up_to_where_the_assistant_begins(stream):
-    [prompt] = stream(problems=[PROBLEMS[2]]).take(1)
+def first(count: int, stream: PromptStream) -> list[Prompt]:
+    return [stream.at(position) for position in range(count)]
+
+
+def test_a_prompt_ends_where_the_assistant_begins(stream):
+    prompt = stream(problems=[PROBLEMS[2]]).at(0)
     spelled = ["<user>", "What", "is", "2", "+", "1", "?", "<assistant>"]
     assert prompt.token_ids == [WORDS.index(word) for word in spelled]
     assert (prompt.id, prompt.reference, prompt.task) == ("p2@0", "3", "math")
@@ -42,47 +46,48 @@ def test_a_prompt_is_its_tokens_up_to_where_the_assistant_begins(stream):
 
 
 def test_every_epoch_holds_every_problem_once(stream):
-    ids = [prompt.id for prompt in stream().take(15)]
+    ids = [prompt.id for prompt in first(15, stream())]
     for epoch in range(3):
         assert sorted(ids[epoch * 5 : epoch * 5 + 5]) == [f"p{n}@{epoch}" for n in range(5)]
 
 
-def test_epochs_come_in_orders_of_their_own_that_the_seed_decides(stream):
+def test_seed_and_epoch_decide_the_order(stream):
     def order(prompts) -> list[str]:
         return [prompt.id.split("@")[0] for prompt in prompts]
 
     twenty = [Problem(id=f"q{n}", messages=PROBLEMS[0].messages, reference="1", task="math") for n in range(20)]
-    one = stream(twenty).take(40)
-    assert one == stream(twenty).take(40)
-    assert order(one[:20]) != order(one[20:])
-    assert order(one[:20]) != order(stream(twenty, seed=8).take(20))
+    prompts = first(40, stream(twenty))
+    assert prompts == first(40, stream(twenty))
+    assert order(prompts[:20]) != order(prompts[20:])
+    assert order(prompts[:20]) != order(first(20, stream(twenty, seed=8)))
 
 
-def test_a_stream_that_seeks_to_a_saved_position_goes_on_exactly_there(stream):
-    whole = stream().take(13)
-    before = stream()
-    assert before.take(4) + before.take(3) == whole[:7]
-    assert before.position == 7
+def test_a_position_gives_the_same_prompt_in_any_order_of_calls(stream):
+    prompts = first(13, stream())
     resumed = stream()
-    resumed.seek(before.position)
-    assert resumed.take(6) == whole[7:]
+    for position in [12, 0, 7, 3, 12, 5, 11, 0]:
+        assert resumed.at(position) == prompts[position]
+
+
+def test_a_negative_position_is_refused(stream):
+    with pytest.raises(ValueError, match="a stream has no position -1"):
+        stream().at(-1)
 
 
 def test_a_prompt_over_the_bound_is_refused_by_id_length_and_key(stream):
-    assert len(stream(max_prompt_tokens=8).take(5)[0].token_ids) == 8
+    assert len(stream(max_prompt_tokens=8).at(0).token_ids) == 8
     long = stream(problems=PROBLEMS[:1], max_prompt_tokens=7)
     with pytest.raises(ValueError, match=r"prompt p0@0 is 8 tokens long, more than prompts\.max_tokens = 7"):
-        long.take(1)
-    assert long.position == 0
+        long.at(0)
 
 
-def test_lengths_can_be_checked_before_anything_is_taken(stream):
+def test_lengths_can_be_checked_at_once(stream):
     mixed = [*PROBLEMS, Problem(id="long", messages=[{"role": "user", "content": "1 " * 9}], reference="", task="math")]
     with pytest.raises(ValueError, match="prompt long@0 is 11 tokens long"):
         stream(problems=mixed).check_lengths()
     stream().check_lengths()
 
 
-def test_no_problems_make_no_stream(stream):
+def test_a_stream_without_problems_is_refused(stream):
     with pytest.raises(ValueError, match="at least one problem"):
         stream(problems=[])

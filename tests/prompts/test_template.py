@@ -1,4 +1,4 @@
-"""How a question is put to the policy."""
+"""The conversation around a question."""
 
 import pytest
 from pydantic import ValidationError
@@ -9,7 +9,7 @@ from rlframe.types import Problem
 PROBLEM = Problem(id="p", messages=[{"role": "user", "content": "What is 2 + 3?"}], reference="5", task="math")
 
 
-def test_system_message_and_worked_examples_come_before_the_question():
+def test_system_message_and_examples_precede_the_question():
     template = Template.model_validate(
         {"system": "Be brief.", "user": "Q: {question}", "examples": [{"question": "1 + 1?", "answer": "2"}]}
     )
@@ -21,12 +21,12 @@ def test_system_message_and_worked_examples_come_before_the_question():
     ]
 
 
-def test_an_empty_system_message_is_none_at_all():
+def test_an_empty_system_message_adds_no_message():
     template = Template(system="", user="{question}", examples=[])
     assert template.messages(PROBLEM) == PROBLEM.messages
 
 
-def test_braces_of_latex_stay_as_they_are():
+def test_braces_of_latex_stay_unchanged():
     template = Template(system="", user=r"{question} Answer in \boxed{}.", examples=[])
     assert template.wrap(r"$\frac{1}{2}$?")["content"] == r"$\frac{1}{2}$? Answer in \boxed{}."
 

@@ -1,4 +1,4 @@
-"""What a person sees, read back as text."""
+"""The console's output, read back as text."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ STEP = {
 
 @pytest.fixture
 def screen():
-    """Makes a console that writes to memory, and what it wrote, without colours."""
+    """Makes a console that writes to memory without colours, and a function that returns its output."""
 
     def make(steps: int, width: int = 80, terminal: bool = False):
         file = io.StringIO()
@@ -26,7 +26,7 @@ def screen():
     return make
 
 
-def test_a_row_holds_the_step_its_reward_and_where_its_seconds_went(screen):
+def test_a_row_shows_the_step_its_reward_and_its_seconds(screen):
     console, text = screen(steps=200)
     console.log(12, STEP)
     heading, row = text().splitlines()
@@ -38,34 +38,34 @@ def test_a_row_holds_the_step_its_reward_and_where_its_seconds_went(screen):
     assert len(heading) == len(row) == 80
 
 
-def test_the_eta_is_the_steps_left_times_the_mean_of_the_latest_steps(screen):
+def test_the_eta_is_remaining_steps_times_mean_seconds(screen):
     console, text = screen(steps=10)
     console.log(1, STEP | {"time/step_s": 10.0})
     console.log(2, STEP | {"time/step_s": 20.0})
     assert text().splitlines()[-1].split()[-1] == "2m00s"  # 8 steps of 15 s
 
 
-def test_a_metric_that_is_missing_is_a_dash(screen):
+def test_a_missing_metric_is_a_dash(screen):
     console, text = screen(steps=10)
     console.log(1, {"time/step_s": 10.0})
     assert text().splitlines()[-1].split() == ["1/10", "–", "–", "–", "–", "10.0", "–", "–", "–", "1m30s"]
 
 
-def test_headings_come_again_after_25_rows(screen):
+def test_headings_repeat_after_25_rows(screen):
     console, text = screen(steps=30)
     for step in range(1, 31):
         console.log(step, STEP)
     assert [number for number, line in enumerate(text().splitlines()) if "reward" in line] == [0, 26]
 
 
-def test_numbers_from_held_out_prompts_have_a_line_of_their_own(screen):
+def test_held_out_figures_have_a_separate_line(screen):
     console, text = screen(steps=10)
     console.log(5, {"eval/pass@1": 0.25, "eval/reward": 0.33325, "eval/completion_tokens": 180.04})
     words = text().split()
     assert words == ["5/10", "held-out", "pass@1", "25.0%", "reward", "0.333", "completion_tokens", "180.0"]
 
 
-def test_a_wide_terminal_shows_a_steps_seconds_as_a_bar_and_one_of_80_has_no_room(screen):
+def test_a_terminal_wider_than_80_shows_the_bar_of_seconds(screen):
     for width, cells in ((120, 30), (100, 17), (80, 0)):
         console, text = screen(steps=10, width=width, terminal=True)
         console.log(1, STEP)
@@ -74,7 +74,7 @@ def test_a_wide_terminal_shows_a_steps_seconds_as_a_bar_and_one_of_80_has_no_roo
         assert row.count("━") == cells
 
 
-def test_a_phase_leaves_a_line_of_how_long_it_took_and_one_of_whether_it_failed(screen):
+def test_a_phase_prints_its_duration_and_whether_it_failed(screen):
     console, text = screen(steps=10)
     with console.phase("loading model"):
         assert text() == "… loading model\n"
@@ -84,7 +84,7 @@ def test_a_phase_leaves_a_line_of_how_long_it_took_and_one_of_whether_it_failed(
     assert text().splitlines()[3].startswith("✗ starting engines  0.0")
 
 
-def test_the_summary_compares_before_and_after_and_says_where_the_run_lies(screen):
+def test_the_summary_compares_evaluations_and_names_files(screen):
     console, text = screen(steps=10)
     console.summary(
         before={"eval/pass@1": 0.125, "eval/completion_tokens": 200.0},
@@ -99,13 +99,24 @@ def test_the_summary_compares_before_and_after_and_says_where_the_run_lies(scree
     assert ["pass@4", "–", "75.0%", "–"] in words
     assert ["completion_tokens", "200.0", "150.0", "-50.0"] in words
     assert ["prompt", "What", "is", "[b]2", "+", "3[/b]?"] in words
-    assert ["completion", "It", "is·[31m", "5."] in words  # the escape code is a dot, and paints nothing
+    assert ["completion", "It", "is·[31m", "5."] in words  # a dot for the escape character
     assert ["run", "/runs/today"] in words and ["curves", "/runs/today/curves.png"] in words
     assert text().count("1 1 1") < 200 and " …" in text()
     assert max(len(line) for line in text().splitlines()) == 80
 
 
-def test_a_run_without_evaluation_has_a_summary_without_a_table(screen):
+def test_a_summary_without_evaluations_has_no_table(screen):
     console, text = screen(steps=10)
     console.summary(before={}, after={}, samples=[], run_dir=Path("/runs/today"), curves_path=None)
     assert "held-out" not in text() and "/runs/today" in text()
+
+
+def test_leaving_the_with_block_ends_the_live_line(screen):
+    console, text = screen(steps=10, terminal=True)
+    with pytest.raises(RuntimeError), console as entered:
+        assert entered is console
+        console.log(1, STEP)
+        raise RuntimeError
+    assert text().count("\x1b[?25h") == 1  # the cursor is visible again
+    console.close()
+    assert text().count("\x1b[?25h") == 1

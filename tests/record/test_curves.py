@@ -24,51 +24,51 @@ def written(path: Path, lines: list[dict]) -> Path:
     return path
 
 
-def test_one_step_and_no_evaluation_make_a_picture_of_1690_by_1014_pixels(tmp_path):
+def test_a_picture_of_one_step_has_1690_by_1014_pixels(tmp_path):
     draw(written(tmp_path / "metrics.jsonl", [row(1)]), tmp_path / "curves.png", None)
     assert matplotlib.image.imread(tmp_path / "curves.png").shape == (1014, 1690, 4)
 
 
-def test_a_run_that_logged_nothing_yet_has_four_empty_panels(tmp_path):
+def test_a_run_without_metrics_has_four_empty_panels(tmp_path):
     draw(written(tmp_path / "metrics.jsonl", []), tmp_path / "curves.png", [])
     assert (tmp_path / "curves.png").exists()
     assert [[text.get_text() for text in axes.texts] for axes in plot([], []).axes] == [["not measured"]] * 4
 
 
-def test_several_lines_of_a_step_are_one_row_and_a_torn_line_is_none(tmp_path):
+def test_a_file_with_a_torn_line_is_drawn(tmp_path):
     file = written(tmp_path / "metrics.jsonl", [row(1), {"step": 1, "reward/math": 0.5}])
     file.write_text(file.read_text() + '{"step": 2, "rew')
     draw(file, tmp_path / "curves.png", None)
     assert matplotlib.image.imread(tmp_path / "curves.png").shape[:2] == (1014, 1690)
 
 
-def test_what_the_named_seconds_leave_of_a_step_is_the_rest():
+def test_seconds_without_a_name_are_drawn_as_the_rest():
     bars = plot([row(1)], []).axes[SECONDS].containers
     assert {bar.get_label(): bar.patches[0].get_height() for bar in bars} == {
         "rollout wait": 5.0, "learner": 3.0, "weights": 0.5, "rest": 1.5,
     }  # fmt: skip
 
 
-def test_a_step_whose_reward_is_null_is_left_out_of_the_line():
+def test_a_step_with_a_null_reward_is_left_out():
     rows = [row(1), row(2) | {"reward/mean": None}, row(3)]
     [reward] = plot(rows, []).axes[REWARDS].lines
     assert list(reward.get_xdata()) == [1, 3]
     assert list(reward.get_ydata()) == [0.1, 0.3]
 
 
-def test_ten_steps_get_a_running_mean_of_the_last_five():
+def test_ten_steps_get_a_running_mean_of_five():
     faint, bold = plot([row(step) for step in range(1, 11)], []).axes[REWARDS].lines
     assert faint.get_ydata()[-1] == pytest.approx(1.0)
     assert bold.get_ydata()[0] == pytest.approx(0.1)
     assert bold.get_ydata()[-1] == pytest.approx((0.6 + 0.7 + 0.8 + 0.9 + 1.0) / 5)
 
 
-def test_mismatch_is_logarithmic_only_where_every_value_is_positive():
+def test_mismatch_is_logarithmic_if_every_value_is_positive():
     assert plot([row(1)], []).axes[MISMATCH].get_yscale() == "log"
     assert plot([row(1), row(2) | {"mismatch/k3": 0.0}], []).axes[MISMATCH].get_yscale() == "linear"
 
 
-def test_held_out_accuracy_stands_beside_the_rewards():
+def test_held_out_accuracy_is_drawn_with_the_rewards():
     evaluations = [{"step": 0, "eval/pass@1": 0.1, "eval/pass@4": 0.3}, {"step": 2, "eval/pass@1": 0.5}]
     axes = plot([row(1), row(2)], evaluations).axes[REWARDS]
     [held_out] = [line for line in axes.lines if line.get_label() == "held-out pass@1"]

@@ -1,4 +1,4 @@
-"""Final answers: where they are found, how they are spelled, and which need no algebra."""
+"""Final answers: extraction, plain spelling, and comparison without algebra."""
 
 import time
 from fractions import Fraction
@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from rlframe.reward.answer import (
-    Place,
+    Convention,
     final_answer,
     last_expression,
     normalize,
@@ -16,7 +16,7 @@ from rlframe.reward.answer import (
     too_big,
 )
 
-PLACES: list[Place] = ["answer", "boxed", "hash"]
+CONVENTIONS: list[Convention] = ["answer", "boxed", "hash"]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ PLACES: list[Place] = ["answer", "boxed", "hash"]
         ("", None),
     ],
 )
-def test_the_final_answer_is_the_last_tagged_else_boxed_else_after_the_hashes(text: str, answer: str | None):
-    assert final_answer(text, PLACES) == answer
+def test_the_final_answer_is_tagged_else_boxed_else_after_hashes(text: str, answer: str | None):
+    assert final_answer(text, CONVENTIONS) == answer
 
 
 @pytest.mark.parametrize(
-    ("places", "answer"),
+    ("conventions", "answer"),
     [
         (["answer", "boxed", "hash", "last"], "1"),
         (["boxed", "answer"], "2"),
@@ -58,8 +58,8 @@ def test_the_final_answer_is_the_last_tagged_else_boxed_else_after_the_hashes(te
         (["last", "answer"], "4"),
     ],
 )
-def test_the_first_place_that_has_an_answer_counts(places: list[Place], answer: str):
-    assert final_answer("<answer>1</answer> \\boxed{2}\n#### 3\nso it is 4.", places) == answer
+def test_the_first_convention_with_an_answer_counts(conventions: list[Convention], answer: str):
+    assert final_answer("<answer>1</answer> \\boxed{2}\n#### 3\nso it is 4.", conventions) == answer
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_first_place_that_has_an_answer_counts(places: list[Place], answer: 
         (r"so $x=5$ and $\frac{1}{2}$.", r"\frac{1}{2}"),
         (r"thus \(2\sqrt{3}\) is it", r"2\sqrt{3}"),
         ("thus\n\\[\nx + 1\n\\]", "\nx + 1\n"),
-        ("It costs $5 and then $6", "$6"),  # two prices, not a formula
+        ("It costs $5 and then $6", "$6"),  # two prices
         ("is -5", "-5"),
         ("is 10/4 or 12%", "12%"),
         ("**12**", "12"),
@@ -78,16 +78,16 @@ def test_the_first_place_that_has_an_answer_counts(places: list[Place], answer: 
         ("H2O", None),
     ],
 )
-def test_the_last_place_is_a_formula_or_a_number(text: str, last: str | None):
+def test_the_last_expression_is_a_formula_or_a_number(text: str, last: str | None):
     assert last_expression(text) == last
 
 
 @pytest.mark.parametrize(
     "piece", [r"\boxed{", "<answer>", "</answer>", "####", "}{", "\\", r"\boxed{}", r"\(", r"\[", "$", "1,234", "1/"]
 )
-def test_finding_it_takes_linear_time_in_a_completion_of_hundred_thousand_pieces(piece: str):
+def test_extraction_from_hundred_thousand_pieces_takes_linear_time(piece: str):
     started = time.process_time()
-    final_answer(piece * 100_000, [*PLACES, "last"])
+    final_answer(piece * 100_000, [*CONVENTIONS, "last"])
     assert time.process_time() - started < 3.0
 
 
@@ -115,7 +115,7 @@ def test_finding_it_takes_linear_time_in_a_completion_of_hundred_thousand_pieces
         ("12,34", "12,34"),
     ],
 )
-def test_currency_thousands_delimiters_and_white_space_do_not_matter_but_pairs_stay_pairs(answer: str, plain: str):
+def test_plain_spelling_drops_currency_and_thousands_but_keeps_pairs(answer: str, plain: str):
     assert normalize(answer) == plain
 
 
@@ -129,7 +129,7 @@ def test_currency_thousands_delimiters_and_white_space_do_not_matter_but_pairs_s
         ("", ""),
     ],
 )
-def test_a_reference_may_be_a_whole_worked_solution(reference: str, plain: str):
+def test_a_reference_may_be_a_worked_solution(reference: str, plain: str):
     assert reference_answer(reference) == plain
 
 
@@ -160,8 +160,8 @@ def test_a_reference_may_be_a_whole_worked_solution(reference: str, plain: str):
     ],
 )
 def test_numbers_are_exact_with_or_without_a_unit(answer: str, value: Fraction | None):
-    found = number(answer)
-    assert (found and found[0]) == value
+    parsed = number(answer)
+    assert (parsed and parsed[0]) == value
 
 
 @pytest.mark.parametrize(
@@ -173,16 +173,14 @@ def test_numbers_are_exact_with_or_without_a_unit(answer: str, value: Fraction |
         (r"\frac{1}{3}", "0.33", False),
         (r"\frac{1}{3}", "0.333333", None),
         ("0.3", "0.30000000000000004", None),
-        ("0.0000001", "0.0000002", False),  # a difference counts against the reference where that is small
+        ("0.0000001", "0.0000002", False),  # below 1 the tolerance is relative to the reference
         ("50", "50%", True),
         ("0.5", "50%", True),
         ("50", "5%", False),
         ("50", "x", None),
     ],
 )
-def test_only_numbers_that_rounding_could_make_equal_are_left_to_math_verify(
-    reference: str, answer: str, same: bool | None
-):
+def test_math_verify_decides_numbers_that_rounding_could_make_equal(reference: str, answer: str, same: bool | None):
     assert same_number(reference, answer) is same
 
 
@@ -206,7 +204,7 @@ def test_only_numbers_that_rounding_could_make_equal_are_left_to_math_verify(
     ],
     ids=lambda answer: answer[:24],
 )
-def test_what_sympy_would_never_finish_is_seen_without_parsing(answer: str):
+def test_answers_that_sympy_never_finishes_are_too_big(answer: str):
     assert too_big(answer) is not None
 
 
@@ -226,12 +224,12 @@ def test_what_sympy_would_never_finish_is_seen_without_parsing(answer: str):
         "((((((x))))))",
     ],
 )
-def test_what_data_sets_hold_is_not_too_big(answer: str):
+def test_answers_of_data_sets_are_not_too_big(answer: str):
     assert too_big(answer) is None
 
 
 @pytest.mark.parametrize("piece", ["1 ", "1", "^{", "9^", "!", " %", "1 a ", "1\\text{", r"\!", "**", r"\("])
-def test_an_answer_of_two_thousand_characters_is_looked_at_in_a_tenth_of_a_second(piece: str):
+def test_reading_2000_characters_takes_less_than_a_tenth_of_a_second(piece: str):
     answer = (piece * 2000)[:2000]
 
     def seconds() -> float:

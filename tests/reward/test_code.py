@@ -1,4 +1,4 @@
-"""The code reward: right programs pass, and no wrong one does, however it cheats."""
+"""The code reward: right programs pass, and no wrong program does, however it cheats."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlframe.reward import build
-from rlframe.reward.code import Code, equal, parse, program_of
+from rlframe.reward.code import Code, program_of
 from rlframe.types import Completion, Prompt, Verdict
 
 TERM = {
@@ -37,9 +37,12 @@ RIGHT = [
     ("def add(a, b):\n    return a + b", ADD),
     ("class Solution:\n    def add(self, a, b):\n        return a + b", {**ADD, "function": "Solution.add"}),
     ("print(sum(map(int, input().split())))", SUM),
-    ("import sys\na, b = sys.stdin.read().split()\nsys.stdout.write(str(int(a) + int(b)))", SUM),  # no newline
+    (
+        "import sys\na, b = sys.stdin.read().split()\nsys.stdout.write(str(int(a) + int(b)))",
+        SUM,
+    ),  # no newline at the end
     ("import os\nprint(sum(map(int, input().split())), flush=True)\nos._exit(0)", SUM),
-    ("print('debug')\ndef add(a, b):\n    print(a)\n    return a + b", ADD),  # what it prints is not its result
+    ("print('debug')\ndef add(a, b):\n    print(a)\n    return a + b", ADD),  # output is not a result
 ]
 
 
@@ -135,20 +138,20 @@ def test_the_detail_names_the_first_case_that_fails_and_how(code: Code):
     assert raised.startswith("0 of 2 cases; case 0: raised: ") and "ZeroDivisionError" in raised
 
 
-def test_with_partial_credit_the_share_of_passed_cases_is_the_score():
+def test_partial_credit_is_the_share_of_passed_cases():
     partial = build({**TERM, "partial": True})
     assert isinstance(partial, Code)
     assert judge(partial, "print(3)", SUM).score == 0.5
     partial.close()
 
 
-def test_a_program_that_loops_is_a_timeout_and_its_doing(code: Code):
+def test_a_program_that_loops_scores_zero_with_status_timeout(code: Code):
     verdict = judge(code, "while True: pass", SUM)
     assert (verdict.score, verdict.status) == (0.0, "timeout")
     assert verdict.seconds < 5
 
 
-def test_without_a_block_of_code_or_with_an_endless_one_nothing_runs(code: Code):
+def test_a_missing_or_overlong_program_is_unparseable(code: Code):
     prompt = Prompt(id="p", messages=[], token_ids=[], reference=json.dumps(SUM), task="code")
     bare = Completion(token_ids=[1], logprobs=[], versions=[], text="print(3)", finish_reason="stop")
     assert (code(prompt, bare).score, code(prompt, bare).status) == (0.0, "unparseable")
@@ -170,20 +173,7 @@ def test_the_program_is_the_last_block_of_the_answer_else_of_the_text(text: str,
     assert program_of(text) == program
 
 
-@pytest.mark.parametrize(
-    ("value", "expected", "same"),
-    [
-        (1, 1, True), (1, 1.0, False), (1, True, False), (0, False, False), (None, None, True), ("1", 1, False),
-        ([1, 2], [1, 2], True), ([1, 2], [2, 1], False), ([1], [1, 1], False), ([[1], []], [[1], []], True),
-        ({"a": [1]}, {"a": [1]}, True), ({"a": 1}, {"a": 1.0}, False), ({"a": 1}, {}, False),
-        (0.1 + 0.2, 0.3, False), ("é", "é", True), ([], {}, False),
-    ],
-)  # fmt: skip
-def test_values_are_equal_only_with_their_types(value: Any, expected: Any, same: bool):
-    assert equal(value, expected, 0.0) is same
-
-
-def test_floats_may_differ_by_the_tolerance_that_the_tests_give(code: Code):
+def test_floats_may_differ_by_the_tolerance_of_the_tests(code: Code):
     tests = {"function": "add", "cases": [{"args": [0.1, 0.2], "returns": 0.3}]}
     assert judge(code, "def add(a, b): return a + b", tests).score == 0.0
     assert judge(code, "def add(a, b): return a + b", {**tests, "tolerance": 1e-9}).score == 1.0
@@ -209,15 +199,10 @@ def test_floats_may_differ_by_the_tolerance_that_the_tests_give(code: Code):
         ('{"cases": [{"stdin": "1", "stdout": "2", "name": "x"}]}', "cases.0.name: Extra inputs are not permitted"),
     ],
 )
-def test_tests_that_will_not_do_are_told_by_case_and_field(code: Code, reference: str, what: str):
+def test_wrong_tests_are_refused_by_case_and_field(code: Code, reference: str, what: str):
     with pytest.raises(ValueError, match=what.replace(".", r"\.")):
         code.check(reference)
 
 
-def test_the_level_that_was_reached_is_a_fact(code: Code):
+def test_the_isolation_level_is_a_fact(code: Code):
     assert code.facts() == {"isolation": 2.0}  # bubblewrap, which the lock installs
-
-
-def test_parsing_keeps_what_the_cases_say():
-    tests = parse(json.dumps(ADD))
-    assert (tests.function, [case.returns for case in tests.cases]) == ("add", [3, 42])

@@ -1,4 +1,4 @@
-"""Which rewards speak on a prompt, and what their verdicts add up to."""
+"""Composition: the rewards that score a prompt, and the sum of their verdicts."""
 
 from typing import Any
 
@@ -33,8 +33,8 @@ def problem(task: str, reference: str = "5") -> Problem:
     return Problem(id="train.jsonl:7", messages=[], reference=reference, task=task)
 
 
-def test_rewards_are_summed_with_their_weights_and_one_missing_score_leaves_a_completion_out():
-    group = RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 3)
+def test_a_reward_is_the_weighted_sum_and_none_without_a_score():
+    group = RolloutGroup.single_turn(PROMPT, [COMPLETION] * 3)
     verdicts = {
         "math": [verdict(1.0), verdict(0.0), verdict(1.0)],
         "length": [verdict(3.0), verdict(1.0), verdict(None)],
@@ -44,11 +44,9 @@ def test_rewards_are_summed_with_their_weights_and_one_missing_score_leaves_a_co
     assert scored.verdicts is verdicts and scored.group is group
 
 
-def test_a_verdict_too_few_is_an_error_with_its_prompt_and_its_reward():
+def test_a_missing_verdict_is_an_error_that_names_prompt_and_reward():
     with pytest.raises(ValueError, match="prompt 'arithmetic/7': 1 verdicts of 'math' for 2 completions"):
-        combine(
-            RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 2), {"math": [verdict(1.0)]}, {"math": term(1.0)}
-        )
+        combine(RolloutGroup.single_turn(PROMPT, [COMPLETION] * 2), {"math": [verdict(1.0)]}, {"math": term(1.0)})
 
 
 @pytest.mark.parametrize(("score", "counted"), [(-3.0, -0.5), (-0.25, -0.25), (0.75, 0.75), (9.0, 1.0)])
@@ -68,39 +66,39 @@ def test_a_score_is_clipped_before_it_is_weighted(score: float, counted: float):
         (None, 1.0, None),
     ],
 )
-def test_accuracy_counts_only_where_the_format_holds(shape: float | None, accuracy: float | None, reward: float | None):
+def test_accuracy_counts_only_in_the_right_format(shape: float | None, accuracy: float | None, reward: float | None):
     terms = {"format": term(0.2), "math": term(1.0, requires=["format"])}
     assert total({"format": verdict(shape), "math": verdict(accuracy)}, terms) == reward
 
 
-def test_each_task_meets_its_own_rewards_and_one_without_tasks_speaks_on_all():
+def test_a_reward_scores_its_tasks_and_without_tasks_every_task():
     terms = {"math": term(1.0, tasks=["math"]), "code": term(1.0, tasks=["code", "sql"]), "format": term(0.2)}
-    heard = {task: list(speaking(terms, task)) for task in ("math", "sql", "chat")}
-    assert heard == {"math": ["math", "format"], "sql": ["code", "format"], "chat": ["format"]}
+    scoring = {task: list(speaking(terms, task)) for task in ("math", "sql", "chat")}
+    assert scoring == {"math": ["math", "format"], "sql": ["code", "format"], "chat": ["format"]}
 
 
-def test_a_gate_that_does_not_speak_on_a_task_holds_nothing_back_there():
+def test_a_gate_that_does_not_score_a_task_is_open_for_that_task():
     terms = {"format": term(0.2, tasks=["math"]), "judge": term(1.0, requires=["format"])}
     assert total({"judge": verdict(0.5)}, terms) == 0.5
 
 
-def test_a_reward_that_names_a_task_which_no_problem_has_is_an_error():
+def test_a_reward_for_a_task_that_no_problem_has_is_an_error():
     with pytest.raises(
         ValueError, match=r"reward\.terms.code.tasks: no problem has the task 'cod'; there are code, math"
     ):
         check([problem("math"), problem("code")], {"code": term(1.0, tasks=["cod"]), "all": term(1.0)})
 
 
-def test_a_problem_on_whose_task_no_reward_speaks_is_an_error():
+def test_a_problem_whose_task_no_reward_scores_is_an_error():
     with pytest.raises(ValueError, match=r"problem train\.jsonl:7: no reward speaks on its task 'chat'"):
         check([problem("math"), problem("chat")], {"math": term(1.0, tasks=["math"])})
 
 
-def test_a_reference_that_a_reward_cannot_use_is_an_error_with_its_place():
+def test_a_useless_reference_is_an_error_that_names_the_problem():
     message = "problem train.jsonl:7: its reference is nothing that 'code' can use: cases: no JSON"
     with pytest.raises(ValueError, match=message):
         check([problem("code", reference="{")], {"code": term(1.0)})
-    check([problem("math", reference="{"), problem("code")], {"code": term(1.0, tasks=["code"]), "math": NEVER_ASKS})
+    check([problem("math", reference="{"), problem("code")], {"code": term(1.0, tasks=["code"]), "math": LENIENT})
 
 
 class Lenient(Term):
@@ -108,7 +106,7 @@ class Lenient(Term):
         pass
 
 
-NEVER_ASKS = Lenient(name="lenient", weight=1.0)
+LENIENT = Lenient(name="lenient", weight=1.0)
 
 
 @pytest.mark.parametrize("clip", [[1.0, 0.0], [0.0], [0.0, 1.0, 2.0]])

@@ -12,7 +12,7 @@ def failed(detail: str) -> Verdict:
     return Verdict(score=None, status="failed", seconds=0.0, detail=detail)
 
 
-def test_a_fifth_may_fail_and_one_more_ends_the_run_with_reward_count_and_the_commonest_reasons():
+def test_more_failures_than_the_share_end_the_run_with_their_reasons():
     failures = Failures(max_share=0.2)
     for n in range(1, 26):
         failures.note("judge", OK if n % 5 else failed(f"on prompt {n}\nConnectionError: refused"))
@@ -36,7 +36,7 @@ def test_each_reward_has_its_own_share():
         failures.note("judge", failed("down"))
 
 
-def test_the_first_few_say_nothing_and_only_the_latest_count():
+def test_only_the_latest_verdicts_count_and_the_first_few_never_do():
     failures = Failures(max_share=0.2)
     for _ in range(3):
         failures.note("math", failed("early"))
@@ -48,7 +48,7 @@ def test_the_first_few_say_nothing_and_only_the_latest_count():
         failures.note("math", failed("late"))
 
 
-def test_where_all_may_fail_none_ends_the_run():
+def test_with_a_share_of_one_no_failure_ends_the_run():
     failures = Failures(max_share=1.0)
     for _ in range(WINDOW + 1):
         failures.note("math", failed("always"))

@@ -65,12 +65,12 @@ def test_a_million_tags_take_less_than_a_second():
     [
         ("2 + 3</think><answer>5</answer>", 1.0),
         ("\n2 + 3\n</think>\n<answer>5</answer>\n", 1.0),
-        ("<think>2 + 3</think><answer>5</answer>", 0.0),  # the template wrote it already
+        ("<think>2 + 3</think><answer>5</answer>", 0.0),  # the template wrote <think> already
         ("</think><answer>5</answer>", 0.0),
         ("2 + 3<answer>5</answer>", 0.0),
     ],
 )
-def test_after_a_template_that_opens_the_thoughts_the_completion_starts_inside_them(text: str, expected: float):
+def test_with_opened_the_completion_starts_inside_the_thoughts(text: str, expected: float):
     assert score(text, opened=True) == expected
 
 
@@ -82,14 +82,14 @@ def test_after_a_template_that_opens_the_thoughts_the_completion_starts_inside_t
         ("<think></think><answer></answer>", 4),
         ("<think>2 + 3</think><answer>5", 3),
         ("<think>2 + 3</think> 5", 2),
-        ("<answer>5</answer><think>2 + 3</think>", 2),  # the answer's come too early
-        ("<think>2</think><think>3</think><answer>5</answer>", 2),  # twice is not once
+        ("<answer>5</answer><think>2 + 3</think>", 2),  # the answer tags come too early
+        ("<think>2</think><think>3</think><answer>5</answer>", 2),  # a repeated tag earns nothing
         ("<think>2 + 3", 1),
         ("<think>" * 100, 0),
         ("5", 0),
     ],
 )
-def test_partial_credit_is_a_fifth_for_each_tag_in_its_place_and_one_for_the_whole(text: str, parts: int):
+def test_partial_credit_is_a_fifth_per_tag_and_one_for_the_structure(text: str, parts: int):
     assert score(text, partial=True) == pytest.approx(parts / 5)
 
 
@@ -101,12 +101,12 @@ def test_a_tag_that_the_template_wrote_earns_nothing(text: str, parts: int):
     assert score(text, partial=True, opened=True) == pytest.approx(parts / 4)
 
 
-def test_tags_have_the_names_that_the_config_gives_them():
+def test_the_config_names_the_tags():
     assert score("<reason>2 + 3</reason><final_answer>5</final_answer>", tags=("reason", "final_answer")) == 1.0
     assert score("<think>2 + 3</think><answer>5</answer>", tags=("reason", "final_answer")) == 0.0
 
 
 @pytest.mark.parametrize("tags", [("think", "think"), ("<think>", "answer"), ("think", ""), ("think\n", "answer")])
-def test_tags_that_cannot_be_told_apart_are_refused(tags: tuple[str, str]):
+def test_equal_or_malformed_tag_names_are_refused(tags: tuple[str, str]):
     with pytest.raises(ValidationError):
         score("5", tags=tags)

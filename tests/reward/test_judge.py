@@ -1,4 +1,4 @@
-"""The judge's verdicts: grades from a real vLLM server, and what becomes of an endpoint's failures."""
+"""The judge's verdicts: grades from a real vLLM server, and failures of endpoints."""
 
 import asyncio
 import itertools
@@ -40,18 +40,18 @@ SERVER_START_S = 240  # 25 s on two quiet cores
 
 @pytest.fixture(scope="module")
 def vllm_url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """vLLM's OpenAI server on the tiny random model; it asks for a key."""
+    """vLLM's OpenAI server on the tiny random model, with a key."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    # One process that schedules and computes, as in the CPU engines of a run.
+    # One process schedules and computes, as in the CPU engines of a run.
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_API_KEY": KEY}
     arguments = f"--served-model-name tiny --host 127.0.0.1 --port {port} --dtype float32 --enforce-eager".split()
     arguments += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048", "--max-model-len", "2048"]
     arguments += ["--hf-overrides", json.dumps({"max_position_embeddings": 2048})]  # a byte is a token
     arguments += ["--distributed-executor-backend", "uni"]
-    # A random model would fill the room between a schema's tokens with white space.
+    # A random model would fill the gaps between a schema's tokens with white space.
     arguments += ["--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model), *arguments]
     with log.open("wb") as output:
@@ -75,7 +75,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> 
 
 
 def end(server: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, then SIGKILL to whatever it and its children left."""
+    """SIGTERM to the server, then SIGKILL to surviving processes."""
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     server.terminate()
     _, alive = psutil.wait_procs(processes, timeout=20)
@@ -105,7 +105,7 @@ def test_a_random_model_under_guided_decoding_grades_in_whole_tenths(vllm_url: s
         ({}, "wrong-key", "AuthenticationError"),
     ],
 )
-def test_what_the_server_refuses_or_cuts_off_is_our_failure(
+def test_a_refused_or_truncated_request_is_our_failure(
     vllm_url: str, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], key: str, what: str
 ):
     monkeypatch.setenv(KEY_ENV, key)
@@ -117,9 +117,9 @@ def test_what_the_server_refuses_or_cuts_off_is_our_failure(
 # Endpoints that fail ----------------------------------------------------------------------------------------------
 
 
-def test_an_endpoint_that_is_not_there_is_a_failure_that_names_it():
+def test_an_unreachable_endpoint_is_a_failure_that_names_the_endpoint():
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))  # and nobody listens
+        probe.bind(("127.0.0.1", 0))  # nobody listens on this port
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
         [verdict] = grade("5", base_url=url, timeout_s=60.0)
     assert (verdict.score, verdict.status) == (None, "failed")
@@ -128,14 +128,14 @@ def test_an_endpoint_that_is_not_there_is_a_failure_that_names_it():
 
 
 def waits(log: pytest.LogCaptureFixture, script: Script) -> list[float]:
-    """The seconds that the client said that it would wait, which it did: a busy machine only adds to them."""
+    """Seconds that the client announced as waits. The real gaps are at least as long: a busy machine adds to them."""
     announced = [record.args[0] for record in log.records if record.msg.startswith("Retrying request in")]
     gaps = [later - earlier for earlier, later in itertools.pairwise(script.times)]
     assert all(gap >= wait for gap, wait in zip(gaps, announced, strict=True))
     return announced
 
 
-def test_two_server_errors_are_waited_out_twice_as_long_the_second_time(caplog: pytest.LogCaptureFixture):
+def test_the_wait_after_a_second_server_error_is_twice_as_long(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", logger="openai")
     script = Script(lambda: web.Response(status=500), lambda: web.Response(status=503), graded)
     [verdict], _ = grade_at(script, "5", attempts=3)
@@ -144,7 +144,7 @@ def test_two_server_errors_are_waited_out_twice_as_long_the_second_time(caplog: 
     assert 0.375 <= first <= 0.5 and 0.75 <= second <= 1  # 0.5 s and 1 s, less at most a quarter
 
 
-def test_too_many_requests_are_asked_again_after_the_seconds_that_the_endpoint_names(
+def test_after_429_the_client_waits_as_long_as_the_endpoint_says(
     caplog: pytest.LogCaptureFixture,
 ):
     caplog.set_level("INFO", logger="openai")
@@ -155,7 +155,7 @@ def test_too_many_requests_are_asked_again_after_the_seconds_that_the_endpoint_n
 
 
 @pytest.mark.parametrize(("status", "calls"), [(400, 1), (401, 1), (404, 1), (429, 2), (500, 2)])
-def test_what_another_attempt_cannot_mend_is_not_tried_again(status: int, calls: int):
+def test_errors_that_no_retry_can_mend_are_not_retried(status: int, calls: int):
     script = Script(lambda: web.Response(status=status, text="no"))
     [verdict], _ = grade_at(script, "5", attempts=2)
     assert (verdict.score, verdict.status) == (None, "failed")
@@ -180,7 +180,7 @@ async def trickles(request: web.Request) -> web.StreamResponse:
     [(hangs, 1), (hangs, 2), (trickles, 1)],
     ids=["hangs", "hangs twice", "trickles"],
 )
-def test_an_endpoint_that_never_finishes_is_a_failure_within_its_bound(handler: Handler, attempts: int):
+def test_an_endpoint_that_never_finishes_fails_within_its_bound(handler: Handler, attempts: int):
     [verdict], _ = grade_at(handler, "5", attempts=attempts, timeout_s=0.4)
     assert (verdict.score, verdict.status) == (None, "failed")
     assert 0.4 * attempts <= verdict.seconds < 20  # not a minute
@@ -191,7 +191,7 @@ def test_an_endpoint_that_never_finishes_is_a_failure_within_its_bound(handler: 
     "body",
     ["", "<html>busy</html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}'],
 )
-def test_a_reply_that_is_no_chat_completion_is_our_failure(body: str):
+def test_a_reply_that_is_not_a_chat_completion_is_our_failure(body: str):
     [verdict], _ = grade_at(Script(lambda: web.Response(text=body, content_type="application/json")), "5")
     assert (verdict.score, verdict.status) == (None, "failed")
     assert repr(body) in verdict.detail
@@ -211,7 +211,7 @@ def test_a_reply_that_is_no_chat_completion_is_our_failure(body: str):
         '{"reason": "", "grade": 7',
     ],
 )
-def test_a_message_without_a_grade_in_bounds_is_our_failure_and_never_a_zero(content: str):
+def test_a_message_without_a_valid_grade_is_our_failure_and_never_zero(content: str):
     [verdict], _ = grade_at(Script(lambda: reply(content)), "5")
     assert (verdict.score, verdict.status) == (None, "failed")
     assert "no grade in the reply" in verdict.detail
@@ -220,18 +220,18 @@ def test_a_message_without_a_grade_in_bounds_is_our_failure_and_never_a_zero(con
 @pytest.mark.parametrize(
     ("content", "score"),
     [
-        ('{"reason": "bare \n and \x01", "grade": 7}', 0.7),  # what xgrammar lets through
+        ('{"reason": "bare \n and \x01", "grade": 7}', 0.7),  # xgrammar lets these characters through
         ('{"grade": 7.5, "reason": ""}', 0.75),
         ('{"reason": "", "grade": 0}', 0.0),
         ('{"reason": "", "grade": 10}', 1.0),
     ],
 )
-def test_a_grade_is_a_share_of_the_highest(content: str, score: float):
+def test_a_score_is_the_grade_over_the_highest_grade(content: str, score: float):
     [verdict], _ = grade_at(Script(lambda: reply(content)), "5")
     assert (verdict.score, verdict.status) == (score, "scored")
 
 
-def test_a_reason_is_no_longer_than_asked_for_whatever_the_endpoint_says():
+def test_an_overlong_reason_is_cut():
     [verdict], _ = grade_at(Script(lambda: graded(reason="x" * 1000)), "5")
     assert verdict.detail == "7/10: " + "x" * 20
 
@@ -243,20 +243,20 @@ def test_600_requests_a_minute_are_a_tenth_of_a_second_apart():
     script, started = Script(graded), time.monotonic()
     verdicts, seconds = grade_at(script, *["5"] * 6, requests_per_minute=600.0)
     assert [verdict.score for verdict in verdicts] == [0.7] * 6
-    # From the start, not from the first to arrive: that one is late by what the client needs to wake up.
+    # Times count from the start: the first request arrives late, as the client needs time to wake up.
     assert all(arrived - started >= 0.0999 * turn for turn, arrived in enumerate(script.times))
-    assert seconds < 6  # as many a minute would take five minutes
+    assert seconds < 6  # far below a request's minute
 
 
-def test_at_most_three_of_nine_requests_are_at_the_endpoint_at_once():
-    here = most = 0
+def test_at_most_three_of_nine_requests_are_in_flight():
+    in_flight = most = 0
 
     async def handler(request: web.Request) -> web.Response:
-        nonlocal here, most
-        here += 1
-        most = max(most, here)
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
         await asyncio.sleep(0.1)
-        here -= 1
+        in_flight -= 1
         return graded()
 
     verdicts, _ = grade_at(handler, *["5"] * 9, max_concurrent=3)
@@ -264,16 +264,16 @@ def test_at_most_three_of_nine_requests_are_at_the_endpoint_at_once():
     assert most == 3
 
 
-def test_close_closes_its_connections():
+def test_close_closes_the_connections():
     async def run() -> tuple[int, int]:
         async with endpoint(Script(graded)) as (url, runner):
             judge = Judge(**TERM | {"base_url": url})
             judge.start()
             await judge(PROMPT, completion("5"))
             assert runner.server is not None
-            before = len(runner.server.connections)
+            open_connections = len(runner.server.connections)
             await asyncio.to_thread(judge.close)
             await asyncio.sleep(0.2)
-            return before, len(runner.server.connections)
+            return open_connections, len(runner.server.connections)
 
     assert asyncio.run(run()) == (1, 0)

@@ -1,7 +1,7 @@
-"""The language reward: labelled thoughts in tests/reward/language_cases.jsonl, and what escapes or must not escape it.
+"""The language reward on labelled thoughts (tests/reward/language_cases.jsonl) and on evasions.
 
-A case's share is that of the target's words, counted by hand with Chinese divided into words; mathematics, code and
-names are left out of the count.
+A case's share is the share of its words that are in the target language, counted by hand, with Chinese divided into
+words. Mathematics, code and names do not count.
 """
 
 import json
@@ -34,20 +34,20 @@ def user(content: str) -> Message:
 
 
 @pytest.mark.parametrize("kind", sorted({case["kind"] for case in CASES}))
-def test_of_each_kind_of_labelled_thought_95_in_100_are_scored_within_a_tenth_of_their_share(kind: str):
+def test_95_percent_of_each_kind_of_thought_score_within_a_tenth(kind: str):
     cases = [case for case in CASES if case["kind"] == kind]
     wrong = [case for case in cases if abs(score(case["target"], case["text"]) - case["share"]) > 0.1]
     assert len(wrong) <= 0.05 * len(cases), wrong
 
 
-def test_a_thought_in_one_language_scores_exactly_one_or_zero_in_95_of_100_cases():
+def test_95_percent_of_pure_thoughts_score_exactly_one_or_zero():
     pure = [case for case in CASES if case["share"] in (0, 1)]
     exact = [case for case in pure if score(case["target"], case["text"]) == case["share"]]
     assert len(pure) >= 80
     assert len(exact) >= 0.95 * len(pure), [case for case in pure if case not in exact]
 
 
-def test_the_set_has_a_hundred_cases_and_thirty_mixed_ones():
+def test_the_set_has_100_cases_and_30_mixed_cases():
     assert len(CASES) >= 100
     assert sum(0 < case["share"] < 1 for case in CASES) >= 30
 
@@ -64,7 +64,7 @@ def test_the_set_has_a_hundred_cases_and_thirty_mixed_ones():
         ("<think>We add</think>我们先把两个数相加。</think>The answer is five.", 2 / (2 + 9 / 1.65)),
     ],
 )
-def test_the_thought_ends_at_the_last_closing_tag_and_begins_after_the_first_opening_one(text: str, share: float):
+def test_the_thought_spans_the_first_opening_to_the_last_closing_tag(text: str, share: float):
     assert score("en", text) == pytest.approx(share)
 
 
@@ -89,12 +89,12 @@ def test_chinese_does_not_hide_in_a_formula(hidden: str):
     assert score("en", f"We add the two numbers. {hidden}") < 0.8
 
 
-def test_prices_are_no_formula():
+def test_prices_are_not_a_formula():
     assert score("en", "Das kostet $5 und das andere kostet nicht mehr als $10 und ist gut.") == 0.0
 
 
 @pytest.mark.parametrize(
-    ("asked", "thought", "share"),
+    ("question", "thought", "share"),
     [
         ("How many apples are left?", "We add the two.", 1.0),
         ("How many apples are left?", "我们先把两个数相加。", 0.0),
@@ -105,16 +105,16 @@ def test_prices_are_no_formula():
         ("Berechne $2 + 3$.", "Wir addieren die zwei Zahlen.", 1.0),
         ("Сколько яблок осталось?", "Мы складываем два числа.", 1.0),
         ("りんごはいくつ残りますか。", "我们先把两个数相加。", 0.0),
-        ("2 + 3 =", "我们先把两个数相加。", 1.0),  # no words: whatever the thought keeps to
+        ("2 + 3 =", "我们先把两个数相加。", 1.0),  # no words: the thought's commonest language
         ("2 + 3 =", "所以答案是 the sum of the digits", 5 / (5 / 1.65 + 5)),
     ],
 )
-def test_the_prompts_language_is_that_of_its_last_user_message(asked: str, thought: str, share: float):
-    messages = [{"role": "system", "content": "请用中文回答。"}, user("Bonjour, ça va ?"), user(asked)]
+def test_the_last_user_message_sets_the_prompts_language(question: str, thought: str, share: float):
+    messages = [{"role": "system", "content": "请用中文回答。"}, user("Bonjour, ça va ?"), user(question)]
     assert score("prompt", thought, *messages) == pytest.approx(share)
 
 
-def test_words_that_the_prompt_quotes_from_another_script_count_neither_way():
+def test_words_that_the_prompt_quotes_from_another_script_do_not_count():
     english, thought = user("What does 谢谢 mean, and who is 小明?"), "The word 谢谢 means thanks, and 小明 is a boy."
     assert score("prompt", thought, english) == 1.0
     assert score("en", thought, user("What does it mean?")) < 0.85
@@ -148,12 +148,12 @@ def test_a_prompt_in_another_language_than_the_target_excuses_no_words():
         "<think>",
     ],
 )
-def test_a_completion_that_repeats_one_piece_a_hundred_thousand_times_takes_less_than_two_seconds(piece: str):
+def test_a_hundred_thousand_equal_pieces_take_less_than_two_seconds(piece: str):
     started = time.process_time()
     judge("en", piece * 100_000)
     assert time.process_time() - started < 2.0
 
 
-def test_a_target_that_is_not_told_apart_is_refused():
+def test_an_unknown_target_language_is_refused():
     with pytest.raises(ValidationError, match="language"):
         judge("klingon", "")

@@ -1,4 +1,4 @@
-"""The rewards of length, worked by hand."""
+"""The rewards of length, computed by hand."""
 
 import pytest
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ def verdict(score: float | None) -> Verdict:
 
 
 def kimi(lengths: list[int], scores: list[float | None]) -> list[float | Verdict]:
-    group = RolloutGroup(prompt=PROMPT, completions=[completion(length) for length in lengths])
+    group = RolloutGroup.single_turn(PROMPT, [completion(length) for length in lengths])
     reward = KimiLength(name="kimi_length", weight=1.0, correct="math")
     return reward.score_group(group, {"math": [verdict(score) for score in scores], "format": []})
 
@@ -50,15 +50,15 @@ def test_impossible_limits_say_what_is_wrong(limits: dict[str, int], what: str):
         SoftOverlong.model_validate({"name": "soft_overlong", "weight": 1.0, **limits})
 
 
-def test_right_completions_go_from_a_half_for_the_shortest_to_minus_a_half_for_the_longest():
+def test_correct_completions_score_from_a_half_down_to_minus_a_half():
     assert kimi([10, 20, 30, 50], [1.0, 1.0, 1.0, 1.0]) == [0.5, 0.25, 0.0, -0.5]
 
 
-def test_wrong_ones_gain_nothing_by_being_short_and_lose_as_much_by_being_long():
+def test_a_short_wrong_completion_gains_nothing_and_a_long_one_loses():
     assert kimi([10, 20, 30, 50], [0.0, 0.0, 0.0, 0.5]) == [0.0, 0.0, 0.0, -0.5]
 
 
-def test_a_wrong_one_counts_among_the_lengths_that_a_right_one_is_compared_with():
+def test_wrong_completions_count_in_the_lengths_of_the_group():
     assert kimi([10, 30, 20], [0.0, 0.0, 1.0]) == [0.0, -0.5, 0.0]
 
 
@@ -71,14 +71,14 @@ def test_a_group_of_one_scores_zero():
     assert kimi([7], [1.0]) == [0.0]
 
 
-def test_where_correctness_failed_the_length_fails_too_and_says_why():
+def test_a_failed_correctness_verdict_fails_the_length_with_its_reason():
     right, failed, wrong = kimi([10, 20, 30], [1.0, None, 0.0])
     assert (right, wrong) == (0.5, -0.5)
     assert isinstance(failed, Verdict)
     assert (failed.score, failed.status, failed.detail) == (None, "failed", "'math' has no verdict: worker died")
 
 
-def test_correctness_by_a_name_that_no_reward_has_is_an_error_that_lists_the_names():
+def test_an_unknown_name_of_correct_is_an_error_that_lists_the_names():
     reward = KimiLength(name="kimi_length", weight=1.0, correct="maths")
     with pytest.raises(ValueError, match=r"'maths': \['format', 'math'\]"):
-        reward.score_group(RolloutGroup(prompt=PROMPT, completions=[]), {"math": [], "format": []})
+        reward.score_group(RolloutGroup.single_turn(PROMPT, []), {"math": [], "format": []})

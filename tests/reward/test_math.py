@@ -1,4 +1,4 @@
-"""The math reward: what equals the reference, where it differs from math-verify, and what hostile answers cost."""
+"""The math reward: equality with the reference, differences from math-verify, and the cost of hostile answers."""
 
 import json
 import re
@@ -79,7 +79,7 @@ TABLE = [
     ("A", r"\text{A}", 1.0),
     ("A", "B", 0.0),
     ("Tuesday", r"\text{tuesday}", 1.0),
-    ("east", "seat", 0.0),  # math-verify alone: e·a·s·t, equal
+    ("east", "seat", 0.0),  # math-verify alone reads e·a·s·t: equal
 ]
 
 
@@ -99,7 +99,7 @@ def test_a_right_answer_scores_one_and_a_wrong_one_zero(math: Math, reference: s
         (r"50\%", "0.5", 1.0),
         (r"\frac{1}{2}", r"50\%", 1.0),
         (r"\frac{50}{3}", r"\frac{50}{3}\%", 1.0),
-        ("50", "0.5", 0.0),  # without a sign nobody said hundredths
+        ("50", "0.5", 0.0),  # no percent sign, no hundredths
         ("50", r"5\%", 0.0),
         (r"50\%", r"0.5\%", 0.0),
         (r"50\%", "50.0%", 1.0),
@@ -112,13 +112,13 @@ def test_a_percent_sign_on_one_side_is_a_unit_or_means_hundredths(
 
 
 def plain_math_verify(reference: str, answer: str) -> float:
-    """Its score as its manual calls it: defaults, a formula as reference, a sentence with a box as completion."""
+    """math-verify's score, called as in its manual: defaults, a formula as reference, a boxed answer in a sentence."""
     from math_verify import parse, verify
 
     return float(verify(parse(f"${reference}$"), parse(rf"so $\boxed{{{answer}}}$")))
 
 
-def test_on_320_pairs_of_16_kinds_the_reward_says_what_math_verify_says_and_both_are_right(math: Math):
+def test_reward_and_math_verify_agree_and_are_right_on_320_pairs(math: Math):
     pairs = mix(320, seed=0)
     assert len({pair.kind for pair in pairs}) == 16
     assert 130 < sum(pair.equal for pair in pairs) < 190
@@ -149,14 +149,14 @@ SURPRISES = [
 
 
 @pytest.mark.parametrize(("reference", "answer", "ours", "its", "why"), SURPRISES)
-def test_where_the_reward_and_math_verify_differ_is_known(
+def test_every_difference_from_math_verify_is_known(
     math: Math, reference: str, answer: str, ours: float, its: float, why: str
 ):
     assert judge(math, reference, rf"so $\boxed{{{answer}}}$").score == ours, why
     assert plain_math_verify(reference, answer) == its, why
 
 
-# reference, answer, score of both: what may surprise in math-verify and is left as it is
+# reference, answer, score of both: surprises of math-verify that the reward shares
 SHARED_SURPRISES = [
     (r"5 \text{ cm}", r"5 \text{ m}", 1.0),  # units are not compared
     ("18", r"18 \text{ thousand}", 1.0),  # a number word in \text is a unit
@@ -167,20 +167,20 @@ SHARED_SURPRISES = [
     ("10:30", "1/3", 1.0),  # a ratio
     ("2500", "2.5e3", 0.0),  # e is Euler's
     (r"\frac{\pi}{4}", r"45^\circ", 0.0),  # degrees are a unit
-    ("[1,2]", r"1 \le x \le 2", 0.0),  # the other way round they are equal
+    ("[1,2]", r"1 \le x \le 2", 0.0),  # in the other order they are equal
     ("5 = 6", "5", 0.0),
     ("6", "5 = 6", 1.0),  # the last of an answer's chain counts
 ]
 
 
 @pytest.mark.parametrize(("reference", "answer", "both"), SHARED_SURPRISES)
-def test_what_math_verify_takes_for_equal_is_left_as_it_is(math: Math, reference: str, answer: str, both: float):
+def test_surprises_of_math_verify_are_left_alone(math: Math, reference: str, answer: str, both: float):
     assert judge(math, reference, rf"so $\boxed{{{answer}}}$").score == both
     assert plain_math_verify(reference, answer) == both
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason=f"no GSM8K at {GSM8K}")
-def test_every_reference_of_gsm8k_equals_itself_in_seven_phrasings_and_no_changed_number(math: Math):
+def test_gsm8k_references_equal_seven_phrasings_and_no_changed_number(math: Math):
     solutions = [json.loads(line)["answer"] for line in GSM8K.read_text().splitlines()]
     assert len(solutions) == 1319
     for solution in solutions:
@@ -207,7 +207,7 @@ def test_every_reference_of_gsm8k_equals_itself_in_seven_phrasings_and_no_change
                 assert judge(math, reference, f"<answer>{wrong}</answer>").score == 0.0, (reference, wrong)
 
 
-# reference, equal, different: as in MATH
+# reference, equal answer, different answer, in the style of MATH
 MATH_STYLE = [
     (r"\boxed{\frac{3}{4}}", r"\dfrac{3}{4}", r"\dfrac{4}{3}"),
     (r"\frac43", "4/3", "3/4"),
@@ -300,16 +300,16 @@ def test_an_answer_that_cannot_be_read_scores_zero_and_says_why(math: Math, text
     assert re.search(why, verdict.detail)
 
 
-def test_a_reference_that_cannot_be_read_is_our_failure_except_for_the_very_same_answer(math: Math):
+def test_an_unreadable_reference_fails_except_for_the_same_text(math: Math):
     assert score(math, r"\frac{1}{", r"\frac{1}{") == 1.0
     verdict = judge(math, r"\frac{1}{", r"\boxed{\sqrt2}")
     assert (verdict.score, verdict.status) == (None, "failed")
     assert "reference unreadable" in verdict.detail
 
 
-def test_hostile_answers_score_zero_within_their_bound_and_leave_a_healthy_verifier():
+def test_hostile_answers_score_zero_in_time_and_leave_a_healthy_verifier():
     math = make(timeout_s=0.3)
-    score(math, r"\sqrt{2}", r"\sqrt{3}")  # the process is up: its start is bounded, but not by timeout_s
+    score(math, r"\sqrt{2}", r"\sqrt{3}")  # starts the process, whose start timeout_s does not bound
     statuses, seconds = [], []
     for answer in HOSTILE:
         verdict = judge(math, "7 + x", f"<answer>{answer}</answer>")
@@ -319,11 +319,11 @@ def test_hostile_answers_score_zero_within_their_bound_and_leave_a_healthy_verif
         assert score(math, r"\sqrt{8}", r"2\sqrt{2}") == 1.0
     assert statuses.count("timeout") >= 6
     assert sorted(seconds)[len(seconds) * 9 // 10] < 0.3 + 2.0
-    assert 0.3 <= max(seconds) < 20  # without a bound: minutes and more
+    assert 0.3 <= max(seconds) < 20  # minutes and more without a bound
     math.close()
 
 
-def test_after_a_timeout_the_next_answer_is_judged_as_if_nothing_had_been(math: Math):
+def test_the_next_answer_after_a_timeout_is_judged_as_usual(math: Math):
     score(math, r"\sqrt{2}", r"\sqrt{3}")
     verdict = judge(math, "5", r"\boxed{9!!!!}")
     assert (verdict.score, verdict.status) == (0.0, "timeout")

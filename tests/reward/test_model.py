@@ -1,9 +1,8 @@
-"""The preference model: its scores are those of plain forward passes, whatever shares a batch."""
+"""The preference model: scores equal those of plain forward passes, in any batch."""
 
 import asyncio
 import json
 import shutil
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,8 +14,10 @@ import cloudpickle
 import pytest
 from pydantic import ValidationError
 
+from rlframe.actors.batching import Batcher
+from rlframe.model.classifier import Classifier
 from rlframe.reward import model as model_module
-from rlframe.reward.model import Batcher, PreferenceModel, Scorer, passes
+from rlframe.reward.model import PreferenceModel
 from rlframe.types import Completion, Prompt, Verdict
 from tests.tiny.models import byte_tokenizer, make_llama, make_preference_model
 
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> dict[str, float]:
-    """Text -> its score by transformers alone, one by one and without padding."""
+    """Text -> score by transformers alone, one text at a time and without padding."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -68,9 +69,9 @@ class Passes:
         self.reward = PreferenceModel(**TERM | {"path": str(folder)} | changes)
         self.reward.start()
         self.shapes: list[tuple[int, int]] = []  # (B, L)
-        assert self.reward._scorer is not None
-        self.scorer: Scorer = self.reward._scorer.result(timeout=120)
-        self.scorer.model.register_forward_pre_hook(
+        assert self.reward._loading is not None
+        self.classifier: Classifier = self.reward._loading.result(timeout=120)
+        self.classifier.model.register_forward_pre_hook(
             lambda module, args, inputs: self.shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
         )
 
@@ -101,11 +102,11 @@ def completion(text: str) -> Completion:
 # Scores -----------------------------------------------------------------------------------------------------------
 
 
-def test_scores_in_a_batch_are_those_of_forward_passes_one_by_one(shared: Passes, alone: dict[str, float]):
+def test_scores_in_a_batch_equal_those_of_single_forward_passes(shared: Passes, alone: dict[str, float]):
     verdicts = shared(*TEXTS)
     assert [verdict.status for verdict in verdicts] == ["scored"] * 24
     assert [verdict.score for verdict in verdicts] == pytest.approx([alone[text] for text in TEXTS], abs=1e-5)
-    assert max(alone.values()) - min(alone.values()) > 0.1  # so that a swap would show
+    assert max(alone.values()) - min(alone.values()) > 0.1  # so a swap would show
 
 
 def test_an_encoder_does_not_look_at_padding(tmp_path: Path):
@@ -141,7 +142,7 @@ def test_mean_and_std_shift_and_scale(folder: Path, alone: dict[str, float]):
     model.reward.close()
 
 
-def test_with_its_thoughts_hidden_a_completion_scores_like_its_answer(folder: Path, alone: dict[str, float]):
+def test_a_completion_with_hidden_thoughts_scores_like_its_answer(folder: Path, alone: dict[str, float]):
     model = Passes(folder, show="answer")
     [verdict] = model("<think>2 + 3</think>5")
     assert verdict.score == pytest.approx(alone["5"], abs=1e-5)
@@ -160,7 +161,7 @@ def test_24_concurrent_completions_take_three_passes_of_eight_by_length(shared: 
     assert lengths == sorted(lengths) and lengths[0] < lengths[2]
 
 
-def test_a_pass_holds_no_more_tokens_than_allowed_padding_included(folder: Path):
+def test_a_pass_never_exceeds_its_tokens_with_padding(folder: Path):
     model = Passes(folder, max_batch=24, max_tokens=400, max_batch_tokens=400)
     model(*TEXTS)
     assert sum(count for count, _ in model.shapes) == 24
@@ -169,57 +170,28 @@ def test_a_pass_holds_no_more_tokens_than_allowed_padding_included(folder: Path)
     model.reward.close()
 
 
-def test_one_completion_waits_for_no_others(shared: Passes):
+def test_a_single_completion_does_not_wait_for_others(shared: Passes):
     shared("5")
     assert min(shared("5")[0].seconds for _ in range(3)) < 0.5
 
 
-@pytest.mark.parametrize(
-    ("lengths", "max_batch", "max_tokens", "indices"),
-    [
-        ([], 2, 10, []),
-        ([4], 2, 4, [[0]]),
-        ([5, 2, 3, 9], 3, 10, [[1, 2], [0], [3]]),
-        ([1] * 5, 2, 100, [[0, 1], [2, 3], [4]]),
-        ([5, 5, 5], 9, 10, [[0, 1], [2]]),
-    ],
-)
-def test_passes_are_sorted_and_bounded(lengths: list[int], max_batch: int, max_tokens: int, indices: list[list[int]]):
-    assert passes(lengths, max_batch, max_tokens) == indices
-
-
 def test_a_pass_that_raises_fails_its_own_sequences_and_no_later_ones(shared: Passes, thread: ThreadPoolExecutor):
     async def run() -> list[Any]:
-        batcher = Batcher(shared.scorer.forward, thread, max_batch=1, max_batch_tokens=512, timeout_s=30.0)
-        beyond = 10_000  # no such token: the embedding raises
-        return await asyncio.gather(batcher.score([beyond]), batcher.score([1, 2]), return_exceptions=True)
+        batcher = Batcher(shared.classifier.forward, thread, max_batch=1, max_batch_tokens=512, timeout_s=30.0)
+        unknown_token = 10_000  # the embedding raises
+        return await asyncio.gather(batcher.score([unknown_token]), batcher.score([1, 2]), return_exceptions=True)
 
     failed, scored = asyncio.run(run())
     assert isinstance(failed, RuntimeError) and "IndexError" in str(failed)
     assert isinstance(scored, float)
 
 
-def test_a_pass_that_takes_too_long_is_an_error_within_its_bound(thread: ThreadPoolExecutor):
-    ended = threading.Event()
-
-    async def run() -> None:
-        stuck = lambda batch: [float(ended.wait(60))]  # noqa: E731
-        batcher = Batcher(stuck, thread, max_batch=8, max_batch_tokens=8, timeout_s=0.2)
-        with pytest.raises(RuntimeError, match=r"a forward pass of 1 sequences took more than 0.2 s"):
-            await batcher.score([1])
-        ended.set()
-
-    started = time.monotonic()
-    asyncio.run(run())
-    assert 0.2 <= time.monotonic() - started < 20
-
-
-def test_a_close_while_calls_wait_leaves_none_of_them_waiting(folder: Path):
+def test_close_leaves_no_call_waiting(folder: Path):
     model = Passes(folder, max_batch=1)
 
     async def run() -> list[Any]:
         assert model.reward._batcher is not None
-        model.reward._batcher.thread.submit(time.sleep, 0.5)  # so that the first pass is still to begin
+        model.reward._batcher.thread.submit(time.sleep, 0.5)  # keeps the first pass waiting
         calls = [asyncio.create_task(model.reward(PROMPT, completion(text))) for text in TEXTS]
         await asyncio.sleep(0.1)
         model.reward.close()
@@ -233,7 +205,7 @@ def test_a_close_while_calls_wait_leaves_none_of_them_waiting(folder: Path):
 # Long conversations -----------------------------------------------------------------------------------------------
 
 
-def test_of_a_long_conversation_the_first_and_the_last_tokens_are_scored_and_the_verdict_says_so(folder: Path):
+def test_a_long_conversation_is_truncated_and_its_verdict_says_so(folder: Path):
     model = Passes(folder, max_tokens=64)
     whole, short = model("x" * 500, "5")
     prompt_tokens = 1 + len("2 + 3?") + 1  # role, bytes, end
@@ -241,31 +213,28 @@ def test_of_a_long_conversation_the_first_and_the_last_tokens_are_scored_and_the
     assert whole.detail == f"truncated: of {length} tokens the first and the last 63"
     assert short.detail == ""
     assert max(length for _, length in model.shapes) == 64
-    token_ids, _ = model.scorer.tokenize(PROMPT.messages, "x" * 500)
-    tokens = model.scorer.tokenizer.convert_ids_to_tokens(token_ids)
-    assert tokens == ["<|user|>", *["x"] * 62, "<|end|>"]
     model.reward.close()
 
 
 # Start and end ----------------------------------------------------------------------------------------------------
 
 
-def test_it_starts_without_waiting_travels_and_frees_its_model(folder: Path):
+def test_a_reward_travels_starts_at_once_and_frees_its_model(folder: Path):
     reward = cloudpickle.loads(cloudpickle.dumps(PreferenceModel(**TERM | {"path": str(folder)})))
     reward.start()
-    assert reward._scorer is not None and not reward._scorer.done()
+    assert reward._loading is not None and not reward._loading.done()
     verdict = asyncio.run(reward(PROMPT, completion("5")))
     assert verdict.status == "scored"
     reward.close()
-    assert (reward._scorer, reward._batcher) == (None, None)
+    assert (reward._loading, reward._batcher) == (None, None)
 
 
 def changed(folder: Path, tmp_path: Path, file: str, **settings: Any) -> Path:
-    """A copy of the folder with settings of one of its JSON files changed; None takes one away."""
+    """A copy of the folder with changed settings in one of its JSON files; None removes a setting."""
     copy = tmp_path / "changed"
     shutil.copytree(folder, copy)
-    found = json.loads((copy / file).read_text()) | settings
-    (copy / file).write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    merged = json.loads((copy / file).read_text()) | settings
+    (copy / file).write_text(json.dumps({key: value for key, value in merged.items() if value is not None}))
     return copy
 
 
@@ -285,13 +254,13 @@ def test_a_causal_language_model_is_refused_at_the_start(tiny_model: Path):
         PreferenceModel(**TERM | {"path": "/nowhere"}).start()
 
 
-def test_a_head_that_is_not_in_the_weights_is_an_error_and_not_a_random_reward(folder: Path, tmp_path: Path):
+def test_a_head_that_the_weights_lack_is_an_error(folder: Path, tmp_path: Path):
     causal = make_llama(tmp_path / "causal", tie_word_embeddings=True)
-    posing = changed(causal, tmp_path, "config.json", architectures=["LlamaForSequenceClassification"])
-    assert "lack ['score.weight']" in first_error(posing)
+    impostor = changed(causal, tmp_path, "config.json", architectures=["LlamaForSequenceClassification"])
+    assert "lack ['score.weight']" in first_error(impostor)
 
 
-def test_two_labels_a_missing_template_and_too_few_positions_are_errors(folder: Path, tmp_path: Path):
+def test_two_labels_no_template_and_too_few_positions_are_errors(folder: Path, tmp_path: Path):
     assert "2 labels" in first_error(make_preference_model(tmp_path / "two", num_labels=2))
     assert "more than its 512 positions" in first_error(folder, max_tokens=513)
     bare = changed(folder, tmp_path, "config.json")
@@ -299,7 +268,7 @@ def test_two_labels_a_missing_template_and_too_few_positions_are_errors(folder: 
     assert "no chat template" in first_error(bare)
 
 
-def test_without_any_padding_token_it_refuses_and_with_the_tokenizers_it_works(
+def test_the_tokenizers_padding_token_will_do_and_none_is_an_error(
     folder: Path, tmp_path: Path, alone: dict[str, float]
 ):
     unset = changed(folder, tmp_path, "config.json", pad_token_id=None)
@@ -310,7 +279,7 @@ def test_without_any_padding_token_it_refuses_and_with_the_tokenizers_it_works(
     assert "padding token" in first_error(without)
 
 
-def test_a_load_that_failed_fails_every_call_with_the_same_few_lines(folder: Path):
+def test_a_failed_load_fails_every_call_with_equally_many_lines(folder: Path):
     reward = PreferenceModel(**TERM | {"path": str(folder), "max_tokens": 513})
     reward.start()
 

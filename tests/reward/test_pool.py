@@ -1,4 +1,4 @@
-"""The reward pool over real actors: spread, back-pressure, and workers that die or hang under it."""
+"""The reward pool over real actors: spread, back-pressure, and workers that die or hang."""
 
 import asyncio
 import os
@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 import ray
 
-from rlframe.actors.lane import Lane
+from rlframe.actors.replicas import Replica, Replicas
 from rlframe.cluster import start as cluster
-from rlframe.config.run import RewardConfig
+from rlframe.cluster.placement import reward_slots
+from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.reward import build
+from rlframe.reward.config import RewardConfig
 from rlframe.reward.failures import RewardsFail
-from rlframe.reward.pool import RewardPool
+from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 PROMPT = Prompt(id="p", messages=[], token_ids=[], reference=r"2\sqrt{2}", task="math")
 
-# A researcher's own file: what its rewards do is written in the completion.
+# A user's own file of rewards. A completion's text says what the rewards do.
 MINE = """
 import asyncio, os, time
 from pathlib import Path
@@ -69,6 +71,10 @@ class Shortest(Reward):
 """
 
 
+def start_pool(config: RewardConfig, handles: dict[str, Any]) -> RewardPool:
+    return cluster.reward_pool(config, cluster.start_workers(config, reward_slots(config), handles))
+
+
 def completion(text: str, tokens: int = 1) -> Completion:
     return Completion(token_ids=[0] * tokens, logprobs=[], versions=[], text=text, finish_reason="stop")
 
@@ -82,7 +88,7 @@ def local_ray() -> Iterator[None]:
 
 @pytest.fixture
 def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
-    """Makes pools as `cluster.start` does, from reward terms whose classes are in a file of the researcher's own."""
+    """Makes pools as `cluster.start` does, from reward terms whose classes are in a user's own file."""
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "journal").touch()
     started: dict[str, Any] = {}
@@ -97,7 +103,7 @@ def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
             )
             for name, cls in (classes or {"obeys": "Obeys"}).items()
         }
-        cluster.send_user_modules()
+        send_user_modules()
         config = RewardConfig(
             workers=workers,
             cpus=0,
@@ -106,8 +112,7 @@ def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
             max_failed_share=max_failed_share,
             terms=terms,
         )
-        lanes = cluster.start_lanes(config, started)
-        return RewardPool(terms, lanes, attempts=attempts, max_failed_share=max_failed_share)
+        return start_pool(config, started)
 
     yield make
     for handle in started.values():
@@ -122,7 +127,7 @@ async def score_all(pool: RewardPool, texts: list[str]) -> list[dict[str, Verdic
     return await asyncio.gather(*[pool.score(PROMPT, completion(text)) for text in texts])
 
 
-def test_a_researcher_s_file_travels_by_value_and_is_asked_once_for_each_completion(pool: Any, tmp_path: Path):
+def test_a_users_file_travels_by_value_and_runs_once_per_completion(pool: Any, tmp_path: Path):
     rewards = pool()
     (tmp_path / "mine.py").unlink()  # as on another machine
     verdicts = asyncio.run(score_all(rewards, [f"sleep 0.0{n}" for n in range(8)]))
@@ -136,7 +141,7 @@ def test_two_workers_share_the_load_evenly(pool: Any):
     assert sorted(pids.count(pid) for pid in set(pids)) == [4, 4]
 
 
-def test_a_full_lane_holds_its_callers_back(local_ray: None):
+def test_full_workers_hold_their_callers_back(local_ray: None):
     @ray.remote(num_cpus=0)
     class Counting:
         def __init__(self) -> None:
@@ -149,10 +154,11 @@ def test_a_full_lane_holds_its_callers_back(local_ray: None):
             self.here -= 1
             return {"most": self.most}
 
-    lane = Lane(["x"], {"one": Counting.remote(), "two": Counting.remote()}, max_in_flight=3, max_deaths=1)
+    replicas = Replicas("worker", [Replica(name=name, handle=Counting.remote()) for name in ("one", "two")])
+    workers = RewardWorkers(["x"], replicas, max_in_flight=3, max_deaths=1)
 
     async def calls() -> list[dict[str, int]]:
-        return await asyncio.gather(*[lane.call("count") for _ in range(30)])
+        return await asyncio.gather(*[workers.call("count") for _ in range(30)])
 
     assert max(answer["most"] for answer in asyncio.run(calls())) == 3
 
@@ -169,12 +175,12 @@ def test_a_worker_killed_in_mid_batch_loses_no_verdict_and_comes_back(pool: Any,
 
     verdicts = asyncio.run(kill_one())
     assert [verdict["obeys"].score for verdict in verdicts] == [1.0] * 8
-    # The dead worker's four had begun and were begun again elsewhere; each has one verdict all the same.
+    # The dead worker's four calls ran again elsewhere. Each has one verdict all the same.
     assert len(journal(tmp_path)) == 1 + 8 + 4
     assert rewards.metrics()["reward/workers_replaced"] == 1
 
 
-def test_the_only_worker_is_waited_for_until_it_is_back(pool: Any):
+def test_a_call_waits_until_the_only_worker_is_back(pool: Any):
     rewards = pool(workers=1)
 
     async def kill_it() -> float | None:
@@ -185,21 +191,21 @@ def test_the_only_worker_is_waited_for_until_it_is_back(pool: Any):
     assert asyncio.run(kill_it()) == 1.0
 
 
-def test_what_kills_every_worker_that_looks_at_it_fails_and_says_so(pool: Any, tmp_path: Path):
+def test_a_completion_that_kills_every_worker_fails_and_says_so(pool: Any, tmp_path: Path):
     verdict = asyncio.run(score_all(pool(workers=2, attempts=2), ["die"]))[0]["obeys"]
     assert (verdict.score, verdict.status) == (None, "failed")
     assert "its workers died" in verdict.detail
     assert journal(tmp_path) == ["die", "die"]
 
 
-def test_a_reward_that_hangs_is_asked_again_in_a_new_worker_and_its_neighbours_lose_nothing(pool: Any, tmp_path: Path):
+def test_a_hung_reward_runs_again_in_a_new_worker(pool: Any, tmp_path: Path):
     rewards = pool(workers=1, timeout_s=1.0, hangs="Hangs")
     verdicts = asyncio.run(score_all(rewards, ["hang", "a", "b", "c"]))
     assert [verdict["hangs"].score for verdict in verdicts] == [1.0] * 4
     assert sorted(journal(tmp_path)) == ["a", "b", "c", "hang", "hang"]
 
 
-def test_a_judge_that_was_down_is_asked_again_and_one_that_stays_down_fails(pool: Any, tmp_path: Path):
+def test_a_failed_verdict_is_requested_again_up_to_the_attempts(pool: Any, tmp_path: Path):
     rewards = pool(attempts=3)
     once, never = [verdict["obeys"] for verdict in asyncio.run(score_all(rewards, ["once", "never"]))]
     assert (once.score, never.score) == (1.0, None)
@@ -208,32 +214,32 @@ def test_a_judge_that_was_down_is_asked_again_and_one_that_stays_down_fails(pool
     assert rewards.metrics()["reward/retried"] == 3
 
 
-def test_when_too_many_fail_whoever_asked_is_told_the_reasons(pool: Any):
+def test_too_many_failed_verdicts_raise_with_their_reasons(pool: Any):
     with pytest.raises(RewardsFail, match=r"'obeys' failed on 16 of its last 16[\s\S]*the judge is down"):
         asyncio.run(score_all(pool(attempts=1, max_failed_share=0.5), ["never"] * 16))
 
 
-def test_a_reward_on_groups_speaks_once_the_others_have(pool: Any):
+def test_a_reward_on_groups_speaks_after_the_others(pool: Any):
     rewards = pool(obeys="Obeys", shortest="Shortest")
     completions = [completion("sleep 0", tokens) for tokens in (3, 2, 5)] + [completion("never", 2)]
 
     async def group() -> list[float | None]:
-        verdicts = [await rewards.score(PROMPT, one) for one in completions[:3]]
-        assert [list(of_one) for of_one in verdicts] == [["obeys"]] * 3
-        scored = await rewards.score_group(RolloutGroup(prompt=PROMPT, completions=completions[:3]), verdicts)
+        verdicts = [await rewards.score(PROMPT, member) for member in completions[:3]]
+        assert [list(names) for names in verdicts] == [["obeys"]] * 3
+        scored = await rewards.score_group(RolloutGroup.single_turn(PROMPT, completions[:3]), verdicts)
         assert [verdict.score for verdict in scored.verdicts["shortest"]] == [0.0, 1.0, 0.0]
         return scored.rewards
 
     assert asyncio.run(group()) == [1.0, 2.0, 1.0]
 
 
-def test_math_is_scored_in_another_process_and_a_hostile_answer_is_refused_there(local_ray: None):
+def test_math_is_scored_in_another_process_which_refuses_hostile_ones(local_ray: None):
     math = {"name": "math", "weight": 1.0, "extract": ["answer", "boxed"], "timeout_s": 1.0, "max_answer_chars": 200}
     shape = {"name": "format", "weight": 0.1, "think": "think", "answer": "answer", "opened": False, "partial": False}
     terms = {"math": build(math), "format": build(shape)}
     started: dict[str, Any] = {}
     config = RewardConfig(workers=1, cpus=0, timeout_s=60.0, attempts=1, max_failed_share=0.0, terms=terms)
-    rewards = RewardPool(terms, cluster.start_lanes(config, started), attempts=1, max_failed_share=0.0)
+    rewards = start_pool(config, started)
     texts = [r"<think>.</think><answer>\sqrt{8}</answer>", r"\boxed{3}", r"\boxed{(10^9)!}"]
     verdicts = asyncio.run(score_all(rewards, texts))
     assert [(v["math"].score, v["math"].status) for v in verdicts] == [
@@ -248,13 +254,13 @@ def test_math_is_scored_in_another_process_and_a_hostile_answer_is_refused_there
     ray.kill(started["reward-0"])
 
 
-def test_a_lane_without_workers_is_an_error():
+def test_a_reward_without_workers_is_an_error():
     with pytest.raises(ValueError, match="needs workers"):
-        Lane(["math"], {}, max_in_flight=1, max_deaths=1)
+        RewardWorkers(["math"], Replicas("worker"), max_in_flight=1, max_deaths=1)
 
 
 def tiny_wheel(folder: Path) -> Path:
-    """A package of one line that nothing else has installed, as pip takes it."""
+    """The wheel of a package of one line that no other environment has."""
     wheel = folder / "rlframe_test_marker-1.0-py3-none-any.whl"
     about = "rlframe_test_marker-1.0.dist-info"
     files = {
@@ -269,9 +275,7 @@ def tiny_wheel(folder: Path) -> Path:
     return wheel
 
 
-def test_a_reward_with_packages_of_its_own_has_actors_that_have_them_and_the_others_do_not(
-    local_ray: None, tmp_path: Path
-):
+def test_only_a_rewards_own_actors_have_its_packages(local_ray: None, tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         "from rlframe.reward import Reward\n\n\nclass Marked(Reward):\n"
         "    def __call__(self, prompt, completion):\n"
@@ -280,10 +284,10 @@ def test_a_reward_with_packages_of_its_own_has_actors_that_have_them_and_the_oth
     own = {"count": 1, "cpus": 0, "gpus": 0, "pip": [str(tiny_wheel(tmp_path))]}
     marked = {"name": f"{tmp_path}/mine.py:Marked", "weight": 1.0}
     terms = {"apart": build(marked | {"actors": own}), "among_others": build(marked)}
-    cluster.send_user_modules()
+    send_user_modules()
     config = RewardConfig(workers=1, cpus=0, timeout_s=60.0, attempts=1, max_failed_share=1.0, terms=terms)
     started: dict[str, Any] = {}
-    rewards = RewardPool(terms, cluster.start_lanes(config, started), attempts=1, max_failed_share=1.0)
+    rewards = start_pool(config, started)
     verdicts = asyncio.run(score_all(rewards, ["5"]))[0]
     assert sorted(started) == ["reward-0", "reward-apart-0"]
     assert verdicts["apart"].score == 0.75

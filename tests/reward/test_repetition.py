@@ -1,4 +1,4 @@
-"""The repetition penalty, worked by hand and against a count of tuples."""
+"""The repetition penalty, computed by hand and against a count of tuples."""
 
 import random
 import time
@@ -31,7 +31,7 @@ def score(token_ids: list[int], ngram: int, free_share: float = 0.0) -> float:
         ([], 3, 0.0),
     ],
 )
-def test_the_score_is_minus_the_share_of_ngrams_that_stood_before(token_ids: list[int], ngram: int, expected: float):
+def test_the_score_is_minus_the_share_of_repeated_ngrams(token_ids: list[int], ngram: int, expected: float):
     assert score(token_ids, ngram) == pytest.approx(expected)
 
 
@@ -39,11 +39,11 @@ def test_the_score_is_minus_the_share_of_ngrams_that_stood_before(token_ids: lis
     ("free_share", "expected"),
     [(0.0, -0.8), (0.2, -0.75), (0.6, -0.5), (0.8, 0.0), (0.9, 0.0)],  # (free - 0.8) / (1 - free)
 )
-def test_a_free_share_costs_nothing_and_the_rest_is_stretched_to_minus_one(free_share: float, expected: float):
+def test_a_free_share_costs_nothing_and_the_rest_reaches_minus_one(free_share: float, expected: float):
     assert score([5] * 5, 1, free_share) == pytest.approx(expected)
 
 
-def test_a_loop_of_8_000_tokens_comes_near_minus_one_and_never_below():
+def test_a_loop_of_8000_tokens_scores_nearly_minus_one_and_never_below():
     assert -1.0 <= score([3, 4] * 4000, 20) < -0.99
 
 
@@ -56,7 +56,7 @@ def test_hashes_count_what_a_set_of_tuples_counts(ngram: int):
         assert repeated_share(token_ids, ngram) == pytest.approx(1 - len(set(ngrams)) / len(ngrams))
 
 
-def test_a_hundred_completions_of_8_000_tokens_take_less_than_half_a_second():
+def test_100_completions_of_8000_tokens_take_less_than_half_a_second():
     draw = random.Random(0)
     token_ids = [draw.randrange(150_000) for _ in range(8000)]
     started = time.process_time()

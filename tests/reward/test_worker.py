@@ -1,4 +1,4 @@
-"""The reward worker: whatever a reward does becomes a verdict."""
+"""The reward worker turns every result and every error of a reward into a verdict."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ OK = Verdict(score=0.5, status="scored", seconds=0.25, detail="half")
 
 
 class Returns(Reward):
-    """Returns what it is told to, or raises it."""
+    """Returns `value`, or raises it."""
 
     value: Any
 
@@ -33,7 +33,7 @@ class Returns(Reward):
 
 
 class Slow(Reward):
-    """Holds its thread, or the event loop's attention, for `seconds`."""
+    """Blocks its thread for `seconds`."""
 
     seconds: float
 
@@ -49,7 +49,7 @@ class Patient(Slow):
 
 
 class Rank(Reward):
-    """Looks at the whole group: `values` are its answers."""
+    """Scores the whole group with `values`."""
 
     values: list[Any]
 
@@ -73,7 +73,7 @@ def test_a_number_becomes_a_scored_verdict(value: float, score: float):
     assert 0 <= verdict.seconds < 5
 
 
-def test_a_verdict_is_passed_on_as_it_is():
+def test_a_verdict_passes_unchanged():
     assert verdict_on(OK) is OK
 
 
@@ -88,7 +88,7 @@ def test_a_verdict_is_passed_on_as_it_is():
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
     ],
 )
-def test_anything_else_fails_without_a_score_and_names_reward_prompt_and_error(value: object, what: str):
+def test_any_other_result_fails_and_names_reward_prompt_and_error(value: object, what: str):
     verdict = verdict_on(value)
     assert (verdict.score, verdict.status) == (None, "failed")
     assert verdict.detail.startswith("reward 'mine' on prompt 'arithmetic/7.0': ")
@@ -103,7 +103,7 @@ def test_a_failing_reward_does_not_touch_its_neighbours():
     assert {name: v.score for name, v in scores(rewards).items()} == {"broken": None, "format": 0.0}
 
 
-def test_ten_patient_rewards_wait_at_the_same_time_and_ten_slow_ones_take_turns():
+def test_async_rewards_wait_together_and_blocking_rewards_take_turns():
     def seconds(kind: type[Slow], each: float) -> float:
         rewards: dict[str, Reward] = {f"r{n}": kind(name="x", weight=1.0, seconds=each) for n in range(10)}
         started = time.monotonic()
@@ -114,7 +114,7 @@ def test_ten_patient_rewards_wait_at_the_same_time_and_ten_slow_ones_take_turns(
     assert seconds(Slow, 0.1) >= 1.0
 
 
-def test_a_reward_that_does_not_end_fails_at_its_bound_and_its_worker_asks_to_be_replaced():
+def test_a_blocking_reward_that_hangs_fails_and_its_worker_raises_hung():
     worker = RewardWorker("reward-3", {"stuck": Slow(name="x", weight=1.0, seconds=1.5)}, timeout_s=0.2)
 
     async def twice() -> Verdict:
@@ -128,7 +128,7 @@ def test_a_reward_that_does_not_end_fails_at_its_bound_and_its_worker_asks_to_be
     assert "TimeoutError: took more than reward.timeout_s=0.2 s" in verdict.detail
 
 
-def test_a_patient_reward_that_does_not_end_fails_alone():
+def test_an_async_reward_that_hangs_fails_alone():
     rewards: dict[str, Reward] = {"stuck": Patient(name="x", weight=1.0, seconds=60.0)}
     worker = RewardWorker("reward-3", rewards, timeout_s=0.2)
 
@@ -148,14 +148,14 @@ def test_a_patient_reward_that_does_not_end_fails_alone():
 )
 def test_a_reward_on_a_group_gives_each_completion_its_verdict(values: list[Any], expected: list[Any], what: str):
     worker = RewardWorker("worker", {"rank": Rank(name="x", weight=1.0, values=values)}, timeout_s=5.0)
-    group = RolloutGroup(prompt=PROMPT, completions=[COMPLETION] * 2)
+    group = RolloutGroup.single_turn(PROMPT, [COMPLETION] * 2)
     row = asyncio.run(worker.score_group(["rank"], group, {}))["rank"]
     assert [verdict.score for verdict in row] == expected
     assert what in row[1].detail
 
 
 @pytest.mark.parametrize("methods", [{}, {"__call__": lambda *_: 1.0, "score_group": lambda *_: [1.0]}])
-def test_a_reward_looks_at_one_completion_or_at_groups_and_says_which(methods: dict[str, Any]):
+def test_a_reward_defines_exactly_one_of_its_two_methods(methods: dict[str, Any]):
     with pytest.raises(ValidationError, match="Mine must define one of __call__ and score_group"):
         type("Mine", (Reward,), methods)(name="x", weight=1.0)
 
@@ -164,7 +164,7 @@ class Run(BaseModel):
     rewards: dict[str, AnyReward]
 
 
-def test_a_config_names_built_in_rewards_and_says_them_again_in_full():
+def test_a_config_with_built_in_rewards_dumps_and_loads_in_full():
     rewards = {"accuracy": MATH, "shape": FORMAT}
     run = Run.model_validate({"rewards": rewards})
     assert isinstance(run.rewards["accuracy"], Math)
@@ -172,7 +172,7 @@ def test_a_config_names_built_in_rewards_and_says_them_again_in_full():
     assert Run.model_validate_json(run.model_dump_json()) == run
 
 
-def test_a_config_names_a_reward_in_a_file_of_ones_own(tmp_path):
+def test_a_config_names_a_reward_in_a_users_file(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from rlframe.reward import Reward\n"
         "class Short(Reward):\n"

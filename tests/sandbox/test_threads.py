@@ -1,20 +1,16 @@
-"""A case's threads: as many as ordinary programs want, and no more, whoever the sandbox runs as."""
+"""Threads of a case: enough for ordinary programs, and at most 64 beside the main thread, under any user."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
-import pytest
 
 from rlframe.sandbox import Limits, Program, Sandbox
-from rlframe.sandbox import sandbox as module
-from rlframe.sandbox.levels import ISOLATIONS
-from rlframe.sandbox.threads import MOST
+from rlframe.sandbox.threads import MAX_THREADS
 
 LIMITS = Limits(case_s=3.0, program_s=10.0, memory_mib=512, output_bytes=4096)
-# Stacks of 32 KiB: thousands would fit into the address space.
-BOMB = """
+# Stacks of 32 KiB: the address space has room for thousands.
+THREAD_BOMB = """
 import _thread, os, time
 _thread.stack_size(32768)
 made = 0
@@ -27,54 +23,49 @@ except RuntimeError:
 """
 
 
-@pytest.fixture(scope="module", params=ISOLATIONS)
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    made = Sandbox(LIMITS, "landlock")
-    made._server = module._tested(request.param)
-    yield made
-    made.close()
-
-
 def printed(sandbox: Sandbox, source: str, *inputs: str) -> list[bytes]:
-    return [one.output for one in sandbox.run(Program(source=source, function=None, inputs=list(inputs or [""])))]
+    return [
+        outcome.output for outcome in sandbox.run(Program(source=source, function=None, inputs=list(inputs or [""])))
+    ]
 
 
-def test_a_thread_bomb_makes_sixty_four_in_every_case(sandbox: Sandbox):
-    assert MOST == 64
-    assert printed(sandbox, BOMB, "", "", "") == [b"64", b"64", b"64"]
+def test_a_thread_bomb_starts_sixty_four_threads_in_every_case(sandbox: Sandbox):
+    assert MAX_THREADS == 64
+    assert printed(sandbox, THREAD_BOMB, "", "", "") == [b"64", b"64", b"64"]
 
 
-def most_seen(sandbox: Sandbox, source: str) -> int:
-    """Threads of one process, from outside, while a program runs."""
+def max_threads(sandbox: Sandbox, source: str) -> int:
+    """The largest thread count of a process while a program runs, as counted from outside."""
     assert sandbox._server is not None
     server = psutil.Process(sandbox._server._process.pid)
-    seen: list[int] = []
+    counts: list[int] = []
 
     def watch() -> None:
-        while not ended.is_set():
+        while not program_ended.is_set():
             try:
-                seen.extend(child.num_threads() for child in server.children(recursive=True))
+                counts.extend(child.num_threads() for child in server.children(recursive=True))
             except psutil.NoSuchProcess:
                 continue
 
-    ended = threading.Event()
+    program_ended = threading.Event()
     with ThreadPoolExecutor() as pool:
-        watching = pool.submit(watch)
+        watcher = pool.submit(watch)
         printed(sandbox, source)
-        ended.set()
-        watching.result()
-    return max(seen)
+        program_ended.set()
+        watcher.result()
+    return max(counts)
 
 
-def test_seen_from_outside_no_process_has_more_than_sixty_four_beside_its_first(sandbox: Sandbox):
-    again = (
+def test_no_process_has_more_than_65_threads_as_counted_from_outside(sandbox: Sandbox):
+    repeat = (
         "while time.time() < end:\n    try: _thread.start_new_thread(time.sleep, (.01,))\n    except RuntimeError: pass"
     )
-    assert 32 < most_seen(sandbox, "import time; end = time.time() + 1.5\n" + BOMB + again) <= MOST + 1
+    assert 32 < max_threads(sandbox, "import time; end = time.time() + 1.5\n" + THREAD_BOMB + repeat) <= MAX_THREADS + 1
 
 
-# For a thread that ends the kernel reads a list of futexes: here in memory whose pages another thread takes away.
-LASTING = """
+# When a thread ends, the kernel reads its list of futexes. The pages of this list are taken away by another thread, so
+# that the end takes long.
+SLOW_ENDS = """
 import _thread, ctypes, time
 _thread.stack_size(32768)
 libc, page, pages = ctypes.CDLL(None), 4096, 2000
@@ -101,20 +92,20 @@ while time.time() < end:
 """
 
 
-def test_a_thread_counts_until_it_is_gone_not_until_it_says_that_it_ends(sandbox: Sandbox):
-    assert most_seen(sandbox, LASTING) <= MOST + 1
+def test_a_thread_counts_until_the_kernel_has_removed_it(sandbox: Sandbox):
+    assert max_threads(sandbox, SLOW_ENDS) <= MAX_THREADS + 1
 
 
-def test_a_first_thread_that_ends_makes_no_room_for_another(sandbox: Sandbox):
+def test_the_end_of_the_main_thread_makes_no_room_for_another(sandbox: Sandbox):
     source = (
-        f"def bomb(): exec({BOMB!r}, {{}}); import os, time; time.sleep(0.5); os._exit(0)\n"
+        f"def bomb(): exec({THREAD_BOMB!r}, {{}}); import os, time; time.sleep(0.5); os._exit(0)\n"
         "import _thread, ctypes, os; _thread.start_new_thread(bomb, ())\n"
         "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"
     )
-    assert most_seen(sandbox, source) == MOST + 1
+    assert max_threads(sandbox, source) == MAX_THREADS + 1
 
 
-def test_a_pool_of_forty_and_three_hundred_one_after_the_other_compute_as_anywhere(sandbox: Sandbox):
+def test_forty_threads_at_once_and_three_hundred_in_turn_work(sandbox: Sandbox):
     source = (
         "import threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
         "barrier, found = threading.Barrier(40), []\n"

@@ -1,4 +1,4 @@
-"""An endpoint that tests of the judge talk to: a real HTTP server that says what a test wants."""
+"""A real HTTP server for tests of the judge, with the answers that a test chooses."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def completion(text: str) -> Completion:
 
 
 async def grade_all(judge: Judge, texts: list[str]) -> list[Verdict]:
-    await asyncio.to_thread(judge.start)  # as a worker does: on another thread, before the first call
+    await asyncio.to_thread(judge.start)  # a worker too starts it on another thread, before the first call
     try:
         return await asyncio.gather(*[judge(PROMPT, completion(text)) for text in texts])
     finally:
@@ -55,7 +55,7 @@ def grade(*texts: str, **changes: Any) -> list[Verdict]:
 
 @asynccontextmanager
 async def endpoint(handler: Handler) -> AsyncIterator[tuple[str, web.AppRunner]]:
-    """A real HTTP server on loopback, and its base URL."""
+    """Starts an HTTP server on loopback -> its base URL and its runner."""
 
     async def post(request: web.Request) -> web.StreamResponse:
         return await handler(request)
@@ -80,7 +80,7 @@ def graded(grade: object = 7, reason: str = "fine") -> web.Response:
 
 
 def grade_at(handler: Handler, *texts: str, **changes: Any) -> tuple[list[Verdict], float]:
-    """Verdicts from an endpoint that runs in the same loop, and the seconds that they took."""
+    """Grades texts with an endpoint in the same event loop -> verdicts, and seconds for all of them."""
 
     async def run() -> tuple[list[Verdict], float]:
         async with endpoint(handler) as (url, _):
@@ -92,7 +92,7 @@ def grade_at(handler: Handler, *texts: str, **changes: Any) -> tuple[list[Verdic
 
 
 class Script:
-    """Answers requests with one step after the other, and remembers when and what was asked."""
+    """Answers the n-th request with the n-th step, later requests with the last; records times and requests."""
 
     def __init__(self, *steps: Callable[[], web.Response]) -> None:
         self.steps, self.times, self.requests, self.headers = steps, [], [], []

@@ -1,4 +1,4 @@
-"""Learner ranks for tests: real DeepSpeed ZeRO-3 on a random model, which also tell their whole state."""
+"""Learner ranks for tests: real DeepSpeed ZeRO-3 on a random model, with a method that returns the whole state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import ray
 
 from rlframe.algorithm import DAPO
-from rlframe.batch.samples import shard
+from rlframe.batch.shares import to_shares
 from rlframe.learner import zero3
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
@@ -20,51 +20,52 @@ from rlframe.types import TrainSample
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 
 
-class TellingRank(LearnerRank):
-    """A rank that tells what it holds, gathered from all ranks; they are asked together."""
+class InspectedRank(LearnerRank):
+    """A rank that returns the learner's whole state, gathered from all ranks."""
 
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
-        """As a real model's, a tiny one's gradients are summed and its optimizer steps in several parts."""
-        zero3.SUMMED, zero3.STEPPED = 5_000, 10_000
+        """Makes buckets so small that a tiny model fills several, as real models do."""
+        zero3.REDUCE_BUCKET, zero3.STEP_BUCKET = 5_000, 10_000
         super().connect(address, rank, timeout_s)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Every parameter as the model has it and as its float32 master, the optimizer's state, and step counters."""
+        """Every parameter, its float32 master, the optimizer's state and step counters. A collective."""
         from deepspeed.runtime.zero import GatheredParameters
 
-        told = {}
+        values = {}
         for name, parameter in self.engine.module.named_parameters():
             name = name.removeprefix(PREFIX)
             with GatheredParameters([parameter]):
-                told[f"model {name}"] = parameter.detach().float().numpy().copy()
+                values[f"model {name}"] = parameter.detach().float().numpy().copy()
             if parameter.requires_grad:
-                told[f"master {name}"] = self.optimizer.get_full_hp_param(parameter).numpy().copy()
+                values[f"master {name}"] = self.optimizer.get_full_hp_param(parameter).numpy().copy()
                 subgroup = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)][0]
                 flat = self.optimizer.fp32_partitioned_groups_flat[subgroup]
                 for key, value in self.optimizer.optimizer.state.get(flat, {}).items():
                     if getattr(value, "ndim", 0):
-                        told[f"{key} {name}"] = self.optimizer.get_full_hp_param(parameter, key).numpy().copy()
+                        values[f"{key} {name}"] = self.optimizer.get_full_hp_param(parameter, key).numpy().copy()
                     else:
-                        told[f"{key} {name}"] = np.array(float(value))
-        return told
+                        values[f"{key} {name}"] = np.array(float(value))
+        return values
 
 
 def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
-    """Sequences of 20 to 60 random tokens, the first 12 of each its prompt; weights as a token mean gives them."""
+    """Sequences of 20 to 60 random tokens with prompts of 12 tokens, and the loss weights of a token mean."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(20, 60, count)
-    drawn = int((lengths - 12).sum())
+    completion_tokens = int((lengths - 12).sum())
     samples = []
     for index, length in enumerate(lengths):
         counted = np.arange(length) >= 12
         samples.append(
             TrainSample(
                 prompt_id=f"p{index}",
-                prompt_tokens=12,
+                prefix_tokens=12,
                 token_ids=rng.integers(0, 256, length).astype(np.int32),
+                sampled=counted,
                 rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
                 advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
-                loss_weights=(counted / drawn).astype(np.float32),
+                loss_weights=(counted / completion_tokens).astype(np.float32),
             )
         )
     return samples
@@ -73,8 +74,8 @@ def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
 def step(
     handles: list[Any], version: int, *minibatches: list[TrainSample], objective: Objective = OBJECTIVE
 ) -> list[dict[str, float]]:
-    """One step of every rank on its share of each minibatch (of one, where none is given) -> what each answers."""
-    shares = [shard(samples, len(handles), 128) for samples in minibatches or (make_samples(),)]
+    """Makes a step on every rank's share of each minibatch (default: `make_samples()`) -> the sums of each rank."""
+    shares = [to_shares(samples, len(handles), 128) for samples in minibatches or (make_samples(),)]
     calls = [
         handle.step.remote([share[rank] for share in shares], objective, version) for rank, handle in enumerate(handles)
     ]
@@ -88,17 +89,17 @@ def logprobs(handles: list[Any], samples: list[TrainSample]) -> list[np.ndarray]
 
 def reference_logprobs(handles: list[Any], samples: list[TrainSample]) -> list[np.ndarray]:
     """[L] of each sample under the reference."""
-    return ray.get([handle.__ray_call__.remote(_of_reference, samples) for handle in handles])[0]
+    return ray.get([handle.__ray_call__.remote(_reference_logprobs, samples) for handle in handles])[0]
 
 
-def _of_reference(rank: LearnerRank, samples: list[TrainSample]) -> list[np.ndarray]:
+def _reference_logprobs(rank: LearnerRank, samples: list[TrainSample]) -> list[np.ndarray]:
     assert rank.reference is not None
     with rank.reference.in_place():
         return rank.logprobs(samples)
 
 
 def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:
-    """Lets every rank write its state, and waits for it."""
+    """Lets every rank write its state, and waits for the files."""
     ray.get([handle.save.remote(folder, export) for handle in handles])
     while not all(ray.get([handle.saved.remote() for handle in handles])):
         time.sleep(0.05)
@@ -113,6 +114,6 @@ def state(handles: list[Any]) -> dict[str, np.ndarray]:
 
 
 def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
-    """What is not equal to the last bit, or not in both."""
+    """Names of values that differ in any bit, or that one side lacks."""
     names = sorted(one.keys() | other.keys())
     return [n for n in names if n not in one or n not in other or not np.array_equal(one[n], other[n])]

@@ -1,6 +1,6 @@
-"""A mix of references and answers as data sets and models write them, equal and different; and hostile answers.
+"""Pairs of references and answers as data sets and models write them, equal and different; and hostile answers.
 
-Drawn from a seed, so that every pair of a mix is another expression: sympy caches, and would flatter repeated ones.
+All pairs of a mix differ, because sympy caches results and a repeated expression would look fast.
 """
 
 from __future__ import annotations
@@ -196,11 +196,11 @@ KINDS: dict[str, Callable[[random.Random, bool], tuple[str, str]]] = {
     )
 }
 
-# Towers, factorials, sums, nesting, sizes: what each costs sympy without a bound is seconds to for ever.
+# Towers, factorials, sums, nesting, sizes: without a bound, sympy takes seconds to for ever for each.
 HOSTILE = [
     "9^{9^{9^9}}",
     "10^{10^{10}}",
-    "9^{(9)^{(9)^9}}",  # a tower that is not seen before parsing
+    "9^{(9)^{(9)^9}}",  # only parsing reveals the tower
     "99999^{999999}",
     "(10^9)!",
     "9!!!!",

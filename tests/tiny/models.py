@@ -12,14 +12,14 @@ CHAT_TEMPLATE = (
 
 
 def make_llama(folder: Path, *, tie_word_embeddings: bool) -> Path:
-    """2 layers, width 64, 2 heads of 32 that share one key-value head: shapes that vLLM's CPU kernels take."""
+    """A Llama in shapes that vLLM's CPU kernels take: 2 layers, width 64, 2 heads of 32 with one key-value head."""
     from transformers import LlamaForCausalLM
 
     return _save(LlamaForCausalLM, _llama(tie_word_embeddings=tie_word_embeddings), folder)
 
 
 def make_preference_model(folder: Path, *, num_labels: int = 1) -> Path:
-    """The same Llama with a random head that scores a sequence at its last token."""
+    """The Llama of `make_llama` with a random head that scores a sequence at its last token."""
     from transformers import LlamaForSequenceClassification
 
     return _save(LlamaForSequenceClassification, _llama(num_labels=num_labels), folder)
@@ -32,7 +32,7 @@ def _llama(**settings: Any) -> Any:
 
 
 def make_qwen3_moe(folder: Path) -> Path:
-    """2 layers of 8 experts, 2 a token, chosen by a softmax."""
+    """A Qwen3-MoE of 2 layers with 8 experts; a softmax chooses 2 experts for each token."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     config = Qwen3MoeConfig(
@@ -50,9 +50,9 @@ def make_qwen3_moe(folder: Path) -> Path:
 
 
 def make_deepseek_v3(folder: Path) -> Path:
-    """A dense layer, then one with a shared expert and 8 routed ones in 2 groups, chosen by sigmoid and bias.
+    """A DeepSeek-V3: a dense layer, then a layer with a shared expert and 8 routed experts in 2 groups.
 
-    Its latent attention has the only sizes that vLLM's CPU kernels take.
+    Sigmoid and bias choose the experts. Latent attention has the only sizes that vLLM's CPU kernels take.
     """
     import torch
     from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
@@ -75,7 +75,7 @@ def make_deepseek_v3(folder: Path) -> Path:
         v_head_dim=128,
         num_nextn_predict_layers=0,
         tie_word_embeddings=False,
-        topk_method="noaux_tc",  # vLLM reads these two; transformers knows no other way
+        topk_method="noaux_tc",  # vLLM reads these two; transformers knows no alternative
         scoring_func="sigmoid",
         **_common(),
     )
@@ -118,7 +118,7 @@ def _save_model(model: Any, folder: Path) -> Path:
 
 
 def byte_tokenizer():
-    """Bytes and a few special tokens: nothing to train and nothing to download."""
+    """A tokenizer of bytes and a few special tokens, without training or downloads."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

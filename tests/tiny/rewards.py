@@ -1,10 +1,10 @@
-"""A researcher's own reward, in one file outside the package."""
+"""A user's reward, in a file outside the package."""
 
 from rlframe.reward import Reward
 
 
 class Brevity(Reward):
-    """1 at `target` tokens or fewer, less for each more."""
+    """Scores 1 for `target` tokens or fewer, and less for longer completions: target / length."""
 
     name: str
     target: int

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole are found, and whatever is not is named and passed over."""
+"""Whole checkpoints are found; broken ones are named and skipped."""
 
 import json
 import time
@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from rlframe.config.run import CheckpointConfig
+from rlframe.config.train import CheckpointConfig
 from rlframe.errors import RunFailed, Stalled
-from rlframe.train import checkpoint
-from rlframe.train.checkpoint import Checkpoints, fault, newest_whole, seal
+from rlframe.train.checkpoint import Checkpoints, first_fault, newest_whole, seal
 from rlframe.train.signals import Stop
 
 
@@ -49,38 +48,38 @@ DAMAGE = [
 ]
 
 
-def test_a_sealed_checkpoint_has_no_fault_and_is_the_newest_without_a_word(tmp_path):
+def test_a_sealed_checkpoint_is_whole_and_the_newest(tmp_path):
     whole(tmp_path, 10)
     newest = whole(tmp_path, 20)
-    told: list[str] = []
-    assert fault(newest) is None
-    assert newest_whole(tmp_path, told.append) == newest
-    assert told == []
+    warnings: list[str] = []
+    assert first_fault(newest) is None
+    assert newest_whole(tmp_path, warnings.append) == newest
+    assert warnings == []
 
 
 @pytest.mark.parametrize("name, damage, problem", DAMAGE)
-def test_a_damaged_file_is_named_and_the_older_checkpoint_is_taken(tmp_path, name, damage, problem):
+def test_a_damaged_file_is_named_and_an_older_checkpoint_taken(tmp_path, name, damage, problem):
     older, broken = whole(tmp_path, 9), whole(tmp_path, 10)
     damage(broken / name)
-    told: list[str] = []
-    assert newest_whole(tmp_path, told.append) == older
-    assert len(told) == 1
-    assert told[0].startswith(f"checkpoint {broken} is passed over: {problem}")
+    warnings: list[str] = []
+    assert newest_whole(tmp_path, warnings.append) == older
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"checkpoint {broken} is skipped: {problem}")
 
 
-def test_a_checkpoint_that_was_never_renamed_into_place_is_not_looked_at(tmp_path):
+def test_a_partial_folder_is_no_checkpoint(tmp_path):
     older = whole(tmp_path, 10)
     whole(tmp_path, 20).rename(tmp_path / ".step_000020.partial")
     assert newest_whole(tmp_path, pytest.fail) == older
 
 
-def test_where_nothing_is_whole_everything_is_named_and_it_is_an_error(tmp_path):
+def test_without_a_whole_checkpoint_every_one_is_named(tmp_path):
     for step in (10, 20):
         (whole(tmp_path, step) / "state.json").unlink()
-    told: list[str] = []
+    warnings: list[str] = []
     with pytest.raises(RunFailed, match=f"no whole checkpoint in {tmp_path}"):
-        newest_whole(tmp_path, told.append)
-    assert ["step_000020" in told[0], "step_000010" in told[1]] == [True, True]
+        newest_whole(tmp_path, warnings.append)
+    assert ["step_000020" in warnings[0], "step_000010" in warnings[1]] == [True, True]
     with pytest.raises(RunFailed):
         newest_whole(tmp_path / "empty", pytest.fail)
 
@@ -116,11 +115,10 @@ class WritingLearner:
         self.version = version
         assert (folder / "rank_0.pt").read_text() == f"weights {version}"
 
-    def weights(self) -> str:
-        return f"weights {self.version}"
 
+class Part:
+    """A part of the driver with a state that depends on the step."""
 
-class Ledger:
     def __init__(self, step: int) -> None:
         self.held = {"position": 8 * step, "out": [8 * step - 1]}
 
@@ -131,17 +129,11 @@ class Ledger:
         self.held = state
 
 
-class Engines:
-    def __init__(self) -> None:
-        self.loaded: tuple[str, int] | None = None
-
-    def update(self, weights: str, *, version: int) -> None:
-        self.loaded = (weights, version)
-
-
-def checkpoints(folder: Path, learner: WritingLearner, step: int = 0, keep: int = 2, export: bool = False):
+def checkpoints(
+    folder: Path, learner: WritingLearner, step: int = 0, keep: int = 2, export: bool = False, part: Part | None = None
+) -> Checkpoints:
     config = CheckpointConfig(every=1, keep=keep, export=export)
-    return Checkpoints(config, folder, learner, Ledger(step), 0, timeout_s=20)
+    return Checkpoints(config, folder, learner, {"feed": part or Part(step)}, timeout_s=20)
 
 
 def save(folder: Path, step: int, learner: WritingLearner | None = None, **settings: Any) -> Path:
@@ -156,11 +148,26 @@ def steps(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_was_saved_comes_back_to_learner_ledger_and_engines(tmp_path):
+def test_a_checkpoint_restores_the_learner_and_every_part(tmp_path):
     save(tmp_path, 4)
-    learner, ledger, engines = WritingLearner(), Ledger(0), Engines()
-    assert checkpoint.restore(tmp_path, learner, ledger, engines, pytest.fail) == 4
-    assert (learner.version, ledger.held, engines.loaded) == (4, {"position": 32, "out": [31]}, ("weights 4", 4))
+    learner, part = WritingLearner(), Part(0)
+    opened = checkpoints(tmp_path, learner, part=part)
+    assert opened.restore(pytest.fail) == 4
+    assert (learner.version, part.held, opened.step) == (4, {"position": 32, "out": [31]}, 4)
+
+
+@pytest.mark.parametrize("written", [None, 0, 2])
+def test_a_checkpoint_of_another_format_is_refused_in_one_sentence(tmp_path, written):
+    saved = save(tmp_path, 4)
+    state = json.loads((saved / "state.json").read_text())
+    assert state.pop("format") == 1
+    (saved / "state.json").write_text(json.dumps(state if written is None else state | {"format": written}))
+    (saved / "manifest.json").unlink()
+    seal(saved)
+    with pytest.raises(
+        RunFailed, match=rf"step_000004 has format {written}, and this version of rlframe reads format 1: "
+    ):
+        checkpoints(tmp_path, WritingLearner()).restore(pytest.fail)
 
 
 def test_of_five_checkpoints_the_newest_two_are_kept(tmp_path):
@@ -169,13 +176,13 @@ def test_of_five_checkpoints_the_newest_two_are_kept(tmp_path):
     assert steps(tmp_path) == ["step_000004", "step_000005"]
 
 
-def test_an_export_is_part_of_the_checkpoint_and_of_its_manifest(tmp_path):
+def test_an_export_is_in_the_checkpoint_and_its_manifest(tmp_path):
     saved = save(tmp_path, 1, export=True)
     (saved / "huggingface" / "config.json").unlink()
-    assert fault(saved) == "huggingface/config.json is missing"
+    assert first_fault(saved) == "huggingface/config.json is missing"
 
 
-def test_training_goes_on_while_a_checkpoint_is_written_and_it_holds_what_was_there_before(tmp_path):
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
     learner = WritingLearner()
     learner.version = 1
     learner.writes.clear()
@@ -188,10 +195,10 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_it_holds_what_was_th
         opened.wait()
         assert opened.metrics() == {"time/checkpoint_s": 0}
     assert (tmp_path / "step_000001" / "learner" / "rank_0.pt").read_text() == "weights 1"
-    assert fault(tmp_path / "step_000001") is None
+    assert first_fault(tmp_path / "step_000001") is None
 
 
-def test_a_second_checkpoint_waits_for_the_first_and_the_seconds_are_told_once(tmp_path):
+def test_a_second_checkpoint_waits_for_the_first(tmp_path):
     learner = WritingLearner()
     learner.writes.clear()
     with checkpoints(tmp_path, learner) as opened:
@@ -204,18 +211,17 @@ def test_a_second_checkpoint_waits_for_the_first_and_the_seconds_are_told_once(t
     assert steps(tmp_path) == ["step_000001", "step_000002"]
 
 
-def test_a_writer_that_never_ends_is_an_error_with_the_checkpoint_s_name(tmp_path):
+def test_a_writer_that_never_ends_is_an_error_with_the_step(tmp_path):
     learner = WritingLearner()
     learner.writes.clear()
-    opened = Checkpoints(
-        CheckpointConfig(every=1, keep=1, export=False), tmp_path, learner, Ledger(1), 0, timeout_s=0.1
-    )
+    config = CheckpointConfig(every=1, keep=1, export=False)
+    opened = Checkpoints(config, tmp_path, learner, {"feed": Part(1)}, timeout_s=0.1)
     with pytest.raises(Stalled, match=r"step_000001 was not written within 0.1 s"), opened:
         opened.save(1)
 
 
 @pytest.mark.parametrize("notices", ["save", "metrics", "wait"])
-def test_a_writer_that_dies_is_raised_wherever_the_run_next_looks(tmp_path, notices):
+def test_a_dead_writer_is_noticed_by_save_metrics_and_wait(tmp_path, notices):
     learner = WritingLearner()
     learner.dies = True
     with pytest.raises(RuntimeError, match="learner-0 was killed while writing"), checkpoints(tmp_path, learner) as it:
@@ -225,7 +231,7 @@ def test_a_writer_that_dies_is_raised_wherever_the_run_next_looks(tmp_path, noti
         pytest.fail("nobody noticed")
 
 
-def test_an_error_that_ends_the_run_lets_the_checkpoint_be_written_and_a_signal_does_not_wait(tmp_path):
+def test_an_error_waits_for_the_checkpoint_and_a_signal_does_not(tmp_path):
     for step, error in ((1, RuntimeError), (2, Stop)):
         learner = WritingLearner()
         learner.writes.clear()
@@ -236,7 +242,7 @@ def test_an_error_that_ends_the_run_lets_the_checkpoint_be_written_and_a_signal_
     assert steps(tmp_path) == [".step_000002.partial", "step_000001"]
 
 
-def test_a_save_that_dies_leaves_the_older_checkpoint_the_newest_and_is_swept_up_by_the_next(tmp_path):
+def test_a_save_that_dies_is_replaced_by_the_next(tmp_path):
     older, learner = save(tmp_path, 1), WritingLearner()
     learner.dies = True
     with pytest.raises(RuntimeError, match="killed while writing"):
@@ -248,10 +254,10 @@ def test_a_save_that_dies_leaves_the_older_checkpoint_the_newest_and_is_swept_up
 
 def test_a_step_that_is_saved_again_replaces_its_checkpoint(tmp_path):
     (save(tmp_path, 1) / "learner" / "rank_0.pt").write_text("broken")
-    assert fault(save(tmp_path, 1)) is None
+    assert first_fault(save(tmp_path, 1)) is None
 
 
-def test_a_broken_newer_checkpoint_never_pushes_out_the_whole_one_that_a_resumed_run_has_just_written(tmp_path):
+def test_a_broken_newer_checkpoint_never_displaces_a_whole_one(tmp_path):
     save(tmp_path, 10)
     truncate(save(tmp_path, 20) / "state.json")  # so the run is resumed at step 10
     just_written = save(tmp_path, 12, keep=1)

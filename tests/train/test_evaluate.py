@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rlframe.train.evaluate import pass_at, report
+from rlframe.train.evaluate import figures_of, pass_at
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
 
@@ -20,7 +20,7 @@ def scored(scores: list[float | None], tokens: int = 4) -> ScoredGroup:
     always = [Verdict(score=1.0, status="scored", seconds=0.0, detail="") for _ in scores]
     prompt = Prompt(id="p", messages=[], token_ids=[1], reference="", task="math")
     return ScoredGroup(
-        group=RolloutGroup(prompt=prompt, completions=completions),
+        group=RolloutGroup.single_turn(prompt, completions),
         rewards=[None if score is None else score / 2 for score in scores],
         verdicts={"math": verdicts, "format": always},
     )
@@ -42,28 +42,28 @@ def test_the_chance_that_one_of_k_is_right(k, n, correct, chance):
     assert pass_at(k, n, correct) == pytest.approx(chance, abs=1e-5)
 
 
-def test_one_right_in_four_and_none_in_four_make_an_eighth_at_1_and_a_half_at_4():
-    figures = report([scored([1.0, 0.0, 0.0, 0.0]), scored([0.0] * 4, tokens=8)], "math")
+def test_one_right_of_four_and_none_of_four_is_an_eighth_at_1():
+    figures = figures_of([scored([1.0, 0.0, 0.0, 0.0]), scored([0.0] * 4, tokens=8)], "math")
     assert figures == {"eval/pass@1": 0.125, "eval/pass@4": 0.5, "eval/reward": 0.0625, "eval/completion_tokens": 6.0}
 
 
-def test_right_is_what_the_named_reward_gives_its_full_score():
-    assert report([scored([0.9, 0.9])], "math")["eval/pass@1"] == 0.0
-    assert report([scored([0.9, 0.9])], "format")["eval/pass@1"] == 1.0
+def test_a_completion_is_right_at_the_full_score_of_the_named_reward():
+    assert figures_of([scored([0.9, 0.9])], "math")["eval/pass@1"] == 0.0
+    assert figures_of([scored([0.9, 0.9])], "format")["eval/pass@1"] == 1.0
 
 
 def test_a_completion_without_a_verdict_is_neither_right_nor_wrong():
-    figures = report([scored([1.0, None]), scored([0.0, 0.0])], "math")
+    figures = figures_of([scored([1.0, None]), scored([0.0, 0.0])], "math")
     assert figures["eval/pass@1"] == 0.5  # (1 of 1 + 0 of 2) / 2
     assert figures["eval/pass@2"] == 0.0  # only the second has two verdicts
     assert figures["eval/reward"] == pytest.approx(0.5 / 3)
 
 
-def test_one_completion_a_prompt_has_no_second_figure():
-    figures = report([scored([1.0]), scored([0.0])], "math")
+def test_one_completion_a_prompt_has_no_pass_at_k():
+    figures = figures_of([scored([1.0]), scored([0.0])], "math")
     assert figures["eval/pass@1"] == 0.5
     assert [name for name in figures if "pass" in name] == ["eval/pass@1"]
 
 
-def test_where_every_verdict_failed_there_is_no_figure_rather_than_a_0():
-    assert math.isnan(report([scored([None, None])], "math")["eval/pass@1"])
+def test_pass_at_1_is_nan_where_every_verdict_failed():
+    assert math.isnan(figures_of([scored([None, None])], "math")["eval/pass@1"])

@@ -121,15 +121,13 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
     with gzip.open(six_steps / "rollouts" / "step_000006.jsonl.gz", "rt") as stream:
         completions = [json.loads(line) for line in stream]
     assert len(completions) == 2 * 4
-    assert {span["version"] for one in completions for span in one["versions"]} == {5}
+    assert {span["version"] for one in completions for span in one["turns"][0]["versions"]} == {5}
     assert [row["step"] for row in lines(six_steps / "evaluations.jsonl")] == [0, 3, 6]
     assert (six_steps / "curves.png").stat().st_size > 10_000
     assert sorted(path.name for path in (six_steps / "checkpoints").iterdir()) == ["step_000003", "step_000006"]
 
 
-def test_what_is_resumed_from_step_3_is_to_the_last_bit_what_six_steps_are_in_one_go(
-    six_steps: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(six_steps: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "again"
     shutil.copytree(six_steps, run_dir)
     shutil.rmtree(run_dir / "checkpoints" / "step_000006")  # as if the machine had died while it was written
@@ -149,9 +147,7 @@ def test_a_second_run_in_a_directory_that_holds_one_is_refused(six_steps: Path, 
     assert f"run_dir: {six_steps} holds a run already" in refused.stderr
 
 
-def test_an_exported_checkpoint_has_experts_one_by_one_and_moved_biases_and_opens_in_transformers(
-    six_steps: Path, deepseek_v3_model: Path
-) -> None:
+def test_an_export_has_single_experts_and_opens_in_transformers(six_steps: Path, deepseek_v3_model: Path) -> None:
     from safetensors.numpy import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -171,9 +167,7 @@ def test_an_exported_checkpoint_has_experts_one_by_one_and_moved_biases_and_open
     )
 
 
-def test_at_staleness_1_generation_runs_ahead_and_a_cut_checkpoint_is_passed_over_after_a_signal(
-    qwen3_moe_model: Path, tmp_path: Path
-) -> None:
+def test_at_staleness_1_a_stopped_run_skips_a_cut_checkpoint(qwen3_moe_model: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "ahead"
     mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS, "learner.expert_parallel=2"]
     running = subprocess.Popen(
@@ -239,13 +233,13 @@ def cut_short(qwen3_moe_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     return CutShort(run_dir, running.returncode, errors, offspring_of_ray(str(run_dir)))
 
 
-def test_an_actor_that_dies_ends_the_run_with_its_name_first_and_leaves_nothing_behind(cut_short: CutShort) -> None:
+def test_a_dead_actor_ends_the_run_by_name_and_leaves_nothing(cut_short: CutShort) -> None:
     assert cut_short.returncode == 1
     assert cut_short.errors.splitlines()[0].startswith("learner-")
     assert cut_short.left == []
 
 
-def test_adapters_alone_are_trained_and_saved_and_engines_draw_from_them_merged(cut_short: CutShort) -> None:
+def test_adapters_alone_are_trained_saved_and_merged_for_engines(cut_short: CutShort) -> None:
     from safetensors.numpy import load_file
 
     rows = lines(cut_short.run_dir / "metrics.jsonl")

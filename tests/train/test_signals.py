@@ -1,4 +1,4 @@
-"""Real signals to this very process."""
+"""Stop signals, sent to the test's own process."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from rlframe.train.signals import Stop, StopSignals
 
 @pytest.fixture
 def signals() -> Iterator[StopSignals]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    listening = StopSignals()
-    listening.listen()
-    yield listening
-    for number, handler in before.items():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop_signals = StopSignals()
+    stop_signals.listen()
+    yield stop_signals
+    for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
@@ -24,12 +24,12 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number, name", [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM")])
-def test_a_signal_stops_at_once_and_the_stop_has_its_name(signals, number, name):
+def test_a_signal_raises_a_stop_that_names_the_signal(signals, number, name):
     with pytest.raises(Stop, match=name):
         send(number)
 
 
-def test_no_except_exception_on_the_way_takes_a_stop_for_a_failure(signals):
+def test_except_exception_does_not_catch_a_stop(signals):
     with pytest.raises(Stop):
         try:
             send(signal.SIGTERM)
@@ -37,53 +37,52 @@ def test_no_except_exception_on_the_way_takes_a_stop_for_a_failure(signals):
             pytest.fail("a Stop was caught as an Exception")
 
 
-def test_a_first_signal_waits_for_the_end_of_what_must_not_be_cut_off(signals):
-    done = []
+def test_the_first_signal_waits_for_the_end_of_the_block(signals):
+    events = []
     with pytest.raises(Stop, match="SIGTERM"), signals.held_back():
         send(signal.SIGTERM)
-        done.append("whole")
-    assert done == ["whole"]
+        events.append("whole")
+    assert events == ["whole"]
 
 
-def test_a_second_signal_cuts_it_off(signals):
-    done = []
+def test_a_second_signal_interrupts_the_block(signals):
+    events = []
     with pytest.raises(Stop, match="SIGINT"), signals.held_back():
         send(signal.SIGINT)
-        done.append("after the first")
+        events.append("after the first")
         send(signal.SIGINT)
-        done.append("after the second")
-    assert done == ["after the first"]
+        events.append("after the second")
+    assert events == ["after the first"]
 
 
-def test_after_it_a_signal_stops_at_once_again(signals):
+def test_after_the_block_a_signal_stops_at_once_again(signals):
     with signals.held_back():
         pass
-    done = []
+    events = []
     with pytest.raises(Stop):
         send(signal.SIGTERM)
-        done.append("after the signal")
-    assert done == []
+        events.append("after the signal")
+    assert events == []
 
 
-def test_what_a_stopped_run_does_to_save_itself_is_not_stopped_by_the_same_signal(signals):
-    done = []
+def test_a_stopped_run_saves_without_a_second_stop(signals):
+    events = []
     with pytest.raises(Stop):
         send(signal.SIGTERM)
     with signals.held_back():
-        done.append("checkpoint")
-    done.append("told how to go on")
-    assert done == ["checkpoint", "told how to go on"]
+        events.append("checkpoint")
+    events.append("message")
+    assert events == ["checkpoint", "message"]
 
 
-def test_an_error_inside_is_not_hidden_by_a_signal_that_waits(signals):
+def test_a_waiting_signal_does_not_hide_an_error_of_the_block(signals):
     with pytest.raises(ValueError, match="the learner's own"), signals.held_back():
         send(signal.SIGTERM)
         raise ValueError("the learner's own")
-    with pytest.raises(Stop):
-        signals.check()
+    assert signals.received == "SIGTERM"
 
 
-def test_listening_again_takes_the_signals_back_from_a_library(signals):
+def test_listen_replaces_the_handlers_of_a_library(signals):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     send(signal.SIGTERM)
     signals.listen()

@@ -1,4 +1,4 @@
-"""Mixtures of experts from end to end: a ZeRO-3 learner of 2 ranks, vLLM, and what is exported for others."""
+"""Mixtures of experts from end to end: a ZeRO-3 learner of 2 ranks, vLLM, and the export."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import ray
 
+from rlframe.algorithm import rate
 from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
-from tests.weights.test_sync import disagreement, draw
+from tests.tiny.learner import save
+from tests.weights.test_sync import disagreement, sample_groups
 
 TENSORS = {"qwen3_moe": 69, "deepseek_v3": 53}
 
@@ -42,21 +44,19 @@ def tensors_of(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
 
 
-def test_experts_arrive_one_by_one_and_engine_and_learner_agree_before_and_after_updates(
-    actors: cluster.Actors, run: RunConfig
-) -> None:
+def test_engine_and_learner_agree_before_and_after_updates(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(draw(actors), run.algorithm))
+        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
     assert disagreement(actors, run) > 0.3
-    published = actors.learner.weights()
-    assert sorted(published.names) == sorted(tensors_of(Path(run.model.path)))
-    assert len(published.names) == TENSORS[json.loads((Path(run.model.path) / "config.json").read_text())["model_type"]]
-    actors.rollouts.update(published, version=actors.learner.version)
+    actors.weights.sync(actors.learner.version)
+    names = actors.weights.current.names
+    assert sorted(names) == sorted(tensors_of(Path(run.model.path)))
+    assert len(names) == TENSORS[json.loads((Path(run.model.path) / "config.json").read_text())["model_type"]]
     assert disagreement(actors, run) < 2e-3
 
 
-def test_an_update_of_nothing_but_the_experts_changes_what_they_compute(actors: cluster.Actors, run: RunConfig) -> None:
+def test_an_update_of_experts_alone_changes_the_engine_s_experts(actors: cluster.Actors, run: RunConfig) -> None:
     def shrink(rank: LearnerRank) -> None:
         from deepspeed.runtime.zero import GatheredParameters
 
@@ -67,11 +67,11 @@ def test_an_update_of_nothing_but_the_experts_changes_what_they_compute(actors: 
 
     on_every_rank(actors, shrink)
     assert disagreement(actors, run) > 0.3
-    actors.rollouts.update(actors.learner.weights(), version=actors.learner.version)
+    actors.weights.sync(actors.learner.version)
     assert disagreement(actors, run) < 2e-3
 
 
-def test_a_bias_that_only_selects_experts_arrives_too(actors: cluster.Actors, run: RunConfig) -> None:
+def test_a_bias_that_only_selects_experts_arrives(actors: cluster.Actors, run: RunConfig) -> None:
     def turn(rank: LearnerRank) -> int:
         biases = [tensor for name, tensor in rank.engine.module.named_buffers() if name.endswith("correction_bias")]
         for bias in biases:
@@ -81,19 +81,19 @@ def test_a_bias_that_only_selects_experts_arrives_too(actors: cluster.Actors, ru
     if on_every_rank(actors, turn) == [0, 0]:
         pytest.skip("this router has none")
     assert disagreement(actors, run) > 0.3
-    actors.rollouts.update(actors.learner.weights(), version=actors.learner.version)
+    actors.weights.sync(actors.learner.version)
     assert disagreement(actors, run) < 2e-3
 
 
-def test_what_is_exported_is_what_vllm_opened_with_the_weights_of_now_and_opens_in_transformers(
+def test_the_export_has_the_current_weights_and_opens_in_transformers(
     actors: cluster.Actors, run: RunConfig, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    ray.get([rank.export.remote(tmp_path / "export") for rank in actors.learner.ranks])
-    exported, began = tensors_of(tmp_path / "export"), tensors_of(Path(run.model.path))
+    save(actors.learner.ranks, tmp_path / "state", tmp_path / "export")
+    exported, initial = tensors_of(tmp_path / "export"), tensors_of(Path(run.model.path))
     assert {name: (t.shape, t.dtype) for name, t in exported.items()} == {
-        name: (t.shape, t.dtype) for name, t in began.items()
+        name: (t.shape, t.dtype) for name, t in initial.items()
     }
     configs = [
         json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "export", Path(run.model.path))
@@ -105,4 +105,4 @@ def test_what_is_exported_is_what_vllm_opened_with_the_weights_of_now_and_opens_
     for name, tensor in fused.items():
         layer = name.removesuffix("down_proj")
         assert all((exported[f"{layer}{e}.down_proj.weight"] == tensor[e].numpy()).all() for e in range(8))
-        assert (exported[f"{layer}3.down_proj.weight"] != began[f"{layer}3.down_proj.weight"]).any()
+        assert (exported[f"{layer}3.down_proj.weight"] != initial[f"{layer}3.down_proj.weight"]).any()

@@ -1,0 +1,102 @@
+"""Placement: `RunConfig` -> a slot for each actor. Pure: a planner can compute a run's demand before any start.
+
+Settings of a role, and the slots that they give:
+
+    engines=2, cpus=4, gpus=1     rollout-0, rollout-1: 4 CPUs and 1 GPU each, on any machine
+    ranks=2, cpus=1, gpus=1       learner-0, learner-1: 1 CPU and 1 GPU each, reserved together (gang "learner")
+    workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
+    terms.judge.actors.count=1    reward-judge-0: holds the reward `judge`
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from rlframe.cluster.cpu import KEEP_MEMORY
+
+if TYPE_CHECKING:
+    from rlframe.config.run import RunConfig
+    from rlframe.learner.config import LearnerConfig
+    from rlframe.reward.base import Reward
+    from rlframe.reward.config import RewardConfig
+    from rlframe.rollout.config import RolloutConfig
+
+Role: TypeAlias = Literal["rollout", "reward", "learner"]
+RL: tuple[Role, ...] = ("rollout", "reward", "learner")  # the roles of reinforcement learning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """An actor's name, share of a machine, and process environment."""
+
+    kind: str  # "rollout", "learner", "reward", "reward-judge": actors of a kind are replicas or ranks
+    index: int  # among the actors of the kind
+    cpus: float
+    gpus: float
+    environment: dict[str, str] = field(default_factory=dict)
+    pip: list[str] = field(default_factory=list)  # packages that the actor's process has beside the cluster's
+    gang: str | None = None  # slots of a gang are reserved together: all or none
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.index}"
+
+
+def placement(run: RunConfig, roles: Iterable[Role] = RL) -> dict[Role, list[Slot]]:
+    """Role -> slots of the role's actors, in the order of the start."""
+    slots: dict[Role, list[Slot]] = {
+        "rollout": [engine_slot(run.rollout, index) for index in range(run.rollout.engines)],
+        "learner": [rank_slot(run.learner, index) for index in range(run.learner.ranks)],
+        "reward": reward_slots(run.reward),
+    }
+    chosen = set(roles)
+    return {role: role_slots for role, role_slots in slots.items() if role in chosen}
+
+
+def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
+    """CPUs that a local cluster offers: as many as all slots ask for together, rounded up."""
+    return math.ceil(math.fsum(slot.cpus for role_slots in slots.values() for slot in role_slots))
+
+
+def engine_slot(config: RolloutConfig, index: int) -> Slot:
+    settings = environment(config.cpus, gpus=config.gpus)
+    return Slot(kind="rollout", index=index, cpus=config.cpus, gpus=config.gpus, environment=settings)
+
+
+def rank_slot(config: LearnerConfig, index: int) -> Slot:
+    settings = environment(config.cpus, gpus=config.gpus) | ({} if config.gpus else {"DS_ACCELERATOR": "cpu"})
+    return Slot(kind="learner", index=index, cpus=config.cpus, gpus=config.gpus, environment=settings, gang="learner")
+
+
+def reward_slots(config: RewardConfig) -> list[Slot]:
+    slots = []
+    for kind, terms in reward_kinds(config).items():
+        actors = next(iter(terms.values())).actors
+        if actors is None:
+            slots += [Slot(kind=kind, index=index, cpus=config.cpus, gpus=0) for index in range(config.workers)]
+        else:
+            slots += [
+                Slot(kind=kind, index=index, cpus=actors.cpus, gpus=actors.gpus, pip=actors.pip)
+                for index in range(actors.count)
+            ]
+    return slots
+
+
+def reward_kinds(config: RewardConfig) -> dict[str, dict[str, Reward]]:
+    """Kind of worker -> the rewards that each worker of this kind holds: shared workers, then rewards' own actors."""
+    shared = {name: term for name, term in config.terms.items() if term.actors is None}
+    apart = {f"reward-{name}": {name: term} for name, term in config.terms.items() if term.actors is not None}
+    return ({"reward": shared} if shared else {}) | apart
+
+
+def environment(cpus: int, *, gpus: int) -> dict[str, str]:
+    """Environment variables of an engine's or a rank's process."""
+    return ({} if gpus else KEEP_MEMORY) | {
+        "OMP_NUM_THREADS": str(max(1, cpus)),
+        "HF_HUB_OFFLINE": "1",  # the driver downloads; an actor reads a folder
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_NO_USAGE_STATS": "1",
+    }

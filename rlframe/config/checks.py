@@ -1,0 +1,201 @@
+"""Combinations of settings that cannot work: one rule per function, all in `CHECKS`.
+
+A check returns None if the combination works, or else one line: the key, the problem, and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlframe.config.keys import RunKeys
+from rlframe.model import base_model as model
+from rlframe.types import PACKED_ATTENTION
+
+EXPERT_PARALLEL_MODELS = ("qwen3_moe",)  # model_type of a config.json
+
+
+def completions_divide_over_ranks(run: RunKeys) -> str | None:
+    completions, ranks = run.prompts_per_step * run.rollout.group_size, run.learner.ranks
+    if completions % ranks:
+        return (
+            f"learner.ranks: {completions} completions a step (prompts_per_step={run.prompts_per_step} x "
+            f"rollout.group_size={run.rollout.group_size}) do not divide over {ranks} ranks; choose a divisor"
+        )
+
+
+def prompts_divide_into_minibatches(run: RunKeys) -> str | None:
+    if run.prompts_per_step % run.learner.minibatches:
+        return (
+            f"learner.minibatches: prompts_per_step={run.prompts_per_step} prompts do not divide into "
+            f"{run.learner.minibatches} minibatches; choose a divisor"
+        )
+
+
+def mismatch_has_a_correction(run: RunKeys) -> str | None:
+    if run.mismatch.action == "correct" and run.correction is None:
+        return "mismatch.action: correct switches on `correction`, but that is none; choose one, as tis"
+
+
+def deciding_reward_exists(run: RunKeys) -> str | None:
+    if run.evaluate.reward is not None and run.evaluate.reward not in run.reward.terms:
+        return f"evaluate.reward: {run.evaluate.reward!r} is none of the rewards {', '.join(run.reward.terms)}"
+
+
+def sequence_fits_model(run: RunKeys) -> str | None:
+    longest, context = _longest_sequence(run), model.context_length(run.model.path)
+    if longest > context:
+        return (
+            f"rollout.max_tokens: prompts.max_tokens={run.prompts.max_tokens} + rollout.max_tokens="
+            f"{run.rollout.max_tokens} = {longest} tokens, but the model at model.path takes {context}; "
+            f"at most {context - run.prompts.max_tokens} would fit"
+        )
+
+
+def sequence_fits_micro_batch(run: RunKeys) -> str | None:
+    longest, ranks_per_sequence = _longest_sequence(run), run.learner.sequence_parallel
+    if longest > ranks_per_sequence * run.learner.micro_batch_tokens:
+        return (
+            f"learner.micro_batch_tokens: {run.learner.micro_batch_tokens} cannot hold one sequence of up to "
+            f"{longest} tokens (prompts.max_tokens + rollout.max_tokens); make it at least "
+            f"{-(-longest // ranks_per_sequence)}"
+        )
+
+
+def weights_backend_has_gpus(run: RunKeys) -> str | None:
+    if run.weights.backend != "object_store" and not (run.rollout.gpus and run.learner.gpus):
+        return (
+            f"weights.backend: {run.weights.backend} moves weights between GPUs, but rollout.gpus="
+            f"{run.rollout.gpus} and learner.gpus={run.learner.gpus}; use object_store"
+        )
+
+
+def muon_has_whole_matrices(run: RunKeys) -> str | None:
+    keys = [key for key in ("lora", "offload_optimizer", "offload_parameters") if getattr(run.learner, key)]
+    if run.learner.optimizer == "muon" and keys:
+        return f"learner.optimizer: muon is for whole matrices on the device, not for learner.{keys[0]}; use adamw"
+
+
+def sequence_parallel_divides_ranks(run: RunKeys) -> str | None:
+    size, ranks = run.learner.sequence_parallel, run.learner.ranks
+    if ranks % size:
+        return f"learner.sequence_parallel: {ranks} ranks do not divide into groups of {size}"
+
+
+def sequence_parallel_has_packed_attention(run: RunKeys) -> str | None:
+    size = run.learner.sequence_parallel
+    if size > 1 and run.learner.attention != PACKED_ATTENTION:
+        return f"learner.sequence_parallel: {size} works with learner.attention={PACKED_ATTENTION} only"
+
+
+def sequence_parallel_without_routed_experts(run: RunKeys) -> str | None:
+    size = run.learner.sequence_parallel
+    if size > 1 and run.rollout.routed_experts:
+        return f"learner.sequence_parallel: {size} replays no rollout.routed_experts; use false, or 1"
+
+
+def model_has_expert_bias(run: RunKeys) -> str | None:
+    rate = run.learner.moe.bias_update_rate
+    if rate and not model.has_tensor(run.model.path, model.BIAS):
+        return (
+            f"learner.moe.bias_update_rate: {rate} moves a bias that chooses experts "
+            f"({model.BIAS}), and the model at model.path has none; use 0"
+        )
+
+
+def routed_experts_have_gpus(run: RunKeys) -> str | None:
+    if run.rollout.routed_experts and not run.rollout.gpus:
+        return "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false"
+
+
+def lora_targets_no_experts(run: RunKeys) -> str | None:
+    if run.learner.lora is None:
+        return None
+    targets = {target.rpartition(".")[2] for target in run.learner.lora.targets}
+    if refused := targets & model.expert_parts(run.model.path):
+        return (
+            f"learner.lora.targets: {', '.join(sorted(refused))} name experts or their router, which are one "
+            "tensor a layer that no adapter is merged into; name matrices of the attention"
+        )
+
+
+def expert_parallel_knows_model(run: RunKeys) -> str | None:
+    if run.learner.expert_parallel and not _supports_expert_parallel(run):
+        return (
+            f"learner.expert_parallel: is for {', '.join(EXPERT_PARALLEL_MODELS)}, whose blocks DeepSpeed's own are "
+            f"known to equal, and the model at model.path is {model.kind(run.model.path)}; use null"
+        )
+
+
+def expert_parallel_divides_ranks(run: RunKeys) -> str | None:
+    size = _checked_expert_parallel(run)
+    if size and run.learner.ranks % size:
+        return f"learner.expert_parallel: {size} does not divide learner.ranks={run.learner.ranks}; choose a divisor"
+
+
+def expert_parallel_divides_experts(run: RunKeys) -> str | None:
+    size = _checked_expert_parallel(run)
+    if size and (experts := model.experts(run.model.path)) % size:
+        return f"learner.expert_parallel: {size} does not divide the model's {experts} experts; choose a divisor"
+
+
+def expert_parallel_without_lora(run: RunKeys) -> str | None:
+    if _checked_expert_parallel(run) and run.learner.lora:
+        return "learner.expert_parallel: learner.lora freezes the experts that it would share out; use null"
+
+
+def expert_parallel_without_muon(run: RunKeys) -> str | None:
+    if _checked_expert_parallel(run) and run.learner.optimizer == "muon":
+        return "learner.expert_parallel: muon wants whole gradients of the same parameters on all ranks; use adamw"
+
+
+def expert_parallel_without_sequence_parallel(run: RunKeys) -> str | None:
+    if _checked_expert_parallel(run) and run.learner.sequence_parallel > 1:
+        return (
+            "learner.expert_parallel: DeepSpeed does not do it beside learner.sequence_parallel; use null, or 1 there"
+        )
+
+
+def expert_parallel_without_routed_experts(run: RunKeys) -> str | None:
+    if _checked_expert_parallel(run) and run.rollout.routed_experts:
+        return "learner.expert_parallel: DeepSpeed's routers cannot be told routes; use rollout.routed_experts=false"
+
+
+# In the order of their report.
+CHECKS: list[Callable[[RunKeys], str | None]] = [
+    completions_divide_over_ranks,
+    prompts_divide_into_minibatches,
+    mismatch_has_a_correction,
+    deciding_reward_exists,
+    sequence_fits_model,
+    sequence_fits_micro_batch,
+    weights_backend_has_gpus,
+    muon_has_whole_matrices,
+    sequence_parallel_divides_ranks,
+    sequence_parallel_has_packed_attention,
+    sequence_parallel_without_routed_experts,
+    model_has_expert_bias,
+    routed_experts_have_gpus,
+    lora_targets_no_experts,
+    expert_parallel_knows_model,
+    expert_parallel_divides_ranks,
+    expert_parallel_divides_experts,
+    expert_parallel_without_lora,
+    expert_parallel_without_muon,
+    expert_parallel_without_sequence_parallel,
+    expert_parallel_without_routed_experts,
+]
+
+
+def _longest_sequence(run: RunKeys) -> int:
+    """Tokens of the longest prompt with the longest completion."""
+    return run.prompts.max_tokens + run.rollout.max_tokens
+
+
+def _supports_expert_parallel(run: RunKeys) -> bool:
+    return model.kind(run.model.path) in EXPERT_PARALLEL_MODELS
+
+
+def _checked_expert_parallel(run: RunKeys) -> int | None:
+    """`learner.expert_parallel`; None for an unsupported model, which `expert_parallel_knows_model` reports alone."""
+    size = run.learner.expert_parallel
+    return size if size and _supports_expert_parallel(run) else None

@@ -1,0 +1,98 @@
+"""The border with Hydra and YAML: composed settings in, `config.yaml` out, and the text of errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import rlframe
+from rlframe.config.run import RunConfig
+from rlframe.errors import ConfigError
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package in an install, beside the package in a clone."""
+    package = Path(rlframe.__file__).parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def load(composed: Any) -> RunConfig:
+    """Checks a config that Hydra composed.
+
+    Raises ConfigError with one line for each key that is unknown, missing, of a wrong type or out of range,
+    and for each combination that cannot work.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        missing = sorted(OmegaConf.missing_keys(composed))
+        settings = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    if missing:
+        raise ConfigError(
+            "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
+        )
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(describe(error)) from error
+
+
+def save(run: RunConfig, path: Path) -> None:
+    """Writes the config as YAML, every value resolved."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(OmegaConf.create(run.model_dump()), path)
+
+
+def merge_saved(path: Path, composed: Any, overrides: list[str]) -> Any:
+    """The config of a resumed run: the saved config at `path`, updated by the overrides of the command line.
+
+    `overrides` are Hydra's (`steps=40`, `algorithm=dapo`); the choice of a group replaces the whole group.
+    `experiment` is skipped, because the saved config already holds the experiment's values.
+    """
+    from omegaconf import OmegaConf
+
+    saved = OmegaConf.load(path)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "experiment":
+            continue
+        OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False)
+    return saved
+
+
+def reward_settings(name: str, settings: list[str], saved: Path) -> dict[str, Any]:
+    """Settings for `reward.build`: `name`, then the saved term of that name, updated by `settings`.
+
+    `saved` is a run's config.yaml, which need not exist; `settings` are `key=value`, the value in YAML.
+    """
+    from omegaconf import OmegaConf
+
+    terms: Any = OmegaConf.to_container(OmegaConf.load(saved).reward.terms) if saved.is_file() else {}
+    saved_term = next((term for term in terms.values() if term["name"] == name), {"weight": 1.0})
+    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
+    return {**saved_term, "name": name, **overrides}
+
+
+def describe(error: ValidationError) -> str:
+    """Lists all problems, a line each: the key's path, the problem, and the remedy."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(key) for key in problem["loc"])
+        match problem["type"]:
+            case "extra_forbidden":
+                text = f"{path}: there is no such key"
+            case "missing":
+                text = f"{path}: is missing"
+            case "value_error":
+                message = str(problem.get("ctx", {}).get("error"))
+                text = f"{path}: {message}" if path else message
+            case _:
+                text = f"{path}: {problem['msg']}, not {problem['input']!r}"
+        lines.append(text)
+    return "\n".join(lines)

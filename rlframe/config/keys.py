@@ -1,0 +1,49 @@
+"""`RunKeys`: every key of a run, each value checked alone. YAML holds all values; no class repeats one as a default."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rlframe.algorithm import AnyAlgorithm
+from rlframe.config.train import CheckpointConfig, ClusterConfig, EvaluateConfig, MismatchConfig
+from rlframe.learner.config import LearnerConfig
+from rlframe.model.config import ModelConfig
+from rlframe.objective.correction import AnyCorrection
+from rlframe.objective.kl import KL
+from rlframe.prompts.config import PromptsConfig
+from rlframe.record.config import TrackingConfig
+from rlframe.reward.config import RewardConfig
+from rlframe.rollout.config import RolloutConfig
+from rlframe.schema import Config
+from rlframe.weights.config import WeightsConfig
+
+
+class RunKeys(Config):
+    """The keys of a whole run. The rules in `checks.py` read it; everything else reads `RunConfig`."""
+
+    steps: int = Field(ge=1)
+    prompts_per_step: int = Field(ge=1)
+    max_staleness: int = Field(ge=0)
+    dynamic_sampling: bool
+    seed: int = Field(ge=0)
+    run_dir: str
+    resume: str | None
+    model: ModelConfig
+    prompts: PromptsConfig
+    rollout: RolloutConfig
+    reward: RewardConfig
+    algorithm: AnyAlgorithm
+    kl: KL | None = None
+    correction: AnyCorrection = None
+    learner: LearnerConfig
+    mismatch: MismatchConfig
+    weights: WeightsConfig
+    checkpoint: CheckpointConfig
+    evaluate: EvaluateConfig
+    tracking: TrackingConfig
+    cluster: ClusterConfig
+
+    @property
+    def deciding_reward(self) -> str:
+        """Name of the reward that decides if a completion is right: `evaluate.reward`, or else the first reward."""
+        return self.evaluate.reward or next(iter(self.reward.terms))

@@ -1,0 +1,43 @@
+"""Settings of train/ and cluster/. They stand here because imports point down, and both rooms are above this one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlframe.schema import Config
+
+
+class MismatchConfig(Config):
+    """`mismatch` in `conf/train.yaml`: bounds of the train/rollout mismatch."""
+
+    action: Literal["warn", "correct", "stop"]
+    max_k3: float = Field(gt=0)
+    max_abs_mean: float = Field(gt=0)
+
+
+class CheckpointConfig(Config):
+    """`checkpoint` in `conf/train.yaml`."""
+
+    every: int = Field(ge=0)
+    keep: int = Field(ge=1)
+    export: bool
+
+
+class EvaluateConfig(Config):
+    """`evaluate` in `conf/train.yaml`: evaluation on held-out prompts."""
+
+    every: int = Field(ge=0)
+    reward: str | None
+    samples: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+
+
+class ClusterConfig(Config):
+    """`conf/cluster/*.yaml`: the Ray cluster of a run."""
+
+    address: str | None
+    object_store_gib: float = Field(gt=0)
+    start_timeout_s: float = Field(gt=0)
+    stall_timeout_s: float = Field(gt=0)

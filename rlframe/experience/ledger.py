@@ -1,0 +1,128 @@
+"""The ledger of prompts: which are in flight, and which groups a step takes. Pure: events in, decisions out.
+
+A prompt is admitted once and leaves once: taken by a step, or dropped for lack of signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlframe.algorithm.rate import has_signal
+from rlframe.types import Attempt, Prompt, ScoredGroup
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """A prompt in flight."""
+
+    position: int  # in the prompt stream
+    attempt: Attempt
+    group: ScoredGroup | None = None  # set once every trajectory has its verdicts
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """Admission and hand-out of prompts under a bound on staleness.
+
+    At most `(1 + max_staleness) * prompts_per_step` prompts are in flight. `take` waits for prompts that would
+    otherwise become too stale and fills up with whatever is scored, so no token that a step trains on is more than
+    `max_staleness` versions old. At 0 a step takes every prompt in the order of admission, whatever the timing.
+
+    Always: admitted == len(in_flight) + taken + dropped.
+    """
+
+    prompts_per_step: int
+    max_staleness: int
+    dynamic_sampling: bool  # drop groups without signal and admit new prompts instead
+    in_flight: list[Entry] = field(default_factory=list)  # in the order of admission
+    admitted: int = 0
+    taken: int = 0
+    dropped: int = 0
+    _next_position: int = 0
+    _interrupted: list[tuple[int, int]] = field(default_factory=list)  # (position, last attempt) in a saved run
+
+    def admit(self, prompt_at: Callable[[int], Prompt], version: int) -> list[Attempt]:
+        """Fills the ledger: first prompts that a saved run had in flight, then new prompts of the stream.
+
+        `prompt_at` gives the prompt at a position of the stream; an exception leaves the ledger unchanged.
+        `version`: of the policy that will sample the prompts.
+        """
+        room = (1 + self.max_staleness) * self.prompts_per_step - len(self.in_flight)
+        if room <= 0:
+            return []
+        interrupted = self._interrupted[:room]
+        fresh = range(self._next_position, self._next_position + room - len(interrupted))
+        attempts = [(position, number + 1) for position, number in interrupted] + [(position, 1) for position in fresh]
+        entries = [
+            Entry(position=position, attempt=Attempt(prompt=prompt_at(position), number=number, version=version))
+            for position, number in attempts
+        ]
+        self._interrupted = self._interrupted[len(interrupted) :]
+        self._next_position += len(fresh)
+        self.in_flight += entries
+        self.admitted += len(entries)
+        return [entry.attempt for entry in entries]
+
+    def record_score(self, attempt: Attempt, group: ScoredGroup) -> bool:
+        """Notes the scored group of an attempt. False: ignored, since the prompt has left or has a later attempt."""
+        for entry in self.in_flight:
+            if entry.attempt.prompt.id == attempt.prompt.id and entry.attempt.number == attempt.number:
+                entry.group = group
+                return True
+        return False
+
+    def drop_without_signal(self) -> int:
+        """Drops scored groups whose rewards are all equal, under dynamic sampling. Returns their number.
+
+        On-policy only once every group is scored, so that the result does not depend on timing.
+        """
+        unscored = any(entry.group is None for entry in self.in_flight)
+        if not self.dynamic_sampling or (self.max_staleness == 0 and unscored):
+            return 0
+        remaining = [entry for entry in self.in_flight if entry.group is None or has_signal(entry.group)]
+        count = len(self.in_flight) - len(remaining)
+        self.in_flight = remaining
+        self.dropped += count
+        return count
+
+    def take(self, count: int, version: int) -> list[ScoredGroup] | None:
+        """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""
+        ready = [entry for entry in self.in_flight if entry.group is not None][:count]
+        if len(ready) < count or not self._meets_deadlines(count, version):
+            return None
+        self.in_flight = [entry for entry in self.in_flight if all(entry is not handed_out for handed_out in ready)]
+        self.taken += count
+        return [entry.group for entry in ready if entry.group is not None]
+
+    def state(self) -> dict[str, Any]:
+        """The part of a checkpoint: the position in the stream, and [position, attempt] of every prompt in flight."""
+        in_flight = [(entry.position, entry.attempt.number) for entry in self.in_flight] + self._interrupted
+        return {
+            "next_position": self._next_position,
+            "in_flight": [list(pair) for pair in in_flight],
+            "taken": self.taken,
+            "dropped": self.dropped,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from `state`: prompts that were in flight are admitted again, as another attempt."""
+        self._next_position = state["next_position"]
+        self._interrupted = [(position, number) for position, number in state["in_flight"]]
+        self.taken, self.dropped = state["taken"], state["dropped"]
+        self.admitted = self.taken + self.dropped
+
+    def _meets_deadlines(self, count: int, version: int) -> bool:
+        """Earliest-deadline check: by the take that is `k` steps ahead, at most `k * count` unscored prompts are due.
+
+        A prompt admitted at version v is due at version v + max_staleness. Example with max_staleness 2, count 1 and
+        two unscored prompts of version 0: at version 1 both are due one step ahead, but a step takes only one prompt,
+        so the take at version 1 must wait for the second.
+        """
+        for steps_ahead in range(self.max_staleness + 1):
+            due_version = version - self.max_staleness + steps_ahead
+            unscored = [entry.group is None for entry in self.in_flight if entry.attempt.version <= due_version]
+            if sum(unscored) > steps_ahead * count:
+                return False
+        return True

@@ -1,0 +1,66 @@
+"""A Hugging Face sequence classifier with one output: scores conversations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlframe.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Classifier:
+    """The model in a folder, and its tokenizer. Methods block; call them from one thread at a time."""
+
+    def __init__(self, folder: str, dtype: str, device: str, max_tokens: int) -> None:
+        """`device`: cpu, cuda, or auto (cuda if available). Raises ValueError that lists what the folder lacks."""
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self.max_tokens = max_tokens
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        model, loading_info = loaded
+        self.model: PreTrainedModel = model.to(self.device).eval()
+        config = self.model.config.get_text_config()
+        config.use_cache = False  # a sequence takes a single pass, which would never read the cache
+        # The model scores the last token that is not padding, so the model and `forward` must pad with the same token.
+        self.padding_id = config.pad_token_id if config.pad_token_id is not None else self.tokenizer.pad_token_id
+        config.pad_token_id = self.padding_id
+        positions = getattr(config, "max_position_embeddings", max_tokens)
+        missing_weights = loading_info["missing_keys"]
+        checks = {
+            f"its weights lack {sorted(missing_weights)}, which would be random": missing_weights,
+            f"it has {self.model.config.num_labels} labels, not 1": self.model.config.num_labels != 1,
+            "its tokenizer has no chat template": not self.tokenizer.chat_template,
+            "neither its config nor its tokenizer has a padding token": self.padding_id is None,
+            f"max_tokens {max_tokens} is more than its {positions} positions": max_tokens > positions,
+        }
+        if problems := [problem for problem, applies in checks.items() if applies]:
+            raise ValueError(f"preference model {folder}: {'; '.join(problems)}")
+
+    def tokenize(self, messages: list[Message], completion: str) -> tuple[list[int], int]:
+        """Token ids of the conversation, and its full length. Drops tokens after the first beyond `max_tokens`."""
+        conversation = [*messages, {"role": "assistant", "content": completion}]
+        token_ids: Any = self.tokenizer.apply_chat_template(conversation, return_dict=False)
+        if len(token_ids) <= self.max_tokens:
+            return token_ids, len(token_ids)
+        return token_ids[:1] + token_ids[1 - self.max_tokens :], len(token_ids)
+
+    def forward(self, batch: list[list[int]]) -> list[float]:
+        """Scores [B] of token ids, [B] sequences, in one forward pass.
+
+        Padding is on the right. On the left it would shift positions, and with them scores.
+        """
+        import torch
+
+        longest = max(map(len, batch))
+        token_ids = torch.tensor([ids + [self.padding_id] * (longest - len(ids)) for ids in batch])  # [B, L]
+        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in batch])  # [B, L]
+        with torch.inference_mode():
+            output = self.model(input_ids=token_ids.to(self.device), attention_mask=mask.to(self.device))
+        return output.logits[:, 0].float().tolist()

@@ -1,0 +1,18 @@
+"""Settings of a run's prompts: two sources of problems, and the template of both."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rlframe.prompts import AnySource
+from rlframe.prompts.template import Template
+from rlframe.schema import Config
+
+
+class PromptsConfig(Config):
+    """`conf/prompts/*.yaml`."""
+
+    train: AnySource
+    heldout: AnySource
+    template: Template
+    max_tokens: int = Field(gt=0)

@@ -1,0 +1,219 @@
+"""`open`: the parts of a run, from the model on disk to actors and files, and their orderly end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlframe.cluster import start as cluster
+from rlframe.config.compose import save
+from rlframe.errors import ConfigError
+from rlframe.experience.flow import RolloutFeed
+from rlframe.experience.ledger import Ledger
+from rlframe.experience.statistics import rollout_metrics
+from rlframe.model import base_model
+from rlframe.prompts.stream import PromptStream
+from rlframe.record import curves
+from rlframe.record.console import Console
+from rlframe.record.directory import RunDir
+from rlframe.record.evaluations import read_evaluations
+from rlframe.record.metrics import JsonlSink, Sink
+from rlframe.record.rollouts import RolloutWriter
+from rlframe.record.wandb import WandbSink
+from rlframe.reward import composition
+from rlframe.train.checkpoint import Checkpoints
+from rlframe.train.evaluate import Evaluation
+from rlframe.train.mismatch import MismatchGate
+from rlframe.train.signals import Stop, StopSignals
+from rlframe.types import Prompt, RatedGroup, Sampling, ScoredGroup, StepReport
+
+if TYPE_CHECKING:
+    from rlframe.cluster.placement import Role
+    from rlframe.config.run import RunConfig
+    from rlframe.learner.group import LearnerGroup
+    from rlframe.reward.pool import RewardPool
+    from rlframe.rollout.pool import RolloutPool
+    from rlframe.weights.sync import Synced, WeightSync
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """The open parts of a run, and the step reached."""
+
+    run: RunConfig
+    files: RunDir
+    console: Console
+    signals: StopSignals
+    feed: RolloutFeed
+    learner: LearnerGroup
+    weights: WeightSync
+    gate: MismatchGate
+    evaluation: Evaluation
+    checkpoints: Checkpoints
+    writer: RolloutWriter
+    sinks: list[Sink] = field(default_factory=list)
+    step: int = 0
+    _step_began: float = field(default_factory=time.monotonic)
+
+    def restore(self) -> int:
+        """Continues from the newest whole checkpoint -> the step. A new run evaluates and starts at step 0.
+
+        Raises RunFailed if a resumed run has no whole checkpoint.
+        """
+        if self.run.resume:
+            with self.console.phase("restoring"):
+                self.step = self.checkpoints.restore(self.console.warn)
+                self.weights.sync(self.step)
+        self.files.create()
+        save(self.run, self.files.config)
+        self.sinks += [self.console, JsonlSink(self.files.metrics, keep_through_step=self.step)]
+        if self.run.tracking.wandb:
+            tracking = self.run.tracking
+            self.sinks.append(WandbSink(self.files.path, self.run.model_dump(), tracking.project, tracking.mode))
+        if self.step == 0:
+            self.evaluation.run(self.step, self.console)
+        self._step_began = time.monotonic()
+        return self.step
+
+    def record(
+        self, step: int, groups: list[ScoredGroup], rated: list[RatedGroup], report: StepReport, synced: Synced
+    ) -> None:
+        """Writes a step's rollouts and metrics, then judges the train/rollout mismatch.
+
+        `groups` have the rewards as scored; `rated` may have a KL penalty subtracted from theirs.
+        """
+        self.step = step
+        learner_s = time.monotonic() - self.feed.taken_at - synced.seconds
+        self.writer.write(step, groups, rated)
+        metrics = rollout_metrics(groups, version=step - 1) | self.feed.metrics() | report.metrics | synced.metrics()
+        metrics |= self.checkpoints.metrics()
+        now = time.monotonic()
+        metrics |= {"time/learner_s": learner_s, "time/step_s": now - self._step_began}
+        self._step_began = now
+        for sink in self.sinks:
+            sink.log(step, metrics)
+        self.gate.judge(step, metrics)
+
+    def periodic(self, step: int) -> None:
+        """Saves a checkpoint and evaluates at the steps that the config names, and at the last step."""
+        last = step == self.run.steps
+        every = self.run.checkpoint.every
+        if every and (step % every == 0 or last):
+            self.save()
+        if self.run.evaluate.every and (step % self.run.evaluate.every == 0 or last):
+            self.evaluation.run(step, self.console)
+        self._step_began = time.monotonic()
+
+    def save(self) -> None:
+        """Starts a checkpoint of the step reached, unless that step is saved: copied now, written during training."""
+        if self.checkpoints.step != self.step:
+            with self.console.phase("saving a checkpoint"), self.signals.held_back():
+                self.checkpoints.save(self.step)
+
+
+@contextmanager
+def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
+    """Opens a run with actors of these roles, and ends the actors at the end.
+
+    A signal saves a checkpoint and raises Stop. Curves are drawn whatever ended the run. Raises ConfigError for
+    prompts that cannot be used, and Stalled or ActorFailed where actors do not start.
+    """
+    files, signals = RunDir(Path(run.run_dir)), StopSignals()
+    signals.listen()
+    with ExitStack() as stack:
+        console = stack.enter_context(Console(run.steps))
+        with console.phase("preparing the model"):
+            model_path = base_model.prepare(run.model.path)
+            stream, heldout = _prompts(run, model_path)
+        with console.phase("starting engines, learner and reward workers"):
+            actors = stack.enter_context(cluster.start(run, model_path, roles))
+            signals.listen()  # Ray has installed other handlers
+        rollouts, rewards, learner, weights = actors.rollouts, actors.rewards, actors.learner, actors.weights
+        if rollouts is None or rewards is None or learner is None or weights is None:
+            raise ValueError(
+                f"the loop needs rollouts, rewards and a learner, but only {', '.join(roles)} were started"
+            )
+        feed = stack.enter_context(_feed(run, stream, rollouts, rewards))
+        gate = MismatchGate(run.mismatch, run.correction, learner, console)
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                run.checkpoint,
+                files.checkpoints,
+                learner,
+                {"feed": feed, "mismatch": gate},
+                timeout_s=run.cluster.stall_timeout_s,
+            )
+        )
+        ctx = Context(
+            run=run,
+            files=files,
+            console=console,
+            signals=signals,
+            feed=feed,
+            learner=learner,
+            weights=weights,
+            gate=gate,
+            evaluation=Evaluation(run.evaluate, run.deciding_reward, run.rollout, run.seed, heldout, feed, files),
+            checkpoints=checkpoints,
+            writer=RolloutWriter(files.rollouts),
+        )
+        stack.callback(lambda: [sink.close() for sink in ctx.sinks if sink is not console])
+        try:
+            yield ctx
+            checkpoints.wait()
+        except Stop as stop:
+            ctx.save()
+            checkpoints.wait()
+            console.warn(f"{stop}: stopped after step {ctx.step}; go on with: rlframe train resume={files.path}")
+            raise
+        finally:
+            if files.metrics.exists():
+                curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations))
+        first, last = ctx.evaluation.first_and_last()
+        console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
+
+
+def _prompts(run: RunConfig, model_path: Path) -> tuple[PromptStream, list[Prompt]]:
+    """The endless stream of training prompts, and every held-out prompt.
+
+    Raises ConfigError for a row that is not a problem, a reference that no reward can use, a prompt that is too long.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    try:
+        problems, heldout = run.prompts.train.load(), run.prompts.heldout.load()
+        every_problem = (source[index] for source in (problems, heldout) for index in range(len(source)))
+        composition.check(every_problem, run.reward.terms)
+        stream, heldout_stream = (
+            PromptStream(source, tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
+            for source in (problems, heldout)
+        )
+        stream.check_lengths()
+        return stream, [heldout_stream.at(position) for position in range(len(heldout))]
+    except ValueError as error:
+        raise ConfigError(f"prompts: {error}") from error
+
+
+def _feed(run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: RewardPool) -> RolloutFeed:
+    return RolloutFeed(
+        Ledger(
+            prompts_per_step=run.prompts_per_step,
+            max_staleness=run.max_staleness,
+            dynamic_sampling=run.dynamic_sampling,
+        ),
+        stream,
+        rollouts,
+        rewards,
+        Sampling(
+            completions=run.rollout.group_size,
+            max_tokens=run.rollout.max_tokens,
+            temperature=run.rollout.temperature,
+            seed=run.seed,
+        ),
+        stall_timeout_s=run.cluster.stall_timeout_s,
+    )

@@ -1,0 +1,89 @@
+"""Metrics of a step's groups, with numbers worked out by hand."""
+
+import math
+
+import pytest
+
+from rlframe.experience.statistics import rollout_metrics
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
+
+
+def completion(versions: list[int], finish_reason: str = "stop", text: str = "5", cached_tokens: int = 0) -> Completion:
+    """A completion with one token for each of these policy versions."""
+    spans = [VersionSpan(version=version, start=index, end=index + 1) for index, version in enumerate(versions)]
+    size = len(versions)
+    return Completion(
+        token_ids=[1] * size, logprobs=[-0.5] * size, versions=spans, text=text, finish_reason=finish_reason,
+        cached_tokens=cached_tokens,
+    )  # fmt: skip
+
+
+def verdict(score: float | None, detail: str = "") -> Verdict:
+    return Verdict(score=score, status="failed" if score is None else "scored", seconds=0.25, detail=detail)
+
+
+def scored(completions, rewards, verdicts, prompt_tokens: int = 4) -> ScoredGroup:
+    prompt = Prompt(
+        id="p@0", messages=[{"role": "user", "content": "2 + 3?"}], token_ids=[1] * prompt_tokens, reference="5",
+        task="math",
+    )  # fmt: skip
+    return ScoredGroup(group=RolloutGroup.single_turn(prompt, completions), rewards=rewards, verdicts=verdicts)
+
+
+TWO = [completion([3, 3]), completion([3, 3, 3, 4], finish_reason="length")]
+RIGHT_AND_WRONG = scored(TWO, [1.0, 0.0], {"math": [verdict(1.0), verdict(0.0)]}, prompt_tokens=4)
+BOTH_RIGHT = scored(TWO, [1.0, 1.0], {"math": [verdict(1.0), verdict(1.0)]}, prompt_tokens=6)
+ONE_FAILED = scored(TWO, [1.0, None], {"math": [verdict(1.0), verdict(None)], "format": [verdict(0.5), verdict(0.5)]})
+
+
+def test_the_mean_reward_of_1_0_1_1_is_three_quarters():
+    metrics = rollout_metrics([RIGHT_AND_WRONG, BOTH_RIGHT], version=4)
+    assert metrics["reward/mean"] == 0.75
+    assert metrics["reward/std"] == pytest.approx(math.sqrt(0.75 * 0.25))
+
+
+def test_a_failed_verdict_is_counted_and_left_out_of_means():
+    metrics = rollout_metrics([ONE_FAILED], version=4)
+    assert metrics["reward/mean"] == 1.0
+    assert metrics["reward/math"] == 1.0
+    assert metrics["reward/format"] == 0.5
+    assert metrics["reward/failed"] == 1
+    assert [metrics[f"reward/{name}/failed"] for name in ("math", "format")] == [0.5, 0.0]  # shares
+    assert metrics["reward/math/seconds_max"] == 0.25
+
+
+def test_the_cached_share_is_over_the_prompts_of_all_completions():
+    twice = scored([completion([3], cached_tokens=0), completion([3], cached_tokens=3)], [1.0, 0.0], {}, 4)
+    once = scored([completion([3], cached_tokens=6)], [1.0], {}, 8)
+    assert rollout_metrics([twice, once], version=4)["rollout/prompt_cached"] == 9 / 16
+
+
+def test_groups_with_equal_rewards_have_no_signal():
+    assert rollout_metrics([RIGHT_AND_WRONG], version=4)["reward/groups_without_signal"] == 0
+    assert rollout_metrics([RIGHT_AND_WRONG, BOTH_RIGHT, ONE_FAILED], version=4)["reward/groups_without_signal"] == 2
+
+
+def test_a_mean_over_failed_rewards_only_is_left_out():
+    failed = scored(TWO, [None, None], {"math": [verdict(None), verdict(None)]})
+    metrics = rollout_metrics([failed], version=4)
+    assert metrics["reward/failed"] == 2
+    assert not {"reward/mean", "reward/std", "reward/math"} & metrics.keys()
+
+
+def test_lengths_are_a_mean_per_completion_and_a_total():
+    metrics = rollout_metrics([RIGHT_AND_WRONG, BOTH_RIGHT], version=4)
+    assert metrics["rollout/completion_tokens"] == 3.0
+    assert metrics["rollout/tokens"] == 12
+    assert metrics["rollout/prompt_tokens"] == 5.0
+    assert metrics["rollout/truncated"] == 0.5
+
+
+def test_mean_staleness_is_over_tokens():
+    metrics = rollout_metrics([RIGHT_AND_WRONG], version=5)  # ages: five tokens 2, one token 1
+    assert metrics["rollout/staleness_max"] == 2
+    assert metrics["rollout/staleness_mean"] == pytest.approx(11 / 6)
+
+
+def test_completions_without_tokens_have_no_staleness():
+    empty = scored([completion([])], [0.0], {"math": [verdict(0.0)]})
+    assert "rollout/staleness_mean" not in rollout_metrics([empty], version=5)

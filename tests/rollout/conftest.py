@@ -1,0 +1,30 @@
+"""One run for all tests of this room, because an engine takes 20 seconds to start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from rlframe.cluster import start as cluster
+from rlframe.types import Prompt, SampledCompletion, Sampling
+from tests.conftest import compose, tiny_overrides
+
+SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
+
+
+@pytest.fixture(scope="package")
+def actors(tiny_model: Path) -> Iterator[cluster.Actors]:
+    """One engine and one rank. With rollout.cpus=0 the local cluster has room for a second engine."""
+    settings = ["rollout.engines=1", "rollout.cpus=0", "rollout.max_tokens=380", "learner.ranks=1", "learner.lr=0.02"]
+    with cluster.start(compose([*tiny_overrides(tiny_model), *settings]), tiny_model) as actors:
+        yield actors
+
+
+def prompt(name: str, text: str) -> Prompt:
+    return Prompt(id=name, messages=[], token_ids=list(text.encode()), reference="", task="math")
+
+
+async def collect(stream: AsyncIterator[SampledCompletion]) -> list[SampledCompletion]:
+    return [sampled async for sampled in stream]

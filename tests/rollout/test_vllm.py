@@ -1,0 +1,46 @@
+"""A real engine: seeds, texts and the prefix cache."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from rlframe.cluster import start as cluster
+from rlframe.types import Completion, Prompt, Sampling
+from tests.rollout.conftest import SAMPLING, collect, prompt
+from tests.tiny.groups import plain
+
+PROMPTS = [prompt("a", "What is 2 + 3?"), prompt("b", "And 40 + 2, then?")]
+
+
+def sample(actors: cluster.Actors, prompts: list[Prompt], sampling: Sampling = SAMPLING) -> list[Completion]:
+    """In the order of prompts and of each group."""
+    samples = asyncio.run(collect(actors.rollouts.generate(prompts, sampling)))
+    return [sampled.completion for sampled in sorted(samples, key=lambda s: (s.prompt_id, s.index))]
+
+
+def test_same_prompts_seed_and_weights_give_the_same_completions(actors: cluster.Actors) -> None:
+    first, second = ([replace(completion, cached_tokens=0) for completion in sample(actors, PROMPTS)] for _ in range(2))
+    assert plain(first) == plain(second)
+    assert len({tuple(completion.token_ids) for completion in first}) == 8
+
+
+def test_a_completion_s_text_leaves_out_the_token_that_stops_it(actors: cluster.Actors, tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    completions = sample(actors, PROMPTS, Sampling(completions=32, max_tokens=100, temperature=1.0, seed=3))
+    assert {completion.finish_reason for completion in completions} == {"stop", "length"}
+    for completion in completions:
+        text_ids = completion.token_ids
+        if completion.finish_reason == "stop":
+            assert text_ids[-1] == tokenizer.eos_token_id
+            text_ids = text_ids[:-1]
+        assert completion.text == tokenizer.decode(text_ids, skip_special_tokens=True)
+        assert len(completion.logprobs) == len(completion.token_ids) and max(completion.logprobs) <= 0
+
+
+def test_a_group_computes_its_prompt_once_in_blocks_of_32_tokens(actors: cluster.Actors) -> None:
+    completions = sample(actors, [prompt("long", "What is 1 + 1? " * 5)])  # 75 tokens
+    assert sorted(completion.cached_tokens for completion in completions) == [0, 64, 64, 64]

@@ -1,0 +1,71 @@
+"""Scored groups with tokens few enough to count, and values as plain Python for comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Trajectory, Turn, Verdict, VersionSpan
+
+
+def make_completion(tokens: int, first: int = 100) -> Completion:
+    """Token ids first, first + 1, ... with log-probabilities -1, -2, ..."""
+    return Completion(
+        token_ids=np.arange(first, first + tokens, dtype=np.int32),
+        logprobs=-1.0 - np.arange(tokens, dtype=np.float32),
+        versions=[VersionSpan(version=0, start=0, end=tokens)] if tokens else [],
+        text="",
+        finish_reason="stop",
+    )
+
+
+def make_verdict(score: float | None, detail: str = "") -> Verdict:
+    return Verdict(score=score, status="failed" if score is None else "scored", seconds=0.0, detail=detail)
+
+
+def make_group(rewards: list[float | None], lengths: list[int], prompt_tokens: int = 2, name: str = "p") -> ScoredGroup:
+    """Single-turn completions of `lengths` tokens behind the prompt 1, 2, ..., with these rewards."""
+    prompt = Prompt(id=name, messages=[], token_ids=list(range(1, prompt_tokens + 1)), reference="", task="math")
+    verdicts = [
+        make_verdict(reward, detail="" if reward is not None else f"worker {index} is on fire")
+        for index, reward in enumerate(rewards)
+    ]
+    group = RolloutGroup.single_turn(prompt, [make_completion(length) for length in lengths])
+    return ScoredGroup(group=group, rewards=rewards, verdicts={"math": verdicts})
+
+
+def rewarded(rewards: list[float | None]) -> ScoredGroup:
+    """Completions of one token with these rewards."""
+    return make_group(rewards, [1] * len(rewards))
+
+
+def make_turn(parent: int | None, observed: list[int], sampled: list[int]) -> Turn:
+    """A turn with these token ids; token n has the log-probability -n."""
+    completion = Completion(
+        token_ids=np.array(sampled, np.int32),
+        logprobs=-np.array(sampled, np.float32),
+        versions=[VersionSpan(version=0, start=0, end=len(sampled))],
+        text="",
+        finish_reason="stop",
+    )
+    return Turn(parent=parent, observed=np.array(observed, np.int32), completion=completion)
+
+
+def make_multi_turn_group(trees: list[list[Turn]], rewards: list[float | None]) -> ScoredGroup:
+    """One trajectory for each list of turns."""
+    prompt = Prompt(id="p", messages=[], token_ids=trees[0][0].observed.tolist(), reference="", task="math")
+    group = RolloutGroup(prompt=prompt, trajectories=[Trajectory(turns=turns) for turns in trees])
+    return ScoredGroup(group=group, rewards=rewards, verdicts={"math": [make_verdict(reward) for reward in rewards]})
+
+
+def plain(value: Any) -> Any:
+    """A value as nested dictionaries, lists and numbers, which compare by content."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

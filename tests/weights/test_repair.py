@@ -1,0 +1,112 @@
+"""Which engines receive a version, and which are repaired; without actors."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlframe.actors.replicas import Replica, Replicas, ReplicaState
+from rlframe.errors import RunFailed
+from rlframe.types import Loaded
+from rlframe.weights.snapshot import Snapshot
+from rlframe.weights.sync import WeightSync
+from rlframe.weights.transport import Broadcast
+
+
+class Pool:
+    """A pool of engines that records the calls to it."""
+
+    def __init__(self, *replicas: Replica) -> None:
+        self.replicas = Replicas("engine", replicas)
+        self.version = 0
+        self.calls: list[str] = []
+
+    def pause(self, replicas: list[Replica]) -> None:
+        self.calls += [f"pause {replica.name}" for replica in replicas]
+
+    def resume(self, replicas: list[Replica], version: int) -> None:
+        self.calls += [f"resume {replica.name} at {version}" for replica in replicas]
+
+
+class Transport:
+    """Delivers broken weights to the engines in `breaks`; whole versions are broken if `always`."""
+
+    def __init__(self, version: int = 1, breaks: tuple[str, ...] = (), *, always: bool = False) -> None:
+        self.version = version
+        self.breaks, self.always = breaks, always
+        self.whole = False
+        self.deliveries: list[tuple[bool, list[str]]] = []
+
+    def publish(self, *, whole: bool) -> Snapshot:
+        self.whole = whole
+        return Snapshot(version=self.version, ranks=[])
+
+    def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
+        names = [replica.name for replica in replicas]
+        self.deliveries.append((self.whole, names))
+        broken = self.breaks if self.always or not self.whole else ()
+        return {name: Loaded(stall_s=1.0, mismatched_tensors=["w"] if name in broken else []) for name in names}
+
+
+def engine(name: str, state: ReplicaState = ReplicaState.SERVING, load: int = 1) -> Replica:
+    return Replica(name=name, handle=None, state=state, load=load)
+
+
+def test_only_the_engine_with_broken_weights_gets_the_whole_version() -> None:
+    pool, transport = Pool(engine("a"), engine("b")), Transport(breaks=("b",))
+    synced = WeightSync(transport, pool).sync(1)
+    assert transport.deliveries == [(False, ["a", "b"]), (True, ["b"])]
+    assert (synced.version, synced.repaired, synced.stall_s, pool.version) == (1, ["b"], 1.0, 1)
+    assert [replica.state for replica in pool.replicas] == ["serving", "serving"]
+
+
+def test_an_engine_that_is_broken_twice_is_quarantined_and_ends_the_run() -> None:
+    pool = Pool(engine("a"), engine("b"))
+    with pytest.raises(RunFailed, match=r"weights of version 1 arrived broken, twice: b \(w\)"):
+        WeightSync(Transport(breaks=("b",), always=True), pool).sync(1)
+    assert [replica.state for replica in pool.replicas] == ["serving", "quarantined"]
+    assert pool.version == 0
+
+
+def test_draining_engines_get_weights_and_dead_or_starting_ones_do_not() -> None:
+    states = dict(zip("abcd", ("DRAINING", "DEAD", "STARTING", "QUARANTINED"), strict=True))
+    pool = Pool(*[engine(name, ReplicaState[state]) for name, state in states.items()])
+    transport = Transport()
+    WeightSync(transport, pool).sync(1)
+    assert transport.deliveries == [(False, ["a", "d"])]
+    assert [replica.state for replica in pool.replicas] == ["draining", "dead", "starting", "serving"]
+
+
+def test_a_late_engine_with_broken_weights_is_quarantined_until_a_sync() -> None:
+    pool, transport = Pool(engine("a")), Transport()
+    weights = WeightSync(transport, pool)
+    weights.sync(1)
+    pool.replicas.join(late := engine("b", ReplicaState.STARTING))
+    transport.breaks = ("b",)
+    weights.bring(late)
+    assert late.state == "quarantined"
+    transport.version, transport.breaks = 2, ()
+    weights.sync(2)
+    assert late.state == "serving"
+
+
+def test_before_any_sync_a_late_engine_serves_with_the_weights_of_its_start() -> None:
+    pool, transport = Pool(late := engine("a", ReplicaState.STARTING)), Transport()
+    WeightSync(transport, pool).bring(late)
+    assert late.state == "serving" and transport.deliveries == []
+
+
+def test_a_broadcast_sends_between_pause_and_resume() -> None:
+    pool = Pool(engine("a"), engine("b"))
+
+    class Learner:
+        version = 3
+
+        def publish(self, *, whole: bool) -> Snapshot:
+            raise AssertionError("nothing is put into the object store")
+
+        def send(self) -> None:
+            pool.calls.append("send")
+
+    synced = WeightSync(Broadcast(Learner(), pool), pool).sync(3)
+    assert pool.calls == ["pause a", "pause b", "send", "resume a at 3", "resume b at 3"]
+    assert (synced.version, synced.bytes, pool.version) == (3, 0, 3)
