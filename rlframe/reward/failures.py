@@ -39,6 +39,7 @@ class Failures:
 
 def _commonest(reasons: list[str], shown: int = 3) -> str:
     """The commonest reasons. Equal last lines are one reason: prompts and traces differ, the error does not."""
-    examples = {reason.rstrip().splitlines()[-1]: reason.rstrip() for reason in reasons}
-    counts = Counter(reason.rstrip().splitlines()[-1] for reason in reasons)
+    texts = [reason.rstrip() or "no reason given" for reason in reasons]
+    examples = {text.splitlines()[-1]: text for text in texts}
+    counts = Counter(text.splitlines()[-1] for text in texts)
     return "\n".join(f"{count} times: {examples[last_line]}" for last_line, count in counts.most_common(shown))

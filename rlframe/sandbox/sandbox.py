@@ -210,8 +210,8 @@ class _Server:
 
 def _start_tested_server(level: Isolation) -> _Server:
     """Starts a server and runs the self-test in it. Raises OSError or SandboxFailed."""
+    os.environ.setdefault(SECRET, "the parent's")  # before the start: the self-test looks for it in the server
     server = _Server(level)
-    os.environ.setdefault(SECRET, "the parent's")
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
     limits = Limits(case_s=START_S, program_s=START_S, memory_mib=256, output_bytes=4096)
     try:

@@ -52,3 +52,11 @@ def test_with_a_share_of_one_no_failure_ends_the_run():
     failures = Failures(max_share=1.0)
     for _ in range(WINDOW + 1):
         failures.note("math", failed("always"))
+
+
+def test_failures_without_a_detail_end_the_run_too():
+    failures = Failures(max_share=0.5)
+    for _ in range(LEAST - 1):
+        failures.note("mine", failed(""))
+    with pytest.raises(RewardsFail, match=f"{LEAST} times: no reason given"):
+        failures.note("mine", failed(""))
