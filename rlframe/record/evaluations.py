@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from rlframe.record.files import read_json_lines, replace_file
+from rlframe.record.files import read_json_lines, write_json_lines
 
 
 def add_evaluation(path: Path, step: int, figures: dict[str, float]) -> None:
     """Adds a line for `step`. Lines of the same step or of later ones, which a resumed run repeats, are dropped."""
     earlier = [evaluation for evaluation in read_evaluations(path) if evaluation["step"] < step]
-    lines = [json.dumps(evaluation) + "\n" for evaluation in [*earlier, {"step": step, **figures}]]
-    replace_file(path, "".join(lines).encode())
+    write_json_lines(path, [*earlier, {"step": step, **figures}])
 
 
 def read_evaluations(path: Path) -> list[dict[str, float]]:

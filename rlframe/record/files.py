@@ -1,10 +1,11 @@
-"""Crash-safe files: a rule for writing whole files, and a rule for reading lines of JSON."""
+"""Crash-safe files: a rule for writing whole files, and a rule for lines of JSON."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def write_json_lines(path: Path, objects: Iterable[dict[str, Any]]) -> None:
+    """Replaces a file by one with a line for each object, compressed where the name ends in .gz."""
+    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in objects)
+    # UTF-8 has no lone surrogate, which a reward may quote; a backslash escape of it is JSON.
+    content = lines.encode(errors="backslashreplace")
+    replace_file(path, gzip.compress(content, compresslevel=5) if path.suffix == ".gz" else content)
 
 
 def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlframe.record.files import read_json_lines, replace_file
+from rlframe.record.files import read_json_lines, write_json_lines
 
 
 class Sink(Protocol):
@@ -29,8 +29,7 @@ class JsonlSink:
         path.parent.mkdir(parents=True, exist_ok=True)
         if keep_through_step is not None and path.exists():
             logged = read_json_lines(path, "step")
-            lines = [json.dumps(entry) + "\n" for entry in logged if entry["step"] <= keep_through_step]
-            replace_file(path, "".join(lines).encode())
+            write_json_lines(path, [entry for entry in logged if entry["step"] <= keep_through_step])
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlframe.record.files import read_json_lines, replace_file
+from rlframe.record.files import read_json_lines, write_json_lines
 from rlframe.types import (
     Completion,
     Prompt,
@@ -48,9 +46,7 @@ class RolloutWriter:
             for index, advantage in zip(range(len(scored.rewards)), rated_group.advantages, strict=True)
         ]
         path = self._directory / f"step_{step:06d}.jsonl.gz"
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        # UTF-8 has no lone surrogate, which a reward may quote; a backslash escape of it is JSON.
-        replace_file(path, gzip.compress(lines.encode(errors="backslashreplace"), compresslevel=5))
+        write_json_lines(path, records)
         return path
 
 
