@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from rlframe.batch.collate import collate
@@ -176,10 +175,6 @@ class LearnerRank:
     def not_finite(self) -> list[str]:
         """A line for each of this rank's samples in the last step with a number that is not finite."""
         return self.suspects
-
-    def logprobs(self, samples: list[TrainSample]) -> list[np.ndarray]:
-        """[L] of each sample under the current policy, 0 where the loss weight is 0; no gradient."""
-        return [self.updater.logprobs(collate([sample])).cpu().numpy() for sample in samples]
 
     def prepare_publishing(self, bucket_bytes: int, full_every: int) -> None:
         """See Publisher."""

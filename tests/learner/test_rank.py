@@ -77,18 +77,8 @@ def make_samples(count: int = 10) -> list[TrainSample]:
     completion_tokens = int((lengths - 12).sum())
     samples = []
     for index, length in enumerate(lengths):
-        counted = np.arange(length) >= 12
-        samples.append(
-            TrainSample(
-                prompt_id=f"p{index // 3}",
-                prefix_tokens=12,
-                token_ids=np.concatenate([prompts[index // 3], rng.integers(0, 256, length - 12)]).astype(np.int32),
-                sampled=counted,
-                rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
-                advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
-                loss_weights=(counted / completion_tokens).astype(np.float32),
-            )
-        )
+        token_ids = np.concatenate([prompts[index // 3], rng.integers(0, 256, length - 12)])
+        samples.append(tiny.make_sample(rng, f"p{index // 3}", token_ids, completion_tokens))
     return samples
 
 
@@ -104,12 +94,9 @@ def step(
     handles: list[Any], version: int, objective: Objective = OBJECTIVE, minibatches: int = 1
 ) -> list[dict[str, float]]:
     samples = make_samples()
-    split = [to_shares(samples[index::minibatches], len(handles), 128) for index in range(minibatches)]
-    calls = [
-        handle.step.remote([shares[rank] for shares in split], objective, version)
-        for rank, handle in enumerate(handles)
-    ]
-    return ray.get(calls)
+    return tiny.step(
+        handles, version, *(samples[index::minibatches] for index in range(minibatches)), objective=objective
+    )
 
 
 def exported(handles: list[Any], folder: Path) -> dict[str, np.ndarray]:
@@ -201,7 +188,7 @@ def test_log_probabilities_equal_transformers_log_softmax(start: Start, tiny_mod
 
     handles = start(2)
     samples = make_samples(3)
-    ours = ray.get([handle.logprobs.remote(samples) for handle in handles])[0]
+    ours = tiny.logprobs(handles, samples)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     for sample, logprobs in zip(samples, ours, strict=True):
         tokens = torch.tensor(sample.token_ids, dtype=torch.long)

@@ -10,6 +10,7 @@ import numpy as np
 import ray
 
 from rlframe.algorithm import DAPO
+from rlframe.batch.collate import collate
 from rlframe.batch.shares import to_shares
 from rlframe.learner import zero3
 from rlframe.learner.rank import LearnerRank
@@ -54,21 +55,25 @@ def make_samples(count: int = 6, seed: int = 7) -> list[TrainSample]:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(20, 60, count)
     completion_tokens = int((lengths - 12).sum())
-    samples = []
-    for index, length in enumerate(lengths):
-        counted = np.arange(length) >= 12
-        samples.append(
-            TrainSample(
-                prompt_id=f"p{index}",
-                prefix_tokens=12,
-                token_ids=rng.integers(0, 256, length).astype(np.int32),
-                sampled=counted,
-                rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
-                advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
-                loss_weights=(counted / completion_tokens).astype(np.float32),
-            )
-        )
-    return samples
+    return [
+        make_sample(rng, f"p{index}", rng.integers(0, 256, length), completion_tokens)
+        for index, length in enumerate(lengths)
+    ]
+
+
+def make_sample(rng: np.random.Generator, prompt_id: str, token_ids: np.ndarray, completion_tokens: int) -> TrainSample:
+    """A sample with a prompt of 12 tokens and random numbers, weighted for a mean over `completion_tokens` tokens."""
+    length = len(token_ids)
+    counted = np.arange(length) >= 12
+    return TrainSample(
+        prompt_id=prompt_id,
+        prefix_tokens=12,
+        token_ids=token_ids.astype(np.int32),
+        sampled=counted,
+        rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
+        advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
+        loss_weights=(counted / completion_tokens).astype(np.float32),
+    )
 
 
 def step(
@@ -83,8 +88,8 @@ def step(
 
 
 def logprobs(handles: list[Any], samples: list[TrainSample]) -> list[np.ndarray]:
-    """[L] of each sample under the policy."""
-    return ray.get([handle.logprobs.remote(samples) for handle in handles])[0]
+    """[L] of each sample under the policy, 0 where the loss weight is 0."""
+    return ray.get([handle.__ray_call__.remote(_logprobs, samples) for handle in handles])[0]
 
 
 def reference_logprobs(handles: list[Any], samples: list[TrainSample]) -> list[np.ndarray]:
@@ -92,10 +97,14 @@ def reference_logprobs(handles: list[Any], samples: list[TrainSample]) -> list[n
     return ray.get([handle.__ray_call__.remote(_reference_logprobs, samples) for handle in handles])[0]
 
 
+def _logprobs(rank: LearnerRank, samples: list[TrainSample]) -> list[np.ndarray]:
+    return [rank.updater.logprobs(collate([sample])).cpu().numpy() for sample in samples]
+
+
 def _reference_logprobs(rank: LearnerRank, samples: list[TrainSample]) -> list[np.ndarray]:
     assert rank.reference is not None
     with rank.reference.in_place():
-        return rank.logprobs(samples)
+        return _logprobs(rank, samples)
 
 
 def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:

@@ -23,6 +23,7 @@ from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.sync import Synced
 from rlframe.weights.transport import ObjectStore
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.learner import logprobs
 
 SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
 
@@ -71,7 +72,7 @@ def sample_groups(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list
 def disagreement(actors: cluster.Actors, run: RunConfig) -> float:
     """Largest |engine - learner| over the log-probabilities of newly sampled tokens."""
     samples = to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm)
-    learner = ray.get([rank.logprobs.remote(samples) for rank in actors.learner.ranks])[0]
+    learner = logprobs(actors.learner.ranks, samples)
     return max(float(np.abs(s.rollout_logprobs - ours).max()) for s, ours in zip(samples, learner, strict=True))
 
 
