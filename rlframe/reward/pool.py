@@ -18,7 +18,6 @@ from rlframe.reward.composition import combine, speaking
 from rlframe.reward.failures import Failures
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
-CLOSE_S = 10.0  # for workers to give back their resources; then cluster/ ends the workers anyway
 RESTART_S = 300.0  # for a dead worker to start again, packages and models included
 
 
@@ -100,11 +99,6 @@ class RewardPool:
             if not failed:
                 break
         return verdicts
-
-    def close(self) -> None:
-        """Closes every worker's rewards; waits at most CLOSE_S for a dead or stuck worker."""
-        calls = [replica.handle.close.remote() for workers in self.workers for replica in workers.replicas]
-        ray.wait(calls, num_returns=len(calls), timeout=CLOSE_S)
 
 
 class RewardWorkers:

@@ -249,7 +249,7 @@ def test_math_is_scored_in_another_process_which_refuses_hostile_ones(local_ray:
     ]
     assert [v["format"].score for v in verdicts] == [1.0, 0.0, 0.0]
     started_at = time.monotonic()
-    rewards.close()
+    ray.get(started["reward-0"].close.remote(), timeout=20)
     assert time.monotonic() - started_at < 20
     ray.kill(started["reward-0"])
 
