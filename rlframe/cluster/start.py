@@ -54,10 +54,11 @@ class Actors:
     weights: WeightSync | None  # of a run with engines and a learner
 
     def add_engine(self) -> Replica:
-        """Starts a further engine. Once this returns, the engine serves with the current weights. For any thread.
+        """Starts a further engine, which serves with the current weights once this returns. For any thread.
 
-        Raises Stalled where the engine does not start within `cluster.start_timeout_s`, for want of resources perhaps,
-        and RunFailed where this run's engines cannot be joined.
+        An engine that received wrong weights is quarantined until the next sync. Raises Stalled where the engine does
+        not start within `cluster.start_timeout_s`, perhaps for lack of resources, and RunFailed where this run's
+        engines cannot be joined.
         """
         if self.rollouts is None:
             raise RunFailed("this run has no engines, so none can be added: the role rollout was not started")
