@@ -59,10 +59,10 @@ def main() -> None:
     torch.manual_seed(0)
     dtype = getattr(torch, fastest(gpus=0))
     model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=dtype, attn_implementation=PACKED_ATTENTION)
-    policy = Policy(model, LogprobHead(model.lm_head, dtype))
+    policy = Policy(model, dtype, "shared")
     for name, (prompts, completions, prompt_tokens, drawn) in JOBS.items():
         samples = groups(prompts, completions, prompt_tokens, drawn)
-        batches = {"whole": collate(samples, share_prefixes=False), "shared": collate(samples)}
+        batches = {"whole": collate(samples, packing="whole"), "shared": collate(samples)}
         seconds = {kind: [] for kind in batches}
         for _ in range(ROUNDS):
             for kind, batch in batches.items():

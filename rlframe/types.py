@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Message: TypeAlias = dict[str, str]  # {"role": "user", "content": "What is 2 + 3?"}
 FinishReason: TypeAlias = Literal["stop", "length"]
+# A learner's model sees the sequences of a micro-batch end to end, a common prefix once (shared); end to end (whole);
+# or each in a row of its own, padded to the longest (padded).
+Packing: TypeAlias = Literal["shared", "whole", "padded"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 
 UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses

@@ -1,4 +1,4 @@
-"""Training samples -> a packed batch, in which neighbours share a common prefix. Pure."""
+"""Training samples -> a packed batch, in which neighbours may share a common prefix. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import itertools
 import numpy as np
 import torch
 
-from rlframe.types import UNRECORDED_EXPERT, TrainBatch, TrainSample
+from rlframe.types import UNRECORDED_EXPERT, Packing, TrainBatch, TrainSample
 
 MIN_SHARED_FRACTION = 1 / 16  # of a sequence: the shortest prefix common to two prompts that the learner computes once
 
 
-def collate(samples: list[TrainSample], share_prefixes: bool = True) -> TrainBatch:
+def collate(samples: list[TrainSample], packing: Packing = "shared") -> TrainBatch:
     """Samples end to end, without padding; sequence i is sample i.
 
-    With `share_prefixes`, a sample leaves out the prefix in common with the previous sample: the group's prompt, or a
-    system message of two prompts. `share_prefixes=False` is for
-    attention implementations that take whole sequences only.
+    In `shared` packing a sample leaves out the prefix in common with the previous sample: the group's prompt, or a
+    system message of two prompts. In `whole` and `padded` packing every sample is whole.
     """
-    starts = _first_indices(samples, share_prefixes)
+    starts = _first_indices(samples, packing)
 
     def pack(field: str, dtype: torch.dtype) -> torch.Tensor:
         columns = [getattr(sample, field)[start:] for sample, start in zip(samples, starts, strict=True)]
@@ -41,9 +40,9 @@ def collate(samples: list[TrainSample], share_prefixes: bool = True) -> TrainBat
     )
 
 
-def packed_tokens(samples: list[TrainSample], share_prefixes: bool = True) -> int:
+def packed_tokens(samples: list[TrainSample], packing: Packing = "shared") -> int:
     """The number of tokens T in `collate(samples)`."""
-    return sum(len(sample.token_ids) for sample in samples) - sum(_first_indices(samples, share_prefixes))
+    return sum(len(sample.token_ids) for sample in samples) - sum(_first_indices(samples, packing))
 
 
 def prefix_order(sample: TrainSample) -> tuple[bytes, str]:
@@ -51,9 +50,9 @@ def prefix_order(sample: TrainSample) -> tuple[bytes, str]:
     return sample.token_ids[: sample.prefix_tokens].tobytes(), sample.prompt_id
 
 
-def _first_indices(samples: list[TrainSample], share_prefixes: bool) -> list[int]:
+def _first_indices(samples: list[TrainSample], packing: Packing) -> list[int]:
     """[N] index of the first token that each sample holds itself."""
-    if not share_prefixes:
+    if packing != "shared":
         return [0] * len(samples)
     return [0, *(_prefix_end(sample, previous) for previous, sample in itertools.pairwise(samples))]
 

@@ -22,6 +22,7 @@ from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
 from rlframe.cluster import ray_cluster
 from rlframe.cluster.placement import RL, Role, Slot, cpu_demand, engine_slot, placement, reward_kinds
 from rlframe.errors import RunFailed, Stalled
+from rlframe.learner import selftest
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective import Objective
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from rlframe.config.run import RunConfig
     from rlframe.reward.config import RewardConfig
+    from rlframe.types import Packing
 
 MIB = 1 << 20
 REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker
@@ -77,13 +79,15 @@ class Actors:
 def start(run: RunConfig, model_path: Path, roles: Iterable[Role] = RL) -> Iterator[Actors]:
     """Joins or makes the Ray cluster and starts the actors of `roles`; at the end, ends all actors.
 
-    Raises Stalled with the names of the actors that did not start within `cluster.start_timeout_s` and the cluster's
-    resources, and ActorFailed where a call inside the context ends with a Ray error.
+    Raises ConfigError for a model that the learner cannot compute right, Stalled with the names of the actors that did
+    not start within `cluster.start_timeout_s` and the cluster's resources, and ActorFailed where a call inside the
+    context ends with a Ray error.
     """
     namespace = f"rlframe-{uuid.uuid4().hex[:8]}"
     slots = placement(run, roles)
+    packing = selftest.choose_packing(model_path, run.learner, run.longest_sequence) if slots.get("learner") else None
     ray_cluster.connect(run.cluster, namespace=namespace, cpus=cpu_demand(slots))
-    starter = Starter(run, model_path, namespace)
+    starter = Starter(run, model_path, namespace, packing or "shared")
     try:
         yield starter.start(slots)
     except RayError as error:
@@ -95,8 +99,10 @@ def start(run: RunConfig, model_path: Path, roles: Iterable[Role] = RL) -> Itera
 class Starter:
     """Starts a run's actors, and keeps all handles until the end of the run."""
 
-    def __init__(self, run: RunConfig, model_path: Path, namespace: str) -> None:
+    def __init__(self, run: RunConfig, model_path: Path, namespace: str, packing: Packing) -> None:
+        """`packing`: of the learner's micro-batches."""
         self.run = run
+        self.packing: Packing = packing
         self.model_path = model_path
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
@@ -120,7 +126,7 @@ class Starter:
         timeout_s = run.cluster.stall_timeout_s
         rollouts = RolloutPool(Replicas("engine", engines), timeout_s=timeout_s) if engines else None
         rewards = reward_pool(run.reward, workers) if workers else None
-        learner = learner_group(run, ranks) if ranks else None
+        learner = learner_group(run, ranks, self.packing) if ranks else None
         weights = None
         if rollouts and learner:
             transport = ObjectStore if run.weights.backend == "object_store" else Broadcast
@@ -160,7 +166,7 @@ class Starter:
             return []
         bundles = [{"CPU": slot.cpus} | ({"GPU": slot.gpus} if slot.gpus else {}) for slot in slots]
         gang = placement_group(bundles, strategy="PACK")
-        arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps)
+        arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps, self.packing)
         return [
             start_actor(
                 slot,
@@ -241,12 +247,12 @@ def reward_pool(config: RewardConfig, workers: list[RewardWorkers]) -> RewardPoo
     return RewardPool(config.terms, workers, attempts=config.attempts, max_failed_share=config.max_failed_share)
 
 
-def learner_group(run: RunConfig, ranks: list[Handle]) -> LearnerGroup:
+def learner_group(run: RunConfig, ranks: list[Handle], packing: Packing) -> LearnerGroup:
     return LearnerGroup(
         ranks,
         objective(run),
         micro_batch_tokens=run.learner.micro_batch_tokens,
-        share_prefixes=run.learner.shares_prefixes,
+        packing=packing,
         sequence_parallel=run.learner.sequence_parallel,
         timeout_s=run.cluster.stall_timeout_s,
         max_skipped=run.learner.max_skipped,

@@ -42,7 +42,7 @@ def deciding_reward_exists(run: RunKeys) -> str | None:
 
 
 def sequence_fits_model(run: RunKeys) -> str | None:
-    longest, context = _longest_sequence(run), model.context_length(run.model.path)
+    longest, context = run.longest_sequence, model.context_length(run.model.path)
     if longest > context:
         return (
             f"rollout.max_tokens: prompts.max_tokens={run.prompts.max_tokens} + rollout.max_tokens="
@@ -52,7 +52,7 @@ def sequence_fits_model(run: RunKeys) -> str | None:
 
 
 def sequence_fits_micro_batch(run: RunKeys) -> str | None:
-    longest, ranks_per_sequence = _longest_sequence(run), run.learner.sequence_parallel
+    longest, ranks_per_sequence = run.longest_sequence, run.learner.sequence_parallel
     if longest > ranks_per_sequence * run.learner.micro_batch_tokens:
         return (
             f"learner.micro_batch_tokens: {run.learner.micro_batch_tokens} cannot hold one sequence of up to "
@@ -184,11 +184,6 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     expert_parallel_without_sequence_parallel,
     expert_parallel_without_routed_experts,
 ]
-
-
-def _longest_sequence(run: RunKeys) -> int:
-    """Tokens of the longest prompt with the longest completion."""
-    return run.prompts.max_tokens + run.rollout.max_tokens
 
 
 def _supports_expert_parallel(run: RunKeys) -> bool:

@@ -44,6 +44,11 @@ class RunKeys(Config):
     cluster: ClusterConfig
 
     @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest prompt with the longest completion."""
+        return self.prompts.max_tokens + self.rollout.max_tokens
+
+    @property
     def deciding_reward(self) -> str:
         """Name of the reward that decides if a completion is right: `evaluate.reward`, or else the first reward."""
         return self.evaluate.reward or next(iter(self.reward.terms))

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rlframe.model.config import LoraConfig, resolve_auto
 from rlframe.schema import Config
-from rlframe.types import PACKED_ATTENTION
+from rlframe.types import Packing
 
 
 class MoEConfig(Config):
@@ -37,7 +37,8 @@ class LearnerConfig(Config):
     micro_batch_tokens: int = Field(ge=1)
     dtype: Literal["bfloat16", "float32"]
     head_dtype: Literal["bfloat16", "float32"]
-    attention: str
+    attention: Literal["rlframe_packed", "flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "eager"]
+    packing: Packing | Literal["auto"]
     gradient_checkpointing: bool
     offload_optimizer: bool
     offload_parameters: bool
@@ -50,8 +51,3 @@ class LearnerConfig(Config):
     @classmethod
     def _resolve_auto(cls, settings: Any) -> Any:
         return resolve_auto(settings, "dtype", "head_dtype")
-
-    @property
-    def shares_prefixes(self) -> bool:
-        """True if a micro-batch holds a prompt once for all its completions, which only our own attention supports."""
-        return self.attention == PACKED_ATTENTION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +26,22 @@ class Export:
     weights: dict[str, Tensor]  # merged with adapters, by checkpoint name; empty on other ranks
     adapters: dict[str, Tensor]  # by the model's name; empty on other ranks and without adapters
 
-    def write(self, folder: Path, *, model_config: Any, base: Path, adapter: LoraConfig | None) -> None:
+    def write(self, folder: Path, *, base: Path, adapter: LoraConfig | None) -> None:
         """Writes a Hugging Face folder that transformers and vLLM open, and beside it `adapter`, which PEFT opens.
 
-        `model_config`: transformers'; `base`: the folder of the base model. Only rank 0 writes.
+        `base`: the folder of the base model, whose settings the export keeps. Only rank 0 writes.
         """
         from safetensors.torch import save_file
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         if self.weights:
             folder.mkdir(parents=True)
             save_file(self.weights, folder / "model.safetensors", metadata={"format": "pt"})
-            model_config.save_pretrained(folder)
+            config: Any = AutoConfig.from_pretrained(base)
+            config.dtype = next(iter(self.weights.values())).dtype
+            config.save_pretrained(folder)
+            if (generation := base / "generation_config.json").is_file():
+                shutil.copy(generation, folder)
             AutoTokenizer.from_pretrained(base).save_pretrained(folder)
         if self.adapters and adapter:
             lora.write(self.adapters, adapter, base, folder.with_name("adapter"))

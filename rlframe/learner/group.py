@@ -15,7 +15,7 @@ from rlframe.batch.samples import deduct, to_probes
 from rlframe.batch.shares import to_shares
 from rlframe.errors import RunFailed
 from rlframe.learner import metrics
-from rlframe.types import ScoredGroup, StepReport, TrainSample
+from rlframe.types import Packing, ScoredGroup, StepReport, TrainSample
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class LearnerGroup:
         objective: Objective,
         *,
         micro_batch_tokens: int,
-        share_prefixes: bool,
+        packing: Packing,
         sequence_parallel: int,
         timeout_s: float,
         max_skipped: int,
@@ -53,7 +53,7 @@ class LearnerGroup:
         self.objective = objective
         self._objective = ray.put(objective)
         self.micro_batch_tokens = micro_batch_tokens
-        self.share_prefixes = share_prefixes
+        self.packing: Packing = packing
         self.sequence_parallel = sequence_parallel
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
@@ -77,9 +77,9 @@ class LearnerGroup:
         if sums[0]["skipped_in_a_row"] >= self.max_skipped:
             raise RunFailed(self._why_skipped())
         packed = [[batch for share in own for batch in share] for own in of_ranks[:: self.sequence_parallel]]
-        packing = metrics.packing(packed, self.sequence_parallel * self.micro_batch_tokens, self.share_prefixes)
+        fill = metrics.fill(packed, self.sequence_parallel * self.micro_batch_tokens, self.packing)
         return StepReport(
-            policy_version=self.version, metrics=self._penalties | metrics.means(sums) | metrics.routing(sums) | packing
+            policy_version=self.version, metrics=self._penalties | metrics.means(sums) | metrics.routing(sums) | fill
         )
 
     def apply_kl_penalty(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
@@ -135,7 +135,7 @@ class LearnerGroup:
     def _shares(self, samples: list[TrainSample]) -> list[list[list[TrainSample]]]:
         """[ranks][micro-batches][samples]; the ranks of a sequence-parallel group have equal shares."""
         size = self.sequence_parallel
-        shares = to_shares(samples, len(self.ranks) // size, size * self.micro_batch_tokens, self.share_prefixes)
+        shares = to_shares(samples, len(self.ranks) // size, size * self.micro_batch_tokens, self.packing)
         return [share for share in shares for _ in range(size)]
 
     def _why_skipped(self) -> str:

@@ -8,7 +8,7 @@ from rlframe.batch.collate import packed_tokens
 from rlframe.objective import combine
 
 if TYPE_CHECKING:
-    from rlframe.types import TrainSample
+    from rlframe.types import Packing, TrainSample
 
 
 def means(rank_sums: list[dict[str, float]]) -> dict[str, float]:
@@ -51,9 +51,9 @@ def routing(rank_sums: list[dict[str, float]]) -> dict[str, float]:
     return {name: value for name, value in rank_sums[0].items() if name.startswith("moe/")}
 
 
-def packing(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, share_prefixes: bool) -> dict[str, float]:
+def fill(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, packing: Packing) -> dict[str, float]:
     """How evenly and how densely [ranks][micro-batches][samples] fill micro-batches of `micro_batch_tokens`."""
-    per_rank = [[packed_tokens(batch, share_prefixes) for batch in share] for share in shares]
+    per_rank = [[packed_tokens(batch, packing) for batch in share] for share in shares]
     totals = [sum(counts) for counts in per_rank]
     unshared = sum(len(sample.token_ids) for share in shares for batch in share for sample in batch)
     return {

@@ -52,7 +52,7 @@ def rms_scale(rows: int, columns: int) -> float:
 def _muon_groups(policy: Policy, config: LearnerConfig) -> list[dict[str, Any]]:
     """Hidden matrices by shape for Muon (Jordan et al., 2024); embeddings, head, norms and fused experts for Adam."""
     model: Any = policy.model
-    embeddings_and_head = {id(model.get_input_embeddings().weight), id(model.lm_head.weight)}
+    embeddings_and_head = {id(model.get_input_embeddings().weight), id(policy.head.weight)}
     by_shape: dict[tuple[int, int], list[Any]] = {}
     adam_parameters = []
     for parameter in _trained(policy):

@@ -23,11 +23,10 @@ from rlframe.learner.source import Zero3Source
 from rlframe.learner.ulysses import Ulysses
 from rlframe.learner.update import Updater
 from rlframe.model import lora
-from rlframe.model.logprobs import LogprobHead
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, load_model
 from rlframe.objective import combine, kl
-from rlframe.types import TrainBatch, TrainSample
+from rlframe.types import Packing, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -45,8 +44,14 @@ class LearnerRank:
     Every method is a collective: call it on all ranks, because they wait for each other.
     """
 
-    def __init__(self, name: str, config: LearnerConfig, model_path: Path, temperature: float, steps: int) -> None:
-        """`temperature`: the engine's, so that log-probabilities are of one distribution; `steps`: of the whole run."""
+    def __init__(
+        self, name: str, config: LearnerConfig, model_path: Path, temperature: float, steps: int, packing: Packing
+    ) -> None:
+        """`temperature`: the engine's, so that log-probabilities are of one distribution; `steps`: of the whole run.
+
+        `packing`: of micro-batches, which the self-test has found to be right for the model.
+        """
+        self.packing: Packing = packing
         self.name = name
         self.config = config
         self.model_path = model_path
@@ -68,15 +73,14 @@ class LearnerRank:
 
         self.rank = rank
         self._meet(address, timeout_s)
-        model: Any = load_model(self.model_path, getattr(torch, self.config.dtype), self.config.attention)
-        self.model_config = model.config
+        model: Any = load_model(self.model_path, getattr(torch, self.config.dtype), self.config.attention, self.packing)
         if self.config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.lora:
             lora.add(model, self.config.lora)
         size = self.config.sequence_parallel
         ulysses = Ulysses(model, rank=rank, ranks=self.config.ranks, size=size) if size > 1 else None
-        policy = Policy(model, LogprobHead(model.lm_head, getattr(torch, self.config.head_dtype)), ulysses)
+        policy = Policy(model, getattr(torch, self.config.head_dtype), self.packing, ulysses)
         for block in blocks_of_separate_experts(policy):
             deepspeed.utils.set_z3_leaf_module(block, True)
         engine, zero_optimizer, *_ = deepspeed.initialize(
@@ -155,7 +159,7 @@ class LearnerRank:
         return sums | self.routers.metrics()
 
     def _collate(self, samples: list[TrainSample]) -> TrainBatch:
-        return collate(samples, self.config.shares_prefixes)
+        return collate(samples, self.packing)
 
     def divergences(self, micro_batches: list[list[TrainSample]], estimator: kl.Estimator) -> list[list[float]]:
         """[micro-batches][samples]: KL(the policy that sampled || reference) in nats, summed over a sample's tokens."""
@@ -217,7 +221,7 @@ class LearnerRank:
             for path, rank_state in states.items():
                 write(rank_state, path, self.rank, self.config.ranks)
             if policy and export:
-                policy.write(export, model_config=self.model_config, base=self.model_path, adapter=self.config.lora)
+                policy.write(export, base=self.model_path, adapter=self.config.lora)
 
         self.writing: Future[None] = self.writer.submit(write_all)
 

@@ -7,11 +7,12 @@ transformers' own implementations that read packed boundaries (`flash_attention_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlframe.model import attention_cpu
-from rlframe.types import PACKED_ATTENTION
+from rlframe.types import PACKED_ATTENTION, Packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,22 +32,41 @@ def register() -> None:
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 
 
-def arguments(layout: Layout, implementation: str) -> dict[str, Any]:
-    """Keyword arguments of a model's forward that tell `implementation` the layout.
+def arguments(layout: Layout, packing: Packing, implementation: str) -> dict[str, Any]:
+    """Keyword arguments of a model's forward that tell its layers the layout.
 
-    Raises ValueError where a prompt is shared and the implementation takes whole sequences only.
+    In `whole` packing these are also the boundaries that flash attention reads (`cu_seq_lens_q`) and that the kernels
+    of linear attention, of state spaces and of short convolutions read on GPUs (`cu_seq_lens_q`, `seq_idx`).
+    Raises ValueError where a prompt is shared and the layers take whole sequences only.
     """
-    if implementation == PACKED_ATTENTION:
-        return {"layout": layout}
+    own = {"layout": layout} if implementation == PACKED_ATTENTION else {}
+    if packing == "shared" and own:
+        return own
     if not layout.are_whole():
-        raise ValueError(f"attention {implementation!r} takes whole sequences only, and this batch shares prompts")
+        raise ValueError(f"{packing} packing takes whole sequences only, and this batch shares prompts")
     boundaries, longest = layout.boundaries(), max(layout.lengths)
-    return {
+    return own | {
         "cu_seq_lens_q": boundaries,
         "cu_seq_lens_k": boundaries,
         "max_length_q": longest,
         "max_length_k": longest,
+        "seq_idx": layout.sequence_numbers()[None],
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scoring:
+    """A layer's way from queries and keys to attention weights."""
+
+    scale: float | None  # of the products; None: 1 / sqrt(head_dim)
+    window: int | None  # tokens that a token attends to, itself included; None: all earlier ones
+    softcap: float | None  # scores are softcap * tanh(scores / softcap); Gemma 2
+    sinks: Tensor | None  # [heads] score of a key without a value, which takes its share of the softmax; gpt-oss
+
+    @property
+    def is_plain(self) -> bool:
+        """True if PyTorch's own attention computes it."""
+        return self.softcap is None and self.sinks is None
 
 
 def packed_attention(
@@ -59,35 +79,37 @@ def packed_attention(
     layout: Layout,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """-> [1, T, heads, value_dim], and no attention weights. Raises ValueError for a model that needs more."""
-    if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-        raise ValueError(
-            f"{PACKED_ATTENTION} knows no {unknown[0]}, which {type(module).__name__} needs; set learner.attention"
-        )
+    if kwargs.get("position_bias") is not None:
+        raise ValueError(f"{PACKED_ATTENTION} knows no position_bias, which {type(module).__name__} needs")
+    scoring = Scoring(scale=scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
     if not query.is_cuda:
-        attended = by_sequence(query, key, value, layout, scaling, sliding_window)
-    elif takes_block_mask(query, value, layout, sliding_window):
-        attended = by_block_mask(query, key, value, layout, scaling, sliding_window)
+        attended = by_sequence(query, key, value, layout, scoring)
+    elif takes_block_mask(query, value, layout, scoring):
+        attended = by_block_mask(query, key, value, layout, scoring)
     else:
-        attended = by_boundaries(query, key, value, layout, scaling)
+        attended = by_boundaries(query, key, value, layout, scoring)
     return attended.transpose(1, 2), None
 
 
-def by_sequence(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
-) -> Tensor:
+def by_sequence(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:
     """One call per long sequence, a few calls for all short ones -> [1, heads, T, value_dim]; for CPUs.
 
     Seven times as fast there as one masked [T, T] call.
     """
     import torch
 
-    attended, long_sequences = attention_cpu.attend(query, key, value, layout, scaling, window)
-    if not long_sequences:
-        return attended.transpose(0, 1)[None]
-    outputs = list(attended.split(layout.lengths))
+    if scoring.is_plain:
+        attended, long_sequences = attention_cpu.attend(query, key, value, layout, scoring.scale, scoring.window)
+        if not long_sequences:
+            return attended.transpose(0, 1)[None]
+        outputs = list(attended.split(layout.lengths))
+    else:
+        outputs, long_sequences = [query] * len(layout.lengths), range(len(layout.lengths))  # all are replaced below
     queries, keys, values = (tensor.split(layout.lengths, 2) for tensor in (query, key, value))
     for number in long_sequences:
         context = layout.contexts[number]
@@ -95,28 +117,36 @@ def by_sequence(
             torch.cat([tensor[:, :, context], own[number]], 2) if len(context) else own[number]
             for tensor, own in ((key, keys), (value, values))
         )
-        outputs[number] = torch.cat(
-            [
-                output[0].transpose(0, 1)
-                for output in _causal(queries[number], visible_keys, visible_values, scaling, window)
-            ]
-        )
+        blocks = _causal(queries[number], visible_keys, visible_values, scoring)
+        outputs[number] = torch.cat([block[0].transpose(0, 1) for block in blocks])
     return torch.cat(outputs).transpose(0, 1)[None]
 
 
-def by_block_mask(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
-) -> Tensor:
+def by_block_mask(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:
     """FlexAttention, which leaves out blocks that no token attends to -> [1, heads, T, value_dim]; for GPUs.
 
     On a CPU it has no backward pass, and tests run it without its compiler.
     """
     flex_attention, _ = _flex(query.is_cuda)
-    grouped = key.shape[1] != query.shape[1]
-    return flex_attention(query, key, value, block_mask=_block_mask(layout, window), scale=scaling, enable_gqa=grouped)
+    from torch.nn.attention.flex_attention import AuxRequest
+
+    attended, sums = flex_attention(
+        query,
+        key,
+        value,
+        score_mod=scoring.softcap and _capped(scoring.softcap),
+        block_mask=_block_mask(layout, scoring.window),
+        scale=scoring.scale,
+        enable_gqa=key.shape[1] != query.shape[1],
+        return_aux=AuxRequest(lse=scoring.sinks is not None),
+    )
+    if scoring.sinks is None:
+        return attended
+    # A sink multiplies every weight by sum(exp(scores)) / (sum(exp(scores)) + exp(sink)).
+    return attended * (sums.lse - scoring.sinks[:, None]).sigmoid()[..., None].to(attended.dtype)
 
 
-def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None) -> Tensor:
+def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:
     """PyTorch's varlen kernel -> [1, heads, T, head_dim]; for GPUs, if no sequence of the batch continues another."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -130,45 +160,76 @@ def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, sca
         boundaries,
         longest,
         longest,
-        scale=scaling,
+        scale=scoring.scale,
         window_size=(-1, 0),  # every earlier token, no later one
         enable_gqa=key.shape[1] != query.shape[1],
     )
     return attended.transpose(0, 1)[None]
 
 
-def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, window: int | None) -> bool:
-    """True if a batch on a GPU is beyond the varlen kernel, which takes whole sequences in 16 bits without a window."""
-    plain = window is None and query.shape[-1] == value.shape[-1] and query.element_size() == 2
-    return not (plain and layout.are_whole())
+def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> bool:
+    """True if a batch on a GPU is beyond the varlen kernel.
+
+    The kernel takes whole sequences in 16 bits without a window, a cap or sinks.
+    """
+    plain = scoring.is_plain and scoring.window is None
+    return not (plain and query.shape[-1] == value.shape[-1] and query.element_size() == 2 and layout.are_whole())
 
 
-def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> list[Tensor]:
+def _causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> list[Tensor]:
     """Outputs of queries that are the last tokens of the keys' sequence, cut along the tokens."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
+    window = scoring.window
     grouped = key.shape[1] != query.shape[1]
     rows, context = query.shape[2], key.shape[2] - query.shape[2]
-    if not context and (window is None or rows <= window):
-        return [scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)]
+    if scoring.is_plain and not context and (window is None or rows <= window):
+        return [
+            scaled_dot_product_attention(query, key, value, is_causal=True, scale=scoring.scale, enable_gqa=grouped)
+        ]
     attended = []
     for start in range(0, rows, ROWS):
         end = min(start + ROWS, rows)
         visible = torch.ones(end - start, context + end, dtype=torch.bool).tril(context + start)
         if window is not None:
             visible = visible.triu(context + start - window + 1)
-        attended.append(
-            scaled_dot_product_attention(
-                query[:, :, start:end],
-                key[:, :, : context + end],
-                value[:, :, : context + end],
-                attn_mask=visible,
-                scale=scaling,
-                enable_gqa=grouped,
+        block = query[:, :, start:end], key[:, :, : context + end], value[:, :, : context + end]
+        if scoring.is_plain:
+            attended.append(
+                scaled_dot_product_attention(*block, attn_mask=visible, scale=scoring.scale, enable_gqa=grouped)
             )
-        )
+        else:
+            attended.append(_capped_attention(*block, visible, scoring))
     return attended
+
+
+def _capped_attention(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scoring: Scoring) -> Tensor:
+    """Attention with a cap or sinks, from its definition, in float32; for CPUs."""
+    import torch
+
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (tensor.float().repeat_interleave(repeats, 1) for tensor in (key, value))
+    scale = query.shape[3] ** -0.5 if scoring.scale is None else scoring.scale
+    scores = query.float() @ key.mT * scale
+    if scoring.softcap is not None:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+    scores = scores.masked_fill(~visible, float("-inf"))
+    if scoring.sinks is not None:
+        sinks = scoring.sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, sinks], -1)
+    weights = scores.softmax(-1)[..., : key.shape[2]]
+    return (weights @ value).to(query.dtype)
+
+
+@lru_cache(maxsize=4)  # a function of its own for each cap, since FlexAttention compiles for each function
+def _capped(softcap: float) -> Callable[..., Tensor]:
+    import torch
+
+    def capped(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return capped
 
 
 @lru_cache(maxsize=2)  # the batch at hand; a model may have layers with a window and layers without

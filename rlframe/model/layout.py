@@ -68,6 +68,13 @@ class Layout:
 
         return torch.tensor([*self.starts(), sum(self.lengths)], dtype=torch.int32, device=self.position_ids.device)
 
+    def sequence_numbers(self) -> Tensor:
+        """[T] int32: 0, 0, ..., 1, 1, ..."""
+        import torch
+
+        numbers = torch.arange(len(self.lengths), dtype=torch.int32)
+        return numbers.repeat_interleave(torch.tensor(self.lengths)).to(self.position_ids.device)
+
     def are_whole(self) -> bool:
         """True if no sequence continues another."""
         return not any(map(len, self.contexts))

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from rlframe.model.scale import Scale
+
 CHUNK_BYTES = 256 << 20  # in bfloat16 2,730 rows at a vocabulary of 49k, 882 at 152k; in float32 half
 GPU_CHUNK_BYTES = 1 << 30  # in float32; every chunk reads and writes the head's gradient [V, H], slow on a GPU
 BLOCK = 1 << 20  # logits
@@ -24,42 +26,50 @@ BLOCK = 1 << 20  # logits
 class LogprobHead(nn.Module):
     """A language model's head that returns log-probabilities of given tokens instead of logits.
 
-    It takes over the weight of the `nn.Linear` that it replaces, under the same name: checkpoints and ZeRO-3's
-    hooks, which gather a module's parameters, see no difference.
+    It takes over the weight and the bias of the `nn.Linear` that it replaces, under the same names: checkpoints and
+    ZeRO-3's hooks, which gather a module's parameters, see no difference.
     """
 
-    def __init__(self, linear: nn.Linear, compute_dtype: torch.dtype) -> None:
+    def __init__(self, linear: nn.Linear, compute_dtype: torch.dtype, scale: Scale | None = None) -> None:
+        """`scale`: what the model does with its head's product; None: nothing."""
         super().__init__()
-        if linear.bias is not None:
-            raise ValueError("a language-model head with a bias is not supported")
         self.weight = linear.weight  # [V, H]
+        self.bias = linear.bias  # [V] or None
         self.compute_dtype = compute_dtype
+        self.scale = scale or Scale()
 
     def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Hidden states [N, H] and token ids [N] -> log-probabilities [N], entropies [N], float32."""
-        return _TokenLogprobs.apply(hidden, self.weight, targets, temperature, self.compute_dtype)
+        scale = self.scale.cooled(temperature)
+        return _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, scale, self.compute_dtype)
 
 
 class _TokenLogprobs(Function):
-    """log softmax(h W^T / temperature)[target]; d/dlogits = (onehot(target) - softmax) / temperature.
+    """log softmax(logits)[target] of logits z = scale(h W^T + b); d/dz = onehot(target) - softmax(z).
 
-    Entropy H: d/dlogits = -softmax (log softmax + H) / temperature, computed only if the loss contains an entropy.
+    Entropy H: d/dz = -softmax(z) (log softmax(z) + H), computed only if the loss contains an entropy.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, dtype: torch.dtype
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        scale: Scale,
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         entropies = torch.empty_like(logprobs)
-        matrix, logits = weight.to(dtype), None
+        matrix, product = weight.to(dtype), None
         with _tensor_cores(hidden):
             for chunk, *columns in _chunks(matrix, hidden, targets, logprobs, entropies):
-                logits = None  # frees the previous chunk's logits before the next product
-                logits = chunk.to(dtype) @ matrix.T
-                _measure(logits, temperature, *columns)
-        # Keeps the parameter, not its data: ZeRO-3 frees the data here and gathers it again for the backward pass.
-        ctx.weight, ctx.temperature, ctx.dtype, ctx.last_logits = weight, temperature, dtype, logits
+                product = None  # frees the previous chunk's product before the next one
+                product = _product(chunk, matrix, bias)
+                _measure(product, scale, *columns)
+        # Keeps the parameters, not their data: ZeRO-3 frees the data here and gathers it again for the backward pass.
+        ctx.weight, ctx.bias, ctx.scale, ctx.dtype, ctx.last_product = weight, bias, scale, dtype, product
         ctx.save_for_backward(hidden, targets, entropies)
         ctx.set_materialize_grads(False)
         return logprobs, entropies
@@ -70,50 +80,62 @@ class _TokenLogprobs(Function):
         hidden, targets, entropies = ctx.saved_tensors
         matrix, grad_hidden = ctx.weight.to(ctx.dtype), torch.empty_like(hidden)
         grad_weight: Tensor | None = None  # [V, H] float32, the sum over chunks; a frozen head has none
-        grad_logprobs = torch.zeros_like(entropies) if grad_logprobs is None else grad_logprobs / ctx.temperature
+        grad_bias: Tensor | None = None  # [V] float32, likewise
+        grad_logprobs = torch.zeros_like(entropies) if grad_logprobs is None else grad_logprobs
         columns = [hidden, grad_hidden, targets, grad_logprobs]
         if grad_entropies is not None:
-            columns += [entropies, grad_entropies / ctx.temperature]
+            columns += [entropies, grad_entropies]
         with _tensor_cores(hidden):
             for chunk, grad_chunk, *rest in reversed(_chunks(matrix, *columns)):
-                logits, ctx.last_logits = ctx.last_logits, None
-                if logits is None:
-                    logits = chunk.to(ctx.dtype) @ matrix.T
-                _to_gradient(logits, ctx.temperature, *rest)
-                grad_chunk.copy_(logits @ matrix)
+                product, ctx.last_product = ctx.last_product, None
+                if product is None:
+                    product = _product(chunk, matrix, ctx.bias)
+                _to_gradient(product, ctx.scale, *rest)
+                grad_chunk.copy_(product @ matrix)
+                if ctx.needs_input_grad[2]:
+                    row = product.sum(0, dtype=torch.float32)
+                    grad_bias = row if grad_bias is None else grad_bias.add_(row)
                 if grad_weight is not None and ctx.dtype == torch.float32:
-                    grad_weight.addmm_(logits.T, chunk.float())  # in place: no second [V, H]
+                    grad_weight.addmm_(product.T, chunk.float())  # in place: no second [V, H]
                 elif ctx.needs_input_grad[1]:
-                    product = logits.T @ chunk.to(ctx.dtype)
-                    grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
-        return grad_hidden, None if grad_weight is None else grad_weight.to(ctx.weight.dtype), None, None, None
+                    change = product.T @ chunk.to(ctx.dtype)
+                    grad_weight = change.float() if grad_weight is None else grad_weight.add_(change)
+        grad_weight = None if grad_weight is None else grad_weight.to(ctx.weight.dtype)
+        grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
-def _measure(logits: Tensor, temperature: float, *columns: Tensor) -> None:
-    """From logits [n, V] and targets [n], writes log-probabilities and entropies into the other two columns."""
-    for block, targets, logprobs, entropies in _blocks(logits, *columns):
-        log_softmax = _scaled(block, temperature).log_softmax(1)
+def _product(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """The head's product [n, V], in the matrix's dtype."""
+    product = hidden.to(matrix.dtype) @ matrix.T
+    return product if bias is None else product.add_(bias.to(matrix.dtype))
+
+
+def _measure(product: Tensor, scale: Scale, *columns: Tensor) -> None:
+    """From products [n, V] and targets [n], writes log-probabilities and entropies into the other two columns."""
+    for block, targets, logprobs, entropies in _blocks(product, *columns):
+        log_softmax = scale.logits(block).log_softmax(1)
         logprobs.copy_(log_softmax.gather(1, targets[:, None])[:, 0])
         entropies.copy_(-log_softmax.exp().mul_(log_softmax).sum(1))
 
 
-def _to_gradient(logits: Tensor, temperature: float, *columns: Tensor) -> None:
-    """Overwrites logits [n, V] with the loss's gradient by them.
+def _to_gradient(product: Tensor, scale: Scale, *columns: Tensor) -> None:
+    """Overwrites the head's product [n, V] with the loss's gradient by it.
 
     Columns [n]: targets, the gradient by log-probabilities; and where a loss has them, entropies and the gradient by
     entropies.
     """
-    for block, targets, grad_logprobs, *entropy in _blocks(logits, *(column[:, None] for column in columns)):
+    for block, targets, grad_logprobs, *entropy in _blocks(product, *(column[:, None] for column in columns)):
+        logits = scale.logits(block)
         if entropy:
-            log_softmax = _scaled(block, temperature).log_softmax(1)
+            log_softmax = logits.log_softmax(1)
             gradient = log_softmax.exp().mul_(log_softmax.add_(entropy[0]).mul_(-entropy[1]).sub_(grad_logprobs))
         else:
-            gradient = _scaled(block, temperature).softmax(1).mul_(-grad_logprobs)
-        block.copy_(gradient.scatter_add_(1, targets, grad_logprobs))
-
-
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    return logits.float() / temperature if temperature != 1 else logits.float()
+            gradient = logits.softmax(1).mul_(-grad_logprobs)
+        gradient.scatter_add_(1, targets, grad_logprobs)
+        if scale.cap is not None:  # the slope of cap * tanh is 1 - tanh^2
+            gradient.mul_(1 - (logits / scale.cap).square_())
+        block.copy_(gradient if scale.factor == 1 else gradient.mul_(scale.factor))
 
 
 def _chunks(matrix: Tensor, *columns: Tensor) -> list[tuple[Tensor, ...]]:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from rlframe.errors import RunFailed
 from rlframe.model.base_model import BIAS
+from rlframe.model.layout import Layout
+from rlframe.model.rows import Rows
 from rlframe.types import UNRECORDED_EXPERT, TrainBatch
 
 
@@ -40,7 +42,8 @@ class Routers:
         self.sums: Tensor | None = None  # [routers, E + 4]: load, then tokens, entropy, rerouted, replayed
         self.of_step: list[Tensor] = []  # of each update, over all ranks
         self.counting = False
-        self.routes: Tensor | None = None  # [T, layers, k] of the batch at hand
+        self.routes: Tensor | None = None  # [tokens that routers see, layers, k] of the batch at hand
+        self.is_token: Tensor | None = None  # [tokens that routers see] bool, False for padding; None: no padding
         self.checked: set[int] = set()  # indices of routers whose gate weights `gate_weights` reproduced
         if not self.by_layer:
             return
@@ -92,9 +95,14 @@ class Routers:
         }
         return metrics | ({"moe/rerouted": float(rerouted.sum() / replayed.sum())} if replayed.sum() else {})
 
-    def _open(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _open(self, policy: Any, inputs: tuple[Any, ...]) -> None:
         batch: TrainBatch = inputs[0]
-        self.routes = batch.routed_experts
+        self.routes, self.is_token = batch.routed_experts, None
+        if policy.packing == "padded":
+            rows = Rows.of(Layout.of(batch.sequence_ids, batch.position_ids))
+            self.is_token = rows.is_token.flatten()
+            if self.routes is not None:
+                self.routes = rows.fill(self.routes, UNRECORDED_EXPERT).flatten(0, 1)
         # Count in the forward pass only: a checkpointed layer runs again in the backward pass.
         self.counting = torch.is_grad_enabled()
 
@@ -136,6 +144,9 @@ class Routers:
     ) -> None:
         if not self.counting:
             return
+        if (is_token := self.is_token) is not None:
+            logits, chosen = logits[is_token], chosen[is_token]
+            rerouted_and_replayed = tuple(mask[is_token] for mask in rerouted_and_replayed)
         if self.sums is None:
             shape = (len(self.by_layer), logits.shape[1] + 4)
             self.sums = torch.zeros(shape, dtype=torch.float64, device=logits.device)

@@ -1,7 +1,8 @@
-"""A causal language model as the learner needs it: packed tokens in, log-probabilities out."""
+"""A causal language model as the learner needs it: a batch of sequences in, log-probabilities out."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +11,12 @@ from torch import Tensor, nn
 
 from rlframe.model import attention
 from rlframe.model.layout import Layout
-from rlframe.types import TrainBatch
+from rlframe.model.logprobs import LogprobHead
+from rlframe.model.rows import Rows
+from rlframe.model.scale import scale_of
+from rlframe.types import PACKED_ATTENTION, Packing, TrainBatch
 
+NOISE = re.compile("drop|jitter")  # in names of config keys: attention_dropout, resid_pdrop, router_jitter_noise
 PREFIX = "model."  # of a parameter's name in `Policy`, before its name in a checkpoint
 
 
@@ -28,18 +33,35 @@ class SequenceParallel(Protocol):
 
 
 class Policy(nn.Module):
-    """A transformers model whose head answers only for tokens with a loss weight, and never with all logits at once."""
+    """A transformers model whose head answers only for tokens with a loss weight, and never with all logits at once.
 
-    def __init__(self, model: nn.Module, head: nn.Module, ulysses: SequenceParallel | None = None) -> None:
-        """`head` replaces the model's `lm_head`: (hidden [N, H], token ids [N], temperature) -> two values [N].
+    `packing` says how the model sees the sequences of a batch. `shared` and `whole`: end to end in one row [1, T],
+    under our attention or an attention that reads boundaries. `padded`: a row for each sequence [N, L], which every
+    causal model computes right, because tokens never attend to the padding after them.
+    """
 
-        `LogprobHead` is one. `ulysses`: ranks that share this rank's batches; None: the rank has whole batches.
+    def __init__(
+        self, model: nn.Module, head_dtype: torch.dtype, packing: Packing, ulysses: SequenceParallel | None = None
+    ) -> None:
+        """Replaces the model's head by a `LogprobHead` that multiplies in `head_dtype`.
+
+        `ulysses`: ranks that share this rank's batches; None: the rank has whole batches. Raises ValueError for a
+        model without a linear head.
         """
         super().__init__()
+        self.packing: Packing = packing
         self.ulysses = ulysses
-        self.model: Any = model  # transformers': .model, .lm_head, .config
+        self.model: Any = model  # of transformers
         self.config = model.config  # DeepSpeed's AutoEP looks for the kind of model here
-        self.model.lm_head = head
+        linear = self.model.get_output_embeddings()
+        if not isinstance(linear, nn.Linear):
+            raise ValueError(f"{type(model).__name__} has no linear head, but {type(linear).__name__}")
+        self.model.set_output_embeddings(LogprobHead(linear, head_dtype, scale_of(self.config)))
+
+    @property
+    def head(self) -> LogprobHead:
+        """The model's head."""
+        return self.model.get_output_embeddings()
 
     def forward(self, batch: TrainBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """-> logprobs [T], entropies [T] in float32: of token t given the tokens before it in its sequence.
@@ -52,25 +74,55 @@ class Policy(nn.Module):
         else:
             layout, rank_range = Layout.of(batch.sequence_ids, batch.position_ids), slice(0, len(batch.token_ids))
             token_ids, position_ids = batch.token_ids, batch.position_ids
-        hidden = self.model.model(
-            input_ids=token_ids[None],
-            position_ids=position_ids[None],
-            use_cache=False,
-            **attention.arguments(layout, self.model.config._attn_implementation),
-        ).last_hidden_state[0]  # [tokens of this rank, H]
+        if self.packing == "padded":
+            rows = Rows.of(layout)
+            hidden = rows.flatten(self._hidden_states(input_ids=rows.fill(token_ids, 0)))
+        else:
+            arguments = attention.arguments(layout, self.packing, self.model.config._attn_implementation)
+            hidden = self._hidden_states(input_ids=token_ids[None], position_ids=position_ids[None], **arguments)[0]
         targets = (batch.loss_weights != 0).nonzero()[:, 0]
         predecessors = layout.predecessors()[targets]
         on_this_rank = (predecessors >= rank_range.start) & (predecessors < rank_range.stop)
         targets, predecessors = targets[on_this_rank], predecessors[on_this_rank] - rank_range.start
-        values = self.model.lm_head(hidden[predecessors], batch.token_ids[targets], temperature)
+        values = self.head(hidden[predecessors], batch.token_ids[targets], temperature)
         zeros = torch.zeros(len(batch.token_ids), dtype=torch.float32, device=hidden.device)
         logprobs, entropies = (zeros.index_put((targets,), value) for value in values)
         return (self.ulysses.join(logprobs), self.ulysses.join(entropies)) if self.ulysses else (logprobs, entropies)
 
+    def _hidden_states(self, **arguments: Any) -> Tensor:
+        """The last hidden states [rows, tokens, H], of the tokens of this rank."""
+        backbone = self.model.base_model if self.model.base_model is not self.model else self.model.model
+        return backbone(use_cache=False, return_dict=True, **arguments).last_hidden_state
 
-def load_model(path: Path, dtype: torch.dtype, attention_name: str) -> nn.Module:
-    """The model at a Hugging Face folder, in `dtype`, ready for packed batches."""
-    from transformers import AutoModelForCausalLM
+
+def load_model(path: Path, dtype: torch.dtype, attention_name: str, packing: Packing) -> nn.Module:
+    """The model at a Hugging Face folder, in `dtype`, ready for batches in `packing`; without dropout."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     attention.register()
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention_name)
+    return AutoModelForCausalLM.from_pretrained(
+        path,
+        config=without_noise(AutoConfig.from_pretrained(path)),
+        dtype=dtype,
+        attn_implementation=attention_of(attention_name, packing),
+    )
+
+
+def attention_of(name: str, packing: Packing) -> str | None:
+    """The attention implementation of transformers for `learner.attention`; None: the model's own choice.
+
+    Our attention knows packed sequences only, so padded rows take the implementation that the model prefers.
+    """
+    return None if name == PACKED_ATTENTION and packing == "padded" else name
+
+
+def without_noise(config: Any) -> Any:
+    """The same config, in place, with every dropout and router jitter at 0.
+
+    A learner must compute the probabilities of the policy that sampled, and an engine drops nothing.
+    """
+    for part in {id(part): part for part in (config, config.get_text_config(decoder=True))}.values():
+        for key, value in vars(part).items():
+            if isinstance(value, float) and NOISE.search(key):
+                setattr(part, key, 0.0)
+    return config

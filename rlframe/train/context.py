@@ -137,6 +137,11 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             raise ValueError(
                 f"the loop needs rollouts, rewards and a learner, but only {', '.join(roles)} were started"
             )
+        if learner.packing != run.learner.packing and learner.packing != "shared":
+            console.warn(
+                f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
+                "right: every completion computes its prompt again"
+            )
         feed = stack.enter_context(_feed(run, stream, rollouts, rewards))
         gate = MismatchGate(run.mismatch, run.correction, learner, console)
         checkpoints = stack.enter_context(

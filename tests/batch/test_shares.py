@@ -35,6 +35,27 @@ def test_four_ranks_get_equal_shares_of_a_long_tailed_step(count: int) -> None:
     assert placed == sorted(sample.prompt_id for sample in samples)
 
 
+def test_padded_micro_batches_hold_samples_of_similar_length() -> None:
+    lengths = [9, 2, 8, 3, 2, 3]
+    [rank] = to_shares([make_sample(length) for length in lengths], 1, max_tokens=18, packing="padded")
+    assert [[len(sample.token_ids) for sample in batch] for batch in rank] == [[9, 8], [3, 3, 2, 2]]
+
+
+def test_padded_rows_of_two_ranks_stay_within_the_cells_of_a_micro_batch() -> None:
+    samples = lognormal_trace(64)
+    shares = to_shares(samples, ranks=3, max_tokens=16_000, packing="padded")
+    batches = [batch for share in shares for batch in share]
+    assert max(len(batch) * max(len(sample.token_ids) for sample in batch) for batch in batches) <= 16_000
+    assert len({len(share) for share in shares}) == 1
+    trained = sorted(sample.prompt_id for batch in batches for sample in batch if sample.loss_weights.any())
+    assert trained == sorted(sample.prompt_id for sample in samples)
+
+
+def test_padded_micro_batches_are_halved_until_every_rank_has_one() -> None:
+    shares = to_shares([make_sample(5) for _ in range(4)], ranks=3, max_tokens=100, packing="padded")
+    assert [[len(batch) for batch in share] for share in shares] == [[1], [1], [2]]
+
+
 def test_one_token_too_many_takes_a_second_micro_batch() -> None:
     def micro_batches(*lengths: int) -> list[int]:
         return [len(share) for share in to_shares([make_sample(length) for length in lengths], 2, max_tokens=10)]
@@ -85,4 +106,4 @@ def test_prompts_with_a_common_prefix_are_neighbours() -> None:
     ]
     [[batch]] = to_shares(samples, ranks=1, max_tokens=100)
     assert [sample.prompt_id for sample in batch] == list("aaccddbb")
-    assert [packed_tokens(batch, share) for share in (True, False)] == [4 + 1 + 2 + 1 + 4 + 1 + 2 + 1, 32]
+    assert [packed_tokens(batch, share) for share in ("shared", "whole")] == [4 + 1 + 2 + 1 + 4 + 1 + 2 + 1, 32]

@@ -142,7 +142,6 @@ class SeparateExpertsRank(dense.GradientRank):
 def test_ranks_with_tokens_for_different_experts_do_not_deadlock(start: Start, untied_model: Path) -> None:
     from rlframe.batch.collate import collate
     from rlframe.batch.shares import to_shares
-    from rlframe.model.logprobs import LogprobHead
     from rlframe.model.policy import Policy, load_model
     from rlframe.types import PACKED_ATTENTION
 
@@ -150,8 +149,8 @@ def test_ranks_with_tokens_for_different_experts_do_not_deadlock(start: Start, u
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)
     expected: dict[str, Tensor] = {}
     for rank, share in enumerate(to_shares(dense.make_samples(), 2, 128)):
-        model = put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION), rank)
-        policy = Policy(model, LogprobHead(model.lm_head, torch.float32))
+        model = put_experts_in(load_model(untied_model, torch.float32, PACKED_ATTENTION, "shared"), rank)
+        policy = Policy(model, torch.float32, "shared")
         for samples in share:
             packed = collate(samples)
             dense.OBJECTIVE.loss(*policy(packed, 1.0), packed).backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -211,3 +212,5 @@ def test_an_exported_folder_opens_in_transformers_with_trained_weights(
     assert tensors.keys() == opened.keys()
     assert all((opened[name].detach().numpy() == tensor).all() for name, tensor in tensors.items())
     assert AutoTokenizer.from_pretrained(tmp_path / "export").eos_token == "<|end|>"
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "export" / name).read_text()) == json.loads((untied_model / name).read_text())

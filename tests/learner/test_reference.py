@@ -96,7 +96,7 @@ def test_a_kl_in_the_reward_costs_the_sum_over_a_completions_tokens(start: Start
         two,
         penalty(estimator="k1", weight=0.01, place="reward"),
         micro_batch_tokens=128,
-        share_prefixes=True,
+        packing="shared",
         sequence_parallel=1,
         timeout_s=60.0,
         max_skipped=3,

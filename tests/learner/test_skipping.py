@@ -87,7 +87,7 @@ def test_the_second_spoiled_step_in_a_row_ends_the_run(two: list[Any]) -> None:
         two,
         OBJECTIVE,
         micro_batch_tokens=128,
-        share_prefixes=True,
+        packing="shared",
         sequence_parallel=1,
         timeout_s=60,
         max_skipped=2,

@@ -1,14 +1,16 @@
 """Packed attention against one explicit mask, on a CPU."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlframe.model import attention, attention_cpu
-from rlframe.model.attention import by_block_mask, by_boundaries, packed_attention, takes_block_mask
+from rlframe.model.attention import Scoring, by_block_mask, by_boundaries, packed_attention, takes_block_mask
 from rlframe.model.layout import Layout
+from rlframe.types import PACKED_ATTENTION
 
 # A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2. Then one
 # of 2 that begins like that, with 2 and 2, so that their first token lies in another prompt than their second.
@@ -16,6 +18,7 @@ SEQUENCE_IDS = torch.tensor([0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 5, 5, 6, 
 POSITION_IDS = torch.tensor([0, 1, 2, 3, 4, 3, 3, 4, 5, 6, 0, 0, 1, 2, 2, 3, 1, 2, 3, 2, 3])
 T = len(SEQUENCE_IDS)
 LAYOUT = Layout.of(SEQUENCE_IDS, POSITION_IDS)
+PLAIN = Scoring(scale=0.1, window=None, softcap=None, sinks=None)
 PROMPT, FIRST, SECOND, OTHER = slice(0, 3), slice(3, 5), slice(5, 6), slice(10, 11)
 
 
@@ -28,14 +31,24 @@ def inputs(heads: int, key_value_heads: int, value_dim: int = 4) -> tuple[Tensor
     )
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None = None, window: int | None = None):
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None = None, window: int | None = None, **more: Any
+):
     layout = Layout.of(SEQUENCE_IDS, POSITION_IDS)  # of its own: calls are planned once for each
     return packed_attention(
-        nn.Module(), query, key, value, None, layout=layout, scaling=scaling, sliding_window=window
+        nn.Module(), query, key, value, None, layout=layout, scaling=scaling, sliding_window=window, **more
     )[0]
 
 
-def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, window: int = T) -> Tensor:
+def masked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float = 0.5,
+    window: int = T,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     """softmax(q k^T) v where token i sees token j, written out; 0.5 is 1 / sqrt(4). -> [1, T, heads, value_dim]"""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -48,8 +61,11 @@ def masked(query: Tensor, key: Tensor, value: Tensor, scaling: float = 0.5, wind
             third_prompt = (column == 11 and SEQUENCE_IDS[row] in (6, 7)) or (column == 16 and SEQUENCE_IDS[row] == 7)
             near = POSITION_IDS[row] - POSITION_IDS[column] < window
             sees[row, column] = (same or first_prompt or second_prompt or third_prompt) and near
-    scores = (query @ key.mT * scaling).masked_fill(~sees, float("-inf"))
-    return (scores.softmax(-1) @ value).transpose(1, 2)
+    scores = query @ key.mT * scaling
+    scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    weights = scores.exp() * sees
+    totals = weights.sum(-1, keepdim=True) + (0 if sinks is None else sinks.exp()[None, :, None, None])
+    return (weights / totals @ value).transpose(1, 2)
 
 
 @pytest.mark.parametrize("cells", [1, 1 << 23])  # a sequence a call, all of a size together
@@ -97,8 +113,28 @@ def test_a_sliding_window_reaches_into_a_shared_prompt(window, rows, short, monk
 @pytest.mark.parametrize("window", [None, 2])
 def test_flex_attention_under_our_block_mask_gives_the_same_values(window):
     parts = inputs(heads=4, key_value_heads=2)
-    by_mask = by_block_mask(*parts, LAYOUT, 0.1, window).transpose(1, 2)
-    torch.testing.assert_close(by_mask, attend(*parts, scaling=0.1, window=window))
+    for softcap, sinks in ((None, None), (0.8, None), (None, torch.randn(4)), (0.8, torch.randn(4))):
+        scoring = Scoring(scale=0.1, window=window, softcap=softcap, sinks=sinks)
+        by_mask = by_block_mask(*parts, LAYOUT, scoring).transpose(1, 2)
+        by_sequence = attend(*parts, scaling=0.1, window=window, softcap=softcap, s_aux=sinks)
+        torch.testing.assert_close(by_mask, by_sequence)
+
+
+@pytest.mark.parametrize("softcap, has_sinks", [(0.7, False), (None, True), (0.7, True)])
+@pytest.mark.parametrize("rows", [2, 512])
+def test_caps_and_sinks_are_those_of_the_definition(softcap, has_sinks, rows, monkeypatch):
+    monkeypatch.setattr(attention, "ROWS", rows)
+    got, wanted = ([*inputs(4, 2), torch.tensor([0.5, -1.0, 2.0, 0.0])] for _ in range(2))
+    for part in (*got, *wanted):
+        part.requires_grad_()
+    ours = attend(*got[:3], window=3, softcap=softcap, s_aux=got[3] if has_sinks else None)
+    reference = masked(*wanted[:3], window=3, softcap=softcap, sinks=wanted[3] if has_sinks else None)
+    torch.testing.assert_close(ours, reference)
+    weights = torch.randn_like(ours)
+    (ours * weights).sum().backward()
+    (reference * weights).sum().backward()
+    for mine, other in zip(got[: 3 + has_sinks], wanted, strict=False):
+        torch.testing.assert_close(mine.grad, other.grad)
 
 
 def test_blocks_of_128_that_no_token_sees_are_left_out_of_the_mask():
@@ -112,7 +148,7 @@ def test_blocks_of_128_that_no_token_sees_are_left_out_of_the_mask():
 
 def test_the_varlen_kernel_takes_heads_that_share_keys():
     parts = [torch.randn(1, heads, 7, 64, device="meta", requires_grad=True) for heads in (4, 2, 2)]
-    attended = by_boundaries(*parts, laid_out([5, 2], [0, 0], device="meta"), 0.1)
+    attended = by_boundaries(*parts, laid_out([5, 2], [0, 0], device="meta"), PLAIN)
     assert attended.shape == parts[0].shape
     attended.sum().backward()
     assert [part.grad is not None and part.grad.shape == part.shape for part in parts] == [True] * 3
@@ -121,11 +157,12 @@ def test_the_varlen_kernel_takes_heads_that_share_keys():
 def test_a_gpu_uses_varlen_for_whole_sequences_in_16_bits_only():
     query, value = torch.empty(1, 4, 7, 64, dtype=torch.bfloat16), torch.empty(1, 2, 7, 64, dtype=torch.bfloat16)
     whole = laid_out([5, 2], [0, 0])
-    assert not takes_block_mask(query, value, whole, None)
-    assert takes_block_mask(query, value, laid_out([5, 2], [0, 3]), None)
-    assert takes_block_mask(query, value, whole, 4)
-    assert takes_block_mask(query, value[..., :32], whole, None)
-    assert takes_block_mask(query.float(), value.float(), whole, None)
+    assert not takes_block_mask(query, value, whole, PLAIN)
+    assert takes_block_mask(query, value, laid_out([5, 2], [0, 3]), PLAIN)
+    for setting in ({"window": 4}, {"softcap": 30.0}, {"sinks": torch.zeros(4)}):
+        assert takes_block_mask(query, value, whole, replace(PLAIN, **setting))
+    assert takes_block_mask(query, value[..., :32], whole, PLAIN)
+    assert takes_block_mask(query.float(), value.float(), whole, PLAIN)
 
 
 def laid_out(lengths: list[int], begins: list[int], device: str = "cpu") -> Layout:
@@ -161,12 +198,14 @@ def test_a_completion_s_gradient_reaches_no_other_completion():
 
 def test_a_whole_sequence_implementation_refuses_a_shared_prompt():
     whole = Layout.of(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]))
-    given = attention.arguments(whole, "flash_attention_2")
+    given = attention.arguments(whole, "whole", "flash_attention_2")
     assert given["cu_seq_lens_q"].tolist() == [0, 3, 5] and given["max_length_k"] == 3
-    with pytest.raises(ValueError, match="'flash_attention_2' takes whole sequences only"):
-        attention.arguments(LAYOUT, "flash_attention_2")
+    assert given["seq_idx"].tolist() == [[0, 0, 0, 1, 1]]
+    for packing, implementation in (("whole", PACKED_ATTENTION), ("shared", "flash_attention_2")):
+        with pytest.raises(ValueError, match=f"{packing} packing takes whole sequences only"):
+            attention.arguments(LAYOUT, packing, implementation)
 
 
-def test_a_model_that_caps_its_scores_is_refused():
-    with pytest.raises(ValueError, match=r"knows no softcap, which Module needs; set learner\.attention"):
-        packed_attention(nn.Module(), *inputs(2, 2), None, layout=LAYOUT, softcap=30.0)
+def test_a_model_that_adds_a_bias_by_position_is_refused():
+    with pytest.raises(ValueError, match="knows no position_bias, which Module needs"):
+        packed_attention(nn.Module(), *inputs(2, 2), None, layout=LAYOUT, position_bias=torch.zeros(T, T))

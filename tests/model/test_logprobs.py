@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlframe.model import logprobs as module
 from rlframe.model.logprobs import LogprobHead
+from rlframe.model.scale import Scale
 
 VOCABULARY, WIDTH = 37, 8
 
@@ -142,9 +143,25 @@ def test_an_entropy_s_gradient_equals_the_full_softmax_s(rows, temperature, logp
     torch.testing.assert_close(head.weight.grad.double(), weight.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_a_head_with_a_bias_is_refused():
-    with pytest.raises(ValueError, match="bias"):
-        LogprobHead(nn.Linear(2, 3, bias=True), torch.float32)
+@pytest.mark.parametrize("rows", [5, 1100])
+@pytest.mark.parametrize("scale", [Scale(factor=0.25), Scale(cap=2.0), Scale(factor=3.0, cap=1.5)])
+def test_scales_caps_and_biases_are_those_of_the_full_softmax(rows, scale):
+    torch.manual_seed(rows)
+    hidden = torch.randn(rows, WIDTH, requires_grad=True)
+    linear, targets = nn.Linear(WIDTH, VOCABULARY), torch.randint(37, (rows,))
+    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, linear.weight, linear.bias)]
+    head = LogprobHead(linear, torch.float32, scale)
+    product = (exact[0] @ exact[1].T + exact[2]) * scale.factor
+    logits = product if scale.cap is None else scale.cap * torch.tanh(product / scale.cap)
+    log_softmax = (logits / 0.6).log_softmax(1)
+    wanted = log_softmax[torch.arange(rows), targets], -(log_softmax.exp() * log_softmax).sum(1)
+    got = head(hidden, targets, 0.6)
+    for mine, reference in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine.double(), reference, rtol=1e-5, atol=1e-5)
+    (got[0] * row_weights(rows) - 0.3 * got[1]).sum().backward()
+    (wanted[0] * row_weights(rows).double() - 0.3 * wanted[1]).sum().backward()
+    for mine, reference in zip((hidden, head.weight, head.bias), exact, strict=True):
+        torch.testing.assert_close(mine.grad.double(), reference.grad, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("vocabulary, dtype, chunks, blocks", [

@@ -13,16 +13,17 @@ from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
 from rlframe.errors import RunFailed
-from rlframe.model.logprobs import LogprobHead
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import Policy, load_model
-from rlframe.types import PACKED_ATTENTION, UNRECORDED_EXPERT, TrainBatch
+from rlframe.types import PACKED_ATTENTION, UNRECORDED_EXPERT, Packing, TrainBatch
 
 MODELS = ["qwen3_moe_model", "deepseek_v3_model"]
 
 
 class OneLayer(nn.Module):
     """A router of 4 experts, 1 a token, that sends a token of one-hot hidden state e to expert e."""
+
+    packing: Packing = "shared"
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,9 +58,9 @@ SENTENCE = batch(list(b"Twelve and thirty make forty-two."))
 Loaded = Callable[[], Policy]
 
 
-def make_policy(folder: Path) -> Policy:
-    model = load_model(folder, torch.float32, PACKED_ATTENTION)
-    return Policy(model, LogprobHead(model.lm_head, torch.float32))
+def make_policy(folder: Path, packing: Packing = "shared") -> Policy:
+    model = load_model(folder, torch.float32, PACKED_ATTENTION, packing)
+    return Policy(model, torch.float32, packing)
 
 
 @pytest.fixture(params=MODELS)
@@ -158,6 +159,26 @@ def test_replaying_own_routes_changes_no_bit(loaded: Loaded) -> None:
     assert [name for name in plain[1] if not torch.equal(plain[1][name], replayed[1][name])] == []
     routers.end_update(applied=True)
     assert routers.metrics()["moe/rerouted"] == 0.0
+
+
+def test_padding_is_no_load_and_replays_no_route(qwen3_moe_model: Path) -> None:
+    lengths = torch.tensor([20, 13])
+    two = replace(
+        SENTENCE,
+        sequence_ids=torch.arange(2).repeat_interleave(lengths),
+        position_ids=torch.cat([torch.arange(20), torch.arange(13)]),
+        routed_experts=torch.tensor([2, 5], dtype=torch.int16).expand(33, 2, 2),
+    )
+    found = {}
+    for packing in ("whole", "padded"):
+        policy = make_policy(qwen3_moe_model, packing)
+        routers = Routers(policy, 0.0)
+        logprobs, _ = learn(policy, two)
+        routers.end_update(applied=True)
+        found[packing] = logprobs, routers.metrics()
+    torch.testing.assert_close(found["padded"][0], found["whole"][0])
+    assert found["padded"][1] == pytest.approx(found["whole"][1], rel=1e-5)
+    assert found["padded"][1]["moe/imbalance"] == 4.0
 
 
 def test_replaying_other_routes_moves_the_gradient_to_those_experts(loaded: Loaded) -> None:

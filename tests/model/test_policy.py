@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
+    Gemma2Config,
+    GptOssConfig,
+    Lfm2Config,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -18,9 +21,8 @@ from transformers import (
 
 from rlframe.batch.collate import collate
 from rlframe.model import attention
-from rlframe.model.logprobs import LogprobHead
 from rlframe.model.policy import Policy, load_model
-from rlframe.types import PACKED_ATTENTION, TrainBatch, TrainSample
+from rlframe.types import PACKED_ATTENTION, Packing, TrainBatch, TrainSample
 
 PROMPT_TOKENS = 2
 LENGTHS = [7, 3, 12, 4]
@@ -45,8 +47,8 @@ def plain(folder) -> nn.Module:
 
 @pytest.fixture
 def policy(folder) -> Policy:
-    model = load_model(folder, torch.float32, PACKED_ATTENTION)
-    return Policy(model, LogprobHead(model.lm_head, torch.float32))
+    model = load_model(folder, torch.float32, PACKED_ATTENTION, "shared")
+    return Policy(model, torch.float32, "shared")
 
 
 def sequences() -> list[Tensor]:
@@ -134,6 +136,15 @@ MODELS = {
         first_k_dense_replace=1,
     ),
     "mistral with a window of 6": MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=6),
+    # A window of 6 in every second layer, scores and logits with a cap.
+    "gemma2": Gemma2Config(
+        **SHAPE, num_key_value_heads=2, head_dim=8, sliding_window=6, attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
+    # Sinks, a window in every second layer, experts.
+    "gpt_oss": GptOssConfig(
+        **SHAPE, num_key_value_heads=2, head_dim=8, sliding_window=6, num_local_experts=4, num_experts_per_tok=2,
+    ),
 }  # fmt: skip
 
 
@@ -170,6 +181,7 @@ def learned(
     batches: list[TrainBatch],
     implementation: str = PACKED_ATTENTION,
     checkpointing: bool = False,
+    packing: Packing = "shared",
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Log-probabilities and entropies of every completion's tokens, and the gradient of every parameter."""
     torch.manual_seed(3)
@@ -177,7 +189,7 @@ def learned(
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    policy = Policy(model, LogprobHead(model.lm_head, torch.float32)).train()
+    policy = Policy(model, torch.float32, packing).train()
     logprobs, entropies = [], []
     for batch in batches:
         of_tokens, entropy = policy(batch, 0.8)
@@ -204,8 +216,20 @@ def test_a_shared_prompt_gives_the_values_of_transformers_attention(model):
     assert max(off.values()) < 1e-5, off
 
 
+def test_padded_rows_give_a_convolution_model_the_values_of_lone_sequences():
+    config = Lfm2Config(**SHAPE, num_key_value_heads=2, layer_types=["conv", "full_attention"])
+    samples = groups()
+    logprobs, entropies, gradients = learned(config, [collate(samples, "padded")], "sdpa", packing="padded")
+    alone = [collate([sample], "whole") for sample in samples]
+    wanted_logprobs, wanted_entropies, wanted = learned(config, alone, "eager", packing="padded")
+    torch.testing.assert_close(logprobs, wanted_logprobs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropies, wanted_entropies, rtol=1e-5, atol=1e-5)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_sharing_prompts_changes_no_log_probability():
-    shared, whole = collate(groups()), collate(groups(), share_prefixes=False)
+    shared, whole = collate(groups()), collate(groups(), packing="whole")
     assert [len(batch.token_ids) for batch in (shared, whole)] == [36, 64]
     answers = [learned(MODELS["llama"], [batch])[0] for batch in (shared, whole)]
     torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)

@@ -49,6 +49,15 @@ def make_qwen3_moe(folder: Path) -> Path:
     return _save(Qwen3MoeForCausalLM, config, folder)
 
 
+def make_lfm2(folder: Path) -> Path:
+    """An LFM2: a short convolution, which knows no boundaries of packed sequences, then attention."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    layers = ["conv", "full_attention"]
+    config = Lfm2Config(intermediate_size=128, num_key_value_heads=1, layer_types=layers, **_common())
+    return _save(Lfm2ForCausalLM, config, folder)
+
+
 def make_deepseek_v3(folder: Path) -> Path:
     """A DeepSeek-V3: a dense layer, then a layer with a shared expert and 8 routed experts in 2 groups.
 

@@ -18,6 +18,7 @@ import ray
 from rlframe.cluster import start as cluster
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
+from rlframe.types import Packing
 from tests.tiny.learner import InspectedRank
 
 STEPS = 10  # of the run, for the learning rate's schedule
@@ -70,7 +71,13 @@ class RankProcesses:
         self._learners = count()
 
     def launch(
-        self, config: LearnerConfig, model: Path, ranks: int, *, kind: type[LearnerRank] = InspectedRank
+        self,
+        config: LearnerConfig,
+        model: Path,
+        ranks: int,
+        *,
+        kind: type[LearnerRank] = InspectedRank,
+        packing: Packing = "shared",
     ) -> list[Any]:
         """Handles of connected ranks with the model loaded."""
         settings = config.model_copy(update={"ranks": ranks})
@@ -78,7 +85,7 @@ class RankProcesses:
         private = settings.sequence_parallel > 1 or settings.expert_parallel
         processes = _start(ranks) if private else self._sets.get(ranks) or self._sets.setdefault(ranks, _start(ranks))
         learner = next(self._learners)
-        ray.get([process.create.remote(learner, kind, settings, model, 1.0, STEPS) for process in processes])
+        ray.get([process.create.remote(learner, kind, settings, model, 1.0, STEPS, packing) for process in processes])
         handles = [RankHandle(process, learner) for process in processes]
         address = cluster.meeting_point(processes[0])
         ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])

@@ -1,0 +1,224 @@
+"""`choose_packing`: the self-test of a run's model, which no setting switches off.
+
+A learner computes log-probabilities in another way than the model's own `forward`: sequences of a micro-batch stand
+end to end, a group's prompt counts once, and a head of our own follows. A layer that does not know the boundaries
+would be silently wrong. So before a run starts, the run's model, shrunk and with random weights, computes a few
+sequences in both ways, and the run takes a packing only where both agree.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlframe.batch.collate import collate, prefix_order
+from rlframe.errors import ConfigError
+from rlframe.model import attention
+from rlframe.model.policy import Policy, attention_of, without_noise
+from rlframe.model.shrink import VOCABULARY, shrunk
+from rlframe.types import PACKED_ATTENTION, Packing, TrainSample
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from rlframe.learner.config import LearnerConfig
+
+BOUND = 1e-3  # nats; ways that agree differ by 1e-5 at most, ways that do not by 1e-1
+SEEDS = 2  # a tie between two experts may differ under one seed; a wrong way differs under every seed
+SYSTEM_TOKENS = 5  # that two prompts begin with
+COMPLETION_TOKENS = {9: (11, 3), 13: (16,), 6: (2, 5)}  # tokens of a prompt -> tokens of its completions
+MAX_PARAMETERS = 200_000_000  # of a shrunk model: 0.8 GB
+
+
+def choose_packing(model_path: Path, config: LearnerConfig, longest: int) -> Packing:
+    """The packing that the learner takes: `learner.packing`, or for `auto` the fastest that is right for the model.
+
+    `longest`: tokens of the run's longest sequence. Raises ConfigError with the model type, the largest difference of
+    a log-probability and the remedies where none is right.
+    """
+    from transformers import AutoConfig
+
+    model_config = AutoConfig.from_pretrained(model_path)
+    found = differences(model_config, config.attention, candidates(config), longest)
+    packing, difference = next(iter(found.items()))
+    if is_right(difference):
+        return packing
+    raise ConfigError(_refusal(model_config.model_type, config, found))
+
+
+def candidates(config: LearnerConfig) -> list[Packing]:
+    """The packings to try, the fastest first."""
+    if config.packing != "auto":
+        return [config.packing]
+    if config.sequence_parallel > 1:
+        return ["shared"]
+    if config.attention == PACKED_ATTENTION:
+        return ["shared", "whole", "padded"]
+    return ["whole", "padded"] if config.attention.startswith("flash") else ["padded"]
+
+
+def is_right(difference: float | str) -> bool:
+    """True if both ways agree; an error's text never does."""
+    return not isinstance(difference, str) and difference <= BOUND
+
+
+def differences(
+    model_config: Any, attention_name: str, packings: list[Packing], longest: int
+) -> dict[Packing, float | str]:
+    """Tries packings up to the first right one -> by packing, the largest difference of a log-probability in nats.
+
+    The right packing comes first, if there is any.
+    The text of an error stands where the model or its attention cannot compute a packing. Flash attention runs on
+    GPUs only: our own attention takes its place here, so the layers are tested, and the kernel is not.
+    """
+    import torch
+
+    if attention_name.startswith("flash"):
+        attention_name = PACKED_ATTENTION
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the model is so small that threads would only wait for each other
+    try:
+        return _differences(model_config, attention_name, packings, longest)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _differences(
+    model_config: Any, attention_name: str, packings: list[Packing], longest: int
+) -> dict[Packing, float | str]:
+    found: dict[Packing, float | str] = {}
+    for seed in range(SEEDS):
+        try:
+            test = _self_test(model_config, longest, seed)
+        except Exception as error:  # of any kind: the code is the model's
+            return dict.fromkeys(packings, f"{type(error).__name__}: {error}")
+        for packing in packings:
+            try:
+                found[packing] = test.difference(packing, attention_name)
+            except Exception as error:
+                found[packing] = f"{type(error).__name__}: {error}"
+            if is_right(found[packing]):
+                return {packing: found.pop(packing), **found}
+    return found
+
+
+def _self_test(model_config: Any, longest: int, seed: int) -> SelfTest:
+    """The test with a narrow model, or else with a model of full width."""
+    try:
+        return SelfTest(model_config, longest, seed)
+    except Exception:  # a rule between keys that shrinking has broken
+        return SelfTest(model_config, longest, seed, narrow=False)
+
+
+class SelfTest:
+    """A small random model of a config, and the log-probabilities that it gives to each of a few sequences alone."""
+
+    def __init__(self, model_config: Any, longest: int, seed: int, *, narrow: bool = True) -> None:
+        import torch
+
+        attention.register()
+        self.samples = _samples(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            text_config = model_config.get_text_config(decoder=True)
+            self.model = _random_model(without_noise(shrunk(text_config, longest, narrow=narrow)))
+        with torch.no_grad():
+            self.own_logprobs = torch.cat([_own_logprobs(self.model, sample) for sample in self.samples])
+
+    def difference(self, packing: Packing, attention_name: str) -> float:
+        """Largest difference in nats between these log-probabilities and those in `packing`; infinite for NaN."""
+        import torch
+
+        model: Any = copy.deepcopy(self.model)
+        model.set_attn_implementation(attention_of(attention_name, packing) or self.model.preferred_attention)
+        batch = collate(self.samples, packing)
+        with torch.no_grad():
+            logprobs, _ = Policy(model, torch.float32, packing).train()(batch, temperature=1.0)
+        difference = float((logprobs[batch.loss_weights != 0] - self.own_logprobs).abs().max())
+        return math.inf if math.isnan(difference) else difference
+
+
+def _refusal(model_type: str, config: LearnerConfig, found: dict[Packing, float | str]) -> str:
+    reasons = "; ".join(
+        f"{packing}: {reason}" if isinstance(reason, str) else f"{packing}: {reason:.2g} nats"
+        for packing, reason in found.items()
+    )
+    remedies = [
+        *([] if config.packing == "auto" else ["learner.packing=auto"]),
+        *([] if config.attention == PACKED_ATTENTION else [f"learner.attention={PACKED_ATTENTION}"]),
+        *([] if config.sequence_parallel == 1 else ["learner.sequence_parallel=1"]),
+    ]
+    return (
+        f"model.path: the learner computes other log-probabilities for the model type {model_type!r} than the model's "
+        f"own forward pass, so it would train on wrong numbers. Largest difference by learner.packing ({BOUND:g} is "
+        f"allowed): {reasons}. "
+        + (f"Try {' or '.join(remedies)}" if remedies else "No setting helps; take another model, or report this one")
+    )
+
+
+def _random_model(config: Any) -> Any:
+    """The model of a config with weights so large that a wrong layer shows in every log-probability.
+
+    Its attention is `eager`, the definition, because some models' `sdpa` leaves out a cap.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+    if size > MAX_PARAMETERS:
+        raise ValueError(f"the self-test cannot shrink it below {size / 1e6:.0f}M parameters")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.preferred_attention = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+            else:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.eval()
+
+
+def _samples(seed: int) -> list[TrainSample]:
+    """Five completions of three prompts, of which two begin alike; in the order of a micro-batch."""
+    random = np.random.default_rng(seed)
+    system = random.integers(3, VOCABULARY, SYSTEM_TOKENS)
+    samples = []
+    for number, (length, completion_lengths) in enumerate(COMPLETION_TOKENS.items()):
+        prompt = random.integers(3, VOCABULARY, length)
+        if number < 2:
+            prompt[:SYSTEM_TOKENS] = system
+        for completion_length in completion_lengths:
+            completion = random.integers(3, VOCABULARY, completion_length)
+            samples.append(_sample(str(number), prompt, completion))
+    return sorted(samples, key=prefix_order)
+
+
+def _sample(prompt_id: str, prompt: np.ndarray, completion: np.ndarray) -> TrainSample:
+    token_ids = np.concatenate([prompt, completion]).astype(np.int32)
+    sampled = np.arange(len(token_ids)) >= len(prompt)
+    zeros = np.zeros(len(token_ids), np.float32)
+    return TrainSample(
+        prompt_id=prompt_id,
+        prefix_tokens=len(prompt),
+        token_ids=token_ids,
+        sampled=sampled,
+        rollout_logprobs=zeros,
+        advantages=zeros,
+        loss_weights=sampled.astype(np.float32),
+    )
+
+
+def _own_logprobs(model: nn.Module, sample: TrainSample) -> Tensor:
+    """[sampled tokens] by the model's own forward pass of this sequence alone."""
+    import torch
+
+    token_ids = torch.from_numpy(sample.token_ids).long()
+    logits = model(input_ids=token_ids[None], use_cache=False).logits[0].float()
+    logprobs = logits[:-1].log_softmax(-1).gather(1, token_ids[1:, None])[:, 0]
+    return logprobs[sample.prefix_tokens - 1 :]
