@@ -24,9 +24,11 @@ class LearnerConfig(Config):
     sequence_parallel: int = Field(ge=1)
     optimizer: Literal["adamw", "muon"]
     lr: float = Field(gt=0)
+    min_lr: float = Field(ge=0)
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: int = Field(ge=0)
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
+    adam_epsilon: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     max_skipped: int = Field(ge=1)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rlframe.model.policy import Policy
 
 MUON_MOMENTUM = 0.95
-ADAM_EPS = 1e-8
 
 
 def build(policy: Policy, config: LearnerConfig) -> torch.optim.Optimizer:
@@ -20,11 +19,10 @@ def build(policy: Policy, config: LearnerConfig) -> torch.optim.Optimizer:
     match config.optimizer:
         case "adamw":
             return torch.optim.AdamW(
-                [{"params": _trained(policy), "lr_scale": 1.0}],
+                [{"lr_scale": 1.0, **group} for group in _by_decay(_trained(policy), config.weight_decay)],
                 lr=config.lr,
                 betas=(config.betas[0], config.betas[1]),
-                eps=ADAM_EPS,
-                weight_decay=config.weight_decay,
+                eps=config.adam_epsilon,
                 fused=True,
             )
         case "muon":
@@ -61,13 +59,26 @@ def _muon_groups(policy: Policy, config: LearnerConfig) -> list[dict[str, Any]]:
             by_shape.setdefault((parameter.shape[0], parameter.shape[1]), []).append(parameter)
         else:
             adam_parameters.append(parameter)
-    common = {"lr": config.lr, "weight_decay": config.weight_decay}
-    groups: list[dict[str, Any]] = [
-        {"params": parameters, "use_muon": True, "momentum": MUON_MOMENTUM, "lr_scale": rms_scale(*shape), **common}
-        for shape, parameters in by_shape.items()
+    muon = {"use_muon": True, "momentum": MUON_MOMENTUM, "lr": config.lr, "weight_decay": config.weight_decay}
+    adam = {
+        "use_muon": False,
+        "betas": tuple(config.betas),
+        "eps": config.adam_epsilon,
+        "lr": config.lr,
+        "lr_scale": 1.0,
+    }
+    return [
+        *({"params": parameters, "lr_scale": rms_scale(*shape), **muon} for shape, parameters in by_shape.items()),
+        *({**adam, **group} for group in _by_decay(adam_parameters, config.weight_decay)),
     ]
-    adam = {"betas": tuple(config.betas), "eps": ADAM_EPS, "lr_scale": 1.0}
-    return [*groups, {"params": adam_parameters, "use_muon": False, **adam, **common}]
+
+
+def _by_decay(parameters: list[Any], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups with and without weight decay: matrices decay; scales and biases, which are vectors, do not."""
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _trained(policy: Policy) -> list[Any]:

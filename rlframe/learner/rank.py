@@ -129,6 +129,7 @@ class LearnerRank:
         rate = learning_rate(
             version - self.skipped,
             peak=self.config.lr,
+            floor=self.config.min_lr,
             schedule=self.config.schedule,
             warmup_steps=self.config.warmup_steps,
             steps=self.steps,

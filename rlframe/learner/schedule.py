@@ -7,13 +7,19 @@ from typing import Literal
 
 
 def learning_rate(
-    step: int, *, peak: float, schedule: Literal["constant", "linear", "cosine"], warmup_steps: int, steps: int
+    step: int,
+    *,
+    peak: float,
+    floor: float,
+    schedule: Literal["constant", "linear", "cosine"],
+    warmup_steps: int,
+    steps: int,
 ) -> float:
     """The rate of the update that makes policy version `step + 1`; `steps`: updates of the whole run.
 
-    The rate rises linearly over `warmup_steps`, then stays constant or falls to 0 at the run's end.
+    The rate rises linearly over `warmup_steps`, then stays constant or falls to `floor` at the run's end.
 
-    >>> learning_rate(0, peak=1.0, schedule="constant", warmup_steps=4, steps=10)
+    >>> learning_rate(0, peak=1.0, floor=0.0, schedule="constant", warmup_steps=4, steps=10)
     0.25
     """
     if step < warmup_steps:
@@ -23,6 +29,6 @@ def learning_rate(
         case "constant":
             return peak
         case "linear":
-            return peak * (1 - progress)
+            return floor + (peak - floor) * (1 - progress)
         case "cosine":
-            return peak * (1 + math.cos(math.pi * progress)) / 2
+            return floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,37 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 
 from rlframe.batch.shares import to_shares
+from rlframe.learner import optimizer
 from rlframe.learner.config import LearnerConfig
-from rlframe.learner.optimizer import ADAM_EPS, rms_scale
+from rlframe.learner.optimizer import build, rms_scale
+from rlframe.model.logprobs import LogprobHead
+from rlframe.model.policy import PREFIX, Policy, load_model
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
-from tests.tiny.learner import OBJECTIVE, differing, load, make_samples, save, state, step
+from tests.tiny.learner import OBJECTIVE, InspectedRank, differing, load, make_samples, save, state, step
 
+NORM = "model.layers.0.input_layernorm.weight"  # [64]
 HIDDEN = "model.layers.0.mlp.down_proj.weight"  # [64, 128]
+
+
+class OneGroupRank(InspectedRank):
+    """A rank whose optimizer has all parameters in one group."""
+
+    def connect(self, *arguments: Any) -> None:
+        split, optimizer._by_decay = optimizer._by_decay, lambda parameters, decay: [{"params": parameters}]
+        try:
+            super().connect(*arguments)
+        finally:
+            optimizer._by_decay = split
+
+
+@pytest.fixture(scope="module", autouse=True)
+def by_value() -> None:
+    """Sends this module's classes to the ranks' processes, which cannot import it."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +75,51 @@ def test_adamw_first_steps_by_the_rate_against_the_gradients_sign(
 ) -> None:
     two = launch(config, tiny_model, 2)
     slope = gradient(two, HIDDEN)
-    np.testing.assert_allclose(
-        first_change(two, HIDDEN), -1e-3 * slope / (np.abs(slope) + ADAM_EPS), rtol=1e-3, atol=1e-7
-    )
+    np.testing.assert_allclose(first_change(two, HIDDEN), -1e-3 * slope / (np.abs(slope) + 1e-8), rtol=1e-3, atol=1e-7)
     offloaded = launch(config.model_copy(update={"offload_optimizer": True, "offload_parameters": True}), tiny_model, 2)
     step(offloaded, 0)
     on_host, on_device = state(offloaded), state(two)
     assert on_host.keys() == on_device.keys()
     assert max(float(np.abs(on_host[name] - on_device[name]).max()) for name in on_device) < 1e-7
+
+
+def test_adamw_divides_by_the_configured_epsilon_and_decays_matrices_only(
+    config: LearnerConfig, tiny_model: Path, launch: Launch
+) -> None:
+    one = launch(config.model_copy(update={"adam_epsilon": 1e-2, "weight_decay": 0.5}), tiny_model, 1)
+    slopes = {name: gradient(one, name) for name in (HIDDEN, NORM)}
+    initial = state(one)
+    step(one, 0)
+    stepped = state(one)
+    for name, decay in ((HIDDEN, 0.5), (NORM, 0.0)):
+        master, slope = initial[f"master {name}"], slopes[name]
+        expected = -1e-3 * (slope / (np.abs(slope) + 1e-2) + decay * master)
+        np.testing.assert_allclose(stepped[f"master {name}"] - master, expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_matrix_decays_and_no_norm_does(config: LearnerConfig, tiny_model: Path, name: str) -> None:
+    model: Any = load_model(tiny_model, torch.float32, config.attention)
+    policy = Policy(model, LogprobHead(model.lm_head, torch.float32))
+    settings = config.model_copy(update={"optimizer": name, "weight_decay": 0.1, "adam_epsilon": 1e-15})
+    groups = build(policy, settings).param_groups
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    names = {name.removeprefix(PREFIX): decays[id(parameter)] for name, parameter in policy.named_parameters()}
+    assert {name: decay for name, decay in names.items() if "norm" in name} == dict.fromkeys(
+        [name for name in names if "norm" in name], 0.0
+    )
+    assert {decay for name, decay in names.items() if "norm" not in name} == {0.1}
+    assert {group["eps"] for group in groups if "eps" in group} == {1e-15}
+
+
+def test_a_saved_state_knows_no_parameter_groups(
+    config: LearnerConfig, tiny_model: Path, launch: Launch, tmp_path: Path
+) -> None:
+    one_group, two_groups = launch(config, tiny_model, 2, kind=OneGroupRank), launch(config, tiny_model, 1)
+    step(one_group, 0)
+    save(one_group, tmp_path)
+    load(two_groups, tmp_path)
+    assert differing(state(one_group), state(two_groups)) == []
 
 
 def test_one_rate_serves_wide_and_tall_matrices_for_muon() -> None:

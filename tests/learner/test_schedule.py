@@ -5,9 +5,10 @@ import pytest
 from rlframe.learner.schedule import learning_rate
 
 
-def rates(schedule, warmup_steps: int = 0, steps: int = 4, upto: int = 4) -> list[float]:
+def rates(schedule, warmup_steps: int = 0, steps: int = 4, upto: int = 4, floor: float = 0.0) -> list[float]:
     return [
-        learning_rate(step, peak=8.0, schedule=schedule, warmup_steps=warmup_steps, steps=steps) for step in range(upto)
+        learning_rate(step, peak=8.0, floor=floor, schedule=schedule, warmup_steps=warmup_steps, steps=steps)
+        for step in range(upto)
     ]
 
 
@@ -30,4 +31,10 @@ def test_cosine_falls_to_half_its_peak_half_way_through():
 
 def test_a_run_that_ends_within_its_warm_up_never_divides_by_0():
     assert rates("cosine", warmup_steps=4, steps=4) == [2, 4, 6, 8]
-    assert learning_rate(4, peak=8.0, schedule="linear", warmup_steps=4, steps=4) == 8
+    assert learning_rate(4, peak=8.0, floor=0.0, schedule="linear", warmup_steps=4, steps=4) == 8
+
+
+def test_a_schedule_falls_to_its_floor_and_warms_up_from_0():
+    assert rates("linear", warmup_steps=2, steps=6, upto=7, floor=4.0) == [4, 8, 8, 7, 6, 5, 4]
+    assert rates("cosine", upto=5, floor=4.0) == pytest.approx([8, 7.4142, 6, 4.5858, 4], abs=1e-4)  # 6 +- sqrt(2)
+    assert rates("constant", floor=4.0) == [8, 8, 8, 8]
