@@ -140,6 +140,7 @@ def make_samples(prompts: int, completions: int, shared: int, own: int, vocabula
                     rollout_logprobs=np.where(counted, -np.log(vocabulary), 0).astype(np.float32),
                     advantages=np.where(counted, rng.choice([-1.0, 1.0]), 0).astype(np.float32),
                     loss_weights=counted.astype(np.float32) / (prompts * completions * own),
+                    mean_weights=counted.astype(np.float32) / (prompts * completions * own),
                 )
             )
     return samples

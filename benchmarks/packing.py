@@ -137,6 +137,7 @@ def groups(prompts: int, completions: int, prompt_tokens: int, drawn: int) -> li
                     rollout_logprobs=np.zeros(len(counted), np.float32),
                     advantages=np.ones(len(counted), np.float32),
                     loss_weights=counted.astype(np.float32) / (prompts * completions * drawn),
+                    mean_weights=counted.astype(np.float32) / (prompts * completions * drawn),
                 )
             )
     return samples

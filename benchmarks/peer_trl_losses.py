@@ -29,11 +29,14 @@ def trainer(settings: dict[str, Any], logprobs: torch.Tensor, entropies: torch.T
     grpo.accelerator = SimpleNamespace(
         num_processes=1, sync_gradients=True, gather=lambda value: value, reduce=lambda value, **_: value
     )
-    grpo.args = SimpleNamespace(delta=settings.get("delta"), use_bias_correction_kl=False, steps_per_generation=1)
+    bias_corrected = settings.get("use_bias_correction_kl", False)
+    grpo.args = SimpleNamespace(
+        delta=settings.get("delta"), use_bias_correction_kl=bias_corrected, steps_per_generation=1
+    )
     grpo.current_gradient_accumulation_steps = 1
     grpo.max_completion_length = logprobs.shape[1]
     grpo.top_entropy_quantile = 1.0
-    grpo.off_policy_mask_threshold = None
+    grpo.off_policy_mask_threshold = settings.get("off_policy_mask_threshold")
     grpo.importance_sampling_level = settings.get("importance_sampling_level", "token")
     grpo.beta = settings.get("beta", 0.0)
     grpo.epsilon_low = settings.get("epsilon_low", 0.2)
@@ -70,6 +73,7 @@ def main() -> None:
             "advantages": TENSORS["advantages"],
             "old_per_token_logps": TENSORS["old"],
             "ref_per_token_logps": TENSORS["ref"],
+            "sampling_per_token_logps": TENSORS["rollout"],
             "num_items_in_batch": mask.sum(),
         }
         if "correction" in settings:

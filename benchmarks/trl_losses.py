@@ -42,6 +42,7 @@ GRPO, DAPO = algorithm("grpo", clip=0.2), algorithm("dapo", clip_low=0.2, clip_h
 K3 = KL(estimator="k3", weight=0.04, place="loss", refresh_every=0, offload=False)
 TIS = CORRECTIONS["tis"].model_validate({"name": "tis", "cap": 1.5})
 ICEPOP = CORRECTIONS["icepop"].model_validate({"name": "icepop", "low": 0.7, "high": 1.5})
+OFF_POLICY_MASK = CORRECTIONS["off_policy_mask"].model_validate({"name": "off_policy_mask", "max_log_ratio": 0.05})
 # rlframe's objective, and TRL's attributes for the same loss; `correction`: TRL's computation of importance weights.
 CASES: dict[str, tuple[Objective, dict[str, object]]] = {
     "grpo": (Objective(algorithm=GRPO), {"loss_type": "grpo"}),
@@ -61,17 +62,24 @@ CASES: dict[str, tuple[Objective, dict[str, object]]] = {
         Objective(algorithm=algorithm("gmpo", clip=0.1)),
         {"trainer": "gmpo", "loss_type": "grpo", "epsilon_low": 0.1, "epsilon_high": 0.1},
     ),
-    "grpo, k3 in the loss": (Objective(algorithm=GRPO, kl=K3), {"loss_type": "grpo", "beta": 0.04}),
+    "grpo, k3 in the loss": (
+        Objective(algorithm=GRPO, kl=K3),
+        {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": True},
+    ),
+    "grpo, off-policy mask": (
+        Objective(algorithm=GRPO, corrections=[OFF_POLICY_MASK]),
+        {"loss_type": "grpo", "off_policy_mask_threshold": 0.05},
+    ),
     "dapo, entropy bonus": (
         Objective(algorithm=DAPO, entropy_bonus=0.01),
         {"loss_type": "dapo", "epsilon_high": 0.28, "entropy_coef": 0.01},
     ),
     "dapo, tis": (
-        Objective(algorithm=DAPO, correction=TIS),
+        Objective(algorithm=DAPO, corrections=[TIS]),
         {"loss_type": "dapo", "epsilon_high": 0.28, "correction": {"truncate": 1.5}},
     ),
     "dapo, icepop": (
-        Objective(algorithm=DAPO, correction=ICEPOP),
+        Objective(algorithm=DAPO, corrections=[ICEPOP]),
         {"loss_type": "dapo", "epsilon_high": 0.28, "correction": {"mask": [0.7, 1.5]}},
     ),
 }
@@ -138,6 +146,7 @@ def rlframe_loss(objective: Objective, tensors: dict[str, np.ndarray]) -> tuple[
         ref_logprobs=packed_tensor("ref") if objective.needs_reference else None,
         advantages=pack(torch.tensor(tensors["advantages"])[:, None].expand(mask.shape)),
         loss_weights=pack(weights[:, None].expand(mask.shape)),
+        mean_weights=pack((weights / (weights * lengths).sum())[:, None].expand(mask.shape)),
         sequence_ids=torch.repeat_interleave(torch.arange(len(whole)), whole),
         position_ids=torch.cat([torch.arange(int(length)) for length in whole]),
     )

@@ -176,6 +176,7 @@ def density(learner: LearnerGroup, lr: float) -> float:
         rollout_logprobs=-8 * ones,
         advantages=ones,
         loss_weights=ones / 128,
+        mean_weights=ones / 128,
     )
     shares = [rank.density.remote(sample, learner.objective, lr) for rank in learner.ranks]
     return statistics.mean(ray.get(shares))

@@ -241,7 +241,7 @@ class TrainSample:
     """A sequence with all inputs of the loss, token by token.
 
     Entry t describes token t given the tokens before t. An observed token (of the prompt, of a tool's output) has
-    log-probability, advantage and loss weight 0.
+    log-probability, advantage and weights 0.
     """
 
     prompt_id: str  # samples with the same id begin with the same `prefix_tokens` tokens
@@ -251,6 +251,7 @@ class TrainSample:
     rollout_logprobs: np.ndarray  # [L] float32
     advantages: np.ndarray  # [L] float32
     loss_weights: np.ndarray  # [L] float32; the weights of a whole update's tokens make its loss a mean
+    mean_weights: np.ndarray  # [L] float32, `loss_weights` times a constant: those of a whole update add up to 1
     routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
 
 
@@ -268,6 +269,7 @@ class TrainBatch:
     ref_logprobs: Tensor | None  # [T] float32, by the reference policy; None where no loss needs them
     advantages: Tensor  # [T] float32
     loss_weights: Tensor  # [T] float32
+    mean_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64: 0, 0, ..., 1, 1, ...
     position_ids: Tensor  # [T] int64, from 0, or from the length of the prefix that the sequence continues
     routed_experts: Tensor | None = None  # [T, layers, k] int16 to replay, UNRECORDED_EXPERT where not recorded

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class CISPO(Algorithm):
     """Clipped importance-sampling weights (MiniMax-M1, 2025, arXiv:2506.13585, eq. 4 and 5).
 
-    Token loss -sg(min(r, 1 + clip_high)) A log pi with r = pi / pi_old and sg = stop gradient; mean over all tokens. A
-    token beyond the bound keeps a gradient, no larger than at the bound. The paper sets no lower bound.
+    Token loss -sg(min(r, 1 + clip_high)) A log pi with r = pi / pi_old and sg = stop gradient; mean over all tokens.
+    The paper sets no lower bound.
     """
 
     name: Literal["cispo"]
@@ -32,5 +32,4 @@ class CISPO(Algorithm):
         return ops.token_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        ratio = (logprobs - batch.old_logprobs).exp()
-        return -ratio.clamp(max=1 + self.clip_high).detach() * batch.advantages * logprobs
+        return -ops.truncated_policy_gradient(logprobs, batch, cap=1 + self.clip_high)

@@ -34,6 +34,6 @@ class DAPO(Algorithm):
         return ops.token_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        ratio = (logprobs - batch.old_logprobs).exp()
+        ratio = ops.ratio(logprobs, batch)
         surrogate = ops.clipped_surrogate(ratio, batch.advantages, self.clip_low, self.clip_high)
         return -(ops.dual_clip(surrogate, batch.advantages, self.dual_clip) if self.dual_clip else surrogate)

@@ -33,5 +33,5 @@ class DrGRPO(Algorithm):
         return ops.sequence_sum(lengths) / self.length
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        ratio = (logprobs - batch.old_logprobs).exp()
+        ratio = ops.ratio(logprobs, batch)
         return -ops.clipped_surrogate(ratio, batch.advantages, self.clip, self.clip)

@@ -33,6 +33,6 @@ class GMPO(Algorithm):
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
         sign = batch.advantages.sign()
-        log_ratio = logprobs - batch.old_logprobs
+        log_ratio = ops.log_ratio(logprobs, batch.old_logprobs)
         clipped = sign * (sign * log_ratio).clamp(max=self.clip)  # the smaller if A > 0, the larger if A < 0
         return -batch.advantages * ops.sequence_means(clipped, batch).exp()

@@ -35,5 +35,5 @@ class GSPO(Algorithm):
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
         # Every token holds its sequence's loss; the token weights 1 / (N |y|) make the sum a mean over sequences.
-        s = ops.sequence_means(logprobs - batch.old_logprobs, batch).exp()
+        s = ops.sequence_means(ops.log_ratio(logprobs, batch.old_logprobs), batch).exp()
         return -ops.clipped_surrogate(s, batch.advantages, self.clip_low, self.clip_high)

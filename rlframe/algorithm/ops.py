@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rlframe.types import ScoredGroup, TrainBatch
 
 EPSILON = 1e-6  # a group of equal rewards gets advantage 0 instead of 0 / 0
+MAX_LOG_RATIO = 20.0  # in nats; e^20 is 5e8, and float32 overflows beyond e^88
 
 
 def rewards(group: ScoredGroup) -> Tensor:
@@ -37,6 +38,19 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     return ((exact - exact.mean()) * (len(rewards) / (len(rewards) - 1))).to(rewards.dtype)
 
 
+def log_ratio(logprobs: Tensor, other: Tensor) -> Tensor:
+    """[T], [T] -> [T]: log(p / other) in [-MAX_LOG_RATIO, MAX_LOG_RATIO]; beyond the bounds the gradient is 0.
+
+    A token that one side all but rules out would otherwise make the ratio infinite, and spoil a whole update.
+    """
+    return (logprobs - other).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def ratio(logprobs: Tensor, batch: TrainBatch) -> Tensor:
+    """[T] -> [T]: the current policy's probability of each token over the old policy's."""
+    return log_ratio(logprobs, batch.old_logprobs).exp()
+
+
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """[T] -> [T]: PPO's pessimistic objective (Schulman et al., 2017, arXiv:1707.06347, eq. 7)."""
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
@@ -49,6 +63,14 @@ def dual_clip(surrogate: Tensor, advantages: Tensor, bound: float) -> Tensor:
     Ye et al., 2020, arXiv:1912.09729, eq. 5: max(surrogate, bound * A) where A < 0.
     """
     return torch.where(advantages < 0, torch.maximum(surrogate, bound * advantages), surrogate)
+
+
+def truncated_policy_gradient(logprobs: Tensor, batch: TrainBatch, cap: float) -> Tensor:
+    """[T] -> [T]: sg(min(r, cap)) A log pi, with r = pi / pi_old and sg = stop gradient.
+
+    MiniMax-M1, 2025, arXiv:2506.13585, eq. 4. A token beyond the cap keeps a gradient, no larger than at the cap.
+    """
+    return ratio(logprobs, batch).clamp(max=cap).detach() * batch.advantages * logprobs
 
 
 def sequence_means(values: Tensor, batch: TrainBatch) -> Tensor:

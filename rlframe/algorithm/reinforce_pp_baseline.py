@@ -35,5 +35,5 @@ class ReinforcePPBaseline(Algorithm):
         return ops.sequence_mean(lengths)
 
     def token_loss(self, logprobs: Tensor, batch: TrainBatch) -> Tensor:  # [T] -> [T]
-        ratio = (logprobs - batch.old_logprobs).exp()
+        ratio = ops.ratio(logprobs, batch)
         return -ops.clipped_surrogate(ratio, batch.advantages, self.clip, self.clip)

@@ -34,6 +34,7 @@ def collate(samples: list[TrainSample], packing: Packing = "shared") -> TrainBat
         ref_logprobs=None,
         advantages=pack("advantages", torch.float32),
         loss_weights=pack("loss_weights", torch.float32),
+        mean_weights=pack("mean_weights", torch.float32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         position_ids=torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)]),
         routed_experts=_routed_experts(samples, starts),

@@ -36,7 +36,7 @@ def to_minibatches(groups: list[RatedGroup], objective: Objective, count: int) -
 
 
 def to_samples(groups: list[RatedGroup], algorithm: Algorithm) -> list[TrainSample]:
-    """The samples of an update: a mean over all trajectories of `groups` that have an advantage."""
+    """The samples of an update, weighted over all trajectories of `groups` that have an advantage."""
     rated = [
         (p, g, group.scored.group, advantage)
         for p, group in enumerate(groups)
@@ -46,18 +46,20 @@ def to_samples(groups: list[RatedGroup], algorithm: Algorithm) -> list[TrainSamp
     if not rated:
         return []
     lengths = torch.tensor([group.trajectories[g].sampled_tokens for _, g, group, _ in rated], dtype=torch.float32)
-    weights = algorithm.token_weights(lengths, torch.tensor([p for p, *_ in rated])).tolist()
+    weights = algorithm.token_weights(lengths, torch.tensor([p for p, *_ in rated]))
+    total = float((weights.double() * lengths.double()).sum())  # over all tokens
+    mean_scale = 1 / total if total else 0.0
     return [
         sample
-        for (_, g, group, advantage), weight in zip(rated, weights, strict=True)
-        for sample in trajectory_samples(group, g, advantage, weight)
+        for (_, g, group, advantage), weight in zip(rated, weights.tolist(), strict=True)
+        for sample in trajectory_samples(group, g, advantage, weight, mean_scale)
     ]
 
 
 def to_probes(groups: list[ScoredGroup]) -> dict[tuple[int, int], list[TrainSample]]:
     """(p, g) -> samples of trajectory g of group p, to be evaluated only. Without a reward or a token: no entry."""
     return {
-        (p, g): list(trajectory_samples(scored.group, g, advantage=0.0, weight=1.0))
+        (p, g): list(trajectory_samples(scored.group, g, advantage=0.0, weight=1.0, mean_scale=1.0))
         for p, scored in enumerate(groups)
         for g, (trajectory, reward) in enumerate(zip(scored.group.trajectories, scored.rewards, strict=True))
         if reward is not None and trajectory.sampled_tokens
@@ -79,12 +81,13 @@ def deduct(groups: list[ScoredGroup], penalties: dict[tuple[int, int], float]) -
 
 
 def trajectory_samples(
-    group: RolloutGroup, g: int, advantage: float | np.ndarray, weight: float
+    group: RolloutGroup, g: int, advantage: float | np.ndarray, weight: float, mean_scale: float
 ) -> Iterator[TrainSample]:
     """Yields a sample for each path from the root to a leaf of trajectory `g`; a chain has a single path.
 
-    `advantage`: a number, or an array with a number for each sampled token, turn after turn. `weight`: of each sampled
-    token. A turn that several paths share is trained on once, in the first path:
+    `advantage`: a number, or an array with a number for each sampled token, turn after turn. `weight`: the loss weight
+    of each sampled token, and times `mean_scale` its mean weight. A turn that several paths share is trained on once,
+    in the first path:
 
         turns 0 - 1 and 0 - 2    path [0, 1] trains on turns 0 and 1, path [0, 2] on turn 2 only
     """
@@ -112,6 +115,7 @@ def trajectory_samples(
             rollout_logprobs=rollout_logprobs,
             advantages=advantages,
             loss_weights=loss_weights,
+            mean_weights=loss_weights * np.float32(mean_scale),
             routed_experts=turns[path[-1]].completion.routed_experts,
         )
         trained.update(path)

@@ -28,7 +28,8 @@ def to_shares(
             f"more than learner.micro_batch_tokens={max_tokens}: raise it, or lower rollout.max_tokens"
         )
     shortest = longest_first[-1]
-    filler = replace(shortest, loss_weights=np.zeros_like(shortest.loss_weights))
+    no_weights = np.zeros_like(shortest.loss_weights)
+    filler = replace(shortest, loss_weights=no_weights, mean_weights=no_weights)
 
     def micro_batch(packed: list[Item]) -> list[TrainSample]:
         return sorted((longest_first[item.index] for item in packed), key=prefix_order) or [filler]

@@ -264,7 +264,7 @@ def objective(run: RunConfig) -> Objective:
     return Objective(
         algorithm=run.algorithm,
         kl=run.kl,
-        correction=None if run.mismatch.action == "correct" else run.correction,
+        corrections=run.initial_correction,
         entropy_bonus=run.learner.entropy_bonus,
     )
 

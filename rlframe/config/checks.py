@@ -32,7 +32,7 @@ def prompts_divide_into_minibatches(run: RunKeys) -> str | None:
 
 
 def mismatch_has_a_correction(run: RunKeys) -> str | None:
-    if run.mismatch.action == "correct" and run.correction is None:
+    if run.mismatch.action == "correct" and not run.correction:
         return "mismatch.action: correct switches on `correction`, but that is none; choose one, as tis"
 
 

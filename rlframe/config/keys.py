@@ -8,7 +8,7 @@ from rlframe.algorithm import AnyAlgorithm
 from rlframe.config.train import CheckpointConfig, ClusterConfig, EvaluateConfig, MismatchConfig
 from rlframe.learner.config import LearnerConfig
 from rlframe.model.config import ModelConfig
-from rlframe.objective.correction import AnyCorrection
+from rlframe.objective.correction import Correction, Corrections
 from rlframe.objective.kl import KL
 from rlframe.prompts.config import PromptsConfig
 from rlframe.record.config import TrackingConfig
@@ -34,7 +34,7 @@ class RunKeys(Config):
     reward: RewardConfig
     algorithm: AnyAlgorithm
     kl: KL | None = None
-    correction: AnyCorrection = None
+    correction: Corrections
     learner: LearnerConfig
     mismatch: MismatchConfig
     weights: WeightsConfig
@@ -47,6 +47,11 @@ class RunKeys(Config):
     def longest_sequence(self) -> int:
         """Tokens of the longest prompt with the longest completion."""
         return self.prompts.max_tokens + self.rollout.max_tokens
+
+    @property
+    def initial_correction(self) -> list[Correction]:
+        """The corrections of the first step; none where the mismatch gate may switch them on later."""
+        return [] if self.mismatch.action == "correct" else self.correction
 
     @property
     def deciding_reward(self) -> str:

@@ -102,9 +102,9 @@ class LearnerGroup:
         self._penalties = {"reward/kl_penalty": fmean(penalties.values())}
         return deduct(groups, penalties)
 
-    def correct(self, correction: Correction | None) -> None:
-        """Sets the correction of losses, from the next step on."""
-        self.objective = replace(self.objective, correction=correction)
+    def correct(self, corrections: Sequence[Correction]) -> None:
+        """Sets the corrections of losses, from the next step on."""
+        self.objective = replace(self.objective, corrections=corrections)
         self._objective = ray.put(self.objective)
 
     def publish(self, *, whole: bool) -> Snapshot:

@@ -138,7 +138,7 @@ class LearnerRank:
         self.suspects = []
         batches = [[self._collate(samples) for samples in share] for share in minibatches]
         updates = self.config.epochs * len(batches)
-        if objective.correction is not None and updates > 1:
+        if objective.corrections and updates > 1:
             batches = self.updater.with_logprobs("old_logprobs", batches)
         if objective.needs_reference:
             with self._reference().in_place():

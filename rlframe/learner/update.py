@@ -63,7 +63,7 @@ class Updater:
         for packed, on_host in zip(samples, batches, strict=True):
             batch = _to(on_host, self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
-            if first and objective.correction is not None:
+            if first and objective.corrections:
                 batch = replace(batch, old_logprobs=logprobs.detach())
             values = {"rollout log-probability": batch.rollout_logprobs, "log-probability": logprobs.detach()}
             losses = objective.token_losses(logprobs, entropies, batch)

@@ -7,7 +7,9 @@ of Hilton et al., 2021, arXiv:2110.00641). The ratio of that policy to the sampl
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -21,14 +23,32 @@ if TYPE_CHECKING:
     from rlframe.types import TrainBatch
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFactors:
+    """Weight and mask of each token's loss. A dropped token counts in no mean over its sequence either.
+
+    weights  2.0  1.0   1.0      a token whose loss counts twice, a token as it is,
+    kept     yes  yes   no       and a token that has no loss
+    """
+
+    weights: Tensor  # [T] float32, without gradient
+    kept: Tensor  # [T] bool
+
+
 class Correction(Config):
-    """A weight for each token, from the probability ratio of the proximal policy to the sampling policy."""
+    """Weights and a mask for the tokens of a batch."""
 
     name: str
 
+    # True: the weights are the ratio of the learner's policy to the sampling policy, up to a bound.
+    weighs_by_ratio: ClassVar[bool] = False
+
     @abstractmethod
-    def weights(self, log_ratio: Tensor, batch: TrainBatch) -> Tensor:
-        """[T] log(old / rollout), without gradient -> [T] factor of each token's loss."""
+    def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+        """[T] log-probabilities by the current policy, without gradient -> the factors of the tokens' losses.
+
+        `batch.old_logprobs` are the learner's from before the step, `batch.rollout_logprobs` are the sampling policy's.
+        """
 
 
 class Proximal(Correction):
@@ -36,8 +56,8 @@ class Proximal(Correction):
 
     name: Literal["proximal"]
 
-    def weights(self, log_ratio: Tensor, batch: TrainBatch) -> Tensor:
-        return torch.ones_like(log_ratio)
+    def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+        return _all_alike(logprobs)
 
 
 class TruncatedImportanceSampling(Correction):
@@ -45,33 +65,75 @@ class TruncatedImportanceSampling(Correction):
 
     name: Literal["tis"]
     cap: float = Field(ge=1)
+    weighs_by_ratio: ClassVar[bool] = True
 
-    def weights(self, log_ratio: Tensor, batch: TrainBatch) -> Tensor:
-        return log_ratio.exp().clamp(max=self.cap)
+    def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+        ratio = _log_ratio(batch).exp()
+        return TokenFactors(weights=ratio.clamp(max=self.cap), kept=torch.ones_like(ratio, dtype=torch.bool))
 
 
 class IcePop(Correction):
-    """The ratio for tokens with a ratio within [low, high], 0 for other tokens (Ling Team, 2025, arXiv:2510.18855)."""
+    """The ratio for tokens with a ratio within [low, high]; drops others (Ling Team, 2025, arXiv:2510.18855)."""
 
     name: Literal["icepop"]
     low: float = Field(gt=0, le=1)
     high: float = Field(ge=1)
+    weighs_by_ratio: ClassVar[bool] = True
 
-    def weights(self, log_ratio: Tensor, batch: TrainBatch) -> Tensor:
-        ratio = log_ratio.exp()
-        return ratio * ((ratio >= self.low) & (ratio <= self.high))
+    def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+        ratio = _log_ratio(batch).exp()
+        return TokenFactors(weights=ratio, kept=(ratio >= self.low) & (ratio <= self.high))
 
 
 class SequenceRejection(Correction):
-    """1 for every token of a sequence whose ratios have a geometric mean within [low, high], 0 for other sequences."""
+    """Drops every token of a sequence whose ratios have a geometric mean out of [low, high]."""
 
     name: Literal["sequence"]
     low: float = Field(gt=0, le=1)
     high: float = Field(ge=1)
 
-    def weights(self, log_ratio: Tensor, batch: TrainBatch) -> Tensor:
-        ratio = ops.sequence_means(log_ratio, batch).exp()
-        return ((ratio >= self.low) & (ratio <= self.high)).to(log_ratio.dtype)
+    def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+        ratio = ops.sequence_means(_log_ratio(batch), batch).exp()
+        return TokenFactors(weights=torch.ones_like(ratio), kept=(ratio >= self.low) & (ratio <= self.high))
+
+
+class OffPolicyMask(Correction):
+    """Drops a bad sequence that the current policy would hardly sample any more.
+
+    DeepSeek-V3.2, 2025, arXiv:2512.02556, eq. 9. Bad: a negative advantage. The mean over tokens of log(sampling policy
+    / current policy) is beyond `max_log_ratio`. A policy learns from its own mistakes; a mistake that it would not make
+    any more only disturbs it.
+    """
+
+    name: Literal["off_policy_mask"]
+    max_log_ratio: float = Field(gt=0)
+
+    def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+        distance = ops.sequence_means(ops.log_ratio(batch.rollout_logprobs, logprobs), batch)
+        bad = ops.sequence_means(batch.advantages, batch) < 0
+        return TokenFactors(weights=torch.ones_like(distance), kept=~(bad & (distance > self.max_log_ratio)))
+
+
+def combined(corrections: Sequence[Correction], logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
+    """The factors of several corrections together: weights multiply, and a token is kept if every correction keeps it.
+
+    A dropped token has weight 0.
+    """
+    factors = [correction.factors(logprobs, batch) for correction in corrections]
+    total = _all_alike(logprobs)
+    for further in factors:
+        total = TokenFactors(weights=total.weights * further.weights, kept=total.kept & further.kept)
+    return TokenFactors(weights=torch.where(total.kept, total.weights, 0.0), kept=total.kept)
+
+
+def _all_alike(logprobs: Tensor) -> TokenFactors:
+    """Weight 1 for every token."""
+    return TokenFactors(weights=torch.ones_like(logprobs), kept=torch.ones_like(logprobs, dtype=torch.bool))
+
+
+def _log_ratio(batch: TrainBatch) -> Tensor:
+    """[T] log(learner before the step / sampling policy)."""
+    return ops.log_ratio(batch.old_logprobs, batch.rollout_logprobs)
 
 
 BUILTIN: dict[str, type[Correction]] = {
@@ -79,10 +141,16 @@ BUILTIN: dict[str, type[Correction]] = {
     "tis": TruncatedImportanceSampling,
     "icepop": IcePop,
     "sequence": SequenceRejection,
+    "off_policy_mask": OffPolicyMask,
 }
 
-# The type of the config key: null, a built-in name, or a user's class by import path.
-AnyCorrection = Annotated[
-    SerializeAsAny[Correction] | None,
-    BeforeValidator(lambda value: None if value is None else one_of(value, Correction, BUILTIN)),
-]
+
+def _as_list(value: Any) -> Any:
+    """A config's value as a list: null is no correction, a mapping is one."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+AnyCorrection = Annotated[SerializeAsAny[Correction], BeforeValidator(lambda value: one_of(value, Correction, BUILTIN))]
+
+# The type of the config key: null, a correction, or a list. A correction has a built-in name, or a user's import path.
+Corrections = Annotated[list[AnyCorrection], BeforeValidator(_as_list)]

@@ -6,6 +6,7 @@ The kernels of engine and learner round differently, so they never agree exactly
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlframe.errors import RunFailed
@@ -21,11 +22,11 @@ class MismatchGate:
     """Judges every step whose tokens were all sampled by the policy that was trained. Stale tokens differ anyway."""
 
     def __init__(
-        self, config: MismatchConfig, correction: Correction | None, learner: LearnerGroup, console: Console
+        self, config: MismatchConfig, corrections: Sequence[Correction], learner: LearnerGroup, console: Console
     ) -> None:
-        """`correction`: switched on by `mismatch.action=correct`."""
+        """`corrections`: switched on by `mismatch.action=correct`."""
         self.config = config
-        self.correction = correction
+        self.corrections = corrections
         self.learner = learner
         self.console = console
         self._warned = False  # since the last step within the bounds
@@ -46,8 +47,8 @@ class MismatchGate:
             case "correct":
                 if not self._correcting:
                     self._switch_on_correction()
-                    name = self.correction.name if self.correction else "none"
-                    self.console.warn(f"step {step}: {problem}; from now on corrected ({name})")
+                    names = ", ".join(correction.name for correction in self.corrections)
+                    self.console.warn(f"step {step}: {problem}; from now on corrected ({names})")
             case "warn":
                 if not self._warned:
                     self.console.warn(f"step {step}: engine and learner disagree: {problem}")
@@ -65,7 +66,7 @@ class MismatchGate:
 
     def _switch_on_correction(self) -> None:
         self._correcting = True
-        self.learner.correct(self.correction)
+        self.learner.correct(self.corrections)
 
 
 def excess(metrics: dict[str, float], config: MismatchConfig) -> str | None:

@@ -22,6 +22,7 @@ def sample(prompt_id: str, length: int, prompt_tokens: int = 0) -> TrainSample:
         rollout_logprobs=zeros,
         advantages=zeros,
         loss_weights=zeros,
+        mean_weights=zeros,
     )
 
 

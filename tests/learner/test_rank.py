@@ -137,7 +137,7 @@ def test_two_sequence_parallel_ranks_match_one_rank(
     "objective",
     [
         OBJECTIVE,
-        Objective(algorithm=GSPO(name="gspo", clip_low=0.5, clip_high=0.5), correction=TIS, entropy_bonus=0.1),
+        Objective(algorithm=GSPO(name="gspo", clip_low=0.5, clip_high=0.5), corrections=[TIS], entropy_bonus=0.1),
     ],
     ids=["dapo", "gspo, corrected, with an entropy bonus"],
 )
@@ -158,7 +158,7 @@ def test_every_split_over_ranks_and_micro_batches_has_one_gradient(start: Start,
 
 def test_three_minibatches_make_three_updates_on_one_rank_and_on_two(start: Start, tmp_path: Path) -> None:
     one, two = start(1), start(2)
-    corrected = Objective(algorithm=OBJECTIVE.algorithm, correction=TIS, entropy_bonus=0.01)
+    corrected = Objective(algorithm=OBJECTIVE.algorithm, corrections=[TIS], entropy_bonus=0.01)
     alone, shared = step(one, 0, corrected, minibatches=3)[0], step(two, 0, corrected, minibatches=3)
     assert alone["updates"] == shared[0]["updates"] == 3
     assert shared[0]["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-4)

@@ -47,6 +47,7 @@ def batch(token_ids: list[int], routed_experts: Tensor | None = None) -> TrainBa
         ref_logprobs=None,
         advantages=torch.ones(count),
         loss_weights=(torch.arange(count) >= 2).float(),
+        mean_weights=(torch.arange(count) >= 2).float(),
         sequence_ids=torch.zeros(count, dtype=torch.int64),
         position_ids=torch.arange(count),
         routed_experts=routed_experts,

@@ -68,6 +68,7 @@ def packed(parts: list[Tensor]) -> TrainBatch:
         ref_logprobs=None,
         advantages=torch.ones(len(tokens)),
         loss_weights=(position_ids >= PROMPT_TOKENS).float() / 10,
+        mean_weights=(position_ids >= PROMPT_TOKENS).float() / 10,
         sequence_ids=torch.repeat_interleave(torch.arange(len(parts)), lengths),
         position_ids=position_ids,
     )
@@ -115,6 +116,7 @@ def test_a_filler_without_weight_leaves_every_gradient_at_0(policy):
         ref_logprobs=None,
         advantages=batch.advantages,
         loss_weights=torch.zeros(len(part)),
+        mean_weights=torch.zeros(len(part)),
         sequence_ids=batch.sequence_ids,
         position_ids=batch.position_ids,
     )
@@ -171,6 +173,7 @@ def groups() -> list[TrainSample]:
                     rollout_logprobs=np.zeros(len(counted), np.float32),
                     advantages=(rng.normal(size=len(counted)) * counted).astype(np.float32),
                     loss_weights=(counted / 23).astype(np.float32),
+                    mean_weights=(counted / 23).astype(np.float32),
                 )
             )
     return samples

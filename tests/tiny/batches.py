@@ -16,6 +16,7 @@ def make_batch(
 ) -> TrainBatch:
     """Sequences of `lengths` tokens (None: one sequence), sampled with `old_logprobs`."""
     tokens = len(advantages)
+    weights = torch.tensor(loss_weights) if loss_weights else torch.ones(tokens)
     counts = torch.tensor(lengths or [tokens])
     return TrainBatch(
         token_ids=torch.zeros(tokens, dtype=torch.int64),
@@ -23,7 +24,8 @@ def make_batch(
         old_logprobs=torch.tensor(old_logprobs),
         ref_logprobs=None,
         advantages=torch.tensor(advantages),
-        loss_weights=torch.tensor(loss_weights) if loss_weights else torch.ones(tokens),
+        loss_weights=weights,
+        mean_weights=weights / weights.sum().clamp(min=1e-9),
         sequence_ids=torch.repeat_interleave(torch.arange(len(counts)), counts),
         position_ids=torch.cat([torch.arange(int(count)) for count in counts]),
     )
@@ -39,4 +41,5 @@ def make_sample(tokens: int, name: str = "p", first: int = 0, prompt_tokens: int
         rollout_logprobs=np.full(tokens, -0.5, np.float32),
         advantages=np.ones(tokens, np.float32),
         loss_weights=np.full(tokens, 0.25, np.float32),
+        mean_weights=np.full(tokens, 0.25, np.float32),
     )

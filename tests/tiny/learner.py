@@ -73,6 +73,7 @@ def make_sample(rng: np.random.Generator, prompt_id: str, token_ids: np.ndarray,
         rollout_logprobs=np.where(counted, -5.0 + rng.normal(size=length), 0).astype(np.float32),
         advantages=np.where(counted, rng.normal(), 0).astype(np.float32),
         loss_weights=(counted / completion_tokens).astype(np.float32),
+        mean_weights=(counted / completion_tokens).astype(np.float32),
     )
 
 

@@ -1,6 +1,7 @@
 """The mismatch gate: figures in; a warning, a correction or the end of the run out."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -27,8 +28,8 @@ class Learner:
     def __init__(self) -> None:
         self.objective = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 
-    def correct(self, correction: Correction | None) -> None:
-        self.objective = replace(self.objective, correction=correction)
+    def correct(self, corrections: Sequence[Correction]) -> None:
+        self.objective = replace(self.objective, corrections=corrections)
 
 
 class Lines:
@@ -41,7 +42,7 @@ class Lines:
 
 def make_gate(action: str) -> tuple[MismatchGate, Learner, Lines]:
     learner, lines = Learner(), Lines()
-    return MismatchGate(bounds(action), TIS, learner, lines), learner, lines
+    return MismatchGate(bounds(action), [TIS], learner, lines), learner, lines
 
 
 def test_an_excess_names_figure_bound_and_key():
@@ -77,21 +78,21 @@ def test_action_stop_ends_the_run_with_the_figures():
 def test_action_correct_switches_on_once_and_stays_on():
     gate, learner, lines = make_gate("correct")
     gate.judge(1, measured(0.001))
-    assert learner.objective.correction is None
+    assert learner.objective.corrections == ()
     gate.judge(2, measured(0.02))
     gate.judge(3, measured(0.001))
     gate.judge(4, measured(0.02))
-    assert learner.objective.correction == TIS
+    assert learner.objective.corrections == [TIS]
     assert len(lines.warnings) == 1 and lines.warnings[0].endswith("from now on corrected (tis)")
 
 
-@pytest.mark.parametrize("k3, correction", [(0.02, TIS), (0.002, None)])
-def test_a_resumed_run_is_corrected_if_the_saved_one_was(k3, correction):
+@pytest.mark.parametrize("k3, corrections", [(0.02, [TIS]), (0.002, ())])
+def test_a_resumed_run_is_corrected_if_the_saved_one_was(k3, corrections):
     gate, _, _ = make_gate("correct")
     gate.judge(1, measured(k3))
     resumed, learner, lines = make_gate("correct")
     resumed.restore(json.loads(json.dumps(gate.state())))
-    assert learner.objective.correction == correction
+    assert learner.objective.corrections == corrections
     resumed.judge(2, measured(k3))
     assert len(lines.warnings) == 0
 
@@ -101,7 +102,7 @@ def test_a_run_resumed_with_another_action_is_not_corrected():
     gate.judge(1, measured(0.02))
     resumed, learner, _ = make_gate("warn")
     resumed.restore(gate.state())
-    assert learner.objective.correction is None
+    assert learner.objective.corrections == ()
 
 
 def test_a_resumed_run_does_not_repeat_its_warning():
