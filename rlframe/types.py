@@ -6,7 +6,7 @@ complete. Shapes: P prompts, G trajectories of a prompt, L tokens of a sequence,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -200,12 +200,22 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardTerm:
+    """A reward's part of the sum: a weight of 0.5 and the scores [1.0, 0.0] add [0.5, 0.0] to the group's rewards."""
+
+    weight: float
+    scores: list[float]  # [G] clipped; 0 where a reward that it requires is below 1, and where the sum is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredGroup:
     """A rollout group and its rewards."""
 
     group: RolloutGroup
     rewards: list[float | None]  # [G] weighted sums; None: no verdict, excluded from baseline and loss
     verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting
+    terms: dict[str, RewardTerm] = field(default_factory=dict)  # by reward name; empty in a group read from a file
+    token_penalties: list[np.ndarray] | None = None  # [G] each sampled token's KL, which `rewards` lost; None: no KL
 
     @property
     def lengths(self) -> list[int]:
@@ -223,6 +233,8 @@ class ScoredGroup:
             group=replace(self.group, trajectories=[self.group.trajectories[index] for index in indices]),
             rewards=[self.rewards[index] for index in indices],
             verdicts={name: [verdicts[index] for index in indices] for name, verdicts in self.verdicts.items()},
+            terms={name: replace(term, scores=[term.scores[i] for i in indices]) for name, term in self.terms.items()},
+            token_penalties=self.token_penalties and [self.token_penalties[index] for index in indices],
         )
 
 
@@ -232,7 +244,7 @@ class RatedGroup:
 
     scored: ScoredGroup
     # [G] a number for all sampled tokens of a trajectory, or an array [sampled tokens] float32. None: the trajectory
-    # has no reward, no token or no other trajectory to compare with, and is excluded from the loss.
+    # has no reward, no token or no other trajectory to compare with, or was cut off, and is excluded from the loss.
     advantages: list[float | np.ndarray | None]
 
 

@@ -10,6 +10,7 @@ from rlframe.algorithm.base import Algorithm
 from rlframe.algorithm.cispo import CISPO
 from rlframe.algorithm.dapo import DAPO
 from rlframe.algorithm.dr_grpo import DrGRPO
+from rlframe.algorithm.gdpo import GDPO
 from rlframe.algorithm.gmpo import GMPO
 from rlframe.algorithm.grpo import GRPO
 from rlframe.algorithm.gspo import GSPO
@@ -18,6 +19,7 @@ from rlframe.algorithm.reinforce import Reinforce
 from rlframe.algorithm.reinforce_pp import ReinforcePP
 from rlframe.algorithm.reinforce_pp_baseline import ReinforcePPBaseline
 from rlframe.algorithm.rloo import RLOO
+from rlframe.algorithm.scalerl import ScaleRL
 from rlframe.schema import one_of
 
 BUILTIN: dict[str, type[Algorithm]] = {
@@ -31,6 +33,8 @@ BUILTIN: dict[str, type[Algorithm]] = {
     "reinforce": Reinforce,
     "reinforce_pp": ReinforcePP,
     "reinforce_pp_baseline": ReinforcePPBaseline,
+    "scalerl": ScaleRL,
+    "gdpo": GDPO,
 }
 
 # The type of the config key: a built-in name, or a user's class by import path.
@@ -40,6 +44,7 @@ __all__ = [
     "BUILTIN",
     "CISPO",
     "DAPO",
+    "GDPO",
     "GMPO",
     "GRPO",
     "GSPO",
@@ -50,5 +55,6 @@ __all__ = [
     "Reinforce",
     "ReinforcePP",
     "ReinforcePPBaseline",
+    "ScaleRL",
     "rate",
 ]

@@ -1,4 +1,4 @@
-"""`Algorithm`: validated hyper-parameters and four pure methods."""
+"""`Algorithm`: validated hyper-parameters and pure methods."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from rlframe.algorithm import ops
 from rlframe.schema import Config
 
 if TYPE_CHECKING:
@@ -28,14 +29,36 @@ class Algorithm(Config):
     # weights). An algorithm whose loss has terms without the advantage sets False.
     skips_zero_advantage: ClassVar[bool] = True
 
+    # True: an advantage compares the completions of a prompt, so a group needs two. False: one completion is enough.
+    compares_completions: ClassVar[bool] = True
+
+    # True: the loss has the ratio pi / pi_old, which makes up for tokens of an older policy.
+    has_ratio: ClassVar[bool] = True
+
+    # True: engine and learner differ by more than the clip allows, so ratios must be against the learner's own
+    # log-probabilities, which a correction provides.
+    needs_correction: ClassVar[bool] = False
+
+    # True: advantages come from `group.terms`, so a KL penalty that is subtracted from `group.rewards` has no effect.
+    reads_terms: ClassVar[bool] = False
+
     @abstractmethod
     def advantages(self, group: ScoredGroup) -> Tensor | Sequence[Tensor]:
-        """The advantages of a prompt's G trajectories, G >= 2.
+        """The advantages of a prompt's G trajectories, G >= 2 unless `compares_completions` is False.
 
         `group` holds only trajectories with a reward and a sampled token: `group.rewards` [G] (`ops.rewards(group)` as
-        a tensor), `group.verdicts` by reward name, `group.lengths` and `group.finish_reasons`. Returns [G] float32, or
-        G tensors with one advantage for each sampled token of the trajectory.
+        a tensor), `group.terms` with the weight and the scores of each reward, `group.verdicts`, `group.lengths` and
+        `group.finish_reasons`. Where the config has a KL in the reward, `group.rewards` have lost its sum over tokens,
+        and `ops.rewards_to_go` charges each token only the KL of the tokens from there on. Returns [G] float32, or G
+        tensors with one advantage for each sampled token of the trajectory.
         """
+
+    def has_signal(self, group: ScoredGroup) -> bool:
+        """True if the group, which holds what `advantages` gets, has an advantage other than 0: its rewards differ.
+
+        The run's `dynamic_sampling` replaces the other groups.
+        """
+        return ops.rewards_differ(group)
 
     def over_step(self, advantages: Tensor) -> Tensor:
         """[N] advantages of all trajectories (or tokens) of a step -> [N]: normalisation beyond a group."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,13 +19,14 @@ class GSPO(Algorithm):
     """Group Sequence Policy Optimization (Zheng et al., 2025, arXiv:2507.18071, eq. 5 to 7).
 
     Sequence loss -min(s A, clip(s, 1 - clip_low, 1 + clip_high) A) with s = (pi(y|x) / pi_old(y|x))^(1/|y|). Bounds are
-    of the order of 1e-4, far below the difference between engine and learner: set `correction=proximal`, or another
-    correction, so that ratios are against the learner's own log-probabilities.
+    of the order of 1e-4, far below the difference between engine and learner, so the run must have a correction:
+    `correction=proximal` or another, which makes ratios against the learner's own log-probabilities.
     """
 
     name: Literal["gspo"]
     clip_low: float = Field(gt=0)
     clip_high: float = Field(gt=0)
+    needs_correction: ClassVar[bool] = True
 
     def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
         return ops.standardize(ops.rewards(group))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,39 @@ MAX_LOG_RATIO = 20.0  # in nats; e^20 is 5e8, and float32 overflows beyond e^88
 def rewards(group: ScoredGroup) -> Tensor:
     """[G] float32 rewards of a group without missing rewards."""
     return torch.tensor(group.rewards, dtype=torch.float32)
+
+
+def rewards_differ(group: ScoredGroup) -> bool:
+    """True if a group has two different rewards. Equal rewards have advantage 0, and in most algorithms no gradient."""
+    return len({reward for reward in group.rewards if reward is not None}) > 1
+
+
+def rewards_to_go(group: ScoredGroup, scores: Tensor) -> list[Tensor]:
+    """[G] -> G tensors [sampled tokens]: a trajectory's score minus the KL penalties from each token to the end.
+
+    A score of 1 and KL penalties of 0.1, 0.2 and 0.3 give 0.4, 0.5 and 0.7. Without penalties every token gets 1.
+    """
+    penalties = group.token_penalties or [np.zeros(length) for length in group.lengths]
+    to_go = [torch.as_tensor(values, dtype=torch.float64).flip(0).cumsum(0).flip(0) for values in penalties]
+    return [(score - charges).float() for score, charges in zip(scores.double(), to_go, strict=True)]
+
+
+def rewards_before_kl(group: ScoredGroup) -> Tensor:
+    """[G] float32 rewards as if no KL penalty had been subtracted."""
+    penalties = group.token_penalties or [np.zeros(1) for _ in group.rewards]
+    return rewards(group) + torch.tensor([float(values.sum(dtype=np.float64)) for values in penalties])
+
+
+def whiten(advantages: Tensor) -> Tensor:
+    """[N] -> [N]: distance from the mean in standard deviations of the N values themselves (not of a population)."""
+    exact = advantages.double()
+    return ((exact - exact.mean()) / (exact.std(correction=0) + EPSILON)).to(advantages.dtype)
+
+
+def scale_by_deviation(advantages: Tensor) -> Tensor:
+    """[N] -> [N]: divided by the sample standard deviation. An advantage of 0 stays 0 to the last bit."""
+    exact = advantages.double()
+    return (exact / (exact.std() + EPSILON)).to(advantages.dtype)
 
 
 def standardize(rewards: Tensor) -> Tensor:
@@ -95,3 +129,10 @@ def sequence_mean(lengths: Tensor) -> Tensor:
 def token_mean(lengths: Tensor) -> Tensor:
     """[N] -> [N]: token weights for a mean over all tokens."""
     return torch.ones_like(lengths) / lengths.sum()
+
+
+def prompt_mean(lengths: Tensor, prompts: Tensor) -> Tensor:
+    """[N], [N] -> [N]: token weights for a mean over prompts of the mean over all tokens of a prompt's trajectories."""
+    distinct, index = prompts.unique(return_inverse=True)
+    tokens = torch.zeros(len(distinct)).index_add(0, index, lengths)
+    return 1 / (len(distinct) * tokens[index])

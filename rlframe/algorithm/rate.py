@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,14 +12,18 @@ from rlframe.types import RatedGroup, ScoredGroup
 if TYPE_CHECKING:
     from rlframe.algorithm.base import Algorithm
 
+Truncated: TypeAlias = Literal["train", "mask", "drop"]  # treatment of completions cut off at the length limit
 
-def rate(groups: list[ScoredGroup], algorithm: Algorithm) -> list[RatedGroup]:
+
+def rate(groups: list[ScoredGroup], algorithm: Algorithm, truncated: Truncated = "train") -> list[RatedGroup]:
     """The groups with their advantages, after the algorithm's normalisation over the step.
 
-    A trajectory without a reward or a sampled token gets None and counts in neither baseline nor loss. A group with
-    fewer than two usable trajectories has nothing to compare: every trajectory gets None.
+    A trajectory without a reward or a sampled token gets None and counts in neither baseline nor loss. The same goes
+    for a trajectory that was cut off at the length limit if `truncated` is "drop"; if "mask", it gets None and counts
+    in the baseline. A group with fewer usable trajectories than the algorithm compares has no advantage: all get None.
+    A step that has nothing to train on but completions cut off keeps every trajectory, at advantage 0.
     """
-    usable = [usable_indices(group) for group in groups]
+    usable = [_usable_indices(group, algorithm, truncated) for group in groups]
     advantages = [
         _group_advantages(group.select(indices), algorithm) for group, indices in zip(groups, usable, strict=True)
     ]
@@ -27,25 +31,46 @@ def rate(groups: list[ScoredGroup], algorithm: Algorithm) -> list[RatedGroup]:
     if flat:
         normalized = iter(algorithm.over_step(torch.cat(flat)).split([len(values) for values in flat]))
         advantages = [[next(normalized).reshape(tensor.shape) for tensor in tensors] for tensors in advantages]
-    return [
-        RatedGroup(scored=group, advantages=_spread(values, indices, len(group.rewards)))
+    rated = [
+        RatedGroup(scored=group, advantages=_spread(values, indices, group, truncated))
         for group, values, indices in zip(groups, advantages, usable, strict=True)
     ]
+    if truncated != "train" and all(advantage is None for group in rated for advantage in group.advantages):
+        return [_without_signal(group) for group in groups]
+    return rated
 
 
-def usable_indices(group: ScoredGroup) -> list[int]:
-    """Indices of the trajectories with a reward and a sampled token; empty where fewer than two have both."""
+def _without_signal(group: ScoredGroup) -> RatedGroup:
+    """The group with advantage 0 for every trajectory that has a reward and a sampled token."""
+    scored = zip(group.rewards, group.lengths, strict=True)
+    return RatedGroup(
+        scored=group, advantages=[0.0 if reward is not None and length else None for reward, length in scored]
+    )
+
+
+def _usable_indices(group: ScoredGroup, algorithm: Algorithm, truncated: Truncated) -> list[int]:
+    """Indices of the trajectories in the baseline; empty where fewer are left than the algorithm compares."""
     usable = [
         index
-        for index, (reward, length) in enumerate(zip(group.rewards, group.lengths, strict=True))
-        if reward is not None and length
+        for index, (reward, length, reason) in enumerate(
+            zip(group.rewards, group.lengths, group.finish_reasons, strict=True)
+        )
+        if reward is not None and length and not (truncated == "drop" and reason == "length")
     ]
-    return usable if len(usable) >= 2 else []
+    return usable if len(usable) >= (2 if algorithm.compares_completions else 1) else []
 
 
-def has_signal(group: ScoredGroup) -> bool:
-    """True if a group's rewards differ. Equal rewards have advantage 0, and in most algorithms no gradient."""
-    return len({reward for reward in group.rewards if reward is not None}) > 1
+def has_signal(group: ScoredGroup, algorithm: Algorithm, truncated: Truncated) -> bool:
+    """True if the loss of a group can have a gradient; `dynamic_sampling` replaces the other groups."""
+    usable = _usable_indices(group, algorithm, truncated)
+    trained = _trained_indices(group, usable, truncated)
+    return bool(trained) and algorithm.has_signal(group.select(usable))
+
+
+def _trained_indices(group: ScoredGroup, usable: list[int], truncated: Truncated) -> list[int]:
+    """The part of `usable` that has a loss."""
+    reasons = group.finish_reasons
+    return [index for index in usable if truncated == "train" or reasons[index] != "length"]
 
 
 def _group_advantages(group: ScoredGroup, algorithm: Algorithm) -> list[Tensor]:
@@ -62,10 +87,11 @@ def _group_advantages(group: ScoredGroup, algorithm: Algorithm) -> list[Tensor]:
     return advantages
 
 
-def _spread(values: list[Tensor], indices: list[int], count: int) -> list:
-    """[count] advantages as numbers or arrays, None at every index that is not in `indices`."""
-    by_index = dict(zip(indices, values, strict=True))
-    return [
-        None if (value := by_index.get(index)) is None else value.numpy() if value.ndim else float(value)
-        for index in range(count)
-    ]
+def _spread(values: list[Tensor], usable: list[int], group: ScoredGroup, truncated: Truncated) -> list:
+    """[G] advantages as numbers or arrays, None for a trajectory without a loss."""
+    by_index = dict(zip(usable, values, strict=True))
+    advantages: list[Any] = [None] * len(group.rewards)
+    for index in _trained_indices(group, usable, truncated):
+        value = by_index[index]
+        advantages[index] = value.numpy() if value.ndim else float(value)
+    return advantages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rlframe.algorithm import ops
 from rlframe.algorithm.base import Algorithm
@@ -17,6 +17,8 @@ class Reinforce(Algorithm):
     """The plain policy gradient (Williams, 1992, doi:10.1007/BF00992696): -R log pi(y|x), no baseline."""
 
     name: Literal["reinforce"]
+    has_ratio: ClassVar[bool] = False
+    compares_completions: ClassVar[bool] = False
 
     def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
         return ops.rewards(group)

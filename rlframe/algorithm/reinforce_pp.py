@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 
 
 class ReinforcePP(Algorithm):
-    """REINFORCE++ (Hu et al., 2025, arXiv:2501.03262).
+    """REINFORCE++ (Hu et al., 2025, arXiv:2501.03262, eq. 8 to 10).
 
-    A = (R - mean) / std over all trajectories of the step, then GRPO's clipped loss. The paper subtracts the KL penalty
-    from the reward: `kl=reference kl.estimator=k1 kl.place=reward`.
+    A token's return is R minus the KL penalties from the token to the end; A is the return, whitened over all tokens of
+    the step. The token loss is GRPO's clipped one. One completion of each prompt is enough. The KL is in the reward:
+    `kl=reference kl.estimator=k1 kl.place=reward`.
     """
 
     name: Literal["reinforce_pp"]
     clip: float = Field(gt=0)
+    compares_completions: ClassVar[bool] = False
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
-        return ops.rewards(group)
+    def advantages(self, group: ScoredGroup) -> list[Tensor]:  # -> G of [sampled tokens]
+        return ops.rewards_to_go(group, ops.rewards_before_kl(group))
 
-    def over_step(self, advantages: Tensor) -> Tensor:  # [N] -> [N]
-        return ops.standardize(advantages)
+    def over_step(self, advantages: Tensor) -> Tensor:  # [tokens] -> [tokens]
+        return ops.whiten(advantages)
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_mean(lengths)

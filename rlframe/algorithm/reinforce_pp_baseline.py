@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 
 class ReinforcePPBaseline(Algorithm):
-    """REINFORCE++ for several completions a prompt (Hu et al., 2025, arXiv:2501.03262).
+    """REINFORCE++ for several completions a prompt (Hu et al., 2025, arXiv:2501.03262, "w/ baseline").
 
-    A = (R - mean over the prompt) / std over the step, then GRPO's clipped loss. GRPO would
-    magnify small differences within a prompt. The paper adds the KL to the loss: `kl=reference kl.estimator=k2`.
+    A = R - mean over the prompt, whitened over all tokens of the step, then GRPO's clipped loss. GRPO would magnify
+    small differences within a prompt. The paper adds the KL to the loss: `kl=reference kl.estimator=k2`; a KL in the
+    reward is charged to each token from there on, as in REINFORCE++.
     """
 
     name: Literal["reinforce_pp_baseline"]
     clip: float = Field(gt=0)
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
-        return ops.center(ops.rewards(group))
+    def advantages(self, group: ScoredGroup) -> list[Tensor]:  # -> G of [sampled tokens]
+        return ops.rewards_to_go(group, ops.center(ops.rewards_before_kl(group)))
 
-    def over_step(self, advantages: Tensor) -> Tensor:  # [N] -> [N]
-        return advantages / (advantages.std() + ops.EPSILON)  # the mean is 0 already
+    def over_step(self, advantages: Tensor) -> Tensor:  # [tokens] -> [tokens]
+        return ops.whiten(advantages)
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]
         return ops.sequence_mean(lengths)

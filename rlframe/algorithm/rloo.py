@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rlframe.algorithm import ops
 from rlframe.algorithm.base import Algorithm
@@ -21,6 +21,7 @@ class RLOO(Algorithm):
     """
 
     name: Literal["rloo"]
+    has_ratio: ClassVar[bool] = False
 
     def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
         return ops.leave_one_out(ops.rewards(group))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlframe.errors import RunFailed
-from rlframe.types import Completion, RatedGroup, RolloutGroup, ScoredGroup, TrainSample
+from rlframe.types import Completion, RatedGroup, RolloutGroup, ScoredGroup, TrainSample, Trajectory
 
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm
@@ -66,18 +66,35 @@ def to_probes(groups: list[ScoredGroup]) -> dict[tuple[int, int], list[TrainSamp
     }
 
 
-def deduct(groups: list[ScoredGroup], penalties: dict[tuple[int, int], float]) -> list[ScoredGroup]:
-    """The groups with `penalties` (p, g) subtracted from their rewards."""
+def deduct(groups: list[ScoredGroup], penalties: dict[tuple[int, int], np.ndarray]) -> list[ScoredGroup]:
+    """The groups with penalties subtracted from their rewards: (p, g) -> [sampled tokens], turn after turn."""
     return [
         replace(
             group,
             rewards=[
-                None if reward is None else reward - penalties.get((p, g), 0.0)
+                None if reward is None else reward - float(penalties.get((p, g), np.zeros(0)).sum(dtype=np.float64))
                 for g, reward in enumerate(group.rewards)
+            ],
+            token_penalties=[
+                penalties.get((p, g), np.zeros(length, np.float32)) for g, length in enumerate(group.lengths)
             ],
         )
         for p, group in enumerate(groups)
     ]
+
+
+def in_turn_order(trajectory: Trajectory, path_values: list[np.ndarray]) -> np.ndarray:
+    """Values of the tokens that each path trains on -> [sampled tokens], turn after turn.
+
+    The turns 0 - 2 and 0 - 1 give paths that train on turns 0 and 2, then on turn 1:
+
+        path_values [[a, c], [b]]    ->    [a, b, c], for turns of one token
+    """
+    trained_turns = list(dict.fromkeys(turn for path in trajectory.paths() for turn in path))
+    lengths = [len(trajectory.turns[turn].completion.token_ids) for turn in trained_turns]
+    pieces = np.split(np.concatenate(path_values), list(itertools.accumulate(lengths))[:-1])
+    by_turn = dict(zip(trained_turns, pieces, strict=True))
+    return np.concatenate([by_turn[turn] for turn in range(len(trajectory.turns))])
 
 
 def trajectory_samples(
@@ -140,12 +157,9 @@ def _observed_columns(token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _nothing_to_learn(groups: list[RatedGroup]) -> str:
-    details = [
-        verdict.detail
-        for group in groups
-        for verdicts in group.scored.verdicts.values()
-        for verdict in verdicts
-        if verdict.status == "failed"
-    ]
-    because = f"{len(details)} verdicts failed; the first: {details[0]}" if details else "every completion is empty"
-    return f"none of {len(groups)} groups has two completions with a reward: {because}"
+    """The reason why no trajectory of a step has an advantage."""
+    scored = [group.scored for group in groups]
+    verdicts = [verdict for group in scored for named in group.verdicts.values() for verdict in named]
+    failures = [verdict.detail for verdict in verdicts if verdict.status == "failed"]
+    because = f"{len(failures)} verdicts failed; the first: {failures[0]}" if failures else "completions are empty"
+    return f"no completion of {len(groups)} groups can be trained on: {because}"

@@ -36,6 +36,41 @@ def mismatch_has_a_correction(run: RunKeys) -> str | None:
         return "mismatch.action: correct switches on `correction`, but that is none; choose one, as tis"
 
 
+def group_has_completions_to_compare(run: RunKeys) -> str | None:
+    if run.rollout.group_size < 2 and run.algorithm.compares_completions:
+        return (
+            f"rollout.group_size: {run.algorithm.name} compares the completions of a prompt, and there is only one; "
+            "use 2 or more, or algorithm=reinforce_pp"
+        )
+
+
+def dynamic_sampling_has_groups_to_compare(run: RunKeys) -> str | None:
+    if run.dynamic_sampling and not run.algorithm.compares_completions:
+        return f"dynamic_sampling: {run.algorithm.name} learns from completions of equal rewards too; use false"
+
+
+def algorithm_has_its_correction(run: RunKeys) -> str | None:
+    if not run.algorithm.needs_correction or run.initial_correction:
+        return None
+    problem = f"{run.algorithm.name} clips closer than engine and learner agree, so noise would stop whole completions"
+    if run.correction:
+        return f"mismatch.action: {problem} until the correction is switched on; use warn or stop"
+    return f"correction: {problem}; use correction=proximal, which makes ratios against the learner's own probabilities"
+
+
+def kl_in_the_reward_reaches_the_algorithm(run: RunKeys) -> str | None:
+    if run.kl and run.kl.place == "reward" and run.algorithm.reads_terms:
+        return (
+            f"kl.place: {run.algorithm.name} takes the scores of the reward's terms, of which the KL is none; use "
+            "kl.place=loss with kl.estimator=k3"
+        )
+
+
+def min_lr_is_below_lr(run: RunKeys) -> str | None:
+    if run.learner.min_lr > run.learner.lr:
+        return f"learner.min_lr: {run.learner.min_lr:g} is above learner.lr={run.learner.lr:g}; make it smaller"
+
+
 def deciding_reward_exists(run: RunKeys) -> str | None:
     if run.evaluate.reward is not None and run.evaluate.reward not in run.reward.terms:
         return f"evaluate.reward: {run.evaluate.reward!r} is none of the rewards {', '.join(run.reward.terms)}"
@@ -165,6 +200,11 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     completions_divide_over_ranks,
     prompts_divide_into_minibatches,
     mismatch_has_a_correction,
+    group_has_completions_to_compare,
+    dynamic_sampling_has_groups_to_compare,
+    algorithm_has_its_correction,
+    kl_in_the_reward_reaches_the_algorithm,
+    min_lr_is_below_lr,
     deciding_reward_exists,
     sequence_fits_model,
     sequence_fits_micro_batch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from rlframe.algorithm import AnyAlgorithm
+from rlframe.algorithm.rate import Truncated
 from rlframe.config.train import CheckpointConfig, ClusterConfig, EvaluateConfig, MismatchConfig
 from rlframe.learner.config import LearnerConfig
 from rlframe.model.config import ModelConfig
@@ -25,6 +26,7 @@ class RunKeys(Config):
     prompts_per_step: int = Field(ge=1)
     max_staleness: int = Field(ge=0)
     dynamic_sampling: bool
+    truncated: Truncated
     seed: int = Field(ge=0)
     run_dir: str
     resume: str | None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlframe.algorithm.rate import has_signal
+from rlframe.algorithm.ops import rewards_differ
 from rlframe.types import Attempt, Prompt, ScoredGroup
 
 
@@ -36,6 +36,7 @@ class Ledger:
     prompts_per_step: int
     max_staleness: int
     dynamic_sampling: bool  # drop groups without signal and admit new prompts instead
+    has_signal: Callable[[ScoredGroup], bool] = rewards_differ
     in_flight: list[Entry] = field(default_factory=list)  # in the order of admission
     admitted: int = 0
     taken: int = 0
@@ -74,14 +75,14 @@ class Ledger:
         return False
 
     def drop_without_signal(self) -> int:
-        """Drops scored groups whose rewards are all equal, under dynamic sampling. Returns their number.
+        """Drops scored groups without signal, under dynamic sampling. Returns their number.
 
         On-policy only once every group is scored, so that the result does not depend on timing.
         """
         unscored = any(entry.group is None for entry in self.in_flight)
         if not self.dynamic_sampling or (self.max_staleness == 0 and unscored):
             return 0
-        remaining = [entry for entry in self.in_flight if entry.group is None or has_signal(entry.group)]
+        remaining = [entry for entry in self.in_flight if entry.group is None or self.has_signal(entry.group)]
         count = len(self.in_flight) - len(remaining)
         self.in_flight = remaining
         self.dropped += count

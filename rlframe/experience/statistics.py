@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
+from rlframe.algorithm.rate import Truncated
 from rlframe.types import ScoredGroup, VersionSpan
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup], version: int) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[ScoredGroup], version: int, truncated: Truncated = "train") -> dict[str, float]:
     """Metrics of the groups that policy `version` is trained on.
 
-    A mean over nothing, such as the mean reward when every reward failed, is left out.
+    A mean over nothing, such as the mean reward when every reward failed, is left out. `rollout/masked` is the share of
+    completions without a loss because they were cut off, and `truncated` does not train on such completions.
     """
     completions = [completion for scored in groups for completion in scored.group.completions]
     lengths = [length for scored in groups for length in scored.lengths]
@@ -23,6 +25,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup], version: int) -> dict[str, fl
         metrics["rollout/prompt_cached"] = sum(completion.cached_tokens for completion in completions) / prompt_tokens
         metrics["rollout/completion_tokens"] = fmean(lengths)
         metrics["rollout/truncated"] = fmean(completion.finish_reason == "length" for completion in completions)
+        metrics["rollout/masked"] = 0.0 if truncated == "train" else metrics["rollout/truncated"]
     spans = [span for scored in groups for trajectory in scored.group.trajectories for span in trajectory.versions]
     return _reward_metrics(groups) | metrics | _staleness(spans, version)
 
@@ -46,8 +49,10 @@ def _reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
             metrics[f"reward/{name}/{status}"] = fmean(verdict.status == status for verdict in verdicts)
         metrics[f"reward/{name}/seconds_max"] = max(verdict.seconds for verdict in verdicts)
     metrics["reward/failed"] = sum(verdict.status == "failed" for _, verdict in named_verdicts)
-    # A group of equal rewards, or with fewer than two rewards, has advantages 0.
-    metrics["reward/groups_without_signal"] = sum(len(set(rewards)) <= 1 for rewards in group_rewards)
+    # A group of equal rewards, or with fewer than two rewards, has advantages 0. A single completion is no group.
+    metrics["reward/groups_without_signal"] = sum(
+        len(set(rewards)) <= 1 for scored, rewards in zip(groups, group_rewards, strict=True) if len(scored.rewards) > 1
+    )
     return metrics
 
 

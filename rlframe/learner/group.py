@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from rlframe.actors.calls import numbered, wait
-from rlframe.batch.samples import deduct, to_probes
+from rlframe.batch.samples import deduct, in_turn_order, to_probes
 from rlframe.batch.shares import to_shares
 from rlframe.errors import RunFailed
 from rlframe.learner import metrics
@@ -83,12 +83,15 @@ class LearnerGroup:
         )
 
     def apply_kl_penalty(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
-        """The groups with the KL to the reference subtracted from rewards, if the objective has it in the reward."""
+        """The groups with the KL to the reference subtracted from rewards, if the objective has it in the reward.
+
+        A reward loses the sum over the trajectory's tokens; `token_penalties` tells each token's part.
+        """
         kl = self.objective.kl
         if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
             return groups
         shares = self._shares([sample for samples in probes.values() for sample in samples])
-        calls = [rank.divergences.remote(share, kl.estimator) for rank, share in zip(self.ranks, shares, strict=True)]
+        calls = [rank.divergences.remote(share) for rank, share in zip(self.ranks, shares, strict=True)]
         answers = self._wait(calls, "compare with the reference")
         found = {
             id(sample): divergence
@@ -97,9 +100,11 @@ class LearnerGroup:
             for sample, divergence in zip(samples, row, strict=True)
         }
         penalties = {
-            place: kl.weight * sum(found[id(sample)] for sample in samples) for place, samples in probes.items()
+            (p, g): kl.weight
+            * in_turn_order(groups[p].group.trajectories[g], [found[id(sample)] for sample in samples])
+            for (p, g), samples in probes.items()
         }
-        self._penalties = {"reward/kl_penalty": fmean(penalties.values())}
+        self._penalties = {"reward/kl_penalty": fmean(float(values.sum()) for values in penalties.values())}
         return deduct(groups, penalties)
 
     def correct(self, corrections: Sequence[Correction]) -> None:

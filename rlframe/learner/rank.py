@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from rlframe.batch.collate import collate
@@ -162,16 +163,17 @@ class LearnerRank:
     def _collate(self, samples: list[TrainSample]) -> TrainBatch:
         return collate(samples, self.packing)
 
-    def divergences(self, micro_batches: list[list[TrainSample]], estimator: kl.Estimator) -> list[list[float]]:
-        """[micro-batches][samples]: KL(the policy that sampled || reference) in nats, summed over a sample's tokens."""
-        sums = []
+    def divergences(self, micro_batches: list[list[TrainSample]]) -> list[list[np.ndarray]]:
+        """[micro-batches][samples][tokens with a loss weight]: k1, log(policy that sampled / reference) in nats."""
+        divergences = []
         with self._reference().in_place():
             for samples in micro_batches:
                 batch = self._collate(samples)
-                token_kl = kl.estimate(estimator, batch.rollout_logprobs, self.updater.logprobs(batch).cpu())
-                counted = token_kl * (batch.loss_weights != 0)
-                sums.append(torch.zeros(len(samples)).index_add(0, batch.sequence_ids, counted).tolist())
-        return sums
+                token_kl = kl.estimate("k1", batch.rollout_logprobs, self.updater.logprobs(batch).cpu())
+                counted = batch.loss_weights != 0
+                counts = torch.bincount(batch.sequence_ids[counted], minlength=len(samples)).tolist()
+                divergences.append([values.numpy() for values in token_kl[counted].split(counts)])
+        return divergences
 
     def _reference(self) -> Reference:
         assert self.reference is not None, "keep_reference comes before an objective with a KL"

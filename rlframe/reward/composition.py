@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rlframe.reward.base import Reward
-from rlframe.types import Problem, RolloutGroup, ScoredGroup, Verdict
+from rlframe.types import Problem, RewardTerm, RolloutGroup, ScoredGroup, Verdict
 
 
 def speaking(terms: Mapping[str, Reward], task: str) -> dict[str, Reward]:
@@ -22,27 +22,42 @@ def combine(group: RolloutGroup, verdicts: dict[str, list[Verdict]], terms: Mapp
     for name in verdicts:
         if (number := len(verdicts[name])) != count:
             raise ValueError(f"prompt {group.prompt.id!r}: {number} verdicts of {name!r} for {count} completions")
-    rewards = [total({name: verdicts[name][index] for name in verdicts}, terms) for index in range(count)]
-    return ScoredGroup(group=group, rewards=rewards, verdicts=verdicts)
+    counted = [counted_scores({name: verdicts[name][index] for name in verdicts}, terms) for index in range(count)]
+    return ScoredGroup(
+        group=group,
+        rewards=[total(scores, terms) for scores in counted],
+        verdicts=verdicts,
+        terms={
+            name: RewardTerm(weight=terms[name].weight, scores=[scores[name] if scores else 0.0 for scores in counted])
+            for name in verdicts
+        },
+    )
 
 
-def total(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) -> float | None:
-    """The reward of a completion. None if a term that counts has no score: its sum would rank against full sums.
+def counted_scores(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) -> dict[str, float] | None:
+    """The scores of a completion as they count in the reward, by reward name, before weighting.
 
-    A term counts 0 if one of the rewards that it `requires` scores below 1.
+    A score counts 0 if one of the rewards that its term `requires` scores below 1, and within `clip` otherwise. None if
+    a term that counts has no score: its sum would rank against full sums.
     """
-    reward = 0.0
+    counted: dict[str, float] = {}
     for name, verdict in verdicts.items():
         required = [verdicts[other].score for other in terms[name].requires if other in verdicts]
         if None in required:
             return None
         if any(score is not None and score < 1 for score in required):
+            counted[name] = 0.0
             continue
         if verdict.score is None:
             return None
         low, high = terms[name].clip or (verdict.score, verdict.score)
-        reward += terms[name].weight * min(max(verdict.score, low), high)
-    return reward
+        counted[name] = min(max(verdict.score, low), high)
+    return counted
+
+
+def total(counted: dict[str, float] | None, terms: Mapping[str, Reward]) -> float | None:
+    """The reward of a completion: the weighted sum of the scores that count."""
+    return None if counted is None else sum((terms[name].weight * score for name, score in counted.items()), start=0.0)
 
 
 def check(problems: Iterable[Problem], terms: Mapping[str, Reward]) -> None:

@@ -14,7 +14,7 @@ class RolloutConfig(Config):
     """`conf/rollout/vllm.yaml`."""
 
     engines: int = Field(ge=1)
-    group_size: int = Field(ge=2)
+    group_size: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
     temperature: float = Field(gt=0)
     dtype: Literal["bfloat16", "float16", "float32"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlframe.algorithm.rate import has_signal
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.errors import ConfigError
@@ -89,8 +90,8 @@ class Context:
         self.step = step
         learner_s = time.monotonic() - self.feed.taken_at - synced.seconds
         self.writer.write(step, groups, rated)
-        metrics = rollout_metrics(groups, version=step - 1) | self.feed.metrics() | report.metrics | synced.metrics()
-        metrics |= self.checkpoints.metrics()
+        metrics = rollout_metrics(groups, step - 1, self.run.truncated) | self.feed.metrics() | report.metrics
+        metrics |= synced.metrics() | self.checkpoints.metrics()
         now = time.monotonic()
         metrics |= {"time/learner_s": learner_s, "time/step_s": now - self._step_began}
         self._step_began = now
@@ -210,6 +211,7 @@ def _feed(run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: 
             prompts_per_step=run.prompts_per_step,
             max_staleness=run.max_staleness,
             dynamic_sampling=run.dynamic_sampling,
+            has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
         ),
         stream,
         rollouts,

@@ -1,10 +1,15 @@
 """Formulas that algorithms share, against numbers worked by hand."""
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from rlframe.algorithm import ops
 from tests.tiny.batches import make_batch
+from tests.tiny.groups import make_group
 
 
 def surrogate(ratio: float, advantage: float, low: float = 0.2, high: float = 0.2) -> tuple[float, float]:
@@ -96,6 +101,49 @@ def test_a_dual_clip_bounds_only_bad_tokens(ratio, advantage, value, slope):
     clipped.sum().backward()
     assert ratios.grad is not None
     assert (clipped.item(), ratios.grad.item()) == pytest.approx((value, slope))
+
+
+def test_a_log_ratio_is_at_most_20_nats_and_has_no_gradient_there():
+    logprobs = torch.tensor([0.0, -1e4, -1.0], requires_grad=True)
+    log_ratios = ops.log_ratio(logprobs, torch.tensor([-1e4, 0.0, -3.0]))
+    assert log_ratios.tolist() == [20.0, -20.0, 2.0]
+    log_ratios.exp().sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([0.0, 0.0, math.exp(2)])
+
+
+def test_prompts_have_equal_weight_whatever_their_tokens():
+    # Prompt 0 has 2 + 6 tokens, prompt 3 has 4; prompts 1 and 2 have no trajectory to train on.
+    weights = ops.prompt_mean(torch.tensor([2.0, 6.0, 4.0]), torch.tensor([0, 0, 3]))
+    assert weights.tolist() == [1 / 16, 1 / 16, 1 / 8]
+    assert (weights * torch.tensor([2.0, 6.0, 4.0])).sum() == 1.0
+
+
+def test_a_token_is_charged_the_kl_from_itself_to_the_end():
+    group = replace(make_group([0.4, 1.0], [3, 1]), token_penalties=[np.array([0.1, 0.2, 0.3]), np.array([0.0])])
+    before_kl = ops.rewards_before_kl(group)
+    assert before_kl.tolist() == pytest.approx([1.0, 1.0])
+    first, second = ops.rewards_to_go(group, before_kl)
+    assert first.tolist() == pytest.approx([0.4, 0.5, 0.7])
+    assert second.tolist() == [1.0]
+
+
+def test_without_a_kl_every_token_gets_the_whole_reward():
+    [tokens, _] = ops.rewards_to_go(make_group([0.5, 0.0], [3, 1]), torch.tensor([0.5, 0.0]))
+    assert tokens.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_whitened_values_have_mean_0_and_deviation_1():
+    assert ops.whiten(torch.tensor([1.0, 1.0, 1.0, -3.0])).tolist() == pytest.approx(  # mean 0, deviation sqrt(12 / 4)
+        [1 / math.sqrt(3)] * 3 + [-math.sqrt(3)], abs=1e-5
+    )
+    assert ops.whiten(torch.tensor([0.8])).tolist() == [0.0]
+
+
+def test_scaling_by_the_deviation_leaves_0_at_0():
+    scaled = ops.scale_by_deviation(torch.tensor([0.0, 0.0, 1.0, -1.0]))  # deviation over n - 1: sqrt(2 / 3)
+    assert scaled.tolist() == pytest.approx([0.0, 0.0, 1.22474, -1.22474], abs=1e-5)
+    assert scaled[:2].tolist() == [0.0, 0.0]
 
 
 def test_sequence_means_leave_out_tokens_of_weight_0():

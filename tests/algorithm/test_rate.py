@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlframe.algorithm import DAPO, ReinforcePP, rate
-from rlframe.algorithm.rate import has_signal
+from rlframe.algorithm import DAPO, Reinforce, ScaleRL, rate
+from rlframe.algorithm.rate import Truncated, has_signal
 from rlframe.types import ScoredGroup
 from tests.tiny.groups import make_group, make_multi_turn_group, make_turn
 
@@ -36,11 +36,11 @@ def test_a_group_with_one_verdict_has_no_baseline() -> None:
 
 
 def test_rewards_are_normalized_over_the_step_where_asked() -> None:
-    # Rewards 1, 1, 1, 0: mean 3/4, deviation over n - 1: 1/2.
+    # Centred rewards 0, 0, 1/2, -1/2: deviation over n - 1: 0.40825.
     groups = [make_group([1.0, None, 1.0], [1, 1, 1]), make_group([1.0, 0.0], [1, 1])]
-    first, second = rate(groups, ReinforcePP(name="reinforce_pp", clip=0.2))
-    assert first.advantages == [pytest.approx(0.5, abs=1e-5), None, pytest.approx(0.5, abs=1e-5)]
-    assert second.advantages == pytest.approx([0.5, -1.5], abs=1e-5)
+    first, second = rate(groups, ScaleRL(name="scalerl", cap=5.0))
+    assert first.advantages == [0.0, None, 0.0]
+    assert second.advantages == pytest.approx([1.22474, -1.22474], abs=1e-4)
 
 
 def test_an_algorithm_sees_verdicts_lengths_and_finish_reasons() -> None:
@@ -78,6 +78,47 @@ def test_a_step_without_any_reward_has_no_advantage() -> None:
 
 
 def test_signal_is_two_different_rewards() -> None:
-    assert has_signal(make_group([1.0, 0.0, None], [1, 1, 1]))
-    assert not has_signal(make_group([1.0, 1.0, None], [1, 1, 1]))
-    assert not has_signal(make_group([1.0, None, None], [1, 1, 1]))
+    assert has_signal(make_group([1.0, 0.0, None], [1, 1, 1]), DAPO_, "train")
+    assert not has_signal(make_group([1.0, 1.0, None], [1, 1, 1]), DAPO_, "train")
+    assert not has_signal(make_group([1.0, None, None], [1, 1, 1]), DAPO_, "train")
+
+
+def test_an_algorithm_that_compares_nothing_takes_a_single_completion() -> None:
+    plain = Reinforce(name="reinforce")
+    assert rate([make_group([1.0], [3])], plain)[0].advantages == [1.0]
+    assert rate([make_group([0.5, None], [1, 1])], plain)[0].advantages == [0.5, None]
+
+
+def cut_off(rewards: list[float | None], *indices: int) -> ScoredGroup:
+    """A group of which the completions at `indices` reached the length limit."""
+    return make_group(rewards, [1] * len(rewards), cut_off=indices)
+
+
+def test_masked_completions_count_in_the_baseline_only() -> None:
+    group = cut_off([1.0, 0.0, 0.0, 0.0], 3)  # mean 1/4, sample deviation 1/2
+    assert rate([group], DAPO_, "train")[0].advantages == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-5)
+    masked = rate([group], DAPO_, "mask")[0].advantages
+    assert masked[:3] == pytest.approx([1.5, -0.5, -0.5], abs=1e-5)
+    assert masked[3] is None
+
+
+def test_dropped_completions_count_nowhere() -> None:
+    dropped = rate([cut_off([1.0, 0.0, 0.0, 0.0], 2, 3)], DAPO_, "drop")[0].advantages
+    assert dropped[:2] == [HALF_ROOT, pytest.approx(-0.70711, abs=1e-5)]  # as a group of two
+    assert dropped[2:] == [None, None]
+    alone, _ = rate([cut_off([1.0, 0.0, 0.0], 1, 2), cut_off([1.0, 0.0])], DAPO_, "drop")
+    assert alone.advantages == [None, None, None]
+
+
+@pytest.mark.parametrize("truncated", ["mask", "drop"])
+def test_a_step_of_cut_off_completions_has_advantage_0(truncated: Truncated) -> None:
+    first, second = rate([cut_off([1.0, 0.0], 0, 1), cut_off([1.0, None], 0)], DAPO_, truncated)
+    assert (first.advantages, second.advantages) == ([0.0, 0.0], [0.0, None])
+
+
+def test_signal_needs_a_completion_with_a_loss() -> None:
+    only_best_was_cut = cut_off([1.0, 0.0, 0.0], 0)
+    assert has_signal(only_best_was_cut, DAPO_, "train")
+    assert has_signal(only_best_was_cut, DAPO_, "mask")
+    assert not has_signal(only_best_was_cut, DAPO_, "drop")
+    assert not has_signal(cut_off([1.0, 0.0], 0, 1), DAPO_, "mask")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from rlframe.algorithm import DAPO, GRPO, Algorithm, ReinforcePP, rate
-from rlframe.batch.samples import deduct, to_minibatches, to_probes, to_samples
+from rlframe.algorithm import DAPO, GRPO, RLOO, Algorithm, DrGRPO, ReinforcePP, ScaleRL, rate
+from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_probes, to_samples
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
 from rlframe.types import ScoredGroup, TrainSample
@@ -47,14 +48,26 @@ def test_completions_weigh_a_quarter_each_or_tokens_a_tenth_each() -> None:
 
 
 def test_token_weights_can_be_a_mean_per_prompt() -> None:
-    class MeanPerPrompt(DAPO):
-        def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:
-            prompt_tokens = torch.zeros(int(prompts.max()) + 1).index_add(0, prompts, lengths)
-            return 1 / (len(prompt_tokens) * prompt_tokens[prompts])
-
     groups = [make_group([1.0, 0.0], [1, 3]), make_group([0.0, 1.0], [5, 5])]
-    found = samples(groups, MeanPerPrompt(name="dapo", clip_low=0.2, clip_high=0.28))
+    found = samples(groups, ScaleRL(name="scalerl", cap=5.0))
     assert [sample.loss_weights.sum() for sample in found] == pytest.approx([1 / 8, 3 / 8, 1 / 4, 1 / 4])
+
+
+@pytest.mark.parametrize("algorithm", [RLOO(name="rloo"), DrGRPO(name="dr_grpo", clip=0.2, length=7), BY_SEQUENCE])
+def test_mean_weights_are_the_loss_weights_scaled_to_the_sum_1(algorithm: Algorithm) -> None:
+    groups = [make_group([1.0, 0.0], [1, 3], name="a"), make_group([0.0, 1.0], [4, 8], name="b")]
+    for part in minibatches(groups, algorithm, 2):
+        loss_weights, mean_weights = (
+            np.concatenate([getattr(sample, field) for sample in part]) for field in ("loss_weights", "mean_weights")
+        )
+        assert mean_weights.sum() == pytest.approx(1.0)
+        assert mean_weights == pytest.approx(loss_weights / loss_weights.sum())
+
+
+def test_a_sum_over_tokens_has_the_mean_weights_of_a_token_mean() -> None:
+    found = samples([make_group([1.0, 0.0], [1, 3])], RLOO(name="rloo"))
+    assert [sample.loss_weights[-1] for sample in found] == [0.5, 0.5]
+    assert [sample.mean_weights.tolist() for sample in found] == [[0, 0, 0.25], [0, 0, 0.25, 0.25, 0.25]]
 
 
 def test_a_completion_without_a_reward_is_no_sample() -> None:
@@ -114,11 +127,12 @@ def test_minibatches_are_parts_of_the_prompts_and_means_of_their_own() -> None:
 
 
 def test_advantages_are_normalized_before_the_step_is_cut() -> None:
+    # Rewards 1, 1, 1, 0: mean 3/4, deviation sqrt(3) / 4.
     groups = [make_group([1.0, 1.0], [1, 1]), make_group([1.0, 0.0], [1, 1])]
     parts = minibatches(groups, ReinforcePP(name="reinforce_pp", clip=0.2), 2)
     assert [[sample.advantages[-1] for sample in part] for part in parts] == [
-        pytest.approx([0.5, 0.5], abs=1e-5),
-        pytest.approx([0.5, -1.5], abs=1e-5),
+        pytest.approx([0.57735, 0.57735], abs=1e-5),
+        pytest.approx([0.57735, -1.73205], abs=1e-5),
     ]
 
 
@@ -132,16 +146,49 @@ def test_penalties_are_subtracted_from_rewards_that_exist() -> None:
     probes = to_probes(groups)
     assert list(probes) == [(0, 0), (1, 0)]
     assert [probe.loss_weights.tolist() for probe in probes[1, 0]] == [[0, 0, 1, 1, 1]]
-    deducted = deduct(groups, {(0, 0): 0.25, (1, 0): -0.125})
+    deducted = deduct(groups, {(0, 0): np.array([0.5, -0.25]), (1, 0): np.array([0.0, -0.125, 0.0])})
     assert [group.rewards for group in deducted] == [[0.75, None], [0.625, 0.0]]
+    assert [[values.tolist() for values in group.token_penalties or []] for group in deducted] == [
+        [[0.5, -0.25], [0.0, 0.0]],
+        [[0.0, -0.125, 0.0], []],
+    ]
     assert groups[0].rewards == [1.0, None]
 
 
+def test_values_of_paths_return_to_the_order_of_turns() -> None:
+    tree = [
+        make_turn(None, [1, 2], [10, 11]),
+        make_turn(0, [20], [21]),
+        make_turn(0, [30], [31]),
+        make_turn(1, [40], [41]),
+        make_turn(None, [9], [50]),
+    ]
+    group = make_multi_turn_group([tree], [1.0])
+    [probes] = to_probes([group]).values()
+    trained = [probe.token_ids[probe.loss_weights != 0] for probe in probes]
+    assert [ids.tolist() for ids in trained] == [[10, 11, 31], [21, 41], [50]]
+    assert in_turn_order(group.group.trajectories[0], trained).tolist() == [10, 11, 21, 31, 41, 50]
+
+
 def test_where_every_reward_failed_the_error_quotes_the_first() -> None:
-    with pytest.raises(RunFailed, match=r"none of 2 groups .* 4 verdicts failed; the first: worker 0 is on fire"):
+    with pytest.raises(RunFailed, match=r"no completion of 2 groups .* 4 verdicts failed; the first: worker 0 is on"):
         samples([make_group([None, None], [1, 1]), make_group([None, None], [1, 1])], BY_TOKEN)
-    with pytest.raises(RunFailed, match="every completion is empty"):
+    with pytest.raises(RunFailed, match="completions are empty"):
         samples([make_group([1.0, 0.0], [0, 0])], BY_TOKEN)
+
+
+def test_a_step_of_cut_off_completions_is_kept_and_measured() -> None:
+    groups = [make_group([1.0, 0.0], [5, 5], cut_off=[0, 1])]
+    [part] = to_minibatches(rate(groups, BY_TOKEN, "mask"), Objective(algorithm=BY_TOKEN), 1)
+    assert [sample.advantages.any() for sample in part] == [False, False]
+    assert [sample.loss_weights.sum() for sample in part] == [0.5, 0.5]
+
+
+def test_masked_completions_leave_the_token_weights() -> None:
+    groups = [make_group([1.0, 0.0, 0.0], [2, 2, 9], cut_off=[2])]
+    [part] = to_minibatches(rate(groups, BY_TOKEN, "mask"), Objective(algorithm=BY_TOKEN), 1)
+    assert [sample.loss_weights.sum() for sample in part] == [0.5, 0.5]
+    assert part[0].advantages[-1] == pytest.approx(2 / 3 / np.std([1, 0, 0], ddof=1), abs=1e-5)
 
 
 def test_a_chain_of_two_turns_is_one_sample_with_a_mask() -> None:

@@ -16,6 +16,9 @@ CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path
 GROUPS = [file for file in FILES if file.parent != Path("experiment")]
 MOST_KEYS = 120
 
+# A choice that works only together with another.
+COMPANIONS = {"algorithm=gspo": ["correction=proximal"]}
+
 # Values for the keys that an experiment or a group leaves to its user.
 FILL = {"prompts.train.path": "train.jsonl", "prompts.heldout.path": "heldout.jsonl"}
 
@@ -32,7 +35,7 @@ def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def compose_choice(choice: str, model_folder: Path) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", [choice])
+        config = compose("train", [choice, *COMPANIONS.get(choice, [])])
     for key in OmegaConf.missing_keys(config):
         OmegaConf.update(config, key, str(model_folder) if key == "model.path" else FILL[key])
     return config

@@ -40,7 +40,7 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
         ("dynamic_sampling=1", "dynamic_sampling: Input should be a valid boolean, not 1"),
         ("reward.terms.math.timeout_s=null", "reward.terms.math.timeout_s: Input should be a valid number, not None"),
         # Values out of range.
-        ("rollout.group_size=1", "rollout.group_size: Input should be greater than or equal to 2, not 1"),
+        ("rollout.group_size=0", "rollout.group_size: Input should be greater than or equal to 1, not 0"),
         ("max_staleness=-1", "max_staleness: Input should be greater than or equal to 0, not -1"),
         ("algorithm.clip=0", "algorithm.clip: Input should be greater than 0, not 0"),
         ("rollout.gpu_memory_share=1.2", "rollout.gpu_memory_share: Input should be less than or equal to 1, not 1.2"),
@@ -69,8 +69,8 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
         # Unknown names.
         (
             "algorithm.name=ppo",
-            "algorithm: name: 'ppo' is none of cispo, dapo, dr_grpo, gmpo, grpo, gspo, reinforce, "
-            "reinforce_pp, reinforce_pp_baseline, rloo",
+            "algorithm: name: 'ppo' is none of cispo, dapo, dr_grpo, gdpo, gmpo, grpo, gspo, reinforce, "
+            "reinforce_pp, reinforce_pp_baseline, rloo, scalerl",
         ),
         (
             "prompts.train.name=gsm8k",
@@ -102,6 +102,18 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
             "mismatch.action=correct",
             "mismatch.action: correct switches on `correction`, but that is none; choose one, as tis",
         ),
+        (
+            "rollout.group_size=1",
+            "rollout.group_size: grpo compares the completions of a prompt, and there is only one; use 2 or more, or",
+        ),
+        (
+            "algorithm=gspo",
+            "correction: gspo clips closer than engine and learner agree, so noise would stop whole completions; use "
+            "correction=proximal",
+        ),
+        ("truncated=skip", "truncated: Input should be 'train', 'mask' or 'drop', not 'skip'"),
+        ("learner.min_lr=1", "learner.min_lr: 1 is above learner.lr=1e-06; make it smaller"),
+        ("learner.adam_epsilon=0", "learner.adam_epsilon: Input should be greater than 0, not 0"),
         (
             "learner.minibatches=3",
             "learner.minibatches: prompts_per_step=32 prompts do not divide into 3 minibatches; choose a divisor",
@@ -174,6 +186,47 @@ def test_settings_that_a_kind_of_model_cannot_use_are_refused(request, composed,
         load(composed(*fitting, f"model.path={folder}", override))
 
 
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (
+            ["algorithm=gspo", "correction=tis", "mismatch.action=correct"],
+            "mismatch.action: gspo clips closer than engine and learner agree, so noise would stop whole completions "
+            "until the correction is switched on; use warn or stop",
+        ),
+        (
+            ["algorithm=gdpo", "kl=reference", "kl.place=reward", "kl.estimator=k1"],
+            "kl.place: gdpo takes the scores of the reward's terms, of which the KL is none; use kl.place=loss",
+        ),
+        (
+            ["algorithm=reinforce_pp", "rollout.group_size=1", "dynamic_sampling=true"],
+            "dynamic_sampling: reinforce_pp learns from completions of equal rewards too; use false",
+        ),
+        (["kl=reference", "kl.place=reward"], "kl: estimator: k3 in the reward does not pull towards the reference"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(composed, overrides, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load(composed(*overrides))
+
+
+def test_reinforce_pp_takes_one_completion_of_each_prompt(composed):
+    run = load(
+        composed("algorithm=reinforce_pp", "rollout.group_size=1", "kl=reference", "kl.estimator=k1", "kl.place=reward")
+    )
+    assert run.rollout.group_size == 1
+
+
+def test_a_list_of_corrections_is_saved_and_overridden(composed, tmp_path):
+    run = load(composed("correction=sequence_tis", "correction.1.cap=3.0"))
+    assert [correction.name for correction in run.correction] == ["sequence", "tis"]
+    assert run.correction[1].cap == 3.0
+    save(run, tmp_path / "config.yaml")
+    assert load(OmegaConf.load(tmp_path / "config.yaml")) == run
+    merged = merge_saved(tmp_path / "config.yaml", composed("correction=tis"), ["correction=tis"])
+    assert [correction.name for correction in load(merged).correction] == ["tis"]
+
+
 def test_a_value_at_its_bound_is_accepted(composed):
     load(composed("rollout.max_tokens=3968"))
     load(composed("learner.micro_batch_tokens=384"))
@@ -182,7 +235,7 @@ def test_a_value_at_its_bound_is_accepted(composed):
 
 def test_all_problems_are_reported_together(composed):
     with pytest.raises(ConfigError) as error:
-        load(composed("learner.lr=-1", "rollout.group_size=1", "+rolout=3"))
+        load(composed("learner.lr=-1", "rollout.group_size=0", "+rolout=3"))
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
         "rollout.group_size",
         "learner.lr",

@@ -91,6 +91,14 @@ def test_dynamic_sampling_drops_groups_of_equal_rewards() -> None:
     assert (ledger.admitted, ledger.taken, ledger.dropped) == (3, 0, 1)
 
 
+def test_the_algorithm_may_say_which_groups_have_signal() -> None:
+    ledger = make_ledger(dynamic_sampling=True)
+    ledger.has_signal = lambda group: group.group.prompt.id == "o0"  # whose rewards are equal
+    score(ledger, ledger.admit(prompt_at, version=0), equal=("o0",))
+    assert ledger.drop_without_signal() == 1
+    assert names([entry.attempt for entry in ledger.in_flight]) == ["o0"]
+
+
 def test_without_dynamic_sampling_equal_rewards_are_taken() -> None:
     ledger = make_ledger()
     score(ledger, ledger.admit(prompt_at, version=0), equal=("o0", "o1"))

@@ -63,6 +63,16 @@ def test_groups_with_equal_rewards_have_no_signal():
     assert rollout_metrics([RIGHT_AND_WRONG, BOTH_RIGHT, ONE_FAILED], version=4)["reward/groups_without_signal"] == 2
 
 
+def test_a_single_completion_is_no_group_without_signal():
+    alone = scored([completion([3])], [1.0], {"math": [verdict(1.0)]})
+    assert rollout_metrics([alone, BOTH_RIGHT], version=4)["reward/groups_without_signal"] == 1
+
+
+def test_cut_off_completions_are_counted_where_they_have_no_loss():
+    shares = {mode: rollout_metrics([RIGHT_AND_WRONG], 4, mode)["rollout/masked"] for mode in ("train", "mask", "drop")}
+    assert shares == {"train": 0.0, "mask": 0.5, "drop": 0.5}
+
+
 def test_a_mean_over_failed_rewards_only_is_left_out():
     failed = scored(TWO, [None, None], {"math": [verdict(None), verdict(None)]})
     metrics = rollout_metrics([failed], version=4)

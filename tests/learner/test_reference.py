@@ -106,8 +106,11 @@ def test_a_kl_in_the_reward_costs_the_sum_over_a_completions_tokens(start: Start
         1.0 - 0.01 * float((probe.rollout_logprobs - ref_logprobs).sum())
         for probe, ref_logprobs in zip(probes, reference_logprobs(two, probes), strict=True)
     ]
-    penalized = [reward for group in learner.apply_kl_penalty(groups) for reward in group.rewards]
-    assert penalized == pytest.approx(expected, abs=1e-4)
+    penalized = learner.apply_kl_penalty(groups)
+    assert [reward for group in penalized for reward in group.rewards] == pytest.approx(expected, abs=1e-4)
+    tokens = [values for group in penalized for values in group.token_penalties or []]
+    for probe, ref_logprobs, values in zip(probes, reference_logprobs(two, probes), tokens, strict=True):
+        assert values == pytest.approx(0.01 * (probe.rollout_logprobs - ref_logprobs)[12:], abs=1e-5)
     assert max(abs(reward - 1.0) for reward in expected) > 0.01
     report = learner.step(make_samples(2))
     assert report.metrics["reward/kl_penalty"] == pytest.approx(1.0 - np.mean(expected), abs=1e-4)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from rlframe.reward import Reward
-from rlframe.reward.composition import check, combine, speaking, total
-from rlframe.types import Completion, Problem, Prompt, RolloutGroup, Verdict
+from rlframe.reward.composition import check, combine, counted_scores, speaking, total
+from rlframe.types import Completion, Problem, Prompt, RewardTerm, RolloutGroup, Verdict
 
 PROMPT = Prompt(id="arithmetic/7", messages=[], token_ids=[], reference="5", task="math")
 COMPLETION = Completion(token_ids=[1], logprobs=[-1.0], versions=[], text="5", finish_reason="stop")
@@ -33,6 +33,10 @@ def problem(task: str, reference: str = "5") -> Problem:
     return Problem(id="train.jsonl:7", messages=[], reference=reference, task=task)
 
 
+def reward_of(verdicts: dict[str, Verdict], terms: dict[str, Reward]) -> float | None:
+    return total(counted_scores(verdicts, terms), terms)
+
+
 def test_a_reward_is_the_weighted_sum_and_none_without_a_score():
     group = RolloutGroup.single_turn(PROMPT, [COMPLETION] * 3)
     verdicts = {
@@ -42,6 +46,16 @@ def test_a_reward_is_the_weighted_sum_and_none_without_a_score():
     scored = combine(group, verdicts, {"math": term(2.0), "length": term(-0.5)})
     assert scored.rewards == [0.5, -0.5, None]  # 2·1 - 0.5·3, 2·0 - 0.5·1
     assert scored.verdicts is verdicts and scored.group is group
+    assert scored.terms["math"] == RewardTerm(weight=2.0, scores=[1.0, 0.0, 0.0])  # the third has no reward
+    assert scored.terms["length"] == RewardTerm(weight=-0.5, scores=[3.0, 1.0, 0.0])
+
+
+def test_terms_hold_scores_after_clips_and_requirements():
+    group = RolloutGroup.single_turn(PROMPT, [COMPLETION] * 2)
+    verdicts = {"format": [verdict(1.0), verdict(0.5)], "length": [verdict(9.0), verdict(9.0)]}
+    scored = combine(group, verdicts, {"format": term(1.0), "length": term(0.5, clip=[0.0, 2.0], requires=["format"])})
+    assert scored.terms["length"].scores == [2.0, 0.0]
+    assert scored.rewards == [2.0, 0.5]
 
 
 def test_a_missing_verdict_is_an_error_that_names_prompt_and_reward():
@@ -51,7 +65,7 @@ def test_a_missing_verdict_is_an_error_that_names_prompt_and_reward():
 
 @pytest.mark.parametrize(("score", "counted"), [(-3.0, -0.5), (-0.25, -0.25), (0.75, 0.75), (9.0, 1.0)])
 def test_a_score_is_clipped_before_it_is_weighted(score: float, counted: float):
-    assert total({"length": verdict(score)}, {"length": term(10.0, clip=[-0.5, 1.0])}) == 10 * counted
+    assert reward_of({"length": verdict(score)}, {"length": term(10.0, clip=[-0.5, 1.0])}) == 10 * counted
 
 
 @pytest.mark.parametrize(
@@ -68,7 +82,7 @@ def test_a_score_is_clipped_before_it_is_weighted(score: float, counted: float):
 )
 def test_accuracy_counts_only_in_the_right_format(shape: float | None, accuracy: float | None, reward: float | None):
     terms = {"format": term(0.2), "math": term(1.0, requires=["format"])}
-    assert total({"format": verdict(shape), "math": verdict(accuracy)}, terms) == reward
+    assert reward_of({"format": verdict(shape), "math": verdict(accuracy)}, terms) == reward
 
 
 def test_a_reward_scores_its_tasks_and_without_tasks_every_task():
@@ -79,7 +93,7 @@ def test_a_reward_scores_its_tasks_and_without_tasks_every_task():
 
 def test_a_gate_that_does_not_score_a_task_is_open_for_that_task():
     terms = {"format": term(0.2, tasks=["math"]), "judge": term(1.0, requires=["format"])}
-    assert total({"judge": verdict(0.5)}, terms) == 0.5
+    assert reward_of({"judge": verdict(0.5)}, terms) == 0.5
 
 
 def test_a_reward_for_a_task_that_no_problem_has_is_an_error():

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
-from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Trajectory, Turn, Verdict, VersionSpan
+from rlframe.types import (
+    Completion,
+    FinishReason,
+    Prompt,
+    RolloutGroup,
+    ScoredGroup,
+    Trajectory,
+    Turn,
+    Verdict,
+    VersionSpan,
+)
 
 
-def make_completion(tokens: int, first: int = 100) -> Completion:
+def make_completion(tokens: int, first: int = 100, finish_reason: FinishReason = "stop") -> Completion:
     """Token ids first, first + 1, ... with log-probabilities -1, -2, ..."""
     return Completion(
         token_ids=np.arange(first, first + tokens, dtype=np.int32),
         logprobs=-1.0 - np.arange(tokens, dtype=np.float32),
         versions=[VersionSpan(version=0, start=0, end=tokens)] if tokens else [],
         text="",
-        finish_reason="stop",
+        finish_reason=finish_reason,
     )
 
 
@@ -25,14 +36,27 @@ def make_verdict(score: float | None, detail: str = "") -> Verdict:
     return Verdict(score=score, status="failed" if score is None else "scored", seconds=0.0, detail=detail)
 
 
-def make_group(rewards: list[float | None], lengths: list[int], prompt_tokens: int = 2, name: str = "p") -> ScoredGroup:
-    """Single-turn completions of `lengths` tokens behind the prompt 1, 2, ..., with these rewards."""
+def make_group(
+    rewards: list[float | None],
+    lengths: list[int],
+    prompt_tokens: int = 2,
+    name: str = "p",
+    cut_off: Sequence[int] = (),
+) -> ScoredGroup:
+    """Single-turn completions of `lengths` tokens behind the prompt 1, 2, ..., with these rewards.
+
+    `cut_off`: indices of the completions that reached the length limit.
+    """
     prompt = Prompt(id=name, messages=[], token_ids=list(range(1, prompt_tokens + 1)), reference="", task="math")
     verdicts = [
         make_verdict(reward, detail="" if reward is not None else f"worker {index} is on fire")
         for index, reward in enumerate(rewards)
     ]
-    group = RolloutGroup.single_turn(prompt, [make_completion(length) for length in lengths])
+    completions = [
+        make_completion(length, finish_reason="length" if index in cut_off else "stop")
+        for index, length in enumerate(lengths)
+    ]
+    group = RolloutGroup.single_turn(prompt, completions)
     return ScoredGroup(group=group, rewards=rewards, verdicts={"math": verdicts})
 
 
