@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rlframe.algorithm.rate import has_signal
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
+from rlframe.config.warnings import warnings
 from rlframe.errors import ConfigError
 from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
@@ -127,6 +128,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
     signals.listen()
     with ExitStack() as stack:
         console = stack.enter_context(Console(run.steps))
+        for warning in warnings(run):
+            console.warn(warning)
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
             stream, heldout = _prompts(run, model_path)

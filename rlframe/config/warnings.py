@@ -1,0 +1,39 @@
+"""Combinations of settings that work, and that a user may not have meant: one rule per function, all in `RULES`.
+
+A rule returns None, or else one line for the console: the key, the problem, and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlframe.config.keys import RunKeys
+
+
+def warnings(run: RunKeys) -> list[str]:
+    """A line for each rule that the settings break."""
+    return [line for rule in RULES if (line := rule(run)) is not None]
+
+
+def stale_tokens_have_a_ratio(run: RunKeys) -> str | None:
+    weighed = any(correction.weighs_by_ratio for correction in run.initial_correction)
+    if run.max_staleness and not run.algorithm.has_ratio and not weighed:
+        off = " and mismatch.action=warn" if run.mismatch.action == "correct" else ""
+        return (
+            f"max_staleness: {run.max_staleness} trains on tokens of older policies, and {run.algorithm.name} has no "
+            f"ratio that makes up for their age; set correction=tis{off}, or max_staleness=0"
+        )
+
+
+def later_updates_have_a_ratio(run: RunKeys) -> str | None:
+    minibatches, epochs = run.learner.minibatches, run.learner.epochs
+    if minibatches * epochs > 1 and not run.algorithm.has_ratio:
+        return (
+            f"learner.minibatches, learner.epochs: {minibatches} x {epochs} updates a step move the policy away from "
+            f"the one that sampled, and {run.algorithm.name} has no ratio that makes up for it; set both to 1, or "
+            "choose an algorithm with a ratio"
+        )
+
+
+# In the order of their report.
+RULES: list[Callable[[RunKeys], str | None]] = [stale_tokens_have_a_ratio, later_updates_have_a_ratio]
