@@ -211,6 +211,7 @@ def _sample(prompt_id: str, prompt: np.ndarray, completion: np.ndarray) -> Train
         rollout_logprobs=zeros,
         advantages=zeros,
         loss_weights=sampled.astype(np.float32),
+        mean_weights=zeros,
     )
 
 
