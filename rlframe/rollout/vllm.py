@@ -27,8 +27,14 @@ MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no p
 class VLLMEngine:
     """A replica of the policy, which samples completions with vLLM's `AsyncLLM`."""
 
-    def __init__(self, name: str, config: RolloutConfig, model_path: Path, max_model_len: int, backend: str) -> None:
-        """`max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer."""
+    def __init__(
+        self, name: str, config: RolloutConfig, model_path: Path, max_model_len: int, backend: str, head_dtype: str
+    ) -> None:
+        """`max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer.
+
+        `head_dtype`: of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone
+        worth a mean difference of 0.01 nats a token.
+        """
         self.name = name
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         device_settings = cpu.engine_settings(model_path, config.kv_cache_gib)
@@ -48,6 +54,7 @@ class VLLMEngine:
                 enable_prefix_caching=True,
                 enable_return_routed_experts=config.routed_experts,
                 enforce_eager=not config.compile,
+                hf_overrides={"head_dtype": head_dtype},
                 logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, after temperature
                 generation_config="vllm",
                 weight_transfer_config=WeightTransferConfig(backend=backend),
