@@ -42,4 +42,8 @@ class WandbSink:
         self._run.log({"step": step} | metrics)
 
     def close(self) -> None:
+        """Ends the run, and W&B's service process, which would else report a lost connection when Python exits."""
+        import wandb
+
         self._run.finish()
+        wandb.teardown()
