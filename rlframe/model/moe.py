@@ -1,8 +1,9 @@
 """Mixtures of experts: metrics of the routers' choices, DeepSeek's balance without a loss, and routing replay.
 
-A router is a module that answers (logits [T, E], gate weights [T, k], chosen experts [T, k]), as all of
-transformers' are since version 5. DeepSpeed's, with expert parallelism, answers (gate weights, chosen experts, load)
-and takes the logits from its `gate`: rlframe counts its choices and cannot replay routes in it.
+A router is a module that answers (logits [T, E], gate weights [T, k], chosen experts [T, k]), as most of
+transformers' do since version 5; others have no metrics and no replay. DeepSpeed's, with expert parallelism, answers
+(gate weights, chosen experts, load) and takes the logits from its `gate`: rlframe counts its choices and cannot replay
+routes in it.
 """
 
 from __future__ import annotations
@@ -111,6 +112,12 @@ class Routers:
 
     def _hook(self, place: int, layer: int) -> Any:
         def hook(router: nn.Module, _: Any, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...] | None:
+            if not answers_choices(output):
+                if self.routes is not None:
+                    raise RunFailed(
+                        f"rollout.routed_experts: replay does not know what {type(router).__name__} returns"
+                    )
+                return None
             logits, _, own_choice = output
             if self.routes is None:
                 self._count(place, router, logits, own_choice)
@@ -170,6 +177,11 @@ class Routers:
 def is_router(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return hasattr(module, "top_k") and hasattr(module, "num_experts") and isinstance(weight, nn.Parameter)
+
+
+def answers_choices(output: Any) -> bool:
+    """True for a router's output (logits, gate weights, chosen experts); Granite's and Llama 4's routers differ."""
+    return isinstance(output, tuple) and len(output) == 3 and output[2].dtype in (torch.int32, torch.int64)
 
 
 def is_autoep_router(module: nn.Module) -> bool:

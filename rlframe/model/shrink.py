@@ -90,6 +90,7 @@ def _kept_layers(keys: dict[str, Any]) -> int:
     """The number of first layers that has a layer of each kind."""
     layers = _layers(keys)
     lists = [value for value in keys.values() if isinstance(value, list | tuple) and len(value) == layers > 1]
+    lists = [value for value in lists if list(value) != list(range(layers))]  # Llama 4's numbers of layers
     kinds = [str(kind) for kind in zip(*lists, strict=True)]
     of_each_kind = max((kinds.index(kind) + 1 for kind in set(kinds)), default=0)
     periods = [value for key, value in keys.items() if PERIODS.search(key) and _is_count(value)]

@@ -182,6 +182,18 @@ def test_padding_is_no_load_and_replays_no_route(qwen3_moe_model: Path) -> None:
     assert found["padded"][1]["moe/imbalance"] == 4.0
 
 
+def test_a_router_with_another_answer_has_no_metrics_and_no_replay() -> None:
+    layer = OneLayer()
+    layer.layers[0].register_forward_hook(lambda module, inputs, output: (output[0], output[1].float()))
+    routers = Routers(layer, 0.0)
+    layer.forward = lambda batch: layer.layers[0](nn.functional.one_hot(batch.token_ids, 4).float())[0]
+    layer(batch([0, 1]))
+    routers.end_update(applied=True)
+    assert routers.metrics() == {}
+    with pytest.raises(RunFailed, match="replay does not know what DeepseekV3TopkRouter returns"):
+        layer(batch([0, 1], torch.zeros(2, 1, 1, dtype=torch.int16)))
+
+
 def test_replaying_other_routes_moves_the_gradient_to_those_experts(loaded: Loaded) -> None:
     routes = torch.tensor([6, 7], dtype=torch.int16).expand(len(SENTENCE.token_ids), 2, 2)
     policy = loaded()
