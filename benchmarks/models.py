@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as MODEL_TYPES
@@ -62,7 +63,7 @@ def judge(model_type: str) -> tuple[str, str]:
     try:
         config = CONFIG_MAPPING[model_type](**MISSING.get(model_type, {}))
     except Exception as error:
-        return "refused", f"transformers makes no default config: {type(error).__name__}"[:MAX_REASON]
+        return "refused", f"transformers makes no default config ({type(error).__name__})"
     found = selftest.differences(config, "rlframe_packed", ["shared", "whole", "padded"], LONGEST)
     packing, difference = next(iter(found.items()))
     if selftest.is_right(difference):
@@ -73,6 +74,11 @@ def judge(model_type: str) -> tuple[str, str]:
 def explain(config: Any, difference: float | str) -> str:
     """Why a model is refused, in a few words."""
     if isinstance(difference, str):
+        try:
+            with torch.device("meta"):
+                transformers.AutoModelForCausalLM.from_config(config)
+        except Exception:
+            return "transformers' default config makes no causal model; a published one may"
         return " ".join(difference.split())[:MAX_REASON]
     if not getattr(config.get_text_config(decoder=True), "is_decoder", True):
         return "no decoder: its tokens attend to later tokens"
