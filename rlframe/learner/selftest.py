@@ -124,8 +124,7 @@ class SelfTest:
         self.samples = _samples(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            text_config = model_config.get_text_config(decoder=True)
-            self.model = _random_model(without_noise(shrunk(text_config, longest, narrow=narrow)))
+            self.model = _random_model(without_noise(shrunk(model_config, longest, narrow=narrow)))
         with torch.no_grad():
             self.own_logprobs = torch.cat([_own_logprobs(self.model, sample) for sample in self.samples])
 

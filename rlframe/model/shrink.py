@@ -45,14 +45,17 @@ CAP = 4.0
 
 
 def shrunk(config: Any, longest: int, *, narrow: bool = True) -> Any:
-    """A small copy of a text model's config of transformers.
+    """A small copy of a config of transformers; of a model of text and images, with small configs of both.
 
     `longest`: tokens of the run's longest sequence. A window or rotary limit that such a sequence exceeds becomes
     LIMIT tokens, so that the test exceeds it too; any other stays, and no test reaches it. `narrow`: also fewer heads,
     and with them a smaller hidden size; some models' keys depend on each other in ways that this file does not know.
     """
     small = copy.deepcopy(config)
-    keys = dict(vars(small))
+    for name in small.sub_configs:
+        if (part := getattr(small, name, None)) is not None:
+            setattr(small, name, shrunk(part, longest, narrow=narrow))
+    keys = {key: value for key, value in vars(small).items() if key not in small.sub_configs}
     kept_layers = _kept_layers(keys)
     for key, value in (keys | (_few_heads(keys) if narrow else {})).items():
         smaller = _shrunk(key, value, _layers(keys), kept_layers, longest)
