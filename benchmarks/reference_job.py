@@ -144,13 +144,13 @@ def write_prompts(file: Path, steps: int) -> Path:
 
     from rlframe.config.compose import conf_dir, load
     from rlframe.model import base_model as model
-    from rlframe.prompts.stream import PromptStream
+    from rlframe.train.prompts import open_prompts
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         run = load(hydra.compose("train", ["experiment=smollm2_arithmetic"]))
     path = model.prepare(run.model.path)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    stream = PromptStream(run.prompts.train.load(), tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
+    stream, _ = open_prompts(run.prompts, run.reward.terms, tokenizer, run.seed, print)
     prompts = [stream.at(position) for position in range(steps * run.prompts_per_step)]
     file.write_text(json.dumps([{"messages": prompt.messages, "reference": prompt.reference} for prompt in prompts]))
     return path

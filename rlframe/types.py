@@ -7,7 +7,7 @@ complete. Shapes: P prompts, G trajectories of a prompt, L tokens of a sequence,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 # or each in a row of its own, padded to the longest (padded).
 Packing: TypeAlias = Literal["shared", "whole", "padded"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
+SkipReason: TypeAlias = Literal["overlong", "heldout"]
 
 UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses
 PACKED_ATTENTION = "rlframe_packed"  # our attention implementation, which knows shared prefixes
@@ -37,6 +38,15 @@ class Problem:
     messages: list[Message]
     reference: str  # compared by rewards; its meaning depends on the task
     task: str  # selects the rewards
+    extra: dict[str, Any] = field(default_factory=dict)  # JSON values by name, for rewards: further columns of a row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A position of the prompt stream whose problem is not sampled: too long for the run, or held out."""
+
+    id: str  # of the prompt that the position would have: "arithmetic/7@0"
+    reason: SkipReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,7 @@ class Prompt:
     token_ids: list[int]  # [L]
     reference: str
     task: str
+    extra: dict[str, Any] = field(default_factory=dict)  # of the problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,13 +82,21 @@ class RolloutFeed:
         return self._background.run(self._score(groups, sampling))
 
     def metrics(self) -> dict[str, float]:
-        """Seconds of the last `take`; sampling speed and replaced groups since the last call; reward metrics."""
+        """Seconds of the last `take`; sampling speed and replaced groups since the last call; reward metrics.
+
+        `prompts/skipped_<reason>`: positions of the prompt stream that the run has skipped so far; absent at 0.
+        """
         replaced, self._reported_drops = self.ledger.dropped - self._reported_drops, self.ledger.dropped
-        return self.rewards.metrics() | {
-            "rollout/tokens_per_s": self.throughput.take(),
-            "rollout/groups_replaced": float(replaced),
-            "time/rollout_wait_s": self._wait_s,
-        }
+        skipped = {f"prompts/skipped_{reason}": float(count) for reason, count in self.ledger.skipped.items()}
+        return (
+            self.rewards.metrics()
+            | skipped
+            | {
+                "rollout/tokens_per_s": self.throughput.take(),
+                "rollout/groups_replaced": float(replaced),
+                "time/rollout_wait_s": self._wait_s,
+            }
+        )
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: see `Ledger.state`."""

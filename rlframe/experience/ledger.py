@@ -1,16 +1,18 @@
 """The ledger of prompts: which are in flight, and which groups a step takes. Pure: events in, decisions out.
 
-A prompt is admitted once and leaves once: taken by a step, or dropped for lack of signal.
+A prompt is admitted once and leaves once: taken by a step, or dropped for lack of signal. A position of the stream
+whose problem cannot be sampled is skipped: counted, never admitted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlframe.algorithm.ops import rewards_differ
-from rlframe.types import Attempt, Prompt, ScoredGroup
+from rlframe.types import Attempt, Prompt, ScoredGroup, Skipped
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +32,8 @@ class Ledger:
     otherwise become too stale and fills up with whatever is scored, so no token that a step trains on is more than
     `max_staleness` versions old. At 0 a step takes every prompt in the order of admission, whatever the timing.
 
-    Always: admitted == len(in_flight) + taken + dropped.
+    Always: admitted == len(in_flight) + taken + dropped. Positions of the stream up to the next one are admitted,
+    skipped, or interrupted (in flight in a saved run, and not admitted again yet).
     """
 
     prompts_per_step: int
@@ -41,29 +44,36 @@ class Ledger:
     admitted: int = 0
     taken: int = 0
     dropped: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)  # positions by reason
     _next_position: int = 0
     _interrupted: list[tuple[int, int]] = field(default_factory=list)  # (position, last attempt) in a saved run
 
-    def admit(self, prompt_at: Callable[[int], Prompt], version: int) -> list[Attempt]:
+    def admit(self, prompt_at: Callable[[int], Prompt | Skipped], version: int) -> list[Attempt]:
         """Fills the ledger: first prompts that a saved run had in flight, then new prompts of the stream.
 
         `prompt_at` gives the prompt at a position of the stream; an exception leaves the ledger unchanged.
         `version`: of the policy that will sample the prompts.
         """
         room = (1 + self.max_staleness) * self.prompts_per_step - len(self.in_flight)
-        if room <= 0:
-            return []
-        interrupted = self._interrupted[:room]
-        fresh = range(self._next_position, self._next_position + room - len(interrupted))
-        attempts = [(position, number + 1) for position, number in interrupted] + [(position, 1) for position in fresh]
-        entries = [
-            Entry(position=position, attempt=Attempt(prompt=prompt_at(position), number=number, version=version))
-            for position, number in attempts
-        ]
-        self._interrupted = self._interrupted[len(interrupted) :]
-        self._next_position += len(fresh)
+        interrupted, next_position = self._interrupted.copy(), self._next_position
+        entries: list[Entry] = []
+        skipped: Counter[str] = Counter()
+        while len(entries) < room:
+            if interrupted:
+                position, last_attempt = interrupted.pop(0)
+            else:
+                position, last_attempt = next_position, 0
+                next_position += 1
+            prompt = prompt_at(position)
+            if isinstance(prompt, Skipped):
+                skipped[prompt.reason] += 1
+                continue
+            attempt = Attempt(prompt=prompt, number=last_attempt + 1, version=version)
+            entries.append(Entry(position=position, attempt=attempt))
+        self._interrupted, self._next_position = interrupted, next_position
         self.in_flight += entries
         self.admitted += len(entries)
+        self.skipped += skipped
         return [entry.attempt for entry in entries]
 
     def record_score(self, attempt: Attempt, group: ScoredGroup) -> bool:
@@ -98,13 +108,14 @@ class Ledger:
         return [entry.group for entry in ready if entry.group is not None]
 
     def state(self) -> dict[str, Any]:
-        """The part of a checkpoint: the position in the stream, and [position, attempt] of every prompt in flight."""
+        """The part of a checkpoint: the next position, [position, attempt] of every prompt in flight, and counts."""
         in_flight = [(entry.position, entry.attempt.number) for entry in self.in_flight] + self._interrupted
         return {
             "next_position": self._next_position,
             "in_flight": [list(pair) for pair in in_flight],
             "taken": self.taken,
             "dropped": self.dropped,
+            "skipped": dict(self.skipped),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -113,6 +124,7 @@ class Ledger:
         self._interrupted = [(position, number) for position, number in state["in_flight"]]
         self.taken, self.dropped = state["taken"], state["dropped"]
         self.admitted = self.taken + self.dropped
+        self.skipped = Counter(state["skipped"])
 
     def _meets_deadlines(self, count: int, version: int) -> bool:
         """Earliest-deadline check: by the take that is `k` steps ahead, at most `k * count` unscored prompts are due.

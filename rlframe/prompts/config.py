@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rlframe.prompts import AnySource
+from rlframe.prompts.stream import LongPrompts
 from rlframe.prompts.template import Template
 from rlframe.schema import Config
 
@@ -16,3 +19,5 @@ class PromptsConfig(Config):
     heldout: AnySource
     template: Template
     max_tokens: int = Field(gt=0)
+    overlong: LongPrompts
+    overlap: Literal["error", "drop"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from rlframe.prompts.arithmetic import Arithmetic
-from rlframe.prompts.base import Problems, Source
+from rlframe.prompts.base import Problems, Source, in_order
 from rlframe.prompts.hub import Hub
 from rlframe.prompts.jsonl import Jsonl
 from rlframe.prompts.reasoning_gym import ReasoningGym
@@ -50,12 +52,15 @@ class _Joined:
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def __iter__(self) -> Iterator[Problem]:
+        for name, problems in self._parts:
+            for problem in in_order(problems):
+                yield replace(problem, id=f"{name}/{problem.id}")
+
     def __getitem__(self, index: int) -> Problem:
         if not 0 <= index < len(self):
             raise IndexError(index)
         part_index = bisect_right(self._ends, index)
         name, problems = self._parts[part_index]
         problem = problems[index - (self._ends[part_index - 1] if part_index else 0)]
-        return Problem(
-            id=f"{name}/{problem.id}", messages=problem.messages, reference=problem.reference, task=problem.task
-        )
+        return replace(problem, id=f"{name}/{problem.id}")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import random
+from array import array
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
+from rlframe.errors import ConfigError
 from rlframe.prompts.base import Problems
+from rlframe.prompts.overlap import HeldOut
 from rlframe.prompts.template import Template
-from rlframe.types import Prompt
+from rlframe.types import Problem, Prompt, Skipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+LongPrompts: TypeAlias = Literal["error", "skip"]
 
 
 class PromptStream:
     """Every problem once an epoch; (seed, epoch) alone decide the order of an epoch.
 
     The stream never changes: a position always gives the same prompt, so a run resumes from saved positions.
-    With 5 problems, position 7 is the third prompt of epoch 1, and its id ends in `@1`.
+    With 5 problems, position 7 is the third prompt of epoch 1, and its id ends in `@1`. The position of a held-out
+    problem, and of a prompt that is too long where `overlong` is skip, always gives the same `Skipped`.
     """
 
     def __init__(
@@ -28,7 +35,11 @@ class PromptStream:
         template: Template,
         seed: int,
         max_prompt_tokens: int,
+        *,
+        overlong: LongPrompts,
+        heldout: HeldOut | None = None,
     ) -> None:
+        """`heldout`: conversations that the stream skips; None: of a stream that is held out itself."""
         if len(problems) == 0:
             raise ValueError("a stream of prompts needs at least one problem")
         self._problems = problems
@@ -36,40 +47,63 @@ class PromptStream:
         self._template = template
         self._seed = seed
         self._max_prompt_tokens = max_prompt_tokens
+        self._overlong = overlong
+        self._heldout = heldout
         # Two epochs: prompts of the previous one are still out when the next one starts.
         self._epoch_order = lru_cache(maxsize=2)(self._shuffled)
 
-    def at(self, position: int) -> Prompt:
-        """The prompt at a position, from 0 on. Raises ValueError if the prompt is longer than the bound."""
+    def at(self, position: int) -> Prompt | Skipped:
+        """The prompt at a position, from 0 on. Raises ConfigError for a prompt that is too long, unless to skip it."""
         if position < 0:
             raise ValueError(f"a stream has no position {position}")
         epoch, index = divmod(position, len(self._problems))
-        return self._prompt(self._epoch_order(epoch)[index], epoch)
+        return self._prompt(self._problems[self._epoch_order(epoch)[index]], epoch)
 
-    def check_lengths(self) -> None:
-        """Tokenizes every problem once, so that a prompt that is too long stops a run before it starts."""
-        for index in range(len(self._problems)):
-            self._prompt(index, epoch=0)
+    def first_epoch(self) -> list[Prompt]:
+        """Every prompt of the first epoch, in its order, without skipped ones."""
+        prompts = [self.at(position) for position in range(len(self._problems))]
+        return [prompt for prompt in prompts if isinstance(prompt, Prompt)]
 
-    def _shuffled(self, epoch: int) -> list[int]:
-        """Indices of all problems in the order of an epoch."""
-        order = list(range(len(self._problems)))
+    def count_skipped(self, problems: list[Problem]) -> int:
+        """Tokenizes some of the stream's problems -> the number of skipped ones.
+
+        Raises ConfigError for a prompt that is too long, unless to skip it, and if all problems are skipped.
+        """
+        skipped = sum(isinstance(self._prompt(problem, epoch=0), Skipped) for problem in problems)
+        if skipped == len(problems):
+            raise ConfigError(
+                f"all {skipped} problems of a sample are held out, or longer than prompts.max_tokens = "
+                f"{self._max_prompt_tokens}: raise prompts.max_tokens, or choose other problems"
+            )
+        return skipped
+
+    def _shuffled(self, epoch: int) -> array[int]:
+        """Indices of all problems in the order of an epoch, in 4 bytes each."""
+        order = array("I", range(len(self._problems)))
         random.Random(f"{self._seed}/{epoch}").shuffle(order)
         return order
 
-    def _prompt(self, index: int, epoch: int) -> Prompt:
-        problem = self._problems[index]
+    def _prompt(self, problem: Problem, epoch: int) -> Prompt | Skipped:
         prompt_id = f"{problem.id}@{epoch}"
+        if self._heldout is not None and self._heldout.match(problem) is not None:
+            return Skipped(id=prompt_id, reason="heldout")
         messages = self._template.messages(problem)
         encoded = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=False
         )
         token_ids = cast("list[int]", encoded)  # the result for one conversation with return_dict=False
         if len(token_ids) > self._max_prompt_tokens:
-            raise ValueError(
+            if self._overlong == "skip":
+                return Skipped(id=prompt_id, reason="overlong")
+            raise ConfigError(
                 f"prompt {prompt_id} is {len(token_ids)} tokens long, more than prompts.max_tokens = "
-                f"{self._max_prompt_tokens}: raise prompts.max_tokens, or leave this problem out"
+                f"{self._max_prompt_tokens}: raise prompts.max_tokens, or set prompts.overlong=skip"
             )
         return Prompt(
-            id=prompt_id, messages=messages, token_ids=token_ids, reference=problem.reference, task=problem.task
+            id=prompt_id,
+            messages=messages,
+            token_ids=token_ids,
+            reference=problem.reference,
+            task=problem.task,
+            extra=problem.extra,
         )

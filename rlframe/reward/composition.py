@@ -60,10 +60,11 @@ def total(counted: dict[str, float] | None, terms: Mapping[str, Reward]) -> floa
     return None if counted is None else sum((terms[name].weight * score for name, score in counted.items()), start=0.0)
 
 
-def check(problems: Iterable[Problem], terms: Mapping[str, Reward]) -> None:
+def check(problems: Iterable[Problem], terms: Mapping[str, Reward], *, every_task: bool = True) -> None:
     """Raises ValueError for a task in `tasks` that no problem has, and for a problem that cannot be scored.
 
     Such a problem has a task that no reward scores, or a reference that a reward refuses; the message names it.
+    `every_task`: a problem of every task is among `problems`; without it no task can be called unknown.
     """
     try:
         tasks = {_checked_task(problem, terms) for problem in problems}
@@ -71,7 +72,7 @@ def check(problems: Iterable[Problem], terms: Mapping[str, Reward]) -> None:
         for term in terms.values():
             term.close()  # a check may start a process; workers start their own
     for name, term in terms.items():
-        if unknown := sorted(set(term.tasks or []) - tasks):
+        if every_task and (unknown := sorted(set(term.tasks or []) - tasks)):
             raise ValueError(
                 f"reward.terms.{name}.tasks: no problem has the task {unknown[0]!r}; there are "
                 + ", ".join(sorted(tasks))

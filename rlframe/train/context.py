@@ -13,12 +13,10 @@ from rlframe.algorithm.rate import has_signal
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
-from rlframe.errors import ConfigError
 from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.statistics import rollout_metrics
 from rlframe.model import base_model
-from rlframe.prompts.stream import PromptStream
 from rlframe.record import curves
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
@@ -26,17 +24,20 @@ from rlframe.record.evaluations import read_evaluations
 from rlframe.record.metrics import JsonlSink, Sink
 from rlframe.record.rollouts import RolloutWriter
 from rlframe.record.wandb import WandbSink
-from rlframe.reward import composition
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.mismatch import MismatchGate
+from rlframe.train.prompts import open_prompts
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.types import Prompt, RatedGroup, Sampling, ScoredGroup, StepReport
+from rlframe.types import RatedGroup, Sampling, ScoredGroup, StepReport
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from rlframe.cluster.placement import Role
     from rlframe.config.run import RunConfig
     from rlframe.learner.group import LearnerGroup
+    from rlframe.prompts.stream import PromptStream
     from rlframe.reward.pool import RewardPool
     from rlframe.rollout.pool import RolloutPool
     from rlframe.weights.sync import Synced, WeightSync
@@ -132,7 +133,9 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             console.warn(warning)
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
-            stream, heldout = _prompts(run, model_path)
+        with console.phase("reading the prompts"):
+            tokenizer = _tokenizer(model_path)
+            stream, heldout = open_prompts(run.prompts, run.reward.terms, tokenizer, run.seed, console.warn)
         with console.phase("starting engines, learner and reward workers"):
             actors = stack.enter_context(cluster.start(run, model_path, roles))
             signals.listen()  # Ray has installed other handlers
@@ -186,26 +189,10 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
 
 
-def _prompts(run: RunConfig, model_path: Path) -> tuple[PromptStream, list[Prompt]]:
-    """The endless stream of training prompts, and every held-out prompt.
-
-    Raises ConfigError for a row that is not a problem, a reference that no reward can use, a prompt that is too long.
-    """
+def _tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    try:
-        problems, heldout = run.prompts.train.load(), run.prompts.heldout.load()
-        every_problem = (source[index] for source in (problems, heldout) for index in range(len(source)))
-        composition.check(every_problem, run.reward.terms)
-        stream, heldout_stream = (
-            PromptStream(source, tokenizer, run.prompts.template, run.seed, run.prompts.max_tokens)
-            for source in (problems, heldout)
-        )
-        stream.check_lengths()
-        return stream, [heldout_stream.at(position) for position in range(len(heldout))]
-    except ValueError as error:
-        raise ConfigError(f"prompts: {error}") from error
+    return AutoTokenizer.from_pretrained(model_path)
 
 
 def _feed(run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: RewardPool) -> RolloutFeed:

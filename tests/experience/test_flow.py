@@ -114,7 +114,7 @@ def stream() -> Callable[[], PromptStream]:
         turn = [{"role": "user", "content": "2 + 3 ?"}]
         problems = [Problem(id=name, messages=turn, reference="5", task="math") for name in names]
         template = Template(system="", user="{question}", examples=[])
-        return PromptStream(problems, tokenizer, template, seed=0, max_prompt_tokens=9)
+        return PromptStream(problems, tokenizer, template, seed=0, max_prompt_tokens=9, overlong="skip")
 
     numbered = make([str(n) for n in range(20)])
     places = [int(numbered.at(position).id.split("@")[0]) for position in range(20)]
@@ -283,7 +283,7 @@ def test_a_restored_run_samples_interrupted_prompts_first(start):
     state = json.loads(json.dumps(saved_run.state()))
     assert (trained, state) == (
         ["o1", "o2"],
-        {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0},
+        {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0, "skipped": {}},
     )
 
     engines = Engines()
@@ -367,7 +367,7 @@ def test_an_interrupted_take_leaves_every_prompt_in_the_ledger(start):
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
-    assert feed.state() == {"next_position": 2, "in_flight": [[0, 1], [1, 1]], "taken": 0, "dropped": 0}
+    assert feed.state() == {"next_position": 2, "in_flight": [[0, 1], [1, 1]], "taken": 0, "dropped": 0, "skipped": {}}
     release(engines, "o1")
     assert names(feed.take(2)) == ["o0", "o1"]
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from rlframe.experience.ledger import Ledger
-from rlframe.types import Attempt, Prompt, ScoredGroup
+from rlframe.types import Attempt, Prompt, ScoredGroup, Skipped
 from tests.tiny.groups import make_group
 
 
@@ -111,7 +111,7 @@ def test_a_restored_ledger_admits_interrupted_prompts_first() -> None:
     score(ledger, ledger.admit(prompt_at, version=0)[1:3])
     assert taken(ledger, 2, version=0) == ["o1", "o2"]
     state = json.loads(json.dumps(ledger.state()))
-    assert state == {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0}
+    assert state == {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0, "skipped": {}}
 
     resumed = make_ledger(max_staleness=1)
     resumed.restore(state)
@@ -122,12 +122,18 @@ def test_a_restored_ledger_admits_interrupted_prompts_first() -> None:
 
 def test_a_restored_ledger_with_less_room_keeps_the_rest() -> None:
     resumed = make_ledger(prompts_per_step=1)
-    state = {"next_position": 4, "in_flight": [[0, 1], [1, 1], [3, 2]], "taken": 1, "dropped": 0}
+    state = {"next_position": 4, "in_flight": [[0, 1], [1, 1], [3, 2]], "taken": 1, "dropped": 0, "skipped": {}}
     resumed.restore(state)
     assert resumed.state() == state
     score(resumed, resumed.admit(prompt_at, version=0))
     assert taken(resumed, 1, version=0) == ["o0"]
-    assert resumed.state() == {"next_position": 4, "in_flight": [[1, 1], [3, 2]], "taken": 2, "dropped": 0}
+    assert resumed.state() == {
+        "next_position": 4,
+        "in_flight": [[1, 1], [3, 2]],
+        "taken": 2,
+        "dropped": 0,
+        "skipped": {},
+    }
 
 
 def test_an_answer_to_an_earlier_attempt_is_ignored() -> None:
@@ -159,12 +165,42 @@ def test_a_prompt_that_cannot_be_made_leaves_the_ledger_unchanged() -> None:
     assert (ledger.admitted, ledger.in_flight, ledger.state()["next_position"]) == (0, [], 0)
 
 
+def every_third_skipped(position: int) -> Prompt | Skipped:
+    return Skipped(id=f"o{position}", reason="overlong") if position % 3 == 0 else prompt_at(position)
+
+
+def test_a_skipped_position_is_counted_and_the_next_one_admitted() -> None:
+    ledger = make_ledger()
+    admitted = ledger.admit(every_third_skipped, version=0)
+    assert names(admitted) == ["o1", "o2"]
+    assert (ledger.admitted, dict(ledger.skipped)) == (2, {"overlong": 1})
+    score(ledger, admitted)
+    ledger.take(2, version=0)
+    assert names(ledger.admit(every_third_skipped, version=1)) == ["o4", "o5"]
+    state = {"next_position": 6, "in_flight": [[4, 1], [5, 1]], "taken": 2, "dropped": 0, "skipped": {"overlong": 2}}
+    assert ledger.state() == state
+
+    resumed = make_ledger()
+    resumed.restore(json.loads(json.dumps(state)))
+    assert names(resumed.admit(every_third_skipped, version=1)) == ["o4", "o5"]
+    assert dict(resumed.skipped) == {"overlong": 2}
+
+
+def test_an_interrupted_prompt_may_be_skipped_under_a_new_config() -> None:
+    ledger = make_ledger()
+    ledger.restore({"next_position": 2, "in_flight": [[0, 1], [1, 1]], "taken": 0, "dropped": 0, "skipped": {}})
+    assert names(ledger.admit(every_third_skipped, version=0)) == ["o1", "o2"]
+    assert (ledger.admitted, dict(ledger.skipped)) == (2, {"overlong": 1})
+
+
 def check(ledger: Ledger, out: list[str], dropped: set[str]) -> None:
     """Every admitted prompt is in exactly one place, and none was handed out twice."""
     in_flight = [entry.attempt.prompt.id for entry in ledger.in_flight]
     assert ledger.admitted == len(in_flight) + ledger.taken + ledger.dropped
     assert ledger.taken == len(out) and ledger.dropped == len(dropped)
     assert len({*in_flight, *out, *dropped}) == len(in_flight) + len(out) + len(dropped)
+    # Every position up to the next one is admitted, skipped, or interrupted.
+    assert ledger._next_position == ledger.admitted + ledger.skipped.total() + len(ledger._interrupted)
 
 
 @pytest.mark.parametrize("block", range(20))
@@ -174,10 +210,14 @@ def test_random_events_lose_no_prompt_and_repeat_none(block: int) -> None:
 
 
 def run_random_events(seed: int) -> None:
-    """60 random events: admissions, scores in any order, late answers, takes, restarts from a checkpoint."""
+    """60 random events: admissions, scores in any order, late answers, takes, restarts from a checkpoint.
+
+    In half of the cases the ledger skips every third position of the stream.
+    """
     rng = random.Random(seed)
     count, staleness = rng.randint(1, 4), rng.randint(0, 3)
     ledger = make_ledger(count, staleness, dynamic_sampling=rng.random() < 0.5)
+    stream_at = rng.choice([prompt_at, every_third_skipped])
     pending: list[Attempt] = []  # that engines still work on
     stale: list[Attempt] = []  # of a process that died
     out: list[str] = []
@@ -186,7 +226,7 @@ def run_random_events(seed: int) -> None:
     for _ in range(60):
         match rng.choice(["admit", "score", "score", "late", "drop", "take", "take", "restart"]):
             case "admit":
-                pending += ledger.admit(prompt_at, version)
+                pending += ledger.admit(stream_at, version)
             case "score" if pending:
                 attempt = pending.pop(rng.randrange(len(pending)))
                 equal = (attempt.prompt.id,) if rng.random() < 0.3 else ()
@@ -215,7 +255,7 @@ def run_random_events(seed: int) -> None:
         check(ledger, out, dropped)
     # Nothing is lost: with everything scored, the stream comes out without a gap.
     for _ in range(40):
-        pending += ledger.admit(prompt_at, version)
+        pending += ledger.admit(stream_at, version)
         score(ledger, pending)
         pending = []
         if (groups := ledger.take(count, version)) is not None:
@@ -223,4 +263,6 @@ def run_random_events(seed: int) -> None:
             version += 1
     positions = sorted(int(name[1:]) for name in {*out, *dropped})
     in_flight = {entry.attempt.prompt.id for entry in ledger.in_flight}
-    assert set(range(max(positions))) - set(positions) <= {int(name[1:]) for name in in_flight}
+    admissible = {position for position in range(max(positions)) if isinstance(stream_at(position), Prompt)}
+    assert admissible - set(positions) <= {int(name[1:]) for name in in_flight}
+    assert all(isinstance(stream_at(position), Prompt) for position in positions)

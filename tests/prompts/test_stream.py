@@ -4,15 +4,19 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from rlframe.errors import ConfigError
+from rlframe.prompts.overlap import HeldOut
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
-from rlframe.types import Problem, Prompt
+from rlframe.types import Problem, Prompt, Skipped
 
 WORDS = ["<unk>", "<user>", "<assistant>", "What", "is", "0", "1", "2", "3", "4", "+", "?"]
 PROBLEMS = [
     Problem(id=f"p{n}", messages=[{"role": "user", "content": f"What is {n} + 1 ?"}], reference=str(n + 1), task="math")
     for n in range(5)
 ]
+
+LONG = Problem(id="long", messages=[{"role": "user", "content": "1 " * 9}], reference="", task="math")
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +30,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def stream(tokenizer):
-    def make(problems=PROBLEMS, user: str = "{question}", seed: int = 7, max_prompt_tokens: int = 8) -> PromptStream:
-        template = Template(system="", user=user, examples=[])
-        return PromptStream(problems, tokenizer, template, seed, max_prompt_tokens)
+    def make(problems=PROBLEMS, seed: int = 7, max_prompt_tokens: int = 8, overlong="error", heldout=None):
+        template = Template(system="", user="{question}", examples=[])
+        return PromptStream(problems, tokenizer, template, seed, max_prompt_tokens, overlong=overlong, heldout=heldout)
 
     return make
 
@@ -81,11 +85,37 @@ def test_a_prompt_over_the_bound_is_refused_by_id_length_and_key(stream):
         long.at(0)
 
 
-def test_lengths_can_be_checked_at_once(stream):
-    mixed = [*PROBLEMS, Problem(id="long", messages=[{"role": "user", "content": "1 " * 9}], reference="", task="math")]
-    with pytest.raises(ValueError, match="prompt long@0 is 11 tokens long"):
-        stream(problems=mixed).check_lengths()
-    stream().check_lengths()
+def test_a_prompt_over_the_bound_can_be_skipped(stream):
+    mixed = stream(problems=[*PROBLEMS, LONG], overlong="skip")
+    entries = [mixed.at(position) for position in range(12)]
+    assert [entry.id for entry in entries if isinstance(entry, Skipped)] == ["long@0", "long@1"]
+    assert {entry.reason for entry in entries if isinstance(entry, Skipped)} == {"overlong"}
+    resumed = stream(problems=[*PROBLEMS, LONG], overlong="skip")
+    assert [resumed.at(position) for position in reversed(range(12))] == entries[::-1]
+    assert sorted(prompt.id for prompt in mixed.first_epoch()) == [f"p{n}@0" for n in range(5)]
+
+
+def test_a_held_out_problem_is_skipped_whatever_its_white_space(stream):
+    asked = [{"role": "user", "content": " What is\n3 + 1 ?"}]
+    heldout = HeldOut([[Problem(id="test/1", messages=asked, reference="4", task="math")]])
+    entries = [stream(heldout=heldout).at(position) for position in range(5)]
+    assert [entry for entry in entries if isinstance(entry, Skipped)] == [Skipped(id="p3@0", reason="heldout")]
+
+
+def test_some_problems_can_be_tokenized_before_a_run(stream):
+    assert stream(problems=[*PROBLEMS, LONG], overlong="skip").count_skipped([*PROBLEMS[:2], LONG]) == 1
+    with pytest.raises(ConfigError, match="prompt long@0 is 11 tokens long"):
+        stream(problems=[*PROBLEMS, LONG]).count_skipped([*PROBLEMS, LONG])
+    with pytest.raises(
+        ConfigError, match=r"all 1 problems of a sample are held out, or longer than prompts\.max_tokens"
+    ):
+        stream(problems=[*PROBLEMS, LONG], overlong="skip").count_skipped([LONG])
+
+
+def test_the_order_of_a_million_problems_takes_4_bytes_each(stream):
+    order = stream(problems=PROBLEMS * 200_000)._epoch_order(0)
+    assert order.itemsize * len(order) == 4_000_000
+    assert sorted(order) == list(range(1_000_000))
 
 
 def test_a_stream_without_problems_is_refused(stream):

@@ -1,0 +1,88 @@
+"""`open_prompts`: the stream of training prompts and the held-out prompts, checked before an actor starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from rlframe.errors import ConfigError
+from rlframe.prompts.base import in_order, spread, until
+from rlframe.prompts.overlap import HeldOut, Overlap, compare
+from rlframe.prompts.stream import PromptStream
+from rlframe.reward import composition
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlframe.prompts.config import PromptsConfig
+    from rlframe.reward.base import Reward
+    from rlframe.types import Prompt
+
+SAMPLE = 256  # training problems whose length is checked at the start
+# Bounds for the start. A million rows of a file take less; other sources may need a second to make a problem.
+COMPARE_S = 15.0  # for the comparison of training problems with held-out ones
+REFERENCES_S = 5.0  # for the references of training problems beyond the sample
+SAMPLE_S = 5.0
+
+
+def open_prompts(
+    config: PromptsConfig,
+    terms: Mapping[str, Reward],
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    warn: Callable[[str], None],
+) -> tuple[PromptStream, list[Prompt]]:
+    """The endless stream of training prompts, and every held-out prompt. `warn` gets lines for the console.
+
+    Raises ConfigError for a row that is not a problem, a reference that no reward can use, a prompt that is too long,
+    and a training problem that is held out. Only held-out prompts and a sample of the training prompts are tokenized.
+    """
+    stream_of = partial(
+        PromptStream,
+        tokenizer=tokenizer,
+        template=config.template,
+        seed=seed,
+        max_prompt_tokens=config.max_tokens,
+        overlong=config.overlong,
+    )
+    try:
+        train, heldout = config.train.load(), list(in_order(config.heldout.load()))
+        sample = list(until(spread(train, SAMPLE), SAMPLE_S))
+        conversations = HeldOut([heldout])
+        overlap = compare(until(in_order(train), COMPARE_S), conversations)
+        _report(overlap, config.overlap, len(train), warn)
+        composition.check(
+            chain(sample, heldout, overlap.tasks.values(), until(in_order(train), REFERENCES_S)),
+            terms,
+            every_task=overlap.compared == len(train),
+        )
+        stream = stream_of(train, heldout=conversations)
+        if skipped := stream.count_skipped(sample):
+            warn(f"prompts.train: {skipped} of a sample of {len(sample)} problems are skipped: held out, or too long")
+        heldout_prompts = stream_of(heldout).first_epoch()
+    except ValueError as error:
+        raise ConfigError(f"prompts: {error}") from error
+    if skipped := len(heldout) - len(heldout_prompts):
+        warn(f"prompts.heldout: {skipped} of {len(heldout)} problems are too long (prompts.overlong=skip)")
+    return stream, heldout_prompts
+
+
+def _report(overlap: Overlap, action: str, total: int, warn: Callable[[str], None]) -> None:
+    """Raises ValueError for training problems that are held out, or warns of them where `action` is drop."""
+    if overlap.compared < total:
+        warn(
+            f"prompts.train: {overlap.compared} of {total} problems were compared with held-out ones in "
+            f"{COMPARE_S:g} s; the others are compared as they are taken, and skipped if they are held out"
+        )
+    if overlap.count == 0:
+        return
+    pairs = " and ".join(f"{train_id} is {heldout_id}" for train_id, heldout_id in overlap.named)
+    if action == "error":
+        raise ValueError(
+            f"overlap: {overlap.count} of {overlap.compared} training problems have the conversation of a held-out "
+            f"problem: {pairs}; choose slices, splits or seeds that share none, or set prompts.overlap=drop, which "
+            "keeps such problems out of training"
+        )
+    warn(f"prompts.overlap: {overlap.count} of {overlap.compared} training problems are held out and dropped: {pairs}")
