@@ -14,10 +14,11 @@ from rlframe.prompts.base import Source
 from rlframe.prompts.hub import Hub
 from rlframe.prompts.jsonl import Jsonl
 from rlframe.prompts.mixture import SIMPLE_SOURCES, Mixture
+from rlframe.prompts.parquet import Parquet
 from rlframe.prompts.reasoning_gym import ReasoningGym
 from rlframe.schema import one_of
 
-__all__ = ["BUILTIN", "AnySource", "Arithmetic", "Hub", "Jsonl", "Mixture", "ReasoningGym", "Source"]
+__all__ = ["BUILTIN", "AnySource", "Arithmetic", "Hub", "Jsonl", "Mixture", "Parquet", "ReasoningGym", "Source"]
 
 BUILTIN: dict[str, type[Source]] = {**SIMPLE_SOURCES, "mixture": Mixture}
 

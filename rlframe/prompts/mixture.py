@@ -14,6 +14,7 @@ from rlframe.prompts.arithmetic import Arithmetic
 from rlframe.prompts.base import Problems, Source, in_order
 from rlframe.prompts.hub import Hub
 from rlframe.prompts.jsonl import Jsonl
+from rlframe.prompts.parquet import Parquet
 from rlframe.prompts.reasoning_gym import ReasoningGym
 from rlframe.schema import one_of
 from rlframe.types import Problem
@@ -22,6 +23,7 @@ SIMPLE_SOURCES: dict[str, type[Source]] = {
     "arithmetic": Arithmetic,
     "reasoning_gym": ReasoningGym,
     "jsonl": Jsonl,
+    "parquet": Parquet,
     "hub": Hub,
 }
 

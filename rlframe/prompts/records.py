@@ -1,4 +1,4 @@
-"""`Records`, the base class of sources that read records: a JSONL file and a hub data set."""
+"""`Records`, the base class of sources that read records: JSONL and Parquet files, and hub data sets."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlframe.prompts.base import Source
-from rlframe.types import Problem
+from rlframe.prompts.fields import messages_of, reference_of, text_of, value_of
+from rlframe.types import Message, Problem
 
 
 class Records(Source):
-    """Makes a problem from each record: a field holds the question, another field the reference answer.
+    """Makes a problem from each record. Keys name the fields, a field inside a field by a dot.
 
-    `reference_pattern` cuts the reference out of a worked answer; GSM8K's pattern is `####\\s*(.+)`.
-    Slices [offset, offset + size) that do not overlap keep training and held-out problems of one file apart.
+    For verl's layout `messages_field` is `prompt` and `reference_field` is `reward_model.ground_truth`:
+
+        {"prompt": [{"role": "user", "content": "2 + 3?"}], "reward_model": {"ground_truth": "5"}, "level": 1}
+
+    With `extra_fields: [level]` a reward finds `prompt.extra["level"]`. `reference_pattern` cuts the reference out of
+    a worked answer; GSM8K's pattern is `####\\s*(.+)`. Slices [offset, offset + size) that do not overlap keep training
+    and held-out problems of one file apart.
     """
 
-    prompt_field: str
-    reference_field: str
+    prompt_field: str | None  # the question, as text; null: `messages_field` has it
+    messages_field: str | None  # a list of {role, content} that ends with the user; null: `prompt_field` has it
+    reference_field: str | None  # text, a number, or JSON; null: the reference is empty
     reference_pattern: str | None  # its one group is the reference; null: the whole field
     task: str  # of a record without `task_field`
-    task_field: str | None  # the field with a record's task; null: every record has `task`
+    task_field: str | None  # the field with a record's task, or with null for `task`; null: every record has `task`
+    extra_fields: list[str]  # further JSON values, for rewards
     offset: int = Field(ge=0)
     size: int | None = Field(ge=1)  # null: to the end
 
@@ -39,6 +47,17 @@ class Records(Source):
                 raise ValueError(f"{pattern!r} has {groups} groups; exactly one must hold the reference")
         return pattern
 
+    @model_validator(mode="after")
+    def _one_field_holds_the_question(self) -> Records:
+        if (self.prompt_field is None) == (self.messages_field is None):
+            raise ValueError("one of prompt_field and messages_field must name a field, and the other be null")
+        return self
+
+    def fields(self) -> list[str]:
+        """Names of all fields in use."""
+        named = (self.prompt_field, self.messages_field, self.reference_field, self.task_field)
+        return [name for name in named if name is not None] + self.extra_fields
+
     def bounds(self, total: int, where: str) -> range:
         """Indices of the slice within `total` records. Raises ValueError if the slice goes beyond the last record."""
         end = total if self.size is None else self.offset + self.size
@@ -49,26 +68,34 @@ class Records(Source):
 
     def problem(self, record: Mapping[str, Any], problem_id: str, where: str) -> Problem:
         """The problem in a record. Raises ValueError, whose message starts with `where`, if a field cannot be used."""
-        question = _text(record, self.prompt_field, where)
-        reference = _text(record, self.reference_field, where)
-        if self.reference_pattern is not None:
-            match = re.search(self.reference_pattern, reference)
-            # The group is None if it stands in an alternative that did not match.
-            if match is None or match[1] is None:
-                problem = f"reference_pattern {self.reference_pattern!r} finds nothing in {reference[-80:]!r}"
-                raise ValueError(f"{where}: field {self.reference_field!r}: {problem}")
-            reference = match[1].strip()
-        task = _text(record, self.task_field, where) if self.task_field and self.task_field in record else self.task
-        messages = [{"role": "user", "content": question}]
-        return Problem(id=problem_id, messages=messages, reference=reference, task=task)
+        return Problem(
+            id=problem_id,
+            messages=self._messages(record, where),
+            reference=self._reference(record, where),
+            task=self._task(record, where),
+            extra={name: value_of(record, name, where) for name in self.extra_fields},
+        )
 
+    def _messages(self, record: Mapping[str, Any], where: str) -> list[Message]:
+        if self.messages_field is not None:
+            return messages_of(record, self.messages_field, where)
+        assert self.prompt_field is not None
+        return [{"role": "user", "content": text_of(record, self.prompt_field, where)}]
 
-def _text(record: Mapping[str, Any], field: str, where: str) -> str:
-    if field not in record:
-        raise ValueError(f"{where}: no field {field!r}; it has {', '.join(map(repr, record)) or 'none'}")
-    value = record[field]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: field {field!r} holds {type(value).__name__}, not text or a number")
-    if not str(value).strip():
-        raise ValueError(f"{where}: field {field!r} is empty")
-    return str(value)
+    def _reference(self, record: Mapping[str, Any], where: str) -> str:
+        if self.reference_field is None:
+            return ""
+        reference = reference_of(record, self.reference_field, where)
+        if self.reference_pattern is None:
+            return reference
+        match = re.search(self.reference_pattern, reference)
+        # The group is None if it stands in an alternative that did not match.
+        if match is None or match[1] is None:
+            problem = f"reference_pattern {self.reference_pattern!r} finds nothing in {reference[-80:]!r}"
+            raise ValueError(f"{where}: field {self.reference_field!r}: {problem}")
+        return match[1].strip()
+
+    def _task(self, record: Mapping[str, Any], where: str) -> str:
+        if self.task_field is None or value_of(record, self.task_field, where) is None:
+            return self.task
+        return text_of(record, self.task_field, where)

@@ -22,7 +22,7 @@ class Template(Config):
     {'role': 'user', 'content': 'What is 2 + 3? Answer with a number.'}
     """
 
-    system: str  # empty: no system message
+    system: str  # of problems without a system message of their own; empty: none
     user: str
     examples: list[Example]
 
@@ -34,14 +34,20 @@ class Template(Config):
         return user
 
     def messages(self, problem: Problem) -> list[Message]:
-        """The conversation to complete. Turns of the problem before its last question stay unchanged."""
+        """The conversation to complete. Turns of the problem before its last question stay unchanged.
+
+        A problem's own system message takes the place of `system`.
+        """
         system = [{"role": "system", "content": self.system}] if self.system else []
+        turns = problem.messages
+        if turns[0]["role"] == "system":
+            system, turns = turns[:1], turns[1:]
         worked = [
             message
             for example in self.examples
             for message in (self.wrap(example.question), {"role": "assistant", "content": example.answer})
         ]
-        return [*system, *worked, *problem.messages[:-1], self.wrap(problem.messages[-1]["content"])]
+        return [*system, *worked, *turns[:-1], self.wrap(turns[-1]["content"])]
 
     def wrap(self, question: str) -> Message:
         # str.format would fail on the braces of LaTeX, which questions and templates are full of.

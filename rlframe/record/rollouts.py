@@ -79,6 +79,7 @@ def _record(step: int, scored: ScoredGroup, index: int, advantage: float | np.nd
         "task": prompt.task,
         "messages": prompt.messages,
         "reference": prompt.reference,
+        "extra": prompt.extra,
         "reward": scored.rewards[index],
         "advantage": None if advantage is None else np.asarray(advantage).tolist(),
         "verdicts": {name: asdict(verdicts[index]) for name, verdicts in scored.verdicts.items()},
@@ -125,6 +126,7 @@ def _group(records: list[dict[str, Any]]) -> ScoredGroup:
         token_ids=first["turns"][0]["observed"],
         reference=first["reference"],
         task=first["task"],
+        extra=first.get("extra", {}),  # files of earlier versions have none
     )
     trajectories = [Trajectory(turns=[_turn(turn) for turn in record["turns"]]) for record in records]
     return ScoredGroup(

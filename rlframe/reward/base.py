@@ -42,9 +42,9 @@ class Reward(Config):
     The completion's reward is the weighted sum of its terms: math (weight 0.8) scores 1 and short (weight 0.2)
     scores 0.5, so the reward is 0.8 * 1 + 0.2 * 0.5 = 0.9.
 
-    The driver calls `check` on every reference before a run starts. Each worker process calls `start`, scores many
-    completions, and calls `close`. Settings are frozen, so a process or a client is a pydantic `PrivateAttr` that
-    `start` sets.
+    Before a run starts, the driver calls `check` on the references of all held-out problems, and of as many training
+    problems as it reads in some seconds. Each worker process calls `start`, scores many completions, and calls `close`.
+    Settings are frozen, so a process or a client is a pydantic `PrivateAttr` that `start` sets.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from rlframe.prompts.config import PromptsConfig
     from rlframe.reward.base import Reward
-    from rlframe.types import Prompt
+    from rlframe.types import Problem, Prompt
 
 SAMPLE = 256  # training problems whose length is checked at the start
 # Bounds for the start. A million rows of a file take less; other sources may need a second to make a problem.
@@ -50,6 +51,7 @@ def open_prompts(
     try:
         train, heldout = config.train.load(), list(in_order(config.heldout.load()))
         sample = list(until(spread(train, SAMPLE), SAMPLE_S))
+        _check_extra(sample)
         conversations = HeldOut([heldout])
         overlap = compare(until(in_order(train), COMPARE_S), conversations)
         _report(overlap, config.overlap, len(train), warn)
@@ -67,6 +69,18 @@ def open_prompts(
     if skipped := len(heldout) - len(heldout_prompts):
         warn(f"prompts.heldout: {skipped} of {len(heldout)} problems are too long (prompts.overlong=skip)")
     return stream, heldout_prompts
+
+
+def _check_extra(problems: list[Problem]) -> None:
+    """Raises ValueError for extra values that the files of rollouts could not hold."""
+    for problem in problems:
+        try:
+            json.dumps(problem.extra)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"problem {problem.id}: extra holds a value that JSON does not know ({error}); leave its field out of "
+                "extra_fields"
+            ) from error
 
 
 def _report(overlap: Overlap, action: str, total: int, warn: Callable[[str], None]) -> None:

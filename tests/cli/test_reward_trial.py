@@ -23,6 +23,7 @@ def group(step: int, n: int, lengths: list[int]) -> ScoredGroup:
         token_ids=[1],
         reference="5",
         task="math",
+        extra={"level": n},
     )
     completions = [
         Completion(

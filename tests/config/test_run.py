@@ -74,7 +74,7 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
         ),
         (
             "prompts.train.name=gsm8k",
-            "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, mixture, reasoning_gym",
+            "prompts.train: name: 'gsm8k' is none of arithmetic, hub, jsonl, mixture, parquet, reasoning_gym",
         ),
         (
             "+reward.terms.math.requires=[fromat]",

@@ -20,8 +20,8 @@ def folder(tmp_path, monkeypatch):
 def hub(path, **changes) -> Hub:
     fields = {
         "name": "hub", "path": str(path), "subset": None, "split": "train", "prompt_field": "question",
-        "reference_field": "answer", "reference_pattern": r"####\s*(.+)", "task": "math", "task_field": None,
-        "offset": 1, "size": None,
+        "messages_field": None, "reference_field": "answer", "reference_pattern": r"####\s*(.+)", "task": "math",
+        "task_field": None, "extra_fields": ["level"], "offset": 1, "size": None,
     }  # fmt: skip
     return Hub(**(fields | changes))
 
@@ -29,20 +29,28 @@ def hub(path, **changes) -> Hub:
 def test_rows_after_the_offset_become_problems(folder):
     first, second = hub(folder).load()
     question = {"role": "user", "content": "1 + 1?"}
-    assert first == Problem(id=f"{folder}/train/1", messages=[question], reference="2", task="math")
+    assert first == Problem(id=f"{folder}/train:1", messages=[question], reference="2", task="math", extra={"level": 3})
     assert second.reference == "3"
 
 
 def test_a_missing_field_is_named_with_the_fields_of_the_data_set(folder):
-    with pytest.raises(ValueError, match=r"sums \(train\): no field 'solution'; it has 'question', 'answer', 'level'"):
+    with pytest.raises(ValueError, match=r"sums/train: no field 'solution'; it has 'question', 'answer', 'level'"):
         hub(folder, reference_field="solution").load()
 
 
 def test_a_row_without_a_reference_is_named_by_its_index(folder):
     with pytest.raises(ValueError, match=r"row 1: field 'answer': reference_pattern .* finds nothing in '#### 2'"):
-        hub(folder, reference_pattern="answer: (.+)").load()
+        hub(folder, reference_pattern="answer: (.+)").load()[0]
 
 
 def test_a_slice_beyond_the_split_is_refused(folder):
     with pytest.raises(ValueError, match="offset 1, size 3 asks for more than its 3 records"):
         hub(folder, size=3).load()
+
+
+def test_a_folder_that_is_missing_is_refused_with_remedies(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    with pytest.raises(
+        ValueError, match=r"/no/sums \(train\): datasets cannot load it: .*HF_HUB_OFFLINE=1; HF_ENDPOINT"
+    ):
+        hub("/no/sums").load()

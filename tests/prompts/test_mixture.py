@@ -4,6 +4,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from rlframe.prompts import AnySource
+from rlframe.prompts.base import in_order
 
 SUMS = {"name": "arithmetic", "below": 10, "seed": 0, "offset": 0, "size": 3}
 PUZZLES = {"name": "reasoning_gym", "family": "chain_sum", "params": {}, "seed": 0, "size": 2, "task": "puzzle"}
@@ -24,6 +25,11 @@ def test_the_same_problem_in_two_parts_has_two_ids():
     problems = mixture(one=SUMS, two=SUMS).load()
     assert problems[0].messages == problems[3].messages
     assert len({problems[index].id for index in range(6)}) == 6
+
+
+def test_problems_in_order_are_the_problems_by_index():
+    problems = mixture(sums=SUMS, puzzles=PUZZLES).load()
+    assert list(in_order(problems)) == [problems[index] for index in range(5)]
 
 
 @pytest.mark.parametrize("index", [-1, 5])

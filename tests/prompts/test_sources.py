@@ -21,7 +21,9 @@ def test_a_name_picks_a_source_and_a_dump_keeps_its_fields():
 
 
 def test_an_unknown_name_is_refused_with_the_known_names():
-    with pytest.raises(ValidationError, match="'sums' is none of arithmetic, hub, jsonl, mixture, reasoning_gym"):
+    with pytest.raises(
+        ValidationError, match="'sums' is none of arithmetic, hub, jsonl, mixture, parquet, reasoning_gym"
+    ):
         Prompts.model_validate({"source": SUMS | {"name": "sums"}})
 
 

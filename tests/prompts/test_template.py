@@ -26,6 +26,15 @@ def test_an_empty_system_message_adds_no_message():
     assert template.messages(PROBLEM) == PROBLEM.messages
 
 
+def test_a_system_message_of_the_problem_takes_the_place_of_the_templates():
+    template = Template.model_validate(
+        {"system": "Be brief.", "user": "Q: {question}", "examples": [{"question": "1 + 1?", "answer": "2"}]}
+    )
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "3?"}]
+    messages = template.messages(Problem(id="p", messages=turns, reference="", task="math"))
+    assert [message["content"] for message in messages] == ["Be kind.", "Q: 1 + 1?", "2", "Q: 3?"]
+
+
 def test_braces_of_latex_stay_unchanged():
     template = Template(system="", user=r"{question} Answer in \boxed{}.", examples=[])
     assert template.wrap(r"$\frac{1}{2}$?")["content"] == r"$\frac{1}{2}$? Answer in \boxed{}."

@@ -23,7 +23,12 @@ def without_logprobs(group: ScoredGroup) -> dict:
 
 def test_a_file_holds_one_object_a_trajectory(tmp_path):
     prompt = Prompt(
-        id="p@0", messages=[{"role": "user", "content": "2 + 3?"}], token_ids=[1, 1], reference="5", task="math"
+        id="p@0",
+        messages=[{"role": "user", "content": "2 + 3?"}],
+        token_ids=[1, 1],
+        reference="5",
+        task="math",
+        extra={"level": [1, None]},
     )
     spans = [VersionSpan(version=3, start=0, end=1), VersionSpan(version=3, start=1, end=2)]
     quote = Completion(  # a lone surrogate is no UTF-8
@@ -44,7 +49,8 @@ def test_a_file_holds_one_object_a_trajectory(tmp_path):
         first, second = map(json.loads, lines)
     assert first == {
         "format": 1, "step": 7, "prompt_id": "p@0", "task": "math",
-        "messages": [{"role": "user", "content": "2 + 3?"}], "reference": "5", "reward": 1.0, "advantage": 0.5,
+        "messages": [{"role": "user", "content": "2 + 3?"}], "reference": "5",
+        "extra": {"level": [1, None]}, "reward": 1.0, "advantage": 0.5,
         "verdicts": {"math": {"score": 1.0, "status": "scored", "seconds": 0.25, "detail": "5 = 5"}},
         "turns": [
             {

@@ -1,0 +1,73 @@
+"""`Table`: rows of a data set as problems, in Arrow files that the library `datasets` maps into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rlframe.prompts.fields import unknown
+from rlframe.prompts.records import Records
+from rlframe.types import Problem
+
+if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Dataset
+
+ROWS_AT_A_TIME = 1000  # that an iteration turns into Python values
+
+
+class Table:
+    """The rows of a source's slice; a row becomes Python values when its problem is asked for.
+
+    Accessing a row raises ValueError with the row and the field if a field cannot be used.
+    """
+
+    def __init__(self, rows: Dataset, source: Records, name: str) -> None:
+        """`name`: of the data set, in ids of problems and in errors. Raises ValueError for a field that is missing."""
+        self._name = name
+        self._source = source
+        self._indices = source.bounds(len(rows), name)
+        rows = rows.select_columns(columns(rows.features.arrow_schema, source.fields(), name))
+        self._rows = rows.select(self._indices).with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Problem:
+        row: Any = self._rows[index]
+        return self._problem(index, row.to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Problem]:
+        index = 0
+        for batch in self._rows.iter(ROWS_AT_A_TIME):
+            rows: Any = batch
+            for row in rows.to_pylist():
+                yield self._problem(index, row)
+                index += 1
+
+    def _problem(self, index: int, row: dict[str, Any]) -> Problem:
+        number = self._indices[index]
+        return self._source.problem(row, f"{self._name}:{number}", f"{self._name}, row {number}")
+
+
+def columns(schema: pyarrow.Schema, fields: list[str], where: str) -> list[str]:
+    """The columns that hold the fields: of `reward_model.ground_truth` the column `reward_model`.
+
+    Other columns are never read: they may hold images. Raises ValueError, whose message starts with `where`, for a
+    field that is missing.
+    """
+    names = [name for field in schema for name in _names(field, "")]
+    for field in fields:
+        if field not in names:
+            raise ValueError(f"{where}: {unknown(field, names)}")
+    return [name for name in schema.names if any(f"{field}.".startswith(f"{name}.") for field in fields)]
+
+
+def _names(field: pyarrow.Field, prefix: str) -> Iterator[str]:
+    """Dotted names of a column and of the fields inside it."""
+    import pyarrow
+
+    yield f"{prefix}{field.name}"
+    if pyarrow.types.is_struct(field.type):
+        for inner in field.type.fields:
+            yield from _names(inner, f"{prefix}{field.name}.")
