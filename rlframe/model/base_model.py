@@ -1,7 +1,8 @@
-"""The base model of a policy: a Hugging Face folder on this machine, made once from the file at `model.path`.
+"""The base model of a policy: a Hugging Face folder on this machine, made once from what `model.path` names.
 
-`model.path` is a Hugging Face folder, a GGUF file, or `package://name/file.gguf`: a file that an installed
-Python package carries. GGUF files are dequantised by transformers and kept in the user's cache folder.
+`model.path` is a Hugging Face folder, a model of the hub (`Qwen/Qwen3-0.6B`), a GGUF file, or
+`package://name/file.gguf`: a file that an installed Python package carries. Models of the hub stay in the cache of
+huggingface_hub. GGUF files are dequantised by transformers and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
+
+from rlframe.errors import ConfigError
+from rlframe.model import hub
 
 PACKAGE = "package://"
 BIAS = "e_score_correction_bias"  # [E] of a router, added to scores for the choice of experts, not for their weights
 
 
 def locate(path: str) -> Path:
-    """The folder or GGUF file that `path` names.
+    """The folder or GGUF file that `path` names; of a model of the hub, a folder with its settings only.
 
-    Raises ValueError saying what is missing: the path, the package, or the folder's config.json.
+    A folder of this machine comes before a model of the hub. Raises ValueError saying what is missing: the path, the
+    package, the folder's config.json, or the model on the hub.
     """
     if path.startswith(PACKAGE):
         package, _, file = path.removeprefix(PACKAGE).partition("/")
@@ -35,10 +41,18 @@ def locate(path: str) -> Path:
         source = Path(spec.submodule_search_locations[0]) / file
     else:
         source = Path(path).expanduser().resolve()
+        if hub_model := _hub_model(path):
+            try:
+                source = hub.settings(hub_model)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: there is no folder {source}, and {error}") from error
     if source.is_dir() and not (source / "config.json").is_file():
         raise ValueError(f"{path}: the folder has no config.json, so it is no Hugging Face model")
     if not source.is_dir() and not (source.is_file() and source.suffix == ".gguf"):
-        raise ValueError(f"{path}: there is no such Hugging Face folder or .gguf file (looked at {source})")
+        raise ValueError(
+            f"{path}: there is no such Hugging Face folder or .gguf file (looked at {source}), and a model of the hub "
+            "is written owner/name"
+        )
     return source
 
 
@@ -88,6 +102,8 @@ def _tensor_names(path: str) -> Iterable[str]:
     index = source / "model.safetensors.index.json"
     if index.is_file():
         return json.loads(index.read_text())["weight_map"]
+    if (hub_model := _hub_model(path)) and not any(source.glob("*.safetensors")):
+        return hub.tensor_names(hub_model)
     from safetensors import safe_open
 
     return [
@@ -98,19 +114,39 @@ def _tensor_names(path: str) -> Iterable[str]:
 
 
 def prepare(path: str) -> Path:
-    """The Hugging Face folder for `path`; a GGUF file is dequantised to bfloat16 on first use (15 s for 135M)."""
+    """The Hugging Face folder for `path`, with all files.
+
+    The files of a model of the hub are downloaded, and a GGUF file is dequantised to bfloat16 on first use (15 s for
+    135M).
+    """
+    if hub_model := _hub_model(path):
+        return hub.download(hub_model)
     source = locate(path)
     folder = _folder(source)
     if not folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        with redirect_stderr(io.StringIO()):  # hides three progress bars
-            _dequantise(source, aside)
-        try:
-            aside.rename(folder)
-        except OSError:  # another process was first; its folder holds the same weights
-            if not folder.is_dir():
-                raise
+        make_folder(folder, lambda aside: _dequantise(source, aside))
     return folder
+
+
+def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a folder under another name and renames it last, so that no process finds half of it.
+
+    If another process was first, its folder stays: it holds the same files.
+    """
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        fill(aside)
+        aside.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _hub_model(path: str) -> hub.HubModel | None:
+    """The model of the hub that `path` means, unless there is such a path on this machine."""
+    return None if Path(path).expanduser().exists() else hub.parse(path)
 
 
 def _folder(source: Path) -> Path:
@@ -135,14 +171,15 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    config: Any = model.config
-    if hasattr(config, "quantization_config"):  # the weights written below are dequantised
-        del config.quantization_config
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    with redirect_stderr(io.StringIO()):  # hides three progress bars
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        config: Any = model.config
+        if hasattr(config, "quantization_config"):  # the weights written below are dequantised
+            del config.quantization_config
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

@@ -36,5 +36,5 @@ class Parquet(Records):
         in_use = columns(schema, self.fields(), self.path)
         disable_progress_bars()  # they would tear the console's lines
         # Without a batch size datasets reads a row group at a time, which may be the whole file.
-        rows = Dataset.from_parquet(files, columns=in_use, batch_size=ROWS_AT_A_TIME)
+        rows = Dataset.from_parquet([*files], columns=in_use, batch_size=ROWS_AT_A_TIME)
         return Table(rows, self, Path(self.path).name)

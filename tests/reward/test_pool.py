@@ -6,6 +6,7 @@ import signal
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ class Hangs(Reward):
         if completion.text == "hang" and Path(self.journal).read_text().count("hang\\n") == 1:
             time.sleep(3600)
         return 1.0
+
+
+class Level(Reward):
+    journal: str
+
+    def __call__(self, prompt, completion):
+        return float(prompt.extra["info"]["level"])
 
 
 class Shortest(Reward):
@@ -133,6 +141,12 @@ def test_a_users_file_travels_by_value_and_runs_once_per_completion(pool: Any, t
     verdicts = asyncio.run(score_all(rewards, [f"sleep 0.0{n}" for n in range(8)]))
     assert [verdict["obeys"].score for verdict in verdicts] == [1.0] * 8
     assert sorted(journal(tmp_path)) == [f"sleep 0.0{n}" for n in range(8)]
+
+
+def test_extra_columns_of_a_problem_reach_the_reward(pool: Any):
+    prompt = replace(PROMPT, extra={"info": {"level": 3, "source": None}})
+    verdicts = asyncio.run(pool(level="Level").score(prompt, completion("any")))
+    assert verdicts["level"].score == 3.0
 
 
 def test_two_workers_share_the_load_evenly(pool: Any):
