@@ -185,6 +185,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         finally:
             if files.metrics.exists():
                 curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations))
+        for reason, count in feed.ledger.skipped.items():
+            console.warn(f"prompts: {count} were skipped so far ({reason})")
         first, last = ctx.evaluation.first_and_last()
         console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
 

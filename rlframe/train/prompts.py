@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SAMPLE = 256  # training problems whose length is checked at the start
 # Bounds for the start. A million rows of a file take less; other sources may need a second to make a problem.
 COMPARE_S = 15.0  # for the comparison of training problems with held-out ones
-REFERENCES_S = 5.0  # for the references of training problems beyond the sample
-SAMPLE_S = 5.0
+REFERENCES_S = 3.0  # for the references of training problems beyond the sample
+SAMPLE_S = 5.0  # for the sample
 
 
 def open_prompts(
