@@ -116,7 +116,7 @@ def shipped(source: str) -> dict[str, Any]:
 
 
 def write_rows(folder: Path, rows: int) -> None:
-    """Training and held-out rows: JSONL, Parquet with one row group (by pandas), with groups of 100 MB (by datasets)."""
+    """Training and held-out rows: JSONL, Parquet with one row group (pandas), and with groups of 100 MB (datasets)."""
     import pyarrow
     from pyarrow import parquet
 

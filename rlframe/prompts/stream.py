@@ -53,11 +53,18 @@ class PromptStream:
         self._epoch_order = lru_cache(maxsize=2)(self._shuffled)
 
     def at(self, position: int) -> Prompt | Skipped:
-        """The prompt at a position, from 0 on. Raises ConfigError for a prompt that is too long, unless to skip it."""
+        """The prompt at a position, from 0 on.
+
+        Raises ConfigError for a row that is no problem, and for a prompt that is too long, unless to skip it.
+        """
         if position < 0:
             raise ValueError(f"a stream has no position {position}")
         epoch, index = divmod(position, len(self._problems))
-        return self._prompt(self._problems[self._epoch_order(epoch)[index]], epoch)
+        try:
+            problem = self._problems[self._epoch_order(epoch)[index]]
+        except ValueError as error:  # in a row that the start did not reach
+            raise ConfigError(f"prompts: {error}") from error
+        return self._prompt(problem, epoch)
 
     def first_epoch(self) -> list[Prompt]:
         """Every prompt of the first epoch, in its order, without skipped ones."""

@@ -95,6 +95,18 @@ def test_a_prompt_over_the_bound_can_be_skipped(stream):
     assert sorted(prompt.id for prompt in mixed.first_epoch()) == [f"p{n}@0" for n in range(5)]
 
 
+def test_a_broken_row_is_an_error_for_a_person(stream):
+    class Broken:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise ValueError("train.jsonl, line 7: no JSON")
+
+    with pytest.raises(ConfigError, match=r"prompts: train\.jsonl, line 7: no JSON"):
+        stream(problems=Broken()).at(0)
+
+
 def test_a_held_out_problem_is_skipped_whatever_its_white_space(stream):
     asked = [{"role": "user", "content": " What is\n3 + 1 ?"}]
     heldout = HeldOut([[Problem(id="test/1", messages=asked, reference="4", task="math")]])
