@@ -56,6 +56,13 @@ def locate(path: str) -> Path:
     return source
 
 
+def pinned(path: str) -> str:
+    """The same path, with the commit of a model of the hub: a run that is resumed later finds the same model."""
+    source = locate(path)
+    hub_model = _hub_model(path)
+    return f"{hub_model.name}@{source.name}" if hub_model else path
+
+
 def context_length(path: str) -> int:
     """Tokens that the model at `path` was made for, prompt and completion together."""
     source = locate(path)

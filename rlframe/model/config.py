@@ -18,8 +18,7 @@ class ModelConfig(Config):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: str) -> str:
-        base_model.locate(path)
-        return path
+        return base_model.pinned(path)
 
 
 class LoraConfig(Config):

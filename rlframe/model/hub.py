@@ -5,6 +5,7 @@ The settings are fetched first, so that settings of a run that cannot work are r
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -55,10 +56,17 @@ def settings(model: HubModel) -> Path:
 def download(model: HubModel) -> Path:
     """The folder of all files that a run needs, of the commit of `settings`. Raises ConfigError."""
     folder = _snapshot(model, settings(model).name, FILES)
-    if not any(folder.glob("*.safetensors")):
+    present = {path.name for path in folder.glob("*.safetensors")}
+    if not present:
         raise ConfigError(
             f"the hub's model {model.name} has no weights in .safetensors files; convert it with transformers' "
             "save_pretrained, and give the folder"
+        )
+    index = folder / INDEX
+    named = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    if missing := sorted(named - present):  # by an interrupted download of another program
+        raise ConfigError(
+            f"the hub's model {model.name} is not whole in the cache, {missing[0]} is missing. {WITHOUT_NETWORK}"
         )
     return folder
 

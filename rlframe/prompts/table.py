@@ -24,6 +24,10 @@ class Table:
 
     def __init__(self, rows: Dataset, source: Records, name: str) -> None:
         """`name`: of the data set, in ids of problems and in errors. Raises ValueError for a field that is missing."""
+        import pyarrow
+
+        # datasets has just written its cache: a third of a GB that this process would hold to its end.
+        pyarrow.default_memory_pool().release_unused()
         self._name = name
         self._source = source
         self._indices = source.bounds(len(rows), name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from rlframe.config.compose import load
 from rlframe.errors import ConfigError
 from rlframe.model import hub
 from rlframe.model.base_model import context_length, expert_parts, experts, locate, prepare
@@ -116,6 +117,26 @@ def test_without_network_the_error_names_both_readings_and_remedies(server, no_s
     )
 
 
+def test_a_shard_that_is_missing_from_the_cache_is_named(server, tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / "models--tiny--big" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    weights = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    for name in ("config.json", "model-00001-of-00002.safetensors"):
+        (folder / name).write_text("{}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"not whole in the cache, model-00002-of-00002\.safetensors is missing"):
+        prepare(f"tiny/big@{COMMIT}")
+
+
+def test_a_run_keeps_the_commit_of_its_model(server, composed, model_folder):
+    server.models["tiny/long"] = model_folder
+    assert load(composed("model.path=tiny/long")).model.path == f"tiny/long@{COMMIT}"
+    sent = len(server.sent)
+    assert load(composed(f"model.path=tiny/long@{COMMIT}")).model.path == f"tiny/long@{COMMIT}"
+    assert len(server.sent) == sent
+
+
 def test_a_folder_comes_before_a_model_of_the_hub(server, model_folder, tmp_path):
     shutil.copytree(model_folder, tmp_path / "tiny" / "llama")
     assert locate("tiny/llama") == tmp_path / "tiny" / "llama"
@@ -147,11 +168,24 @@ def test_a_model_without_config_or_safetensors_is_refused(server, tmp_path):
         prepare("tiny/pickled")
 
 
-def test_the_command_refuses_a_model_that_it_cannot_get(tmp_path):
-    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
-    command = [sys.executable, "-m", "rlframe.cli", "train", "model.path=Qwen/Qwen3-0.6B", f"run_dir={tmp_path}/run"]
+def refused(tmp_path: Path, endpoint: str, *overrides: str) -> str:
+    """What `rlframe train` prints when it refuses a config."""
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "rlframe.cli", "train", f"run_dir={tmp_path}/run", *overrides]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "model.path: Qwen/Qwen3-0.6B: there is no folder" in done.stderr
-    assert "HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror" in done.stderr
-    assert not (tmp_path / "run").exists()
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    return done.stdout + done.stderr
+
+
+def test_the_command_refuses_a_model_that_it_cannot_get(tmp_path):
+    printed = refused(tmp_path, "http://127.0.0.1:9", "model.path=Qwen/Qwen3-0.6B")
+    assert "Traceback" not in printed
+    assert "model.path: Qwen/Qwen3-0.6B: there is no folder" in printed
+    assert "HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror" in printed
+
+
+def test_the_command_refuses_settings_before_weights_travel(server, tmp_path):
+    printed = refused(tmp_path, server.address, "model.path=tiny/llama", "rollout.max_tokens=100000")
+    assert "rollout.max_tokens: prompts.max_tokens=128 + rollout.max_tokens=100000 = 100128 tokens" in printed
+    assert server.sent == ["tiny/llama/config.json"]
+    assert server.address not in printed  # an address may hold a password, so requests are not logged

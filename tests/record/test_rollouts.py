@@ -62,6 +62,7 @@ def test_a_file_holds_one_object_a_trajectory(tmp_path):
         ],
     }  # fmt: skip
     assert (second["reward"], second["advantage"], second["verdicts"]["math"]["status"]) == (None, None, "failed")
+    assert read(tmp_path, None)[0].group.prompt.extra == {"level": [1, None]}
 
 
 def test_multi_turn_trajectories_and_token_advantages_round_trip(tmp_path):
