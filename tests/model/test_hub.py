@@ -35,7 +35,7 @@ def server(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """What HF_ENDPOINT does to a process that starts with it."""
+    """Sets the address that a process with HF_ENDPOINT uses from its start."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -169,7 +169,7 @@ def test_a_model_without_config_or_safetensors_is_refused(server, tmp_path):
 
 
 def refused(tmp_path: Path, endpoint: str, *overrides: str) -> str:
-    """What `rlframe train` prints when it refuses a config."""
+    """Runs `rlframe train` with a config that it refuses -> its output."""
     environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")}
     command = [sys.executable, "-m", "rlframe.cli", "train", f"run_dir={tmp_path}/run", *overrides]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

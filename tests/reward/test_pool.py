@@ -6,7 +6,6 @@ import signal
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from rlframe.reward.failures import RewardsFail
 from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
-PROMPT = Prompt(id="p", messages=[], token_ids=[], reference=r"2\sqrt{2}", task="math")
+PROMPT = Prompt(id="p", messages=[], token_ids=[], reference=r"2\sqrt{2}", task="math", extra={"right": 1.0})
 
 # A user's own file of rewards. A completion's text says what the rewards do.
 MINE = """
@@ -50,7 +49,7 @@ class Obeys(Reward):
             raise ConnectionError("the judge was down")
         if word == "never":
             raise ConnectionError("the judge is down")
-        return Verdict(score=1.0, status="scored", seconds=0.0, detail=str(os.getpid()))
+        return Verdict(score=prompt.extra["right"], status="scored", seconds=0.0, detail=str(os.getpid()))
 
 
 class Hangs(Reward):
@@ -62,13 +61,6 @@ class Hangs(Reward):
         if completion.text == "hang" and Path(self.journal).read_text().count("hang\\n") == 1:
             time.sleep(3600)
         return 1.0
-
-
-class Level(Reward):
-    journal: str
-
-    def __call__(self, prompt, completion):
-        return float(prompt.extra["info"]["level"])
 
 
 class Shortest(Reward):
@@ -135,18 +127,12 @@ async def score_all(pool: RewardPool, texts: list[str]) -> list[dict[str, Verdic
     return await asyncio.gather(*[pool.score(PROMPT, completion(text)) for text in texts])
 
 
-def test_a_users_file_travels_by_value_and_runs_once_per_completion(pool: Any, tmp_path: Path):
+def test_a_users_file_and_extra_columns_travel_by_value(pool: Any, tmp_path: Path):
     rewards = pool()
     (tmp_path / "mine.py").unlink()  # as on another machine
     verdicts = asyncio.run(score_all(rewards, [f"sleep 0.0{n}" for n in range(8)]))
     assert [verdict["obeys"].score for verdict in verdicts] == [1.0] * 8
     assert sorted(journal(tmp_path)) == [f"sleep 0.0{n}" for n in range(8)]
-
-
-def test_extra_columns_of_a_problem_reach_the_reward(pool: Any):
-    prompt = replace(PROMPT, extra={"info": {"level": 3, "source": None}})
-    verdicts = asyncio.run(pool(level="Level").score(prompt, completion("any")))
-    assert verdicts["level"].score == 3.0
 
 
 def test_two_workers_share_the_load_evenly(pool: Any):
