@@ -82,9 +82,9 @@ def test_an_unknown_choice_is_refused_with_the_known_choices(command, choice, kn
 
 
 def test_a_value_out_of_range_ends_with_exit_code_2(command, model_folder):
-    code, out, err = command("train", f"model.path={model_folder}", "rollout.group_size=1")
+    code, out, err = command("train", f"model.path={model_folder}", "rollout.group_size=0")
     assert (code, out) == (2, "")
-    assert "  rollout.group_size: Input should be greater than or equal to 2, not 1\n" in err
+    assert "  rollout.group_size: Input should be greater than or equal to 1, not 0\n" in err
 
 
 def test_a_missing_value_is_reported(command):
