@@ -21,6 +21,7 @@ Packing: TypeAlias = Literal["shared", "whole", "padded"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 SkipReason: TypeAlias = Literal["overlong", "heldout"]
 
+UNSAMPLED = -1  # in `TrainSample.versions`: no policy sampled the token
 UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses
 PACKED_ATTENTION = "rlframe_packed"  # our attention implementation, which knows shared prefixes
 
@@ -275,6 +276,8 @@ class TrainSample:
     advantages: np.ndarray  # [L] float32
     loss_weights: np.ndarray  # [L] float32; the weights of a whole update's tokens make its loss a mean
     mean_weights: np.ndarray  # [L] float32, `loss_weights` times a constant: those of a whole update add up to 1
+    # [L] int32: the policy version that sampled the token, UNSAMPLED for an observed token. None: no token is stale.
+    versions: np.ndarray | None = None
     routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
 
 
@@ -295,6 +298,7 @@ class TrainBatch:
     mean_weights: Tensor  # [T] float32
     sequence_ids: Tensor  # [T] int64: 0, 0, ..., 1, 1, ...
     position_ids: Tensor  # [T] int64, from 0, or from the length of the prefix that the sequence continues
+    stale: Tensor | None = None  # [T] bool: an older policy version sampled the token; None: no token is stale
     routed_experts: Tensor | None = None  # [T, layers, k] int16 to replay, UNRECORDED_EXPERT where not recorded
 
 

@@ -7,16 +7,17 @@ import itertools
 import numpy as np
 import torch
 
-from rlframe.types import UNRECORDED_EXPERT, Packing, TrainBatch, TrainSample
+from rlframe.types import UNRECORDED_EXPERT, UNSAMPLED, Packing, TrainBatch, TrainSample
 
 MIN_SHARED_FRACTION = 1 / 16  # of a sequence: the shortest prefix common to two prompts that the learner computes once
 
 
-def collate(samples: list[TrainSample], packing: Packing = "shared") -> TrainBatch:
+def collate(samples: list[TrainSample], packing: Packing = "shared", version: int = 0) -> TrainBatch:
     """Samples end to end, without padding; sequence i is sample i.
 
     In `shared` packing a sample leaves out the prefix in common with the previous sample: the group's prompt, or a
-    system message of two prompts. In `whole` and `padded` packing every sample is whole.
+    system message of two prompts. In `whole` and `padded` packing every sample is whole. Tokens sampled before
+    policy `version` are stale.
     """
     starts = _first_indices(samples, packing)
 
@@ -37,6 +38,7 @@ def collate(samples: list[TrainSample], packing: Packing = "shared") -> TrainBat
         mean_weights=pack("mean_weights", torch.float32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         position_ids=torch.cat([torch.arange(start, end) for start, end in zip(starts, ends, strict=True)]),
+        stale=_stale(samples, starts, version),
         routed_experts=_routed_experts(samples, starts),
     )
 
@@ -66,6 +68,15 @@ def _prefix_end(sample: TrainSample, previous: TrainSample) -> int:
     differences = np.flatnonzero(sample.token_ids[:longest] != previous.token_ids[:longest])
     common = int(differences[0]) if len(differences) else longest
     return common if common >= MIN_SHARED_FRACTION * len(sample.token_ids) else 0
+
+
+def _stale(samples: list[TrainSample], starts: list[int], version: int) -> torch.Tensor:
+    """[T] bool: tokens that an older policy than `version` sampled."""
+    columns = []
+    for sample, start in zip(samples, starts, strict=True):
+        versions = np.full(len(sample.token_ids), version) if sample.versions is None else sample.versions
+        columns.append((versions[start:] != UNSAMPLED) & (versions[start:] < version))
+    return torch.from_numpy(np.concatenate(columns))
 
 
 def _routed_experts(samples: list[TrainSample], starts: list[int]) -> torch.Tensor | None:

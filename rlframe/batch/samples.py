@@ -11,7 +11,16 @@ import numpy as np
 import torch
 
 from rlframe.errors import RunFailed
-from rlframe.types import Completion, RatedGroup, RolloutGroup, ScoredGroup, TrainSample, Trajectory
+from rlframe.types import (
+    UNSAMPLED,
+    Completion,
+    RatedGroup,
+    RolloutGroup,
+    ScoredGroup,
+    TrainSample,
+    Trajectory,
+    VersionSpan,
+)
 
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm
@@ -120,7 +129,9 @@ def trajectory_samples(
                 _observed_columns(turns[index].observed),
                 _sampled_columns(turns[index].completion, turn_advantages[index] * fresh, weight * fresh),
             ]
-        token_ids, sampled, rollout_logprobs, advantages, loss_weights = map(np.concatenate, zip(*columns, strict=True))
+        token_ids, sampled, versions, rollout_logprobs, advantages, loss_weights = map(
+            np.concatenate, zip(*columns, strict=True)
+        )
         first = next(index for index in path if index not in trained)
         prefix = columns[: 2 * path.index(first) + 1]
         yield TrainSample(
@@ -133,27 +144,36 @@ def trajectory_samples(
             advantages=advantages,
             loss_weights=loss_weights,
             mean_weights=loss_weights * np.float32(mean_scale),
+            versions=versions,
             routed_experts=turns[path[-1]].completion.routed_experts,
         )
         trained.update(path)
 
 
 def _sampled_columns(completion: Completion, advantages: np.ndarray, weight: float) -> tuple[np.ndarray, ...]:
-    """token_ids, sampled, rollout_logprobs, advantages, loss_weights of a completion, [L] each."""
+    """token_ids, sampled, versions, rollout_logprobs, advantages, loss_weights of a completion, [L] each."""
     length = len(completion.token_ids)
     return (
         np.asarray(completion.token_ids, np.int32),
         np.ones(length, bool),
+        _token_versions(completion.versions),
         np.asarray(completion.logprobs, np.float32),
         advantages,
         np.full(length, weight, np.float32),
     )
 
 
+def _token_versions(spans: list[VersionSpan]) -> np.ndarray:
+    """[L] int32, from contiguous spans over [L]."""
+    versions = np.array([span.version for span in spans], np.int32)
+    return versions.repeat(np.array([span.end - span.start for span in spans], np.int64))
+
+
 def _observed_columns(token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
     """The same columns of tokens that the policy did not sample."""
     zeros = np.zeros(len(token_ids), np.float32)
-    return np.asarray(token_ids, np.int32), np.zeros(len(token_ids), bool), zeros, zeros, zeros
+    unsampled = np.full(len(token_ids), UNSAMPLED, np.int32)
+    return np.asarray(token_ids, np.int32), np.zeros(len(token_ids), bool), unsampled, zeros, zeros, zeros
 
 
 def _nothing_to_learn(groups: list[RatedGroup]) -> str:

@@ -15,6 +15,8 @@ class MismatchConfig(Config):
     action: Literal["warn", "correct", "stop"]
     max_k3: float = Field(gt=0)
     max_abs_mean: float = Field(gt=0)
+    max_k3_stale: float = Field(gt=0)
+    max_abs_mean_stale: float = Field(gt=0)
 
 
 class CheckpointConfig(Config):

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 def means(rank_sums: list[dict[str, float]]) -> dict[str, float]:
     """Sums over each rank's tokens -> means over the step's tokens; a token counts once for each of its updates.
 
-    `mismatch/*` come from the first update, before the policy moves: they show the difference between engine and
-    learner, and staleness. `policy/*` and `correction/*` come from all updates. A skipped update makes the metrics of
-    its spoiled values not finite too.
+    `mismatch/*` come from the first update, before the policy moves. `policy/*` and `correction/*` come from all
+    updates. A skipped update makes the metrics of its spoiled values not finite too, except `mismatch/*`.
     """
     sums = combine(rank_sums)
     updates = rank_sums[0]["updates"]
@@ -36,13 +35,25 @@ def means(rank_sums: list[dict[str, float]]) -> dict[str, float]:
         "policy/ratio_max": sums["ratio_max"],
         "policy/clip_fraction": mean("stopped"),
         "policy/k3": mean("k3"),
-        "mismatch/k3": sums["first_k3"] / sums["first_tokens"],
-        "mismatch/abs_mean": sums["first_abs"] / sums["first_tokens"],
-    }
+    } | _mismatch(sums)
     if "kl" in sums:
         metrics["policy/ref_k3"] = mean("kl")
     if "weight" in sums:
         metrics |= {"correction/weight_mean": mean("weight"), "correction/dropped": mean("dropped")}
+    return metrics
+
+
+def _mismatch(sums: dict[str, float]) -> dict[str, float]:
+    """Engine against learner: tokens of the published policy version, and under `*_stale` tokens of older versions.
+
+    Without such a token there is a count of 0, and no mean.
+    """
+    metrics = {}
+    for age, suffix in (("current", ""), ("stale", "_stale")):
+        tokens = metrics[f"mismatch/tokens{suffix}"] = sums[f"{age}_tokens"]
+        if tokens:
+            metrics[f"mismatch/k3{suffix}"] = sums[f"{age}_k3"] / tokens
+            metrics[f"mismatch/abs_mean{suffix}"] = sums[f"{age}_abs"] / tokens
     return metrics
 
 

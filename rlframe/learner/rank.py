@@ -137,7 +137,7 @@ class LearnerRank:
         )
         optimizer.set_rate(self.optimizer, rate)
         self.suspects = []
-        batches = [[self._collate(samples) for samples in share] for share in minibatches]
+        batches = [[self._collate(samples, version) for samples in share] for share in minibatches]
         updates = self.config.epochs * len(batches)
         if objective.corrections and updates > 1:
             batches = self.updater.with_logprobs("old_logprobs", batches)
@@ -160,8 +160,8 @@ class LearnerRank:
         sums["seconds"] = time.perf_counter() - started
         return sums | self.routers.metrics()
 
-    def _collate(self, samples: list[TrainSample]) -> TrainBatch:
-        return collate(samples, self.packing)
+    def _collate(self, samples: list[TrainSample], version: int = 0) -> TrainBatch:
+        return collate(samples, self.packing, version)
 
     def divergences(self, micro_batches: list[list[TrainSample]]) -> list[list[np.ndarray]]:
         """[micro-batches][samples][tokens with a loss weight]: k1, log(policy that sampled / reference) in nats."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from rlframe.learner.finite import not_finite
-from rlframe.objective import combine
+from rlframe.objective import combine, mismatch
 from rlframe.types import TrainBatch, TrainSample
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Updater:
             suspects += not_finite(packed, batch, values)
             measured = objective.measure(logprobs.detach(), entropies.detach(), batch)
             if first:
-                measured |= {f"first_{name}": measured[name] for name in ("tokens", "k3", "abs")}
+                measured |= mismatch.measure(logprobs.detach(), batch)
             measured |= {"loss": float(loss.detach())}
             sums.append(self.ulysses.once(measured) if self.ulysses else measured)
         return combine(sums), suspects

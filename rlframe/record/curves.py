@@ -20,6 +20,13 @@ SPENT = {
     "learner": ("time/learner_s", ORANGE),
     "weights": ("time/weight_sync_s", GREEN),
 }
+# Curves of the train/rollout mismatch; a synchronous run has no stale tokens.
+MISMATCH = [
+    ("mismatch/k3", BLUE, "k3 of KL (nats)"),
+    ("mismatch/abs_mean", ORANGE, "mean |Δ logprob|"),
+    ("mismatch/k3_stale", GREEN, "k3, stale"),
+    ("mismatch/abs_mean_stale", RED, "|Δ|, stale"),
+]
 SMOOTHED = 5  # steps in the smallest running mean; a curve of 10 steps or more gets a running mean
 
 Points = tuple[list[int], list[float]]  # steps and their values
@@ -81,10 +88,11 @@ def _draw_lengths(axes: Axes, metrics: list[dict[str, Any]]) -> None:
 
 def _draw_mismatch(axes: Axes, metrics: list[dict[str, Any]]) -> None:
     _title(axes, "Train / rollout mismatch")
-    k3, absolute = _points(metrics, "mismatch/k3"), _points(metrics, "mismatch/abs_mean")
-    _curve(axes, k3, BLUE, "k3 of KL (nats)")
-    _curve(axes, absolute, ORANGE, "mean |Δ logprob|")
-    values = k3[1] + absolute[1]
+    values: list[float] = []
+    for key, colour, label in MISMATCH:
+        points = _points(metrics, key)
+        _curve(axes, points, colour, label)
+        values += points[1]
     if values and min(values) > 0:
         axes.set_yscale("log")
 

@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from rlframe.record.console import Console
 
 
+MIN_TOKENS = 64  # of an age: the mean over fewer is not judged, since a single token can be far off by chance
+
+
 class MismatchGate:
-    """Judges every step whose tokens were all sampled by the policy that was trained. Stale tokens differ anyway."""
+    """Judges every step: tokens of the policy version that is trained, and by wider bounds tokens of older versions.
+
+    The figures are those of a step's first update, because the policy moves with it. Tokens whose log-probabilities are
+    not finite are in no figure: the update is skipped because of them, and `learner.max_skipped` ends such a run. A
+    step without enough tokens to judge changes nothing here.
+    """
 
     def __init__(
         self, config: MismatchConfig, corrections: Sequence[Correction], learner: LearnerGroup, console: Console
@@ -34,7 +42,10 @@ class MismatchGate:
 
     def judge(self, step: int, metrics: dict[str, float]) -> None:
         """Warns, switches the correction on, or raises RunFailed with the figures, as the config says."""
-        problem = excess(metrics, self.config)
+        judged = figures(metrics)
+        if not judged:
+            return
+        problem = excess(judged, self.config)
         if problem is None:
             self._warned = False
             return
@@ -42,7 +53,8 @@ class MismatchGate:
             case "stop":
                 raise RunFailed(
                     f"step {step}: engine and learner no longer agree: {problem}. Are the engine's dtype, head and "
-                    "attention the learner's? mismatch.action=correct goes on with a correction"
+                    "attention the learner's? Stale tokens alone beyond their bounds: lower max_staleness or "
+                    "learner.lr, for the policy moves too far. mismatch.action=correct goes on with a correction"
                 )
             case "correct":
                 if not self._correcting:
@@ -69,14 +81,25 @@ class MismatchGate:
         self.learner.correct(self.corrections)
 
 
-def excess(metrics: dict[str, float], config: MismatchConfig) -> str | None:
-    """The figures beyond a bound, in words; None without any, and for a step with stale tokens."""
-    if metrics.get("rollout/staleness_max") != 0:
-        return None
-    bounds = {"mismatch/k3": ("max_k3", config.max_k3), "mismatch/abs_mean": ("max_abs_mean", config.max_abs_mean)}
-    violations = [
-        f"{key} {metrics[key]:.3g} > {bound:g} (mismatch.{name})"
-        for key, (name, bound) in bounds.items()
-        if not metrics[key] <= bound  # NaN is beyond every bound
-    ]
+def figures(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics of a step that are judged: means over at least `MIN_TOKENS` tokens of one age."""
+    return {
+        key: metrics[key]
+        for suffix in ("", "_stale")
+        if metrics[f"mismatch/tokens{suffix}"] >= MIN_TOKENS
+        for key in (f"mismatch/k3{suffix}", f"mismatch/abs_mean{suffix}")
+    }
+
+
+def excess(figures: dict[str, float], config: MismatchConfig) -> str | None:
+    """The figures beyond a bound, in words; None without any.
+
+    >>> excess({"mismatch/k3": 0.02}, config)
+    'mismatch/k3 0.02 > 0.015 (mismatch.max_k3)'
+    """
+    violations = []
+    for metric, value in figures.items():
+        key = f"max_{metric.removeprefix('mismatch/')}"
+        if not value <= (bound := getattr(config, key)):
+            violations.append(f"{metric} {value:.3g} > {bound:g} (mismatch.{key})")
     return ", ".join(violations) or None

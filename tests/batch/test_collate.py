@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlframe.batch.collate import collate, packed_tokens
-from rlframe.types import UNRECORDED_EXPERT, TrainSample
+from rlframe.types import UNRECORDED_EXPERT, UNSAMPLED, TrainSample
 from tests.tiny.batches import make_sample
 
 
@@ -51,6 +51,16 @@ def test_a_common_prefix_is_held_once_by_the_first_sequence() -> None:
 def test_a_prefix_below_a_sixteenth_is_not_shared(completion_tokens: int, position: int) -> None:
     samples = [sample_of([1, 2, 3, 4], [50], "a"), sample_of([1, 7, 8, 9], [60] * completion_tokens, "b")]
     assert int(collate(samples).position_ids[5]) == position
+
+
+def test_tokens_of_older_versions_are_stale() -> None:
+    first = replace(sample_of([1, 2], [100, 101], "p"), versions=np.array([UNSAMPLED, UNSAMPLED, 6, 7], np.int32))
+    second = replace(sample_of([1, 2], [100], "p"), versions=np.array([UNSAMPLED, UNSAMPLED, 5], np.int32))
+    unrecorded = sample_of([8], [9], "q")
+    batch = collate([first, second, unrecorded], version=7)
+    assert batch.token_ids.tolist() == [1, 2, 100, 101, 100, 8, 9]
+    assert batch.stale is not None
+    assert batch.stale.tolist() == [False, False, True, False, True, False, False]
 
 
 def test_recorded_experts_follow_their_tokens_and_stop_before_the_last() -> None:

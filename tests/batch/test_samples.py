@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from rlframe.algorithm import DAPO, GRPO, RLOO, Algorithm, DrGRPO, ReinforcePP, 
 from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_probes, to_samples
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
-from rlframe.types import ScoredGroup, TrainSample
+from rlframe.types import UNSAMPLED, RolloutGroup, ScoredGroup, TrainSample, VersionSpan
 from tests.tiny.groups import make_group, make_multi_turn_group, make_turn
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
@@ -37,6 +39,20 @@ def test_a_sample_is_a_prompt_and_a_completion() -> None:
     assert better.advantages.tolist() == pytest.approx([0, 0, HALF_ROOT, HALF_ROOT, HALF_ROOT], abs=1e-5)
     assert better.loss_weights.tolist() == pytest.approx([0, 0, 1 / 6, 1 / 6, 1 / 6])  # 1 of 2 completions, 3 tokens
     assert (better.prompt_id, better.prefix_tokens) == ("p", 2)
+
+
+def test_every_token_has_the_version_that_sampled_it() -> None:
+    group = make_group([1.0, 0.0], [3, 1]).group
+    crossing = replace(
+        group.completions[0], versions=[VersionSpan(version=4, start=0, end=2), VersionSpan(version=5, start=2, end=3)]
+    )
+    scored = replace(
+        make_group([1.0, 0.0], [3, 1]), group=RolloutGroup.single_turn(group.prompt, [crossing, group.completions[1]])
+    )
+    first, second = samples([scored], BY_SEQUENCE)
+    assert first.versions is not None and second.versions is not None
+    assert first.versions.tolist() == [UNSAMPLED, UNSAMPLED, 4, 4, 5]
+    assert second.versions.tolist() == [UNSAMPLED, UNSAMPLED, 0]
 
 
 def test_completions_weigh_a_quarter_each_or_tokens_a_tenth_each() -> None:

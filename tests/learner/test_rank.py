@@ -162,10 +162,10 @@ def test_three_minibatches_make_three_updates_on_one_rank_and_on_two(start: Star
     alone, shared = step(one, 0, corrected, minibatches=3)[0], step(two, 0, corrected, minibatches=3)
     assert alone["updates"] == shared[0]["updates"] == 3
     assert shared[0]["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-4)
-    for name in ("loss", "tokens", "k3", "weight", "first_tokens", "first_k3"):
+    for name in ("loss", "tokens", "k3", "weight", "current_tokens", "current_k3"):
         assert sum(rank[name] for rank in shared) == pytest.approx(alone[name], rel=1e-4), name
     assert max(rank["ratio_max"] for rank in shared) == pytest.approx(alone["ratio_max"], rel=1e-4)
-    assert 0 < alone["first_tokens"] < alone["tokens"]
+    assert 0 < alone["current_tokens"] < alone["tokens"]
     assert largest_difference(exported(one, tmp_path / "one"), exported(two, tmp_path / "two")) < 2e-3
 
 

@@ -92,7 +92,8 @@ def test_the_second_spoiled_step_in_a_row_ends_the_run(two: list[Any]) -> None:
         timeout_s=60,
         max_skipped=2,
     )
-    report = learner.step(spoiled(advantages=math.nan))
+    report = learner.step(spoiled(rollout_logprobs=-math.inf))
+    assert math.isfinite(report.metrics["mismatch/k3"])  # of all tokens but that one
     assert (report.policy_version, report.metrics["learner/skipped"]) == (1, 1)
     assert learner.step(make_samples()).metrics["learner/skipped"] == 0
     learner.step(spoiled(advantages=math.nan))

@@ -1,6 +1,7 @@
 """The mismatch gate: figures in; a warning, a correction or the end of the run out."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,17 +12,29 @@ from rlframe.config.train import MismatchConfig
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
 from rlframe.objective.correction import Correction, TruncatedImportanceSampling
-from rlframe.train.mismatch import MismatchGate, excess
+from rlframe.train.mismatch import MismatchGate, excess, figures
 
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)
 
 
 def bounds(action: str = "warn") -> MismatchConfig:
-    return MismatchConfig.model_validate({"action": action, "max_k3": 0.01, "max_abs_mean": 0.1})
+    fresh, stale = {"max_k3": 0.01, "max_abs_mean": 0.1}, {"max_k3_stale": 0.05, "max_abs_mean_stale": 0.3}
+    return MismatchConfig.model_validate({"action": action} | fresh | stale)
 
 
-def measured(k3: float | None, absolute: float = 0.02, staleness: int = 0) -> dict:
-    return {"mismatch/k3": k3, "mismatch/abs_mean": absolute, "rollout/staleness_max": staleness}
+def measured(k3: float, absolute: float = 0.02, tokens: int = 64, stale_tokens: int = 0) -> dict[str, float]:
+    """Metrics of a step with equal figures for tokens of both ages."""
+    counts = {"mismatch/tokens": tokens, "mismatch/tokens_stale": stale_tokens}
+    metrics: dict[str, float] = dict(counts)
+    for key, count in counts.items():
+        if count:
+            suffix = key.removeprefix("mismatch/tokens")
+            metrics |= {f"mismatch/k3{suffix}": k3, f"mismatch/abs_mean{suffix}": absolute}
+    return metrics
+
+
+def verdict(k3: float, absolute: float = 0.02, **counts: int) -> str | None:
+    return excess(figures(measured(k3, absolute, **counts)), bounds())
 
 
 class Learner:
@@ -46,19 +59,33 @@ def make_gate(action: str) -> tuple[MismatchGate, Learner, Lines]:
 
 
 def test_an_excess_names_figure_bound_and_key():
-    assert excess(measured(0.01, 0.1), bounds()) is None
-    assert excess(measured(0.0234), bounds()) == "mismatch/k3 0.0234 > 0.01 (mismatch.max_k3)"
-    assert excess(measured(0.02, 0.3), bounds()) == (
+    assert verdict(0.01, 0.1) is None
+    assert verdict(0.0234) == "mismatch/k3 0.0234 > 0.01 (mismatch.max_k3)"
+    assert verdict(0.02, 0.3) == (
         "mismatch/k3 0.02 > 0.01 (mismatch.max_k3), mismatch/abs_mean 0.3 > 0.1 (mismatch.max_abs_mean)"
     )
 
 
-def test_nan_is_beyond_every_bound():
-    assert excess(measured(float("nan")), bounds()) == "mismatch/k3 nan > 0.01 (mismatch.max_k3)"
+def test_an_infinite_figure_is_beyond_every_bound():
+    assert verdict(math.inf) == "mismatch/k3 inf > 0.01 (mismatch.max_k3)"
 
 
-def test_a_step_with_stale_tokens_is_not_judged():
-    assert excess(measured(5.0, staleness=1), bounds()) is None
+def test_stale_tokens_have_bounds_of_their_own():
+    assert verdict(0.05, 0.3, tokens=0, stale_tokens=64) is None
+    assert verdict(0.06, 0.3, tokens=0, stale_tokens=64) == "mismatch/k3_stale 0.06 > 0.05 (mismatch.max_k3_stale)"
+    assert verdict(0.02, tokens=64, stale_tokens=64) == "mismatch/k3 0.02 > 0.01 (mismatch.max_k3)"
+
+
+def test_63_tokens_of_an_age_are_too_few_to_judge():
+    assert verdict(5.0, tokens=63, stale_tokens=63) is None
+    assert verdict(0.02, tokens=63, stale_tokens=10_000) is None
+
+
+def test_a_step_that_is_not_judged_neither_warns_nor_ends_a_streak():
+    gate, _, lines = make_gate("warn")
+    for step, metrics in enumerate([measured(0.02), measured(0.0, tokens=0), measured(0.03)], start=1):
+        gate.judge(step, metrics)
+    assert [line.partition(":")[0] for line in lines.warnings] == ["step 1"]
 
 
 def test_a_warning_comes_once_until_both_agree_again():
