@@ -44,9 +44,20 @@ def group_has_completions_to_compare(run: RunKeys) -> str | None:
         )
 
 
-def dynamic_sampling_has_groups_to_compare(run: RunKeys) -> str | None:
-    if run.dynamic_sampling and not run.algorithm.compares_completions:
-        return f"dynamic_sampling: {run.algorithm.name} learns from completions of equal rewards too; use false"
+def dynamic_sampling_drops_only_groups_that_teach_nothing(run: RunKeys) -> str | None:
+    if not run.dynamic_sampling:
+        return None
+    teachers = {
+        f"algorithm={run.algorithm.name}": not run.algorithm.compares_completions,
+        "learner.entropy_bonus": run.learner.entropy_bonus != 0,
+        "kl": run.kl is not None,
+    }
+    if taught_by := [key for key, teaches in teachers.items() if teaches]:
+        return (
+            f"dynamic_sampling: replaces groups of equal rewards, and under {' and '.join(taught_by)} such groups "
+            "teach the policy too; use false, or else an algorithm with a baseline within the group, "
+            "learner.entropy_bonus=0 and kl=none"
+        )
 
 
 def algorithm_has_its_correction(run: RunKeys) -> str | None:
@@ -201,7 +212,7 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     prompts_divide_into_minibatches,
     mismatch_has_a_correction,
     group_has_completions_to_compare,
-    dynamic_sampling_has_groups_to_compare,
+    dynamic_sampling_drops_only_groups_that_teach_nothing,
     algorithm_has_its_correction,
     kl_in_the_reward_reaches_the_algorithm,
     min_lr_is_below_lr,

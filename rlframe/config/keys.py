@@ -26,6 +26,7 @@ class RunKeys(Config):
     prompts_per_step: int = Field(ge=1)
     max_staleness: int = Field(ge=0)
     dynamic_sampling: bool
+    max_resampled: float = Field(gt=0)
     truncated: Truncated
     seed: int = Field(ge=0)
     run_dir: str

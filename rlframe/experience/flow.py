@@ -15,6 +15,7 @@ from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, S
 
 if TYPE_CHECKING:
     from rlframe.experience.ledger import Ledger
+    from rlframe.experience.resampling import Resampling
     from rlframe.prompts.stream import PromptStream
     from rlframe.reward.pool import RewardPool
     from rlframe.rollout.pool import RolloutPool
@@ -43,14 +44,19 @@ class RolloutFeed:
         rollouts: RolloutPool,
         rewards: RewardPool,
         sampling: Sampling,
+        resampling: Resampling,
         *,
         stall_timeout_s: float,
+        warn: Callable[[str], None],
     ) -> None:
+        """`warn` gets lines for the console."""
         self.ledger = ledger
         self.stream = stream
         self.rollouts = rollouts
         self.rewards = rewards
         self.sampling = sampling
+        self.resampling = resampling
+        self.warn = warn
         self.throughput = Throughput()
         self.taken_at = 0.0  # time.monotonic() at the end of the last `take`
         self._wait_s = 0.0
@@ -68,10 +74,13 @@ class RolloutFeed:
     def take(self, count: int) -> list[ScoredGroup]:
         """The next `count` groups in the order of admission. Admits as many new prompts as the ledger allows.
 
-        Raises an engine's or a reward worker's error, and Stalled when nothing is sampled or scored for too long.
+        Raises an engine's or a reward worker's error, Stalled when nothing is sampled or scored for too long, and
+        RunFailed when dynamic sampling replaces too many groups.
         """
         start = time.monotonic()
         groups = self._background.run(self._take(count))
+        if warning := self.resampling.end_step(self.rollouts.version + 1):
+            self.warn(warning)
         self.taken_at = time.monotonic()
         self._wait_s = self.taken_at - start
         return groups
@@ -100,7 +109,12 @@ class RolloutFeed:
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: see `Ledger.state`."""
-        return self.ledger.state()
+
+        # On the event loop: after a signal, an interrupted `take` may still be changing the ledger there.
+        async def read() -> dict[str, Any]:
+            return self.ledger.state()
+
+        return self._background.run(read())
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
@@ -109,7 +123,8 @@ class RolloutFeed:
     async def _take(self, count: int) -> list[ScoredGroup]:
         self._admit()
         while True:
-            if self.ledger.drop_without_signal():
+            if dropped := self.ledger.drop_without_signal():
+                self.resampling.add(dropped)
                 self._admit()
             if (groups := self.ledger.take(count, self.rollouts.version)) is not None:
                 return groups

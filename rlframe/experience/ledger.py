@@ -84,19 +84,20 @@ class Ledger:
                 return True
         return False
 
-    def drop_without_signal(self) -> int:
-        """Drops scored groups without signal, under dynamic sampling. Returns their number.
+    def drop_without_signal(self) -> list[ScoredGroup]:
+        """Drops scored groups without signal, under dynamic sampling, and returns them.
 
         On-policy only once every group is scored, so that the result does not depend on timing.
         """
         unscored = any(entry.group is None for entry in self.in_flight)
         if not self.dynamic_sampling or (self.max_staleness == 0 and unscored):
-            return 0
-        remaining = [entry for entry in self.in_flight if entry.group is None or self.has_signal(entry.group)]
-        count = len(self.in_flight) - len(remaining)
-        self.in_flight = remaining
-        self.dropped += count
-        return count
+            return []
+        dropped = [
+            entry.group for entry in self.in_flight if entry.group is not None and not self.has_signal(entry.group)
+        ]
+        self.in_flight = [entry for entry in self.in_flight if entry.group is None or self.has_signal(entry.group)]
+        self.dropped += len(dropped)
+        return dropped
 
     def take(self, count: int, version: int) -> list[ScoredGroup] | None:
         """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""

@@ -15,6 +15,7 @@ from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
 from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
+from rlframe.experience.resampling import Resampling
 from rlframe.experience.statistics import rollout_metrics
 from rlframe.model import base_model
 from rlframe.record import curves
@@ -149,7 +150,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
                 "right: every completion computes its prompt again"
             )
-        feed = stack.enter_context(_feed(run, stream, rollouts, rewards))
+        feed = stack.enter_context(_feed(run, stream, rollouts, rewards, console))
         gate = MismatchGate(run.mismatch, run.correction, learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -197,7 +198,9 @@ def _tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_path)
 
 
-def _feed(run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: RewardPool) -> RolloutFeed:
+def _feed(
+    run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: RewardPool, console: Console
+) -> RolloutFeed:
     return RolloutFeed(
         Ledger(
             prompts_per_step=run.prompts_per_step,
@@ -214,5 +217,7 @@ def _feed(run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: 
             temperature=run.rollout.temperature,
             seed=run.seed,
         ),
+        Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
         stall_timeout_s=run.cluster.stall_timeout_s,
+        warn=console.warn,
     )

@@ -198,10 +198,6 @@ def test_settings_that_a_kind_of_model_cannot_use_are_refused(request, composed,
             ["algorithm=gdpo", "kl=reference", "kl.place=reward", "kl.estimator=k1"],
             "kl.place: gdpo takes the scores of the reward's terms, of which the KL is none; use kl.place=loss",
         ),
-        (
-            ["algorithm=reinforce_pp", "rollout.group_size=1", "dynamic_sampling=true"],
-            "dynamic_sampling: reinforce_pp learns from completions of equal rewards too; use false",
-        ),
         (["kl=reference", "kl.place=reward"], "kl: estimator: k3 in the reward does not pull towards the reference"),
     ],
 )

@@ -16,9 +16,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rlframe.errors import Stalled
+from rlframe.errors import RunFailed, Stalled
 from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
+from rlframe.experience.resampling import Resampling
 from rlframe.prompts.stream import PromptStream
 from rlframe.prompts.template import Template
 from rlframe.train.signals import Stop, StopSignals
@@ -123,11 +124,12 @@ def stream() -> Callable[[], PromptStream]:
 
 
 def make_feed(
-    stream: PromptStream, engines: Engines, rewards: Rewards, *, stall_timeout_s: float = 20.0, **changes
+    stream: PromptStream, engines: Engines, rewards: Rewards, *, stall_timeout_s: float = 20.0, warn=print, **changes
 ) -> RolloutFeed:
     settings = {"prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False}
     ledger = Ledger(**(settings | changes))
-    return RolloutFeed(ledger, stream, engines, rewards, PAIR, stall_timeout_s=stall_timeout_s)
+    resampling = Resampling(prompts_per_step=2, max_resampled=2.0, reward="math")
+    return RolloutFeed(ledger, stream, engines, rewards, PAIR, resampling, stall_timeout_s=stall_timeout_s, warn=warn)
 
 
 @pytest.fixture
@@ -268,6 +270,23 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(start):
     assert engines.asked == ["o0", "o1", "o2", "o3"]
     assert feed.metrics()["rollout/groups_replaced"] == 2
     assert feed.metrics()["rollout/groups_replaced"] == 0  # since the last call
+
+
+def test_a_step_that_replaces_more_than_half_of_its_groups_is_told_once(start):
+    told: list[str] = []
+    feed = start(Engines(), Rewards(equal=("o0@0", "o1@0", "o2@0")), dynamic_sampling=True, warn=told.append)
+    assert names(feed.take(2)) == ["o3", "o4"]
+    assert [line.partition(" groups")[0] for line in told] == ["step 1: dynamic sampling replaced 3 of 5"]
+    feed.take(2)
+    assert len(told) == 1
+
+
+def test_a_run_without_any_signal_ends_instead_of_sampling_forever(start):
+    engines = Engines()
+    feed = start(engines, Rewards(equal=tuple(f"o{n}@0" for n in range(20))), dynamic_sampling=True)
+    with pytest.raises(RunFailed, match=r"replaced 6 groups for one step of 2 prompts.* 100% of them all wrong"):
+        feed.take(2)
+    assert len(engines.asked) == 6
 
 
 def test_without_dynamic_sampling_equal_rewards_are_taken(start):

@@ -84,9 +84,9 @@ def test_dynamic_sampling_drops_groups_of_equal_rewards() -> None:
     ledger = make_ledger(dynamic_sampling=True)
     first, second = ledger.admit(prompt_at, version=0)
     score(ledger, [second], equal=("o1",))
-    assert ledger.drop_without_signal() == 0  # on-policy: not before all are scored
+    assert ledger.drop_without_signal() == []  # on-policy: not before all are scored
     score(ledger, [first])
-    assert ledger.drop_without_signal() == 1
+    assert names(ledger.drop_without_signal()) == ["o1"]
     assert names(ledger.admit(prompt_at, version=0)) == ["o2"]
     assert (ledger.admitted, ledger.taken, ledger.dropped) == (3, 0, 1)
 
@@ -95,14 +95,14 @@ def test_the_algorithm_may_say_which_groups_have_signal() -> None:
     ledger = make_ledger(dynamic_sampling=True)
     ledger.has_signal = lambda group: group.group.prompt.id == "o0"  # whose rewards are equal
     score(ledger, ledger.admit(prompt_at, version=0), equal=("o0",))
-    assert ledger.drop_without_signal() == 1
+    assert names(ledger.drop_without_signal()) == ["o1"]
     assert names([entry.attempt for entry in ledger.in_flight]) == ["o0"]
 
 
 def test_without_dynamic_sampling_equal_rewards_are_taken() -> None:
     ledger = make_ledger()
     score(ledger, ledger.admit(prompt_at, version=0), equal=("o0", "o1"))
-    assert ledger.drop_without_signal() == 0
+    assert ledger.drop_without_signal() == []
     assert taken(ledger, 2, version=0) == ["o0", "o1"]
 
 
