@@ -100,6 +100,7 @@ class RolloutFeed:
         return (
             self.rewards.metrics()
             | skipped
+            | (self.ledger.curriculum.metrics() if self.ledger.curriculum else {})
             | {
                 "rollout/tokens_per_s": self.throughput.take(),
                 "rollout/groups_replaced": float(replaced),

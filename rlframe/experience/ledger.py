@@ -1,7 +1,7 @@
 """The ledger of prompts: which are in flight, and which groups a step takes. Pure: events in, decisions out.
 
 A prompt is admitted once and leaves once: taken by a step, or dropped for lack of signal. A position of the stream
-whose problem cannot be sampled is skipped: counted, never admitted.
+whose problem cannot be sampled, or is not drawn by the curriculum, is skipped: counted, never admitted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlframe.algorithm.ops import rewards_differ
+from rlframe.experience.curriculum import Curriculum
 from rlframe.types import Attempt, Prompt, ScoredGroup, Skipped
 
 
@@ -40,6 +41,7 @@ class Ledger:
     max_staleness: int
     dynamic_sampling: bool  # drop groups without signal and admit new prompts instead
     has_signal: Callable[[ScoredGroup], bool] = rewards_differ
+    curriculum: Curriculum | None = None  # None: every problem is drawn in every epoch
     in_flight: list[Entry] = field(default_factory=list)  # in the order of admission
     admitted: int = 0
     taken: int = 0
@@ -64,9 +66,14 @@ class Ledger:
             else:
                 position, last_attempt = next_position, 0
                 next_position += 1
+                if self.curriculum is not None and not self.curriculum.draws(position):
+                    skipped["curriculum"] += 1
+                    continue
             prompt = prompt_at(position)
             if isinstance(prompt, Skipped):
                 skipped[prompt.reason] += 1
+                if self.curriculum is not None:
+                    self.curriculum.leave_out(position)
                 continue
             attempt = Attempt(prompt=prompt, number=last_attempt + 1, version=version)
             entries.append(Entry(position=position, attempt=attempt))
@@ -92,26 +99,23 @@ class Ledger:
         unscored = any(entry.group is None for entry in self.in_flight)
         if not self.dynamic_sampling or (self.max_staleness == 0 and unscored):
             return []
-        dropped = [
-            entry.group for entry in self.in_flight if entry.group is not None and not self.has_signal(entry.group)
-        ]
-        self.in_flight = [entry for entry in self.in_flight if entry.group is None or self.has_signal(entry.group)]
+        dropped = self._hand_out(lambda group: not self.has_signal(group), len(self.in_flight))
         self.dropped += len(dropped)
         return dropped
 
     def take(self, count: int, version: int) -> list[ScoredGroup] | None:
         """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""
-        ready = [entry for entry in self.in_flight if entry.group is not None][:count]
-        if len(ready) < count or not self._meets_deadlines(count, version):
+        scored = sum(entry.group is not None for entry in self.in_flight)
+        if scored < count or not self._meets_deadlines(count, version):
             return None
-        self.in_flight = [entry for entry in self.in_flight if all(entry is not handed_out for handed_out in ready)]
         self.taken += count
-        return [entry.group for entry in ready if entry.group is not None]
+        return self._hand_out(lambda _: True, count)
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: the next position, [position, attempt] of every prompt in flight, and counts."""
         in_flight = [(entry.position, entry.attempt.number) for entry in self.in_flight] + self._interrupted
-        return {
+        curriculum = {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
+        return curriculum | {
             "next_position": self._next_position,
             "in_flight": [list(pair) for pair in in_flight],
             "taken": self.taken,
@@ -126,6 +130,22 @@ class Ledger:
         self.taken, self.dropped = state["taken"], state["dropped"]
         self.admitted = self.taken + self.dropped
         self.skipped = Counter(state["skipped"])
+        if self.curriculum is not None and "curriculum" in state:
+            self.curriculum.restore(state["curriculum"])
+
+    def _hand_out(self, wanted: Callable[[ScoredGroup], bool], count: int) -> list[ScoredGroup]:
+        """Removes the first `count` wanted scored groups, whose outcomes the curriculum notes."""
+        groups: list[ScoredGroup] = []
+        remaining: list[Entry] = []
+        for entry in self.in_flight:
+            if entry.group is None or len(groups) == count or not wanted(entry.group):
+                remaining.append(entry)
+                continue
+            groups.append(entry.group)
+            if self.curriculum is not None:
+                self.curriculum.note(entry.position, entry.group)
+        self.in_flight = remaining
+        return groups
 
     def _meets_deadlines(self, count: int, version: int) -> bool:
         """Earliest-deadline check: by the take that is `k` steps ahead, at most `k * count` unscored prompts are due.

@@ -12,6 +12,13 @@ from rlframe.prompts.template import Template
 from rlframe.schema import Config
 
 
+class CurriculumConfig(Config):
+    """`prompts.curriculum`: probabilities with which a later epoch draws a problem again."""
+
+    solved_weight: float = Field(ge=0, le=1)  # of a problem that all completions solved
+    failed_weight: float = Field(ge=0, le=1)  # of a problem that all completions failed
+
+
 class PromptsConfig(Config):
     """`conf/prompts/*.yaml`."""
 
@@ -21,3 +28,4 @@ class PromptsConfig(Config):
     max_tokens: int = Field(gt=0)
     overlong: LongPrompts
     overlap: Literal["error", "drop"]
+    curriculum: CurriculumConfig | None

@@ -59,12 +59,21 @@ class PromptStream:
         """
         if position < 0:
             raise ValueError(f"a stream has no position {position}")
-        epoch, index = divmod(position, len(self._problems))
+        epoch, index = self.locate(position)
         try:
-            problem = self._problems[self._epoch_order(epoch)[index]]
+            problem = self._problems[index]
         except ValueError as error:  # in a row that the start did not reach
             raise ConfigError(f"prompts: {error}") from error
         return self._prompt(problem, epoch)
+
+    def __len__(self) -> int:
+        """Positions of an epoch: the number of problems."""
+        return len(self._problems)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The epoch of a position, and the index of its problem in the source."""
+        epoch, place = divmod(position, len(self._problems))
+        return epoch, self._epoch_order(epoch)[place]
 
     def first_epoch(self) -> list[Prompt]:
         """Every prompt of the first epoch, in its order, without skipped ones."""

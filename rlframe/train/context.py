@@ -13,6 +13,7 @@ from rlframe.algorithm.rate import has_signal
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
+from rlframe.experience.curriculum import Curriculum
 from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
@@ -198,6 +199,20 @@ def _tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_path)
 
 
+def _curriculum(run: RunConfig, stream: PromptStream, console: Console) -> Curriculum | None:
+    if run.prompts.curriculum is None:
+        return None
+    return Curriculum(
+        run.prompts.curriculum,
+        stream.locate,
+        problems=len(stream),
+        prompts_per_step=run.prompts_per_step,
+        reward=run.deciding_reward,
+        seed=run.seed,
+        warn=console.warn,
+    )
+
+
 def _feed(
     run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: RewardPool, console: Console
 ) -> RolloutFeed:
@@ -207,6 +222,7 @@ def _feed(
             max_staleness=run.max_staleness,
             dynamic_sampling=run.dynamic_sampling,
             has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
+            curriculum=_curriculum(run, stream, console),
         ),
         stream,
         rollouts,
