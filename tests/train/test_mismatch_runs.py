@@ -36,7 +36,7 @@ def run(tiny_model: Path, tmp_path: Path) -> Iterator[Callable[[], list[dict[str
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the engine's process cannot import this module
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     asynchronous = ["max_staleness=1", "mismatch.action=stop", f"steps={STEPS}", f"run_dir={tmp_path / 'run'}"]
-    sizes = ["learner.ranks=1", "rollout.group_size=16", "evaluate.every=0", "checkpoint.every=0"]
+    sizes = ["learner.ranks=1", "learner.lr=5e-4", "rollout.group_size=16", "evaluate.every=0", "checkpoint.every=0"]
     config = compose([*tiny_overrides(tiny_model), *asynchronous, *sizes])
 
     def start() -> list[dict[str, float]]:
