@@ -82,6 +82,13 @@ def min_lr_is_below_lr(run: RunKeys) -> str | None:
         return f"learner.min_lr: {run.learner.min_lr:g} is above learner.lr={run.learner.lr:g}; make it smaller"
 
 
+def raw_prompts_have_no_chat_template(run: RunKeys) -> str | None:
+    template = run.prompts.template
+    keys = [key for key in ("chat_template", "chat_template_kwargs") if getattr(template, key)]
+    if template.raw and keys:
+        return f"prompts.template.raw: true takes no chat template; use false, or leave out {' and '.join(keys)}"
+
+
 def deciding_reward_exists(run: RunKeys) -> str | None:
     if run.evaluate.reward is not None and run.evaluate.reward not in run.reward.terms:
         return f"evaluate.reward: {run.evaluate.reward!r} is none of the rewards {', '.join(run.reward.terms)}"
@@ -216,6 +223,7 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     algorithm_has_its_correction,
     kl_in_the_reward_reaches_the_algorithm,
     min_lr_is_below_lr,
+    raw_prompts_have_no_chat_template,
     deciding_reward_exists,
     sequence_fits_model,
     sequence_fits_micro_batch,

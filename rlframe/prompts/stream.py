@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from array import array
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rlframe.errors import ConfigError
 from rlframe.prompts.base import Problems
 from rlframe.prompts.overlap import HeldOut
+from rlframe.prompts.rendering import Renderer
 from rlframe.prompts.template import Template
 from rlframe.types import Problem, Prompt, Skipped
 
@@ -43,7 +44,7 @@ class PromptStream:
         if len(problems) == 0:
             raise ValueError("a stream of prompts needs at least one problem")
         self._problems = problems
-        self._tokenizer = tokenizer
+        self._renderer = Renderer(tokenizer, template)
         self._template = template
         self._seed = seed
         self._max_prompt_tokens = max_prompt_tokens
@@ -104,10 +105,7 @@ class PromptStream:
         if self._heldout is not None and self._heldout.match(problem) is not None:
             return Skipped(id=prompt_id, reason="heldout")
         messages = self._template.messages(problem)
-        encoded = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        token_ids = cast("list[int]", encoded)  # the result for one conversation with return_dict=False
+        token_ids = self._renderer.token_ids(messages)
         if len(token_ids) > self._max_prompt_tokens:
             if self._overlong == "skip":
                 return Skipped(id=prompt_id, reason="overlong")

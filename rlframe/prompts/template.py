@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from pydantic import field_validator
 
 from rlframe.schema import Config
@@ -18,13 +21,18 @@ class Example(Config):
 class Template(Config):
     """System message, worked examples, and the words around the question.
 
-    >>> Template(system="", user="{question} Answer with a number.", examples=[]).wrap("What is 2 + 3?")
+    >>> template.user
+    '{question} Answer with a number.'
+    >>> template.wrap("What is 2 + 3?")
     {'role': 'user', 'content': 'What is 2 + 3? Answer with a number.'}
     """
 
     system: str  # of problems without a system message of their own; empty: none
     user: str
     examples: list[Example]
+    chat_template: str | None  # Jinja text, or the path of a file of it; None: the model's
+    chat_template_kwargs: dict[str, Any] | None  # variables of the chat template
+    raw: bool  # no chat template: plain text, for base models
 
     @field_validator("user")
     @classmethod
@@ -32,6 +40,19 @@ class Template(Config):
         if "{question}" not in user:
             raise ValueError("must contain {question}, which becomes the problem's question")
         return user
+
+    @field_validator("chat_template")
+    @classmethod
+    def _chat_template_exists(cls, chat_template: str | None) -> str | None:
+        if chat_template is not None and not _is_jinja(chat_template) and not _file(chat_template).is_file():
+            raise ValueError(f"there is no file {_file(chat_template)}, and Jinja text would have {{{{ or {{%")
+        return chat_template
+
+    def jinja(self) -> str | None:
+        """The text of the chat template; None: the model's."""
+        if self.chat_template is None or _is_jinja(self.chat_template):
+            return self.chat_template
+        return _file(self.chat_template).read_text(encoding="utf-8")
 
     def messages(self, problem: Problem) -> list[Message]:
         """The conversation to complete. Turns of the problem before its last question stay unchanged.
@@ -52,3 +73,11 @@ class Template(Config):
     def wrap(self, question: str) -> Message:
         # str.format would fail on the braces of LaTeX, which questions and templates are full of.
         return {"role": "user", "content": self.user.replace("{question}", question)}
+
+
+def _is_jinja(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
+def _file(path: str) -> Path:
+    return Path(path).expanduser().resolve()

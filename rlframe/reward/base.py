@@ -83,6 +83,16 @@ class Reward(Config):
     def check(self, reference: str) -> None:
         """Raises ValueError for a reference that this reward cannot use."""
 
+    def check_prompt(self, text: str) -> None:
+        """Raises ValueError if no completion of `text`, a rendered prompt, can be scored as the settings say.
+
+        The message starts with the setting.
+        """
+
+    def tags(self) -> list[str]:
+        """Texts that the reward looks for in completions, such as `</think>`; none may be a special token."""
+        return []
+
     def facts(self) -> dict[str, float]:
         """Metrics of a started reward for the run's log, such as the isolation of its sandbox."""
         return {}

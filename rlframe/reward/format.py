@@ -36,8 +36,25 @@ class Format(Reward):
             raise ValueError(f"think and answer are both {self.think!r}; they must be two tags")
         return self
 
+    def check_prompt(self, text: str) -> None:
+        opening_tag, ending = f"<{self.think}>", text.rstrip()[-40:]
+        opens = text.rstrip().endswith(opening_tag)
+        if opens and not self.opened:
+            raise ValueError(
+                f"opened: false, but the prompt ends with {ending!r}: completions start inside the thoughts, would "
+                "not write the tag again, and would all score 0; use true"
+            )
+        if self.opened and not opens:
+            raise ValueError(
+                f"opened: true, but the prompt ends with {ending!r}: nothing opens {opening_tag} before the "
+                "completion; use false"
+            )
+
+    def tags(self) -> list[str]:
+        return [f"<{self.think}>", f"</{self.think}>", f"<{self.answer}>", f"</{self.answer}>"]
+
     def __call__(self, prompt: Prompt, completion: Completion) -> float:
-        tags = [f"<{self.think}>", f"</{self.think}>", f"<{self.answer}>", f"</{self.answer}>"]
+        tags = self.tags()
         text = completion.text.strip()
         if self.opened:
             text = tags[0] + text

@@ -13,7 +13,7 @@ from pydantic import AliasPath, BaseModel, Field, JsonValue, PrivateAttr, field_
 
 from rlframe.actors.chat import ChatClient
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import Show, shown
+from rlframe.reward.thoughts import THINK_TAGS, Show, shown
 from rlframe.types import Completion, Message, Prompt, Verdict, VerdictStatus
 
 PLACEHOLDER = re.compile(r"\{(question|answer|reference)\}")
@@ -63,6 +63,9 @@ class Judge(Reward):
         """Raises ValueError for an empty reference that the instruction shows."""
         if "{reference}" in self.instruction and not reference.strip():
             raise ValueError("the judge's instruction has {reference}, and the reference is empty")
+
+    def tags(self) -> list[str]:
+        return THINK_TAGS if self.show == "answer" else []
 
     def start(self) -> None:
         """Raises ValueError if the environment has no key."""

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Literal
 
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import chain_of_thought
+from rlframe.reward.thoughts import THINK_TAGS, chain_of_thought
 from rlframe.types import Completion, Prompt, Verdict
 
 # Letters of all scripts but Latin and Greek.
@@ -98,6 +98,9 @@ class Language(Reward):
     name: Literal["language"]
     # "prompt": the language of the prompt's last user message; if it has no words, the thought's commonest language.
     language: Literal["prompt", "en", "zh", "fr", "es", "de", "it", "pt", "nl", "ja", "ko", "ru", "ar", "hi", "th"]
+
+    def tags(self) -> list[str]:
+        return THINK_TAGS
 
     def __call__(self, prompt: Prompt, completion: Completion) -> float | Verdict:
         question = next((m["content"] for m in reversed(prompt.messages) if m["role"] == "user"), "")

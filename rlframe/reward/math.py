@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr
 from rlframe.reward import answer as answers
 from rlframe.reward.answer import Convention
 from rlframe.reward.base import Reward
+from rlframe.reward.thoughts import ANSWER_TAGS
 from rlframe.sandbox.process import CallFailed, Process, ProcessDied
 from rlframe.types import Completion, Prompt, Verdict, VerdictStatus
 
@@ -59,6 +60,9 @@ class Math(Reward):
             raise ValueError(f"math-verify takes more than {self.timeout_s:g} s for the reference {plain!r}") from error
         if outcome != "equal":
             raise ValueError(f"math-verify does not read the reference {plain!r}: {outcome}")
+
+    def tags(self) -> list[str]:
+        return ANSWER_TAGS if "answer" in self.extract else []
 
     def start(self) -> None:
         self._started()

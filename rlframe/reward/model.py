@@ -14,7 +14,7 @@ from rlframe.actors.batching import Batcher, error_copy, error_of
 from rlframe.model.base_model import locate, prepare
 from rlframe.model.classifier import Classifier
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import Show, shown
+from rlframe.reward.thoughts import THINK_TAGS, Show, shown
 from rlframe.types import Completion, Prompt, Verdict
 
 LOAD_S = 900.0  # time to load weights from a slow, cold file system
@@ -50,6 +50,9 @@ class PreferenceModel(Reward):
         if self.max_tokens > self.max_batch_tokens:
             raise ValueError(f"max_tokens {self.max_tokens} is more than max_batch_tokens {self.max_batch_tokens}")
         return self
+
+    def tags(self) -> list[str]:
+        return THINK_TAGS if self.show == "answer" else []
 
     def start(self) -> None:
         """Starts to load the model. Raises ValueError for a folder that is missing or holds no classifier."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Show: TypeAlias = Literal["answer", "all"]  # the text of a completion that a grader reads
+THINK_TAGS = ["<think>", "</think>"]
+ANSWER_TAGS = ["<answer>", "</answer>"]
 
 
 def shown(text: str, show: Show) -> str:

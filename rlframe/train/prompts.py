@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from rlframe.errors import ConfigError
 from rlframe.prompts.base import in_order, spread, until
 from rlframe.prompts.overlap import HeldOut, Overlap, compare
+from rlframe.prompts.rendering import Renderer
 from rlframe.prompts.stream import PromptStream
 from rlframe.reward import composition
+from rlframe.train.rendered import check_rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +40,8 @@ def open_prompts(
     """The endless stream of training prompts, and every held-out prompt. `warn` gets lines for the console.
 
     Raises ConfigError for a row that is not a problem, a reference that no reward can use, a prompt that is too long,
-    and a training problem that is held out. Only held-out prompts and a sample of the training prompts are tokenized.
+    a training problem that is held out, and a rendered prompt that `check_rendered` refuses. Only held-out prompts and
+    a sample of the training prompts are tokenized.
     """
     stream_of = partial(
         PromptStream,
@@ -66,6 +69,7 @@ def open_prompts(
         heldout_prompts = stream_of(heldout).first_epoch()
     except ValueError as error:
         raise ConfigError(f"prompts: {error}") from error
+    check_rendered(Renderer(tokenizer, config.template), config.template, train[0], terms)
     if skipped := len(heldout) - len(heldout_prompts):
         warn(f"prompts.heldout: {skipped} of {len(heldout)} problems are too long (prompts.overlong=skip)")
     return stream, heldout_prompts

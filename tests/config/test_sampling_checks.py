@@ -1,4 +1,4 @@
-"""Rules on how prompts are sampled: dynamic sampling beside terms that make groups of equal rewards teach."""
+"""Rules on how prompts are sampled and rendered."""
 
 import pytest
 
@@ -26,3 +26,16 @@ def test_dynamic_sampling_is_refused_where_equal_groups_teach(composed, override
 @pytest.mark.parametrize("algorithm", ["grpo", "dapo", "dr_grpo", "cispo", "gmpo", "rloo", "reinforce_pp_baseline"])
 def test_dynamic_sampling_goes_with_a_baseline_within_the_group(composed, algorithm):
     assert load(composed("dynamic_sampling=true", f"algorithm={algorithm}")).dynamic_sampling
+
+
+@pytest.mark.parametrize("key, value", [("chat_template", "'{{ messages }}'"), ("chat_template_kwargs", "{a: 1}")])
+def test_raw_prompts_take_no_chat_template(composed, key, value):
+    with pytest.raises(ConfigError, match=rf"prompts\.template\.raw: true takes no chat template; .* leave out {key}$"):
+        load(composed("prompts.template.raw=true", f"prompts.template.{key}={value}"))
+
+
+def test_arguments_and_curriculum_come_from_the_command_line(composed):
+    arguments = "prompts.template.chat_template_kwargs={enable_thinking: false}"
+    run = load(composed(arguments, "prompts.curriculum={solved_weight: 0.2, failed_weight: 1.0}"))
+    assert run.prompts.template.chat_template_kwargs == {"enable_thinking": False}
+    assert run.prompts.curriculum is not None and run.prompts.curriculum.solved_weight == 0.2

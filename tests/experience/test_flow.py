@@ -21,7 +21,6 @@ from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
 from rlframe.prompts.stream import PromptStream
-from rlframe.prompts.template import Template
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.types import (
     Completion,
@@ -35,6 +34,7 @@ from rlframe.types import (
     VersionSpan,
 )
 from tests.tiny.groups import plain
+from tests.tiny.templates import make_template
 
 PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
 Place = tuple[Prompt, int]
@@ -114,7 +114,7 @@ def stream() -> Callable[[], PromptStream]:
     def make(names: list[str]) -> PromptStream:
         turn = [{"role": "user", "content": "2 + 3 ?"}]
         problems = [Problem(id=name, messages=turn, reference="5", task="math") for name in names]
-        template = Template(system="", user="{question}", examples=[])
+        template = make_template()
         return PromptStream(problems, tokenizer, template, seed=0, max_prompt_tokens=9, overlong="skip")
 
     numbered = make([str(n) for n in range(20)])

@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerFast
 from rlframe.errors import ConfigError
 from rlframe.prompts.overlap import HeldOut
 from rlframe.prompts.stream import PromptStream
-from rlframe.prompts.template import Template
 from rlframe.types import Problem, Prompt, Skipped
+from tests.tiny.templates import make_template
 
 WORDS = ["<unk>", "<user>", "<assistant>", "What", "is", "0", "1", "2", "3", "4", "+", "?"]
 PROBLEMS = [
@@ -31,7 +31,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def stream(tokenizer):
     def make(problems=PROBLEMS, seed: int = 7, max_prompt_tokens: int = 8, overlong="error", heldout=None):
-        template = Template(system="", user="{question}", examples=[])
+        template = make_template()
         return PromptStream(problems, tokenizer, template, seed, max_prompt_tokens, overlong=overlong, heldout=heldout)
 
     return make

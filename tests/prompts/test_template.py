@@ -3,16 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from rlframe.prompts.template import Template
 from rlframe.types import Problem
+from tests.tiny.templates import make_template
 
 PROBLEM = Problem(id="p", messages=[{"role": "user", "content": "What is 2 + 3?"}], reference="5", task="math")
 
 
 def test_system_message_and_examples_precede_the_question():
-    template = Template.model_validate(
-        {"system": "Be brief.", "user": "Q: {question}", "examples": [{"question": "1 + 1?", "answer": "2"}]}
-    )
+    template = make_template(system="Be brief.", user="Q: {question}", examples=[{"question": "1 + 1?", "answer": "2"}])
     assert template.messages(PROBLEM) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Q: 1 + 1?"},
@@ -22,24 +20,34 @@ def test_system_message_and_examples_precede_the_question():
 
 
 def test_an_empty_system_message_adds_no_message():
-    template = Template(system="", user="{question}", examples=[])
+    template = make_template()
     assert template.messages(PROBLEM) == PROBLEM.messages
 
 
 def test_a_system_message_of_the_problem_takes_the_place_of_the_templates():
-    template = Template.model_validate(
-        {"system": "Be brief.", "user": "Q: {question}", "examples": [{"question": "1 + 1?", "answer": "2"}]}
-    )
+    template = make_template(system="Be brief.", user="Q: {question}", examples=[{"question": "1 + 1?", "answer": "2"}])
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "3?"}]
     messages = template.messages(Problem(id="p", messages=turns, reference="", task="math"))
     assert [message["content"] for message in messages] == ["Be kind.", "Q: 1 + 1?", "2", "Q: 3?"]
 
 
 def test_braces_of_latex_stay_unchanged():
-    template = Template(system="", user=r"{question} Answer in \boxed{}.", examples=[])
+    template = make_template(user=r"{question} Answer in \boxed{}.")
     assert template.wrap(r"$\frac{1}{2}$?")["content"] == r"$\frac{1}{2}$? Answer in \boxed{}."
 
 
 def test_a_template_without_the_question_is_refused():
     with pytest.raises(ValidationError, match=r"must contain \{question\}"):
-        Template(system="", user="Answer!", examples=[])
+        make_template(user="Answer!")
+
+
+def test_a_chat_template_is_a_file_or_text(tmp_path):
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ messages[-1].content }}")
+    assert make_template(chat_template=str(file)).jinja() == "{{ messages[-1].content }}"
+    assert make_template(chat_template="{% for m in messages %}").jinja() == "{% for m in messages %}"
+    assert make_template().jinja() is None
+    with pytest.raises(
+        ValidationError, match=r"there is no file .*yours\.jinja, and Jinja text would have \{\{ or \{%"
+    ):
+        make_template(chat_template=str(tmp_path / "yours.jinja"))

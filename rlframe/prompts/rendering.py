@@ -1,0 +1,107 @@
+"""`Renderer`: a conversation as the text, and the tokens, that the policy completes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, cast
+
+from rlframe.errors import ConfigError
+from rlframe.prompts.template import Template
+from rlframe.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Renderer:
+    """Applies the model's chat template, a template of one's own, or none to a conversation."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+        """Raises ValueError for a model without a chat template, and for arguments that the chat template never reads.
+
+        A template that is `raw` needs no chat template.
+        """
+        self._tokenizer = tokenizer
+        self._arguments = template.chat_template_kwargs or {}
+        self._chat_template = None if template.raw else _chat_template(tokenizer, template)
+        if self._chat_template is not None:
+            _check_arguments(tokenizer, self._chat_template, list(self._arguments))
+
+    def text(self, messages: list[Message]) -> str:
+        """The prompt, up to the completion's first character. Raises ConfigError if the chat template fails."""
+        if self._chat_template is None:
+            return raw_text(messages)
+        from jinja2 import TemplateError
+
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **self._arguments,
+            )
+        except TemplateError as error:
+            raise ConfigError(
+                f"the chat template fails on a conversation of {_roles(messages)}: {error}. If it takes no "
+                "system message, set prompts.template.system='' and write its text into prompts.template.user"
+            ) from error
+        return cast("str", rendered)  # the result for one conversation that is not tokenized
+
+    def token_ids(self, messages: list[Message]) -> list[int]:
+        """The tokens of the prompt. A chat template writes special tokens itself; raw text starts with BOS, if any."""
+        token_ids = self._encode(self.text(messages))
+        if self._chat_template is None and self._begins_with_bos():
+            return [cast("int", self._tokenizer.bos_token_id), *token_ids]
+        return token_ids
+
+    def survives(self, text: str) -> bool:
+        """True if a completion that spells `text` still has it once its special tokens are left out."""
+        return text in cast("str", self._tokenizer.decode(self._encode(text), skip_special_tokens=True))
+
+    def _encode(self, text: str) -> list[int]:
+        return cast("list[int]", self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _begins_with_bos(self) -> bool:
+        """True if the tokenizer begins every text with BOS. An EOS that it appends would end the prompt, and is not."""
+        bos = self._tokenizer.bos_token_id
+        return bos is not None and bos in cast("list[int]", self._tokenizer("")["input_ids"])
+
+
+def raw_text(messages: list[Message]) -> str:
+    """Contents one after the other: an answer follows its question directly, anything else after a blank line.
+
+    >>> raw_text([{"role": "system", "content": "Add."}, {"role": "user", "content": "Q: 1 + 1? A:"},
+    ...           {"role": "assistant", "content": " 2"}, {"role": "user", "content": "Q: 2 + 3? A:"}])
+    'Add.\\n\\nQ: 1 + 1? A: 2\\n\\nQ: 2 + 3? A:'
+    """
+    text = ""
+    for message in messages:
+        separator = "\n\n" if text and message["role"] != "assistant" else ""
+        text += separator + message["content"]
+    return text
+
+
+def _chat_template(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
+    """The Jinja text that renders conversations. Raises ValueError if neither the config nor the model has any."""
+    own = template.jinja()
+    if own is None and not tokenizer.chat_template:
+        raise ValueError(
+            "template: the model has no chat template, as base models do: set prompts.template.raw=true, which gives "
+            "it plain text, or prompts.template.chat_template=FILE.jinja"
+        )
+    return tokenizer.get_chat_template(own)
+
+
+def _check_arguments(tokenizer: PreTrainedTokenizerBase, chat_template: str, names: list[str]) -> None:
+    reserved = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"tools", "documents", "kwargs"}
+    for name in names:
+        if name in reserved:
+            raise ValueError(f"template.chat_template_kwargs.{name}: rlframe sets this argument itself; leave it out")
+        if not re.search(rf"\b{re.escape(name)}\b", chat_template):
+            raise ValueError(f"template.chat_template_kwargs.{name}: the chat template never reads it; leave it out")
+
+
+def _roles(messages: list[Message]) -> str:
+    return ", ".join(message["role"] for message in messages)
