@@ -77,7 +77,9 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def mixture(deepseek_v3_model: Path) -> list[str]:
-    return [*tiny_overrides(deepseek_v3_model), *SETTINGS, "learner.moe.bias_update_rate=0.01"]
+    # Three epochs of 4 problems, whose outcomes must come out of the checkpoint too.
+    curriculum = ["prompts.train.size=4", "prompts.curriculum={solved_weight: 0.5, failed_weight: 0.5}"]
+    return [*tiny_overrides(deepseek_v3_model), *SETTINGS, *curriculum, "learner.moe.bias_update_rate=0.01"]
 
 
 @pytest.fixture(scope="module")
