@@ -21,7 +21,6 @@ Packing: TypeAlias = Literal["shared", "whole", "padded"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 SkipReason: TypeAlias = Literal["overlong", "heldout"]
 
-UNSAMPLED = -1  # in `TrainSample.versions`: no policy sampled the token
 UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses
 PACKED_ATTENTION = "rlframe_packed"  # our attention implementation, which knows shared prefixes
 
@@ -265,7 +264,7 @@ class TrainSample:
     """A sequence with all inputs of the loss, token by token.
 
     Entry t describes token t given the tokens before t. An observed token (of the prompt, of a tool's output) has
-    log-probability, advantage and weights 0.
+    log-probability, advantage, weights and version 0.
     """
 
     prompt_id: str  # samples with the same id begin with the same `prefix_tokens` tokens
@@ -276,8 +275,7 @@ class TrainSample:
     advantages: np.ndarray  # [L] float32
     loss_weights: np.ndarray  # [L] float32; the weights of a whole update's tokens make its loss a mean
     mean_weights: np.ndarray  # [L] float32, `loss_weights` times a constant: those of a whole update add up to 1
-    # [L] int32: the policy version that sampled the token, UNSAMPLED for an observed token. None: no token is stale.
-    versions: np.ndarray | None = None
+    versions: np.ndarray | None = None  # [L] int32: the policy version that sampled the token; None: no token is stale
     routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
 
 

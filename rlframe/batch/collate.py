@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from rlframe.types import UNRECORDED_EXPERT, UNSAMPLED, Packing, TrainBatch, TrainSample
+from rlframe.types import UNRECORDED_EXPERT, Packing, TrainBatch, TrainSample
 
 MIN_SHARED_FRACTION = 1 / 16  # of a sequence: the shortest prefix common to two prompts that the learner computes once
 
@@ -75,7 +75,7 @@ def _stale(samples: list[TrainSample], starts: list[int], version: int) -> torch
     columns = []
     for sample, start in zip(samples, starts, strict=True):
         versions = np.full(len(sample.token_ids), version) if sample.versions is None else sample.versions
-        columns.append((versions[start:] != UNSAMPLED) & (versions[start:] < version))
+        columns.append((sample.sampled & (versions < version))[start:])
     return torch.from_numpy(np.concatenate(columns))
 
 

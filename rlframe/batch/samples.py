@@ -12,7 +12,6 @@ import torch
 
 from rlframe.errors import RunFailed
 from rlframe.types import (
-    UNSAMPLED,
     Completion,
     RatedGroup,
     RolloutGroup,
@@ -172,8 +171,8 @@ def _token_versions(spans: list[VersionSpan]) -> np.ndarray:
 def _observed_columns(token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
     """The same columns of tokens that the policy did not sample."""
     zeros = np.zeros(len(token_ids), np.float32)
-    unsampled = np.full(len(token_ids), UNSAMPLED, np.int32)
-    return np.asarray(token_ids, np.int32), np.zeros(len(token_ids), bool), unsampled, zeros, zeros, zeros
+    sampled, versions = np.zeros(len(token_ids), bool), np.zeros(len(token_ids), np.int32)
+    return np.asarray(token_ids, np.int32), sampled, versions, zeros, zeros, zeros
 
 
 def _nothing_to_learn(groups: list[RatedGroup]) -> str:

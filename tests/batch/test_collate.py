@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlframe.batch.collate import collate, packed_tokens
-from rlframe.types import UNRECORDED_EXPERT, UNSAMPLED, TrainSample
+from rlframe.types import UNRECORDED_EXPERT, TrainSample
 from tests.tiny.batches import make_sample
 
 
@@ -54,8 +54,8 @@ def test_a_prefix_below_a_sixteenth_is_not_shared(completion_tokens: int, positi
 
 
 def test_tokens_of_older_versions_are_stale() -> None:
-    first = replace(sample_of([1, 2], [100, 101], "p"), versions=np.array([UNSAMPLED, UNSAMPLED, 6, 7], np.int32))
-    second = replace(sample_of([1, 2], [100], "p"), versions=np.array([UNSAMPLED, UNSAMPLED, 5], np.int32))
+    first = replace(sample_of([1, 2], [100, 101], "p"), versions=np.array([0, 0, 6, 7], np.int32))
+    second = replace(sample_of([1, 2], [100], "p"), versions=np.array([0, 0, 5], np.int32))
     unrecorded = sample_of([8], [9], "q")
     batch = collate([first, second, unrecorded], version=7)
     assert batch.token_ids.tolist() == [1, 2, 100, 101, 100, 8, 9]

@@ -13,7 +13,7 @@ from rlframe.algorithm import DAPO, GRPO, RLOO, Algorithm, DrGRPO, ReinforcePP, 
 from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_probes, to_samples
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
-from rlframe.types import UNSAMPLED, RolloutGroup, ScoredGroup, TrainSample, VersionSpan
+from rlframe.types import RolloutGroup, ScoredGroup, TrainSample, VersionSpan
 from tests.tiny.groups import make_group, make_multi_turn_group, make_turn
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
@@ -51,8 +51,8 @@ def test_every_token_has_the_version_that_sampled_it() -> None:
     )
     first, second = samples([scored], BY_SEQUENCE)
     assert first.versions is not None and second.versions is not None
-    assert first.versions.tolist() == [UNSAMPLED, UNSAMPLED, 4, 4, 5]
-    assert second.versions.tolist() == [UNSAMPLED, UNSAMPLED, 0]
+    assert first.versions.tolist() == [0, 0, 4, 4, 5]
+    assert second.versions.tolist() == [0, 0, 0]
 
 
 def test_completions_weigh_a_quarter_each_or_tokens_a_tenth_each() -> None:

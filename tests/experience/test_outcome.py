@@ -22,7 +22,7 @@ def test_all_right_is_solved_and_all_wrong_is_failed(scores: list[float | None],
     assert outcome_of(make_group(scores, [1, 1]), "math") == outcome
 
 
-def test_the_first_reward_decides_on_tasks_of_which_the_named_one_is_silent():
+def test_the_first_reward_decides_on_tasks_that_the_named_one_leaves_out():
     group = make_group([0.0, 0.0], [1, 1]).group
     verdicts = {"code": [make_verdict(1.0)] * 2, "format": [make_verdict(0.0)] * 2}
     assert outcome_of(ScoredGroup(group=group, rewards=[1.0, 1.0], verdicts=verdicts), "math") == "solved"

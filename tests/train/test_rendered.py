@@ -39,7 +39,7 @@ def test_templates_without_thoughts_are_accepted(chat_template):
     assert look(chat_template, system="Think first.") == []
 
 
-def test_thinking_that_is_off_is_closed_again_so_completions_write_the_tags():
+def test_with_thinking_off_completions_write_the_tags_themselves():
     assert look(QWEN3, chat_template_kwargs={"enable_thinking": False}) == []
 
 
