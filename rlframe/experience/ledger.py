@@ -133,12 +133,12 @@ class Ledger:
         if self.curriculum is not None and "curriculum" in state:
             self.curriculum.restore(state["curriculum"])
 
-    def _hand_out(self, wanted: Callable[[ScoredGroup], bool], count: int) -> list[ScoredGroup]:
-        """Removes the first `count` wanted scored groups, whose outcomes the curriculum notes."""
+    def _hand_out(self, accepts: Callable[[ScoredGroup], bool], count: int) -> list[ScoredGroup]:
+        """Removes the first `count` scored groups that `accepts` is true of. The curriculum notes their outcomes."""
         groups: list[ScoredGroup] = []
         remaining: list[Entry] = []
         for entry in self.in_flight:
-            if entry.group is None or len(groups) == count or not wanted(entry.group):
+            if entry.group is None or len(groups) == count or not accepts(entry.group):
                 remaining.append(entry)
                 continue
             groups.append(entry.group)

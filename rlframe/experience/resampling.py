@@ -13,13 +13,15 @@ from rlframe.types import ScoredGroup
 # By the outcome of most replaced groups, all of which have equal rewards.
 CAUSES: dict[Outcome, str] = {
     "failed": "The problems are too hard for this model, or the reward cannot read its answers: show a worked example "
-    "(prompts.template.examples), take easier problems, raise rollout.group_size or rollout.max_tokens, or try the "
-    "reward on saved rollouts (rlframe reward try)",
+    "(prompts.template.examples), take easier problems, raise rollout.group_size, or try the reward on saved rollouts "
+    "(rlframe reward try)",
     "solved": "The problems are too easy, or all learned: take harder ones, or draw solved ones less often "
     "(prompts.curriculum)",
     "mixed": "The reward gives right and wrong answers the same score, or all completions of a prompt are alike: look "
     "at reward.terms and rollout.temperature",
 }
+
+CUT_OFF = "Most completions end before their answer: raise rollout.max_tokens, or ask for shorter ones"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,11 @@ class Resampling:
         self._replaced += [self._in_numbers(group) for group in groups]
         if len(self._replaced) > self.max_resampled * self.prompts_per_step:
             outcomes = self._outcomes()
+            cause = CUT_OFF if self._cut_off() > 0.5 else CAUSES[max(outcomes, key=outcomes.__getitem__)]
             raise RunFailed(
                 f"dynamic sampling replaced {len(self._replaced)} groups for one step of {self.prompts_per_step} "
                 f"prompts, more than max_resampled={self.max_resampled:g} times the step's prompts: {self._shares()}. "
-                f"{CAUSES[max(outcomes, key=outcomes.__getitem__)]}. dynamic_sampling=false trains on such groups too"
+                f"{cause}. dynamic_sampling=false trains on such groups too"
             )
 
     def end_step(self, step: int) -> str | None:
@@ -80,10 +83,12 @@ class Resampling:
     def _outcomes(self) -> Counter[Outcome]:
         return Counter([group.outcome for group in self._replaced])
 
+    def _cut_off(self) -> float:
+        return fmean(group.cut_off for group in self._replaced)
+
     def _shares(self) -> str:
         outcomes = self._outcomes()
         rewards = [group.reward for group in self._replaced if group.reward is not None]
         mean = f"mean reward {fmean(rewards):.3g}, " if rewards else ""
         wrong, right = (f"{outcomes[outcome] / outcomes.total():.0%}" for outcome in ("failed", "solved"))
-        cut_off = fmean(group.cut_off for group in self._replaced)
-        return f"{mean}{wrong} of them all wrong, {right} all right, {cut_off:.0%} of completions cut off"
+        return f"{mean}{wrong} of them all wrong, {right} all right, {self._cut_off():.0%} of completions cut off"

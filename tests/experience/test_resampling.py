@@ -6,7 +6,7 @@ import pytest
 
 from rlframe.errors import RunFailed
 from rlframe.experience.resampling import Resampling
-from rlframe.types import ScoredGroup
+from rlframe.types import RolloutGroup, ScoredGroup
 from tests.tiny.groups import make_group
 
 
@@ -35,11 +35,14 @@ def test_the_bound_holds_for_each_step_alone():
         counted.add([equal(0.0)] * 2)
 
 
+def cut_off() -> ScoredGroup:
+    scored = equal(0.0)
+    completions = [replace(completion, finish_reason="length") for completion in scored.group.completions]
+    return replace(scored, group=RolloutGroup.single_turn(scored.group.prompt, completions))
+
+
 def test_the_end_names_mean_reward_and_shares_of_right_and_wrong():
-    cut = equal(0.0)
-    completions = [replace(completion, finish_reason="length") for completion in cut.group.completions]
-    cut = replace(cut, group=type(cut.group).single_turn(cut.group.prompt, completions))
-    message = ending(equal(0.0), equal(0.0), cut, equal(1.0), equal(None))
+    message = ending(equal(0.0), equal(0.0), cut_off(), equal(1.0), equal(None))
     # Rewards 0, 0, 0, 1 and none; two completions of ten were cut off.
     assert "mean reward 0.25, 60% of them all wrong, 20% all right, 20% of completions cut off" in message
 
@@ -50,6 +53,7 @@ def test_the_end_names_the_cause_of_most_groups():
     alike = make_group([1.0, 1.0], [1, 1])
     mixed = replace(alike, verdicts={"math": [*equal(1.0).verdicts["math"][:1], *equal(0.0).verdicts["math"][:1]]})
     assert "same score" in ending(*[mixed] * 5)
+    assert "raise rollout.max_tokens" in ending(*[cut_off()] * 3, *[equal(0.0)] * 2)
 
 
 def test_a_streak_of_steps_with_more_than_half_replaced_warns_once():
