@@ -54,7 +54,7 @@ class RunKeys(Config):
     @property
     def initial_correction(self) -> list[Correction]:
         """The corrections of the first step; none where the mismatch gate may switch them on later."""
-        return [] if self.mismatch.action == "correct" else self.correction
+        return [] if self.mismatch.action == "correct" else list(self.correction.values())
 
     @property
     def deciding_reward(self) -> str:

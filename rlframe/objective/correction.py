@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -145,12 +145,7 @@ BUILTIN: dict[str, type[Correction]] = {
 }
 
 
-def _as_list(value: Any) -> Any:
-    """A config's value as a list: null is no correction, a mapping is one."""
-    return [] if value is None else value if isinstance(value, list) else [value]
-
-
 AnyCorrection = Annotated[SerializeAsAny[Correction], BeforeValidator(lambda value: one_of(value, Correction, BUILTIN))]
 
-# The type of the config key: null, a correction, or a list. A correction has a built-in name, or a user's import path.
-Corrections = Annotated[list[AnyCorrection], BeforeValidator(_as_list)]
+# The type of the config key: by a label, corrections with a built-in name or a user's import path; empty: none.
+Corrections: TypeAlias = dict[str, AnyCorrection]

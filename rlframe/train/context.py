@@ -152,7 +152,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 "right: every completion computes its prompt again"
             )
         feed = stack.enter_context(_feed(run, stream, rollouts, rewards, console))
-        gate = MismatchGate(run.mismatch, run.correction, learner, console)
+        gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(
                 run.checkpoint,

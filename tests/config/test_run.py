@@ -213,14 +213,14 @@ def test_reinforce_pp_takes_one_completion_of_each_prompt(composed):
     assert run.rollout.group_size == 1
 
 
-def test_a_list_of_corrections_is_saved_and_overridden(composed, tmp_path):
-    run = load(composed("correction=sequence_tis", "correction.1.cap=3.0"))
-    assert [correction.name for correction in run.correction] == ["sequence", "tis"]
-    assert run.correction[1].cap == 3.0
+def test_several_corrections_are_chosen_saved_and_overridden(composed, tmp_path):
+    run = load(composed("correction=[sequence,tis]", "correction.tis.cap=3.0"))
+    assert list(run.correction) == ["sequence", "tis"]
+    assert run.correction["tis"].cap == 3.0
     save(run, tmp_path / "config.yaml")
     assert load(OmegaConf.load(tmp_path / "config.yaml")) == run
     merged = merge_saved(tmp_path / "config.yaml", composed("correction=tis"), ["correction=tis"])
-    assert [correction.name for correction in load(merged).correction] == ["tis"]
+    assert list(load(merged).correction) == ["tis"]
 
 
 def test_a_value_at_its_bound_is_accepted(composed):

@@ -14,7 +14,7 @@ from rlframe.config.warnings import warnings
         ["algorithm=rloo"],
         ["algorithm=rloo", "max_staleness=1", "correction=tis"],
         ["algorithm=rloo", "max_staleness=1", "correction=icepop"],
-        ["algorithm=rloo", "max_staleness=1", "correction=sequence_tis"],
+        ["algorithm=rloo", "max_staleness=1", "correction=[sequence,tis]"],
         ["algorithm=grpo", "max_staleness=1", "learner.minibatches=2"],
     ],
 )

@@ -98,17 +98,17 @@ class Run(BaseModel):
 @pytest.mark.parametrize(
     "value, expected",
     [
-        (None, []),
-        ({"name": "tis", "cap": 2.0}, ["tis"]),
-        ([{"name": "sequence", "low": 0.99, "high": 1.01}, {"name": "tis", "cap": 2.0}], ["sequence", "tis"]),
+        ({}, []),
+        ({"tis": {"name": "tis", "cap": 2.0}}, ["tis"]),
+        ({"a": {"name": "sequence", "low": 0.99, "high": 1.01}, "b": {"name": "tis", "cap": 2.0}}, ["sequence", "tis"]),
     ],
 )
 def test_a_config_holds_none_one_or_several_corrections(value, expected):
     run = Run.model_validate({"correction": value})
-    assert [correction.name for correction in run.correction] == expected
+    assert [correction.name for correction in run.correction.values()] == expected
     assert Run.model_validate(run.model_dump()) == run
 
 
-def test_an_unknown_correction_in_a_list_is_named():
-    with pytest.raises(ValidationError, match=r"correction.1[\s\S]*'tsi' is none of icepop, off_policy_mask, proximal"):
-        Run.model_validate({"correction": [{"name": "proximal"}, {"name": "tsi"}]})
+def test_an_unknown_correction_is_named():
+    with pytest.raises(ValidationError, match=r"correction.b[\s\S]*'tsi' is none of icepop, off_policy_mask, proximal"):
+        Run.model_validate({"correction": {"a": {"name": "proximal"}, "b": {"name": "tsi"}}})
