@@ -67,8 +67,15 @@ class Sampling:
 
     completions: int  # G of each prompt
     max_tokens: int
-    temperature: float  # > 0
+    temperature: float  # 0: greedy
     seed: int
+    # A cut of the distribution, off by default: the log-probabilities are then of the tokens that are left.
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    min_p: float = 0.0
+    # Ends of a completion beside the model's own end token, which is sampled, trained on and in the text.
+    stop: list[str] = field(default_factory=list)
+    stop_token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe train resume=RUN_DIR [key=value ...]    go on where a run stood
   rlframe train ... --cfg job                     print the composed config
   rlframe train ... -m learner.lr=1e-6,2e-6       one run after the other (Hydra's multirun)
+  rlframe evaluate model.path=MODEL [key=value ...]
+                                                  a model on held-out prompts, without training; --help says more
   rlframe reward list                             the rewards there are, and their settings
   rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
                                                   completions: spread, speed, failures, best and worst
@@ -27,6 +29,10 @@ def main() -> None:
             from rlframe.cli import train
 
             sys.exit(train.main(arguments))
+        case "evaluate":
+            from rlframe.cli import evaluate
+
+            sys.exit(evaluate.main(arguments))
         case "reward":
             from rlframe.cli import reward
 

@@ -156,8 +156,8 @@ class Starter:
         from rlframe.rollout.vllm import VLLMEngine
 
         run = self.run
-        longest, backend, head_dtype = run.longest_sequence, run.weights.backend, run.learner.head_dtype
-        arguments = (run.rollout, self.model_path, longest, backend, head_dtype)
+        max_model_len, backend, head_dtype = run.max_model_len, run.weights.backend, run.learner.head_dtype
+        arguments = (run.rollout, self.model_path, max_model_len, backend, head_dtype)
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, max_concurrency=CONCURRENT_CALLS)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 

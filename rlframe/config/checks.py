@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rlframe.config.keys import RunKeys
 from rlframe.model import base_model as model
+from rlframe.rollout.config import LEAST_TEMPERATURE
 from rlframe.types import PACKED_ATTENTION
 
 EXPERT_PARALLEL_MODELS = ("qwen3_moe",)  # model_type of a config.json
@@ -89,9 +90,24 @@ def raw_prompts_have_no_chat_template(run: RunKeys) -> str | None:
         return f"prompts.template.raw: true takes no chat template; use false, or leave out {' and '.join(keys)}"
 
 
-def deciding_reward_exists(run: RunKeys) -> str | None:
-    if run.evaluate.reward is not None and run.evaluate.reward not in run.reward.terms:
-        return f"evaluate.reward: {run.evaluate.reward!r} is none of the rewards {', '.join(run.reward.terms)}"
+def training_samples_from_the_whole_softmax(run: RunKeys) -> str | None:
+    off = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    if cuts := [key for key, value in off.items() if getattr(run.rollout, key) != value]:
+        return (
+            f"rollout.{cuts[0]}: the engine would sample from a part of the vocabulary, but the learner computes the "
+            f"softmax over all of it, so ratios would be wrong; use {off[cuts[0]]}, and cut the distribution of "
+            f"evaluations alone, by evaluate.{cuts[0]}"
+        )
+
+
+def training_temperature_is_the_engines(run: RunKeys) -> str | None:
+    if run.rollout.temperature < LEAST_TEMPERATURE:
+        return (
+            f"rollout.temperature: at {run.rollout.temperature:g} the completions of a prompt are nearly the same and "
+            f"teach nothing (0 is greedy; vLLM raises a lower value to {LEAST_TEMPERATURE:g}, the learner does not); "
+            f"use {LEAST_TEMPERATURE:g} or more, and evaluate.temperature=0.0 with evaluate.samples=1 for greedy "
+            "evaluations"
+        )
 
 
 def sequence_fits_model(run: RunKeys) -> str | None:
@@ -224,7 +240,8 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     kl_in_the_reward_reaches_the_algorithm,
     min_lr_is_below_lr,
     raw_prompts_have_no_chat_template,
-    deciding_reward_exists,
+    training_samples_from_the_whole_softmax,
+    training_temperature_is_the_engines,
     sequence_fits_model,
     sequence_fits_micro_batch,
     weights_backend_has_gpus,

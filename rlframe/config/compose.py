@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 import rlframe
 from rlframe.config.run import RunConfig
 from rlframe.errors import ConfigError
+
+Run = TypeVar("Run", bound=RunConfig)
 
 
 def conf_dir() -> Path:
@@ -18,8 +20,8 @@ def conf_dir() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def load(composed: Any) -> RunConfig:
-    """Checks a config that Hydra composed.
+def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
+    """Checks a config that Hydra composed, as a run of `kind`.
 
     Raises ConfigError with one line for each key that is unknown, missing, of a wrong type or out of range,
     and for each combination that cannot work.
@@ -37,7 +39,7 @@ def load(composed: Any) -> RunConfig:
             "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
         )
     try:
-        return RunConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(describe(error)) from error
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from rlframe.algorithm import AnyAlgorithm
 from rlframe.algorithm.rate import Truncated
-from rlframe.config.train import CheckpointConfig, ClusterConfig, EvaluateConfig, MismatchConfig
+from rlframe.config.evaluate import EvaluateConfig, SetConfig, complete_sources
+from rlframe.config.train import CheckpointConfig, ClusterConfig, MismatchConfig
 from rlframe.learner.config import LearnerConfig
 from rlframe.model.config import ModelConfig
 from rlframe.objective.correction import Correction, Corrections
 from rlframe.objective.kl import KL
+from rlframe.prompts import Source
 from rlframe.prompts.config import PromptsConfig
 from rlframe.record.config import TrackingConfig
+from rlframe.record.evaluations import MAIN_SET
 from rlframe.reward.config import RewardConfig
 from rlframe.rollout.config import RolloutConfig
 from rlframe.schema import Config
@@ -46,6 +51,11 @@ class RunKeys(Config):
     tracking: TrackingConfig
     cluster: ClusterConfig
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_held_out_sets(cls, settings: Any) -> Any:
+        return complete_sources(settings)
+
     @property
     def longest_sequence(self) -> int:
         """Tokens of the longest prompt with the longest completion."""
@@ -60,3 +70,19 @@ class RunKeys(Config):
     def deciding_reward(self) -> str:
         """Name of the reward that decides if a completion is right: `evaluate.reward`, or else the first reward."""
         return self.evaluate.reward or next(iter(self.reward.terms))
+
+    @property
+    def held_out_sets(self) -> dict[str, SetConfig]:
+        """Every held-out set by its name, the set of `prompts.heldout` first."""
+        return {MAIN_SET: self.evaluate, **self.evaluate.sets}
+
+    @property
+    def held_out_sources(self) -> dict[str, Source]:
+        """The source of every held-out set, by the set's name."""
+        return {MAIN_SET: self.prompts.heldout} | {name: one.source for name, one in self.evaluate.sets.items()}
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of the longest prompt with the longest completion, of training or of a held-out set."""
+        set_tokens = [settings.max_tokens or 0 for settings in self.held_out_sets.values()]
+        return self.prompts.max_tokens + max(self.rollout.max_tokens, *set_tokens)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 from pydantic import model_validator
 
-from rlframe.config.checks import CHECKS
+from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
+from rlframe.config.evaluation_checks import EVALUATION_CHECKS
 from rlframe.config.keys import RunKeys
 
 
 class RunConfig(RunKeys):
     """A whole run. `config.yaml` in the run directory is this value, dumped.
 
-    Raises `ValueError` with one line for each rule in `CHECKS` that the settings break.
+    Raises `ValueError` with one line for each rule in `checks` that the settings break.
     """
+
+    checks: ClassVar[list[Callable[[RunKeys], str | None]]] = [*CHECKS, *EVALUATION_CHECKS]
 
     @model_validator(mode="after")
     def _passes_checks(self) -> RunConfig:
-        problems = [problem for check in CHECKS if (problem := check(self)) is not None]
+        problems = [problem for check in self.checks if (problem := check(self)) is not None]
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+class EvaluationRun(RunConfig):
+    """A run that only evaluates: rules that concern training alone do not apply."""
+
+    checks: ClassVar = [raw_prompts_have_no_chat_template, sequence_fits_model, *EVALUATION_CHECKS]

@@ -27,15 +27,6 @@ class CheckpointConfig(Config):
     export: bool
 
 
-class EvaluateConfig(Config):
-    """`evaluate` in `conf/train.yaml`: evaluation on held-out prompts."""
-
-    every: int = Field(ge=0)
-    reward: str | None
-    samples: int = Field(ge=1)
-    temperature: float = Field(gt=0)
-
-
 class ClusterConfig(Config):
     """`conf/cluster/*.yaml`: the Ray cluster of a run."""
 

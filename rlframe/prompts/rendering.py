@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from rlframe.errors import ConfigError
 from rlframe.prompts.template import Template
+from rlframe.prompts.visible_text import VisibleText
 from rlframe.types import Message
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Renderer:
         return token_ids
 
     def survives(self, text: str) -> bool:
-        """True if a completion that spells `text` still has it once its special tokens are left out."""
-        return text in cast("str", self._tokenizer.decode(self._encode(text), skip_special_tokens=True))
+        """True if a completion that spells `text` still has it once its control tokens are left out."""
+        return text in VisibleText(self._tokenizer).of(self._encode(text))
 
     def _encode(self, text: str) -> list[int]:
         return cast("list[int]", self._tokenizer(text, add_special_tokens=False)["input_ids"])

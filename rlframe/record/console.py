@@ -19,9 +19,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from rlframe.record.evaluations import MAIN_SET, PREFIX, by_set
+from rlframe.record.measures import STANDARD_ERROR, measure, measures, table
 from rlframe.record.text import printable
 
-HELD_OUT = "eval/"  # the prefix of metrics from held-out prompts
 # Named parts of time/step_s as (heading, metric, colour); the remaining seconds are the rest.
 SPENT = [
     ("rollout", "time/rollout_wait_s", "cyan"),
@@ -36,10 +37,12 @@ ROWS_PER_HEADING = 25
 
 
 class Console:
-    """A sink for a person at a terminal. `steps` is the last step of the run. A `with` block closes it at exit."""
+    """A sink for a person at a terminal. A `with` block closes it at exit."""
 
-    def __init__(self, steps: int, terminal: Terminal | None = None) -> None:
+    def __init__(self, steps: int, reward: str, terminal: Terminal | None = None) -> None:
+        """`steps`: the last step of the run. `reward`: name of the reward whose mean is the accuracy."""
         self._steps = steps
+        self._accuracy = f"reward/{reward}"
         self._terminal = terminal or Terminal(highlight=False)
         self._alive = Progress(
             SpinnerColumn(),
@@ -93,11 +96,11 @@ class Console:
             if self._training is None:
                 self._training = self._alive.add_task("", total=self._steps)
             self._alive.update(self._training, completed=step, description=f"{step} of {self._steps} steps")
-        held_out = {key.removeprefix(HELD_OUT): value for key, value in metrics.items() if key.startswith(HELD_OUT)}
-        if held_out:
+        for name, figures in by_set(metrics).items():
             line = Table.grid(padding=(0, 2))  # a grid indents a second line like the first
-            numbers = "  ".join(f"{name}\N{NO-BREAK SPACE}{_measure(name, value)}" for name, value in held_out.items())
-            line.add_row(Text(f"{f'{step}/{self._steps}':>{WIDTHS['step']}}"), "held-out", Text(numbers, "bold"))
+            text = "  ".join(f"{figure}\N{NO-BREAK SPACE}{number}" for figure, number in measures(figures).items())
+            label = "held-out" if name == MAIN_SET else name
+            line.add_row(Text(f"{f'{step}/{self._steps}':>{WIDTHS['step']}}"), label, Text(text, "bold"))
             self._print(line)
 
     def summary(
@@ -122,6 +125,13 @@ class Console:
         title = Text("finished", "bold green")
         self._print(Panel(Group(*comparison, details), title=title, title_align="left", padding=(1, 2)))
 
+    def evaluated(self, figures: dict[str, float], run_dir: Path) -> None:
+        """Prints the end of a run that only evaluates: a column for each held-out set, and the run's folder."""
+        self.close()
+        paths = Table.grid(padding=(0, 2))
+        paths.add_row(Text("run", "dim"), Text(str(run_dir), overflow="fold"))
+        self._print(Group(Text(), table(figures), Text(), paths))
+
     def warn(self, text: str) -> None:
         """Prints a line in bold."""
         self._print(Text(f"! {text}", "bold yellow"))
@@ -142,7 +152,7 @@ class Console:
         cells = {
             "step": f"{step}/{self._steps}",
             "reward": cell("reward/mean", ".3f"),
-            "accuracy": cell("reward/math", ".3f"),
+            "accuracy": cell(self._accuracy, ".3f"),
             "tok/s": cell("rollout/tokens_per_s", ".0f"),
             "stale": cell("rollout/staleness_mean", ".2f"),
             "s/step": _seconds(metrics["time/step_s"]),
@@ -174,12 +184,14 @@ def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
     for key, value in after.items():
-        name = key.removeprefix(HELD_OUT)
+        name = key.removeprefix(PREFIX)
+        if name.endswith(STANDARD_ERROR):
+            continue
         table.add_row(
             name,
-            Text(_measure(name, before[key]) if key in before else "–"),
-            Text(_measure(name, value), "bold"),
-            Text(_measure(name, value - before[key], sign="+") if key in before else "–"),
+            Text(measure(name, before[key]) if key in before else "–"),
+            Text(measure(name, value), "bold"),
+            Text(measure(name, value - before[key], sign="+") if key in before else "–"),
         )
     return table
 
@@ -189,12 +201,6 @@ def _clip(text: str, lines: int) -> str:
     text = printable(text.expandtabs(4).strip())
     excerpt = "\n".join(text.splitlines()[:lines])[: lines * 80].rstrip()
     return excerpt if len(excerpt) == len(text) else excerpt + " …"
-
-
-def _measure(name: str, value: float, sign: str = "") -> str:
-    """Formats a share (pass@k, cons@k) in percent, a reward with three decimals, a length with one."""
-    form = ".1%" if "@" in name else ".3f" if name == "reward" else ".1f"
-    return format(value, sign + form)
 
 
 def _seconds(seconds: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from rlframe.record.evaluations import MAIN_SET, by_set, figure_key
 from rlframe.record.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3b75af", "#e6953c", "#54a06a", "#c0392b", "#cfd4da"
+HELD_OUT = [RED, GREEN, "#7d5ba6", "#8c6d46"]  # colours of held-out sets
 # Named parts of time/step_s; the remaining seconds are drawn as the rest.
 SPENT = {
     "rollout wait": ("time/rollout_wait_s", BLUE),
@@ -32,19 +34,20 @@ SMOOTHED = 5  # steps in the smallest running mean; a curve of 10 steps or more 
 Points = tuple[list[int], list[float]]  # steps and their values
 
 
-def draw(metrics_jsonl: Path, png: Path, evaluations: list[dict[str, float]] | None) -> None:
+def draw(metrics_jsonl: Path, png: Path, evaluations: list[dict[str, float]] | None, reward: str) -> None:
     """Draws the metrics file of a run. A metric without values leaves its panel or its line empty.
 
-    `evaluations` have `step` and figures on held-out prompts; the figure that ends in `pass@1` is drawn.
+    `evaluations` have `step` and figures on held-out prompts; the pass@1 of every set is drawn. `reward`: name of the
+    reward whose mean is the accuracy.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = plot(read_metrics(metrics_jsonl), evaluations or [])
+    figure = plot(read_metrics(metrics_jsonl), evaluations or [], reward)
     png.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(png)
 
 
-def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> Figure:
+def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]], reward: str) -> Figure:
     """Plots four panels. `metrics` has one dict a step, in the order of steps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -53,7 +56,7 @@ def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> 
     layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.16)  # inches
     figure = Figure(figsize=(13, 7.8), dpi=130, layout=layout)  # without pyplot: any thread may draw
     (rewards, lengths), (mismatch, seconds) = figure.subplots(2, 2)
-    _draw_rewards(rewards, metrics, evaluations)
+    _draw_rewards(rewards, metrics, evaluations, reward)
     _draw_lengths(lengths, metrics)
     _draw_mismatch(mismatch, metrics)
     _draw_seconds(seconds, metrics)
@@ -69,14 +72,17 @@ def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> 
     return figure
 
 
-def _draw_rewards(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> None:
+def _draw_rewards(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[dict[str, float]], reward: str) -> None:
     _title(axes, "Reward and accuracy")
     _curve(axes, _points(metrics, "reward/mean"), BLUE, "reward")
-    _curve(axes, _points(metrics, "reward/math"), ORANGE, "accuracy")
-    key = next((key for evaluation in evaluations for key in evaluation if key.endswith("pass@1")), "")
-    steps, values = _points(evaluations, key)
-    if steps:
-        axes.plot(steps, values, "D--", color=RED, markersize=6, linewidth=1.2, label="held-out pass@1", zorder=4)
+    _curve(axes, _points(metrics, f"reward/{reward}"), ORANGE, "accuracy")
+    sets = dict.fromkeys(name for evaluation in evaluations for name in by_set(evaluation))
+    for index, name in enumerate(sets):
+        steps, values = _points(evaluations, figure_key(name, "pass@1"))
+        if steps:
+            label = "held-out pass@1" if name == MAIN_SET else f"{name} pass@1"
+            style = {"color": HELD_OUT[index % len(HELD_OUT)], "markersize": 6, "linewidth": 1.2, "zorder": 4}
+            axes.plot(steps, values, "D--", label=label, **style)
 
 
 def _draw_lengths(axes: Axes, metrics: list[dict[str, Any]]) -> None:

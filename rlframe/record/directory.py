@@ -13,6 +13,7 @@ class RunDir:
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.evaluations = self.path / "evaluations.jsonl"
+        self.evaluation_rollouts = self.path / "evaluations"  # a folder for each held-out set
         self.rollouts = self.path / "rollouts"
         self.checkpoints = self.path / "checkpoints"
         self.curves = self.path / "curves.png"

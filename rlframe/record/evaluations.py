@@ -1,10 +1,35 @@
-"""`evaluations.jsonl`: figures on held-out prompts, one line a step, written and read."""
+"""`evaluations.jsonl`: figures on held-out prompts, one line a step, written and read.
+
+Keys of the set of `prompts.heldout` are `eval/pass@1`, ...; keys of a further set have its name: `eval/aime/pass@1`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rlframe.record.files import read_json_lines, write_json_lines
+
+PREFIX = "eval/"
+MAIN_SET = "heldout"  # the set without a name in its keys
+
+
+def figure_key(name: str, figure: str) -> str:
+    """The key of a set's figure."""
+    return f"{PREFIX}{figure}" if name == MAIN_SET else f"{PREFIX}{name}/{figure}"
+
+
+def by_set(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Set -> figure -> value; other keys of `metrics` are left out.
+
+    >>> by_set({"eval/pass@1": 0.5, "eval/aime/pass@1": 0.1, "step": 3})
+    {'heldout': {'pass@1': 0.5}, 'aime': {'pass@1': 0.1}}
+    """
+    sets: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        if key.startswith(PREFIX):
+            name, _, figure = key.removeprefix(PREFIX).rpartition("/")
+            sets.setdefault(name or MAIN_SET, {})[figure] = value
+    return sets
 
 
 def add_evaluation(path: Path, step: int, figures: dict[str, float]) -> None:

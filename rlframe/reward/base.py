@@ -93,6 +93,21 @@ class Reward(Config):
         """Texts that the reward looks for in completions, such as `</think>`; none may be a special token."""
         return []
 
+    def final_answer(self, completion: Completion) -> str | None:
+        """The answer with which a completion votes in cons@n of an evaluation; None: no vote.
+
+        A reward that defines this method gets the figure cons@n.
+        """
+        return None
+
+    def same_answer(self, answer: str, other: str) -> bool:
+        """True if two final answers vote together."""
+        return answer == other
+
+    def has_final_answers(self) -> bool:
+        """True for a reward that defines `final_answer`."""
+        return type(self).final_answer is not Reward.final_answer
+
     def facts(self) -> dict[str, float]:
         """Metrics of a started reward for the run's log, such as the isolation of its sandbox."""
         return {}

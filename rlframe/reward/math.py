@@ -64,6 +64,17 @@ class Math(Reward):
     def tags(self) -> list[str]:
         return ANSWER_TAGS if "answer" in self.extract else []
 
+    def final_answer(self, completion: Completion) -> str | None:
+        extracted = answers.final_answer(completion.text, self.extract)
+        return answers.normalize(extracted) if extracted and len(extracted) <= self.max_answer_chars else None
+
+    def same_answer(self, answer: str, other: str) -> bool:
+        """True if either answer would be right with the other as its reference: 1/2 and 0.5. Starts math-verify."""
+        equal = self._equal_without_algebra(answer, other)
+        if equal is None and not (answers.too_big(answer) or answers.too_big(other)):
+            equal = self._verify(answer, other)[0] == 1
+        return bool(equal)
+
     def start(self) -> None:
         self._started()
 
@@ -86,13 +97,16 @@ class Math(Reward):
         if len(extracted) > self.max_answer_chars:
             return 0.0, "unparseable", f"the answer has {len(extracted)} characters, at most {self.max_answer_chars}"
         reference, answer = answers.reference_answer(reference), answers.normalize(extracted)
-        equal = answers.same_text(reference, answer)
-        if equal is None:
-            equal = answers.same_number(reference, answer)
+        equal = self._equal_without_algebra(reference, answer)
         if equal is None:
             reason = answers.too_big(answer)
             return (0.0, "unparseable", reason) if reason else self._verify(reference, answer)
         return float(equal), "scored", f"{answer} {'=' if equal else '≠'} {reference}"
+
+    @staticmethod
+    def _equal_without_algebra(reference: str, answer: str) -> bool | None:
+        equal = answers.same_text(reference, answer)
+        return answers.same_number(reference, answer) if equal is None else equal
 
     def _verify(self, reference: str, answer: str) -> tuple[float | None, VerdictStatus, str]:
         try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from rlframe.model.config import resolve_auto
 from rlframe.schema import Config
+from rlframe.types import Sampling
+
+LEAST_TEMPERATURE = 0.01  # above 0; vLLM raises a lower one to it
+
+StopString: TypeAlias = Annotated[str, Field(min_length=1)]
+TokenId: TypeAlias = Annotated[int, Field(ge=0)]
 
 
 class RolloutConfig(Config):
@@ -16,7 +22,12 @@ class RolloutConfig(Config):
     engines: int = Field(ge=1)
     group_size: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    top_k: int = Field(ge=0)
+    min_p: float = Field(ge=0, le=1)
+    stop: list[StopString]
+    stop_token_ids: list[TokenId]
     dtype: Literal["bfloat16", "float16", "float32"]
     max_concurrent: int = Field(ge=1)
     kv_cache_gib: int = Field(ge=1)
@@ -30,3 +41,17 @@ class RolloutConfig(Config):
     @classmethod
     def _resolve_auto(cls, settings: Any) -> Any:
         return resolve_auto(settings, "dtype")
+
+    def sampling(self, seed: int) -> Sampling:
+        """The sampling of training prompts."""
+        return Sampling(
+            completions=self.group_size,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=seed,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            stop=self.stop,
+            stop_token_ids=self.stop_token_ids,
+        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import cpu
 from rlframe.types import Completion, Loaded, Prompt, SampledCompletion, Sampling, VersionSpan
 
@@ -63,7 +64,8 @@ class VLLMEngine:
                 **device_settings,
             )
         )
-        self.tokenizer = self.llm.get_tokenizer()
+        tokenizer: Any = self.llm.get_tokenizer()  # transformers' class, with a cache
+        self.visible_text = VisibleText(tokenizer)
         self.in_flight = 0  # completions
         self.requests = 0  # since the start; vLLM wants every request id to be new
         self.gate = asyncio.Condition()  # held by the task that pauses and resumes vLLM's scheduler
@@ -120,10 +122,18 @@ class VLLMEngine:
             n=1,
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            stop=sampling.stop,
+            stop_token_ids=sampling.stop_token_ids,
             seed=request_seed(sampling.seed, prompt.id, index),
             logprobs=0,  # only of the sampled token
             flat_logprobs=True,
-            detokenize=False,  # token by token; a single call detokenizes the whole completion
+            # vLLM detokenizes token by token, which only the search for stop texts needs: a single call of our own
+            # detokenizes the whole completion. A stop text may be a special token.
+            detokenize=bool(sampling.stop),
+            skip_special_tokens=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self.requests += 1
@@ -134,7 +144,6 @@ class VLLMEngine:
         request: Any = await queue.get()
         output = request.outputs[0]
         token_ids = list(output.token_ids)
-        text_ids = token_ids[:-1] if output.finish_reason == "stop" else token_ids  # the token that stops is no text
         return SampledCompletion(
             prompt_id=prompt.id,
             index=index,
@@ -145,7 +154,7 @@ class VLLMEngine:
                     VersionSpan(version=int(span.version), start=span.start, end=span.end)
                     for span in output.weight_versions
                 ],
-                text=self.tokenizer.decode(text_ids, skip_special_tokens=True),
+                text=self.visible_text.of(token_ids),
                 finish_reason=output.finish_reason,
                 cached_tokens=request.num_cached_tokens or 0,
                 routed_experts=output.routed_experts,

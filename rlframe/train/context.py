@@ -31,7 +31,7 @@ from rlframe.train.evaluate import Evaluation
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.prompts import open_prompts
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.types import RatedGroup, Sampling, ScoredGroup, StepReport
+from rlframe.types import RatedGroup, ScoredGroup, StepReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,12 +60,13 @@ class Context:
     evaluation: Evaluation
     checkpoints: Checkpoints
     writer: RolloutWriter
-    sinks: list[Sink] = field(default_factory=list)
+    sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
+    watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
     step: int = 0
     _step_began: float = field(default_factory=time.monotonic)
 
     def restore(self) -> int:
-        """Continues from the newest whole checkpoint -> the step. A new run evaluates and starts at step 0.
+        """Continues from the newest whole checkpoint -> the step. A new run evaluates first, and starts at step 0.
 
         Raises RunFailed if a resumed run has no whole checkpoint.
         """
@@ -75,12 +76,11 @@ class Context:
                 self.weights.sync(self.step)
         self.files.create()
         save(self.run, self.files.config)
-        self.sinks += [self.console, JsonlSink(self.files.metrics, keep_through_step=self.step)]
-        if self.run.tracking.wandb:
-            tracking = self.run.tracking
-            self.sinks.append(WandbSink(self.files.path, self.run.model_dump(), tracking.project, tracking.mode))
-        if self.step == 0:
-            self.evaluation.run(self.step, self.console)
+        self.watchers += open_watchers(self.run, self.files, self.console)
+        self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=self.step)]
+        # A signal may have ended the saved run in the evaluation of its last step.
+        if self.evaluation.due(self.step) and not self.evaluation.recorded(self.step):
+            self.evaluate(self.step)
         self._step_began = time.monotonic()
         return self.step
 
@@ -109,9 +109,15 @@ class Context:
         every = self.run.checkpoint.every
         if every and (step % every == 0 or last):
             self.save()
-        if self.run.evaluate.every and (step % self.run.evaluate.every == 0 or last):
-            self.evaluation.run(step, self.console)
+        if self.evaluation.due(step):
+            self.evaluate(step)
         self._step_began = time.monotonic()
+
+    def evaluate(self, step: int) -> None:
+        """Evaluates, and logs the figures to the sinks that watch evaluations."""
+        figures = self.evaluation.run(step, self.console)
+        for sink in self.watchers:
+            sink.log(step, figures)
 
     def save(self) -> None:
         """Starts a checkpoint of the step reached, unless that step is saved: copied now, written during training."""
@@ -130,14 +136,14 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
     files, signals = RunDir(Path(run.run_dir)), StopSignals()
     signals.listen()
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.steps))
+        console = stack.enter_context(Console(run.steps, run.deciding_reward))
         for warning in warnings(run):
             console.warn(warning)
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
         with console.phase("reading the prompts"):
-            tokenizer = _tokenizer(model_path)
-            stream, heldout = open_prompts(run.prompts, run.reward.terms, tokenizer, run.seed, console.warn)
+            tokenizer = open_tokenizer(model_path)
+            stream, heldout = open_prompts(run, tokenizer, console.warn)
         with console.phase("starting engines, learner and reward workers"):
             actors = stack.enter_context(cluster.start(run, model_path, roles))
             signals.listen()  # Ray has installed other handlers
@@ -171,7 +177,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             learner=learner,
             weights=weights,
             gate=gate,
-            evaluation=Evaluation(run.evaluate, run.deciding_reward, run.rollout, run.seed, heldout, feed, files),
+            evaluation=Evaluation(run, heldout, feed, files),
             checkpoints=checkpoints,
             writer=RolloutWriter(files.rollouts),
         )
@@ -186,14 +192,22 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             raise
         finally:
             if files.metrics.exists():
-                curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations))
+                curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations), run.deciding_reward)
         for reason, count in feed.ledger.skipped.items():
             console.warn(f"prompts: {count} were skipped so far ({reason})")
         first, last = ctx.evaluation.first_and_last()
         console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
 
 
-def _tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
+def open_watchers(run: RunConfig, files: RunDir, console: Console) -> list[Sink]:
+    """The console, and the trackers that the config names."""
+    tracking = run.tracking
+    if not tracking.wandb:
+        return [console]
+    return [console, WandbSink(files.path, run.model_dump(), tracking.project, tracking.mode)]
+
+
+def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model_path)
@@ -227,12 +241,7 @@ def _feed(
         stream,
         rollouts,
         rewards,
-        Sampling(
-            completions=run.rollout.group_size,
-            max_tokens=run.rollout.max_tokens,
-            temperature=run.rollout.temperature,
-            seed=run.seed,
-        ),
+        run.rollout.sampling(run.seed),
         Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
         stall_timeout_s=run.cluster.stall_timeout_s,
         warn=console.warn,

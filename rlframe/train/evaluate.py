@@ -1,57 +1,78 @@
-"""Evaluation on held-out prompts by the run's own engines and rewards: pass@1, pass@k, mean reward, mean length."""
+"""`Evaluation`: samples and judges the held-out sets with engines and rewards of a run, and records the figures."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlframe.record.evaluations import add_evaluation, read_evaluations
-from rlframe.types import Prompt, Sampling, ScoredGroup
+from rlframe.record.evaluations import MAIN_SET, add_evaluation, figure_key, read_evaluations
+from rlframe.record.rollouts import RolloutWriter
+from rlframe.train.figures import figures_of
+from rlframe.types import Prompt, RatedGroup, Sampling, ScoredGroup
 
 if TYPE_CHECKING:
-    from rlframe.config.train import EvaluateConfig
-    from rlframe.experience.flow import RolloutFeed
+    from rlframe.config.evaluate import SetConfig
+    from rlframe.config.run import RunConfig
+    from rlframe.experience.scoring import Scorer
     from rlframe.record.console import Console
     from rlframe.record.directory import RunDir
-    from rlframe.rollout.config import RolloutConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSet:
+    """A held-out set, ready to be sampled."""
+
+    settings: SetConfig
+    prompts: list[Prompt]
+    sampling: Sampling
+    reward: str  # name of the reward that decides if a completion is right
 
 
 class Evaluation:
-    """Evaluations on held-out prompts."""
+    """Evaluations of every held-out set."""
 
-    def __init__(
-        self,
-        config: EvaluateConfig,
-        reward: str,
-        rollout: RolloutConfig,
-        seed: int,
-        prompts: list[Prompt],
-        feed: RolloutFeed,
-        files: RunDir,
-    ) -> None:
-        """`reward`: the name of the reward that decides which completions are right."""
-        self.config = config
-        self.reward = reward
-        self.sampling = Sampling(
-            completions=config.samples, max_tokens=rollout.max_tokens, temperature=config.temperature, seed=seed
-        )
-        self.prompts = prompts
-        self.feed = feed
+    def __init__(self, run: RunConfig, heldout: Mapping[str, list[Prompt]], scorer: Scorer, files: RunDir) -> None:
+        """`heldout`: the prompts of each set."""
+        self.sets = {
+            name: OpenSet(
+                settings=settings,
+                prompts=heldout[name],
+                sampling=sampling_of(settings, run),
+                reward=settings.reward or run.deciding_reward,
+            )
+            for name, settings in run.held_out_sets.items()
+        }
+        self.run_config = run
+        self.scorer = scorer
         self.files = files
         self.examples: list[tuple[str, str]] = []  # two prompts and completions of the last evaluation
 
-    def run(self, step: int, console: Console) -> None:
-        """Samples and scores every prompt, and adds a line to the run's evaluations."""
-        if not self.config.every:
-            return
-        with console.phase("evaluating on held-out prompts"):
-            groups = self.feed.score(self.prompts, self.sampling)
-        figures = figures_of(groups, self.reward)
+    def due(self, step: int) -> bool:
+        """True before the first step, after the last one, and every `evaluate.every` steps; never where that is 0."""
+        every = self.run_config.evaluate.every
+        return bool(every) and (step % every == 0 or step == self.run_config.steps)
+
+    def recorded(self, step: int) -> bool:
+        """True if the run has an evaluation of this step, perhaps from before it was interrupted."""
+        return any(evaluation["step"] == step for evaluation in read_evaluations(self.files.evaluations))
+
+    def run(self, step: int, console: Console) -> dict[str, float]:
+        """Samples and scores every set; adds a line to the run's evaluations, and a file of rollouts for each set."""
+        figures: dict[str, float] = {}
+        for name, heldout in self.sets.items():
+            with console.phase("evaluating on held-out prompts" if name == MAIN_SET else f"evaluating on {name}"):
+                groups = self.scorer.score(heldout.prompts, heldout.sampling)
+                figures |= self._figures(name, groups)
+            unrated = [RatedGroup(scored=group, advantages=[None] * len(group.rewards)) for group in groups]
+            RolloutWriter(self.files.evaluation_rollouts / name).write(step, groups, unrated)
+            if name == MAIN_SET:
+                self.examples = [
+                    (group.group.prompt.messages[-1]["content"], group.group.completions[0].text)
+                    for group in groups[:2]
+                ]
         add_evaluation(self.files.evaluations, step, figures)
-        console.log(step, figures)
-        self.examples = [
-            (group.group.prompt.messages[-1]["content"], group.group.completions[0].text) for group in groups[:2]
-        ]
+        return figures
 
     def first_and_last(self) -> tuple[dict[str, float], dict[str, float]]:
         """Figures of the run's first and last evaluation; empty without any."""
@@ -62,37 +83,27 @@ class Evaluation:
         )
         return first, last
 
-
-def figures_of(groups: list[ScoredGroup], reward: str) -> dict[str, float]:
-    """`eval/pass@1`, `eval/pass@k` (k: completions of a prompt), mean reward, mean length in tokens.
-
-    A completion is right when the reward named `reward` gives it 1.
-    """
-    outcomes = [outcome for group in groups if (outcome := _outcomes(group, reward))]
-    lengths = [float(length) for group in groups for length in group.lengths]
-    rewards = [value for group in groups for value in group.rewards if value is not None]
-    k = max(map(len, outcomes), default=1)
-    passes = {
-        f"eval/pass@{tries}": _mean(
-            [pass_at(tries, len(outcome), sum(outcome)) for outcome in outcomes if len(outcome) >= tries]
-        )
-        for tries in sorted({1, k})
-    }
-    return passes | {"eval/reward": _mean(rewards), "eval/completion_tokens": _mean(lengths)}
+    def _figures(self, name: str, groups: list[ScoredGroup]) -> dict[str, float]:
+        heldout = self.sets[name]
+        reward = self.run_config.reward.terms[heldout.reward]
+        try:
+            figures = figures_of(groups, heldout.reward, reward, heldout.settings.tries)
+        finally:
+            reward.close()  # a comparison of answers may have started a process
+        return {figure_key(name, figure): value for figure, value in figures.items()}
 
 
-def pass_at(k: int, n: int, correct: int) -> float:
-    """The chance that at least one of k completions is right, from `correct` right completions of n.
-
-    The unbiased estimator 1 - C(n - correct, k) / C(n, k) of Chen et al., 2021, arXiv:2107.03374.
-    """
-    return 1 - math.comb(n - correct, k) / math.comb(n, k)
-
-
-def _outcomes(group: ScoredGroup, reward: str) -> list[bool]:
-    """Right or wrong for every completion with a verdict; empty where the reward does not apply to the task."""
-    return [verdict.score >= 1 for verdict in group.verdicts.get(reward, []) if verdict.score is not None]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def sampling_of(settings: SetConfig, run: RunConfig) -> Sampling:
+    """The sampling of a held-out set; a key that is null is that of training."""
+    rollout = run.rollout
+    return Sampling(
+        completions=settings.samples,
+        max_tokens=settings.max_tokens or rollout.max_tokens,
+        temperature=settings.temperature,
+        seed=run.seed,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+        stop=rollout.stop if settings.stop is None else settings.stop,
+        stop_token_ids=rollout.stop_token_ids if settings.stop_token_ids is None else settings.stop_token_ids,
+    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,15 @@ from rlframe.errors import ConfigError
 from rlframe.prompts.base import in_order, spread, until
 from rlframe.prompts.overlap import HeldOut, Overlap, compare
 from rlframe.prompts.rendering import Renderer
-from rlframe.prompts.stream import PromptStream
 from rlframe.reward import composition
+from rlframe.train import held_out
 from rlframe.train.rendered import check_rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rlframe.prompts.config import PromptsConfig
-    from rlframe.reward.base import Reward
+    from rlframe.config.run import RunConfig
+    from rlframe.prompts.stream import PromptStream
     from rlframe.types import Problem, Prompt
 
 SAMPLE = 256  # training problems whose length is checked at the start
@@ -31,47 +30,34 @@ SAMPLE_S = 5.0  # for the sample
 
 
 def open_prompts(
-    config: PromptsConfig,
-    terms: Mapping[str, Reward],
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int,
-    warn: Callable[[str], None],
-) -> tuple[PromptStream, list[Prompt]]:
-    """The endless stream of training prompts, and every held-out prompt. `warn` gets lines for the console.
+    run: RunConfig, tokenizer: PreTrainedTokenizerBase, warn: Callable[[str], None]
+) -> tuple[PromptStream, dict[str, list[Prompt]]]:
+    """The endless stream of training prompts, and every prompt of each held-out set. `warn` gets lines for the console.
 
     Raises ConfigError for a row that is not a problem, a reference that no reward can use, a prompt that is too long,
     a training problem that is held out, and a rendered prompt that `check_rendered` refuses. Only held-out prompts and
     a sample of the training prompts are tokenized.
     """
-    stream_of = partial(
-        PromptStream,
-        tokenizer=tokenizer,
-        template=config.template,
-        seed=seed,
-        max_prompt_tokens=config.max_tokens,
-        overlong=config.overlong,
-    )
+    config, terms = run.prompts, run.reward.terms
     try:
-        train, heldout = config.train.load(), list(in_order(config.heldout.load()))
+        train, heldout = config.train.load(), held_out.load(run)
         sample = list(until(spread(train, SAMPLE), SAMPLE_S))
         _check_extra(sample)
-        conversations = HeldOut([heldout])
+        conversations = HeldOut(heldout.values())
         overlap = compare(until(in_order(train), COMPARE_S), conversations)
         _report(overlap, config.overlap, len(train), warn)
         composition.check(
-            chain(sample, heldout, overlap.tasks.values(), until(in_order(train), REFERENCES_S)),
+            chain(sample, *heldout.values(), overlap.tasks.values(), until(in_order(train), REFERENCES_S)),
             terms,
             every_task=overlap.compared == len(train),
         )
-        stream = stream_of(train, heldout=conversations)
+        stream = held_out.stream_of(train, run, tokenizer, heldout=conversations)
         if skipped := stream.count_skipped(sample):
             warn(f"prompts.train: {skipped} of a sample of {len(sample)} problems are skipped: held out, or too long")
-        heldout_prompts = stream_of(heldout).first_epoch()
+        heldout_prompts = held_out.tokenize(heldout, run, tokenizer, warn)
     except ValueError as error:
         raise ConfigError(f"prompts: {error}") from error
     check_rendered(Renderer(tokenizer, config.template), config.template, train[0], terms)
-    if skipped := len(heldout) - len(heldout_prompts):
-        warn(f"prompts.heldout: {skipped} of {len(heldout)} problems are too long (prompts.overlong=skip)")
     return stream, heldout_prompts
 
 

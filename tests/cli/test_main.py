@@ -122,3 +122,17 @@ def test_saved_and_new_values_are_checked_together(command, composed, tmp_path):
     code, _, err = command("train", f"resume={tmp_path}", "learner.ranks=2")
     assert code == 2
     assert "learner.ranks: 15 completions a step (prompts_per_step=3 x rollout.group_size=5) do not divide" in err
+
+
+def test_evaluate_needs_no_training_prompts_and_refuses_what_cannot_run(command, model_folder):
+    heldout = ["prompts=jsonl", "prompts.heldout.path=test.jsonl"]
+    code, out, err = command("evaluate", f"model.path={model_folder}", *heldout, "evaluate.k=[9]", "learner.ranks=7")
+    assert (code, out) == (2, "")
+    assert "This config cannot run:\n  evaluate.k: pass@9 needs 9 completions of a prompt" in err
+    code, _, err = command("evaluate", f"model.path={model_folder}", "resume=runs/first")
+    assert code == 2 and "resume: an evaluation starts anew" in err
+
+
+def test_evaluate_help_names_its_keys(command):
+    code, out, _ = command("evaluate", "--help")
+    assert code == 0 and "+evaluate.sets.NAME" in out

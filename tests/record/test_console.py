@@ -21,7 +21,7 @@ def screen():
     def make(steps: int, width: int = 80, terminal: bool = False):
         file = io.StringIO()
         rich = Terminal(file=file, width=width, force_terminal=terminal, color_system=None, highlight=False)
-        return Console(steps, rich), file.getvalue
+        return Console(steps, "math", rich), file.getvalue
 
     return make
 
@@ -63,6 +63,20 @@ def test_held_out_figures_have_a_separate_line(screen):
     console.log(5, {"eval/pass@1": 0.25, "eval/reward": 0.33325, "eval/completion_tokens": 180.04})
     words = text().split()
     assert words == ["5/10", "held-out", "pass@1", "25.0%", "reward", "0.333", "completion_tokens", "180.0"]
+
+
+def test_a_further_set_has_a_line_of_its_own(screen):
+    console, text = screen(steps=10)
+    console.log(5, {"eval/pass@1": 0.25, "eval/pass@1_se": 0.02, "eval/aime/pass@1": 0.5})
+    assert [line.split() for line in text().splitlines()] == [
+        ["5/10", "held-out", "pass@1", "25.0%±2.0"], ["5/10", "aime", "pass@1", "50.0%"]
+    ]  # fmt: skip
+
+
+def test_the_accuracy_is_the_mean_of_the_deciding_reward():
+    console = Console(10, "code", Terminal(file=(file := io.StringIO()), width=80, color_system=None))
+    console.log(1, STEP | {"reward/code": 0.875})
+    assert file.getvalue().splitlines()[-1].split()[2] == "0.875"
 
 
 def test_a_terminal_wider_than_80_shows_the_bar_of_seconds(screen):

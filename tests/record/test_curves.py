@@ -25,25 +25,25 @@ def written(path: Path, lines: list[dict]) -> Path:
 
 
 def test_a_picture_of_one_step_has_1690_by_1014_pixels(tmp_path):
-    draw(written(tmp_path / "metrics.jsonl", [row(1)]), tmp_path / "curves.png", None)
+    draw(written(tmp_path / "metrics.jsonl", [row(1)]), tmp_path / "curves.png", None, "math")
     assert matplotlib.image.imread(tmp_path / "curves.png").shape == (1014, 1690, 4)
 
 
 def test_a_run_without_metrics_has_four_empty_panels(tmp_path):
-    draw(written(tmp_path / "metrics.jsonl", []), tmp_path / "curves.png", [])
+    draw(written(tmp_path / "metrics.jsonl", []), tmp_path / "curves.png", [], "math")
     assert (tmp_path / "curves.png").exists()
-    assert [[text.get_text() for text in axes.texts] for axes in plot([], []).axes] == [["not measured"]] * 4
+    assert [[text.get_text() for text in axes.texts] for axes in plot([], [], "math").axes] == [["not measured"]] * 4
 
 
 def test_a_file_with_a_torn_line_is_drawn(tmp_path):
     file = written(tmp_path / "metrics.jsonl", [row(1), {"step": 1, "reward/math": 0.5}])
     file.write_text(file.read_text() + '{"step": 2, "rew')
-    draw(file, tmp_path / "curves.png", None)
+    draw(file, tmp_path / "curves.png", None, "math")
     assert matplotlib.image.imread(tmp_path / "curves.png").shape[:2] == (1014, 1690)
 
 
 def test_seconds_without_a_name_are_drawn_as_the_rest():
-    bars = plot([row(1)], []).axes[SECONDS].containers
+    bars = plot([row(1)], [], "math").axes[SECONDS].containers
     assert {bar.get_label(): bar.patches[0].get_height() for bar in bars} == {
         "rollout wait": 5.0, "learner": 3.0, "weights": 0.5, "rest": 1.5,
     }  # fmt: skip
@@ -51,26 +51,33 @@ def test_seconds_without_a_name_are_drawn_as_the_rest():
 
 def test_a_step_with_a_null_reward_is_left_out():
     rows = [row(1), row(2) | {"reward/mean": None}, row(3)]
-    [reward] = plot(rows, []).axes[REWARDS].lines
+    [reward] = plot(rows, [], "math").axes[REWARDS].lines
     assert list(reward.get_xdata()) == [1, 3]
     assert list(reward.get_ydata()) == [0.1, 0.3]
 
 
 def test_ten_steps_get_a_running_mean_of_five():
-    faint, bold = plot([row(step) for step in range(1, 11)], []).axes[REWARDS].lines
+    faint, bold = plot([row(step) for step in range(1, 11)], [], "math").axes[REWARDS].lines
     assert faint.get_ydata()[-1] == pytest.approx(1.0)
     assert bold.get_ydata()[0] == pytest.approx(0.1)
     assert bold.get_ydata()[-1] == pytest.approx((0.6 + 0.7 + 0.8 + 0.9 + 1.0) / 5)
 
 
 def test_mismatch_is_logarithmic_if_every_value_is_positive():
-    assert plot([row(1)], []).axes[MISMATCH].get_yscale() == "log"
-    assert plot([row(1), row(2) | {"mismatch/k3": 0.0}], []).axes[MISMATCH].get_yscale() == "linear"
+    assert plot([row(1)], [], "math").axes[MISMATCH].get_yscale() == "log"
+    assert plot([row(1), row(2) | {"mismatch/k3": 0.0}], [], "math").axes[MISMATCH].get_yscale() == "linear"
 
 
 def test_held_out_accuracy_is_drawn_with_the_rewards():
     evaluations = [{"step": 0, "eval/pass@1": 0.1, "eval/pass@4": 0.3}, {"step": 2, "eval/pass@1": 0.5}]
-    axes = plot([row(1), row(2)], evaluations).axes[REWARDS]
+    axes = plot([row(1), row(2)], evaluations, "math").axes[REWARDS]
     [held_out] = [line for line in axes.lines if line.get_label() == "held-out pass@1"]
     assert list(held_out.get_xdata()) == [0, 2]
     assert list(held_out.get_ydata()) == [0.1, 0.5]
+
+
+def test_every_held_out_set_and_the_deciding_reward_are_drawn():
+    evaluations = [{"step": 2, "eval/pass@1": 0.5, "eval/aime/pass@1": 0.25, "eval/aime/pass@1_se": 0.1}]
+    axes = plot([row(1, **{"reward/code": 0.75}), row(2)], evaluations, "code").axes[REWARDS]
+    heights = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert heights == {"reward": [0.1, 0.2], "accuracy": [0.75], "held-out pass@1": [0.5], "aime pass@1": [0.25]}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from transformers import AutoTokenizer
 
 from rlframe.cluster import start as cluster
@@ -13,6 +17,7 @@ from rlframe.types import Completion, Prompt, Sampling
 from tests.rollout.conftest import SAMPLING, collect, prompt
 from tests.tiny.groups import plain
 
+FREE = Sampling(completions=16, max_tokens=60, temperature=1.0, seed=5)  # with no end but the model's own
 PROMPTS = [prompt("a", "What is 2 + 3?"), prompt("b", "And 40 + 2, then?")]
 
 
@@ -44,3 +49,58 @@ def test_a_completion_s_text_leaves_out_the_token_that_stops_it(actors: cluster.
 def test_a_group_computes_its_prompt_once_in_blocks_of_32_tokens(actors: cluster.Actors) -> None:
     completions = sample(actors, [prompt("long", "What is 1 + 1? " * 5)])  # 75 tokens
     assert sorted(completion.cached_tokens for completion in completions) == [0, 64, 64, 64]
+
+
+def test_greedy_completions_are_the_same_under_any_seed_and_as_top_k_1(actors: cluster.Actors) -> None:
+    greedy = Sampling(completions=2, max_tokens=32, temperature=0.0, seed=1)
+    first = sample(actors, PROMPTS, greedy)
+    assert tokens(first) == tokens(sample(actors, PROMPTS, replace(greedy, seed=2)))
+    assert tokens(first[:1]) == tokens(first[1:2]) != tokens(first[2:3])
+    only_one = sample(actors, PROMPTS, replace(greedy, temperature=1.0, top_k=1))
+    assert tokens(only_one) == tokens(first)
+    assert max(abs(completion.logprobs).max() for completion in only_one) < 1e-5  # the only token has probability 1
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 3}, {"top_p": 0.3}, {"min_p": 0.5}])
+def test_log_probabilities_are_of_the_cut_distribution(actors: cluster.Actors, cut: dict[str, Any]) -> None:
+    cut_sampling = Sampling(completions=32, max_tokens=1, temperature=1.0, seed=1, **cut)
+    probability = {
+        int(completion.token_ids[0]): float(np.exp(completion.logprobs[0]))
+        for completion in sample(actors, PROMPTS[:1], cut_sampling)
+    }
+    assert 1 < len(probability) < 32
+    assert sum(probability.values()) == pytest.approx(1.0, abs=0.1)  # all tokens that are left, but for rare ones
+
+
+def test_a_stop_text_ends_a_completion_and_stays_in_it(actors: cluster.Actors) -> None:
+    free = sample(actors, PROMPTS, FREE)
+    text = next(word for completion in free for word in re.findall(r"[!-~]{2}", completion.text[4:]))
+    stopped = sample(actors, PROMPTS, replace(FREE, stop=["never written", text]))
+    assert any(completion.finish_reason == "stop" and text in completion.text for completion in stopped)
+    for whole, cut in zip(free, stopped, strict=True):
+        assert (text in whole.text) == (text in cut.text)
+        length = len(cut.token_ids)
+        assert cut.token_ids.tolist() == whole.token_ids[:length].tolist()
+        assert cut.logprobs.tolist() == pytest.approx(whole.logprobs[:length].tolist(), abs=1e-4)
+        assert [(span.start, span.end) for span in cut.versions] == [(0, length)]
+        if text in whole.text:
+            assert cut.finish_reason == "stop" and cut.text == whole.text.partition(text)[0] + text
+        else:
+            assert (length, cut.finish_reason) == (len(whole.token_ids), whole.finish_reason)
+
+
+def test_a_stop_token_ends_a_completion_and_stays_in_it(actors: cluster.Actors, tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    free = sample(actors, PROMPTS, FREE)
+    stop = int(free[0].token_ids[5])
+    for whole, cut in zip(free, sample(actors, PROMPTS, replace(FREE, stop_token_ids=[stop])), strict=True):
+        token_ids = whole.token_ids.tolist()
+        length = token_ids.index(stop) + 1 if stop in token_ids else len(token_ids)
+        assert cut.token_ids.tolist() == token_ids[:length] and len(cut.logprobs) == length
+        assert cut.finish_reason == ("stop" if stop in token_ids else whole.finish_reason)
+        if stop in token_ids:
+            assert cut.text == tokenizer.decode(token_ids[:length], skip_special_tokens=True)
+
+
+def tokens(completions: list[Completion]) -> list[list[int]]:
+    return [completion.token_ids.tolist() for completion in completions]

@@ -30,8 +30,8 @@ def opened(tmp_path, tiny_model):
         run = compose([f"model.path={tiny_model}", "prompts=jsonl", *paths, *sizes, *overrides])
         lines: list[str] = []
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-        stream, prompts = open_prompts(run.prompts, run.reward.terms, tokenizer, run.seed, lines.append)
-        return stream, prompts, lines
+        stream, prompts = open_prompts(run, tokenizer, lines.append)
+        return stream, prompts["heldout"], lines
 
     return make
 
@@ -120,3 +120,22 @@ def test_extra_values_that_json_does_not_know_are_refused(opened, tmp_path):
     )
     with pytest.raises(ConfigError, match="problem d: extra holds a value that JSON does not know"):
         opened(["1?"], ["2?"], "~prompts.train", f"+prompts.train={{name: '{tmp_path}/dated.py:Dated'}}")
+
+
+def test_every_held_out_set_is_kept_out_of_training(opened, tmp_path):
+    (tmp_path / "more.jsonl").write_text(json.dumps({"question": "2 + 1?", "answer": "#### 5"}))
+    with pytest.raises(ConfigError, match=r"overlap: 1 of 8 .* problem: train\.jsonl:3 is more\.jsonl:1;"):
+        opened(sums(range(8)), sums(range(8, 11)), f"+evaluate.sets.more={{source: {{path: '{tmp_path}/more.jsonl'}}}}")
+
+
+def test_a_set_that_its_reward_does_not_judge_is_refused(opened):
+    code = ["prompts.train.task=code", "+reward.terms.math.tasks=[math]"]
+    with pytest.raises(
+        ConfigError, match=r"prompts\.heldout: the reward 'math' decides what is right, and scores none"
+    ):
+        opened(sums(range(4)), sums(range(5, 6)), *code, "prompts.heldout.task=code")
+
+
+def test_a_stop_token_beyond_the_vocabulary_is_refused(opened):
+    with pytest.raises(ConfigError, match=r"evaluate\.sets\.a\.stop_token_ids: 9999 is no token; the tokenizer has"):
+        opened(sums(range(4)), sums(range(5, 6)), "+evaluate.sets.a={stop_token_ids: [9999]}")

@@ -79,8 +79,12 @@ def test_a_question_that_the_template_drops_is_refused():
 
 
 def test_tags_that_are_special_tokens_are_refused_by_name():
-    [line] = look(SMOLLM2, special=["<think>", "</think>"])
-    assert line.startswith("reward.terms.shape: <think> and </think> are special tokens of this model")
+    [line] = look(SMOLLM2, special=["<think>", "</answer>"])
+    assert line.startswith("reward.terms.shape: <think> and </answer> are special tokens of this model")
+
+
+def test_a_pair_of_special_tags_is_accepted_since_text_keeps_it():
+    assert look(SMOLLM2, special=["<think>", "</think>"]) == []
 
 
 def test_all_problems_are_told_together():
