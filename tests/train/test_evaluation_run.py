@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.conftest import tiny_overrides
 
 RLFRAME = [sys.executable, "-m", "rlframe.cli"]
 TIMEOUT_S = 420
+WANDB = ["tracking=wandb", "tracking.mode=offline"] if find_spec("wandb") else []
 SETS = [
     "evaluate.reward=brevity",
     "evaluate.k=[1,2]",
@@ -42,7 +44,7 @@ def overrides(tiny_model: Path) -> list[str]:
 def stopped(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of one step that a signal ended in the last evaluation."""
     run_dir = tmp_path_factory.mktemp("runs") / "stopped"
-    settings = ["learner.ranks=1", "steps=1", "evaluate.every=1", "checkpoint.every=1", f"run_dir={run_dir}"]
+    settings = ["learner.ranks=1", "steps=1", "evaluate.every=1", "checkpoint.every=1", *WANDB, f"run_dir={run_dir}"]
     running = subprocess.Popen(
         [*RLFRAME, "train", *overrides, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -59,6 +61,12 @@ def stopped(overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_a_stop_in_the_last_evaluation_keeps_its_checkpoint(stopped: Path) -> None:
     assert [path.name for path in (stopped / "checkpoints").iterdir()] == ["step_000001"]
     assert [evaluation["step"] for evaluation in evaluations(stopped)] == [0]
+
+
+@pytest.mark.skipif(not WANDB, reason="an optional extra")
+def test_evaluations_reach_weights_and_biases(stopped: Path) -> None:
+    [log] = (stopped / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"eval/greedy/pass@1" in log.read_bytes()
 
 
 def test_a_resumed_run_catches_up_and_evaluate_repeats_its_figures(
