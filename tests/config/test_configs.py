@@ -14,13 +14,17 @@ from rlframe.config.compose import conf_dir, load
 FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...
 GROUPS = [file for file in FILES if file.parent != Path("experiment")]
-MOST_KEYS = 150
+MOST_KEYS = 170
 
 # A choice that works only together with another.
 COMPANIONS = {"algorithm=gspo": ["correction=proximal"]}
 
 # Values for the keys that an experiment or a group leaves to its user.
-FILL = {"prompts.train.path": "train.jsonl", "prompts.heldout.path": "heldout.jsonl"}
+FILL = {
+    f"prompts.{use}.{part}path": f"{use}.jsonl"
+    for use in ("train", "heldout")
+    for part in ("", "parts.math.", "parts.code.")
+}
 
 
 def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
