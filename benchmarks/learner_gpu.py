@@ -36,7 +36,7 @@ from rlframe.batch.shares import to_shares
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective import Objective
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 
 LEARNER = Path(__file__).parents[1] / "conf" / "learner" / "zero3.yaml"
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))

@@ -33,7 +33,7 @@ from rlframe.model import attention
 from rlframe.model.logprobs import LogprobHead
 from rlframe.model.policy import Policy
 from rlframe.model.precision import fastest
-from rlframe.types import PACKED_ATTENTION, TrainBatch, TrainSample
+from rlframe.training import PACKED_ATTENTION, TrainBatch, TrainSample
 
 ROUNDS = 6  # the first is left out
 JOBS = {  # prompts, completions of each, tokens of a prompt, of a completion

@@ -26,7 +26,7 @@ from rlframe.algorithm import BUILTIN, Algorithm
 from rlframe.objective import Objective
 from rlframe.objective.correction import BUILTIN as CORRECTIONS
 from rlframe.objective.kl import KL
-from rlframe.types import TrainBatch
+from rlframe.training import TrainBatch
 
 HERE = Path(__file__).parent
 LENGTHS = [3, 17, 40, 1, 25, 8, 40, 31]

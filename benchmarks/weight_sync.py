@@ -28,7 +28,7 @@ from rlframe.learner.rank import LearnerRank
 from rlframe.model import base_model as model
 from rlframe.objective import Objective
 from rlframe.rollout.vllm import VLLMEngine
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 from rlframe.weights.snapshot import RankShards, Snapshot
 from rlframe.weights.transport import ObjectStore
 

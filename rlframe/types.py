@@ -11,18 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
 Message: TypeAlias = dict[str, str]  # {"role": "user", "content": "What is 2 + 3?"}
 FinishReason: TypeAlias = Literal["stop", "length"]
-# A learner's model sees the sequences of a micro-batch end to end, a common prefix once (shared); end to end (whole);
-# or each in a row of its own, padded to the longest (padded).
-Packing: TypeAlias = Literal["shared", "whole", "padded"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 SkipReason: TypeAlias = Literal["overlong", "heldout"]
-
-UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses
-PACKED_ATTENTION = "rlframe_packed"  # our attention implementation, which knows shared prefixes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,60 +257,3 @@ class RatedGroup:
     # [G] a number for all sampled tokens of a trajectory, or an array [sampled tokens] float32. None: the trajectory
     # has no reward, no token or no other trajectory to compare with, or was cut off, and is excluded from the loss.
     advantages: list[float | np.ndarray | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainSample:
-    """A sequence with all inputs of the loss, token by token.
-
-    Entry t describes token t given the tokens before t. An observed token (of the prompt, of a tool's output) has
-    log-probability, advantage, weights and version 0.
-    """
-
-    prompt_id: str  # samples with the same id begin with the same `prefix_tokens` tokens
-    prefix_tokens: int  # in [0, L): tokens before the first one that this sample trains on
-    token_ids: np.ndarray  # [L] int32
-    sampled: np.ndarray  # [L] bool: the policy sampled the token
-    rollout_logprobs: np.ndarray  # [L] float32
-    advantages: np.ndarray  # [L] float32
-    loss_weights: np.ndarray  # [L] float32; the weights of a whole update's tokens make its loss a mean
-    mean_weights: np.ndarray  # [L] float32, `loss_weights` times a constant: those of a whole update add up to 1
-    versions: np.ndarray | None = None  # [L] int32: the policy version that sampled the token; None: no token is stale
-    routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainBatch:
-    """Sequences end to end without padding, on the learner's device.
-
-    Sequences with a common prefix are adjacent. The first one holds the prefix; the others start after it, and their
-    `position_ids` continue from it (example: `model/layout.py`).
-    """
-
-    token_ids: Tensor  # [T] int64
-    rollout_logprobs: Tensor  # [T] float32, by the engine
-    old_logprobs: Tensor  # [T] float32, the denominator of ratios: the engine's, or the learner's before the step
-    ref_logprobs: Tensor | None  # [T] float32, by the reference policy; None where no loss needs them
-    advantages: Tensor  # [T] float32
-    loss_weights: Tensor  # [T] float32
-    mean_weights: Tensor  # [T] float32
-    sequence_ids: Tensor  # [T] int64: 0, 0, ..., 1, 1, ...
-    position_ids: Tensor  # [T] int64, from 0, or from the length of the prefix that the sequence continues
-    stale: Tensor | None = None  # [T] bool: an older policy version sampled the token; None: no token is stale
-    routed_experts: Tensor | None = None  # [T, layers, k] int16 to replay, UNRECORDED_EXPERT where not recorded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """The policy version that the learner has after a step, and the metrics of the step."""
-
-    policy_version: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """An engine's report on new weights. The engine samples only if all checksums equal the learner's."""
-
-    stall_s: float  # length of the pause of running requests
-    mismatched_tensors: list[str]  # names of tensors with wrong checksums; unless empty, the engine stays paused

@@ -12,7 +12,8 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import ScoredGroup, TrainBatch
+    from rlframe.training import TrainBatch
+    from rlframe.types import ScoredGroup
 
 
 class GRPO(Algorithm):

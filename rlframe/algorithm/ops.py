@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rlframe.types import ScoredGroup, TrainBatch
+    from rlframe.training import TrainBatch
+    from rlframe.types import ScoredGroup
 
 EPSILON = 1e-6  # a group of equal rewards gets advantage 0 instead of 0 / 0
 MAX_LOG_RATIO = 20.0  # in nats; e^20 is 5e8, and float32 overflows beyond e^88

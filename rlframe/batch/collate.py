@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from rlframe.types import UNRECORDED_EXPERT, Packing, TrainBatch, TrainSample
+from rlframe.training import UNRECORDED_EXPERT, Packing, TrainBatch, TrainSample
 
 MIN_SHARED_FRACTION = 1 / 16  # of a sequence: the shortest prefix common to two prompts that the learner computes once
 

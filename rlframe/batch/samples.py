@@ -11,15 +11,8 @@ import numpy as np
 import torch
 
 from rlframe.errors import RunFailed
-from rlframe.types import (
-    Completion,
-    RatedGroup,
-    RolloutGroup,
-    ScoredGroup,
-    TrainSample,
-    Trajectory,
-    VersionSpan,
-)
+from rlframe.training import TrainSample
+from rlframe.types import Completion, RatedGroup, RolloutGroup, ScoredGroup, Trajectory, VersionSpan
 
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm

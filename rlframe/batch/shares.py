@@ -8,7 +8,7 @@ import numpy as np
 
 from rlframe.batch.collate import prefix_order
 from rlframe.batch.packing import Item, pack
-from rlframe.types import Packing, TrainSample
+from rlframe.training import Packing, TrainSample
 
 
 def to_shares(

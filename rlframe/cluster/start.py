@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rlframe.config.run import RunConfig
     from rlframe.reward.config import RewardConfig
-    from rlframe.types import Packing
+    from rlframe.training import Packing
 
 MIB = 1 << 20
 REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker

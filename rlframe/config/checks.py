@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rlframe.config.keys import RunKeys
 from rlframe.model import base_model as model
 from rlframe.rollout.config import LEAST_TEMPERATURE
-from rlframe.types import PACKED_ATTENTION
+from rlframe.training import PACKED_ATTENTION
 
 EXPERT_PARALLEL_MODELS = ("qwen3_moe",)  # model_type of a config.json
 

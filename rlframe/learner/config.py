@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rlframe.model.config import LoraConfig, resolve_auto
 from rlframe.schema import Config
-from rlframe.types import Packing
+from rlframe.training import Packing
 
 
 class MoEConfig(Config):

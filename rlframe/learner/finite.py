@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rlframe.types import TrainBatch, TrainSample
+    from rlframe.training import TrainBatch, TrainSample
 
 
 def not_finite(samples: list[TrainSample], batch: TrainBatch, values: dict[str, Tensor]) -> list[str]:

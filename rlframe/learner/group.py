@@ -15,7 +15,8 @@ from rlframe.batch.samples import deduct, in_turn_order, to_probes
 from rlframe.batch.shares import to_shares
 from rlframe.errors import RunFailed
 from rlframe.learner import metrics
-from rlframe.types import Packing, ScoredGroup, StepReport, TrainSample
+from rlframe.training import Packing, StepReport, TrainSample
+from rlframe.types import ScoredGroup
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:

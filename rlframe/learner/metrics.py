@@ -8,7 +8,7 @@ from rlframe.batch.collate import packed_tokens
 from rlframe.objective import combine
 
 if TYPE_CHECKING:
-    from rlframe.types import Packing, TrainSample
+    from rlframe.training import Packing, TrainSample
 
 
 def means(rank_sums: list[dict[str, float]]) -> dict[str, float]:

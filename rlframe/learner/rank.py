@@ -27,7 +27,7 @@ from rlframe.model import lora
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, load_model
 from rlframe.objective import combine, kl
-from rlframe.types import Packing, TrainBatch, TrainSample
+from rlframe.training import Packing, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle

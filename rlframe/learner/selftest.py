@@ -20,7 +20,7 @@ from rlframe.errors import ConfigError
 from rlframe.model import attention
 from rlframe.model.policy import Policy, attention_of, without_noise
 from rlframe.model.shrink import VOCABULARY, shrunk
-from rlframe.types import PACKED_ATTENTION, Packing, TrainSample
+from rlframe.training import PACKED_ATTENTION, Packing, TrainSample
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

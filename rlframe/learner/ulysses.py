@@ -15,7 +15,7 @@ from torch.autograd import Function
 from rlframe.errors import RunFailed
 from rlframe.model import attention
 from rlframe.model.layout import Layout
-from rlframe.types import PACKED_ATTENTION, TrainBatch
+from rlframe.training import PACKED_ATTENTION, TrainBatch
 
 
 class Ulysses:

@@ -11,7 +11,7 @@ import torch
 
 from rlframe.learner.finite import not_finite
 from rlframe.objective import combine, mismatch
-from rlframe.types import TrainBatch, TrainSample
+from rlframe.training import TrainBatch, TrainSample
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlframe.model import attention_cpu
-from rlframe.types import PACKED_ATTENTION, Packing
+from rlframe.training import PACKED_ATTENTION, Packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

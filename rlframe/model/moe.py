@@ -18,7 +18,7 @@ from rlframe.errors import RunFailed
 from rlframe.model.base_model import BIAS
 from rlframe.model.layout import Layout
 from rlframe.model.rows import Rows
-from rlframe.types import UNRECORDED_EXPERT, TrainBatch
+from rlframe.training import UNRECORDED_EXPERT, TrainBatch
 
 
 class Routers:

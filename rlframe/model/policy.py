@@ -14,7 +14,7 @@ from rlframe.model.layout import Layout
 from rlframe.model.logprobs import LogprobHead
 from rlframe.model.rows import Rows
 from rlframe.model.scale import scale_of
-from rlframe.types import PACKED_ATTENTION, Packing, TrainBatch
+from rlframe.training import PACKED_ATTENTION, Packing, TrainBatch
 
 NOISE = re.compile("drop|jitter")  # in names of config keys: attention_dropout, resid_pdrop, router_jitter_noise
 PREFIX = "model."  # of a parameter's name in `Policy`, before its name in a checkpoint

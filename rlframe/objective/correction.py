@@ -20,7 +20,7 @@ from rlframe.schema import Config, one_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.training import TrainBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.training import TrainBatch
 
 Estimator = Literal["k1", "k2", "k3"]
 

@@ -9,7 +9,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.types import TrainBatch
+    from rlframe.training import TrainBatch
 
 
 def measure(logprobs: Tensor, batch: TrainBatch) -> dict[str, float]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rlframe.algorithm import Algorithm
     from rlframe.objective.correction import Correction
-    from rlframe.types import TrainBatch
+    from rlframe.training import TrainBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

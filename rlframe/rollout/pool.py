@@ -11,7 +11,8 @@ from ray.exceptions import RayError
 
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Replica, Replicas
-from rlframe.types import Loaded, Prompt, SampledCompletion, Sampling
+from rlframe.training import Loaded
+from rlframe.types import Prompt, SampledCompletion, Sampling
 
 if TYPE_CHECKING:
     from rlframe.weights.snapshot import Snapshot

@@ -14,7 +14,8 @@ import numpy as np
 
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import cpu
-from rlframe.types import Completion, Loaded, Prompt, SampledCompletion, Sampling, VersionSpan
+from rlframe.training import Loaded
+from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, VersionSpan
 
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector

@@ -31,7 +31,8 @@ from rlframe.train.evaluate import Evaluation
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.prompts import open_prompts
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.types import RatedGroup, ScoredGroup, StepReport
+from rlframe.training import StepReport
+from rlframe.types import RatedGroup, ScoredGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

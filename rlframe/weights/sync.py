@@ -8,7 +8,7 @@ from threading import Lock
 
 from rlframe.actors.replicas import Replica, ReplicaState
 from rlframe.errors import RunFailed
-from rlframe.types import Loaded
+from rlframe.training import Loaded
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import Engines, Transport
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlframe.actors.replicas import Replica, Replicas
-from rlframe.types import Loaded
+from rlframe.training import Loaded
 from rlframe.weights.snapshot import Snapshot
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlframe.batch.collate import collate, packed_tokens
-from rlframe.types import UNRECORDED_EXPERT, TrainSample
+from rlframe.training import UNRECORDED_EXPERT, TrainSample
 from tests.tiny.batches import make_sample
 
 

@@ -13,7 +13,8 @@ from rlframe.algorithm import DAPO, GRPO, RLOO, Algorithm, DrGRPO, ReinforcePP, 
 from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_probes, to_samples
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
-from rlframe.types import RolloutGroup, ScoredGroup, TrainSample, VersionSpan
+from rlframe.training import TrainSample
+from rlframe.types import RolloutGroup, ScoredGroup, VersionSpan
 from tests.tiny.groups import make_group, make_multi_turn_group, make_turn
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)

@@ -9,7 +9,7 @@ import pytest
 
 from rlframe.batch.collate import packed_tokens
 from rlframe.batch.shares import to_shares
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 from tests.tiny.batches import make_sample
 
 

@@ -9,7 +9,7 @@ import torch
 
 from rlframe.batch.collate import collate
 from rlframe.learner.finite import not_finite
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 
 
 def sample(prompt_id: str, length: int, prompt_tokens: int = 0) -> TrainSample:

@@ -143,7 +143,7 @@ def test_ranks_with_tokens_for_different_experts_do_not_deadlock(start: Start, u
     from rlframe.batch.collate import collate
     from rlframe.batch.shares import to_shares
     from rlframe.model.policy import Policy, load_model
-    from rlframe.types import PACKED_ATTENTION
+    from rlframe.training import PACKED_ATTENTION
 
     handles = start(untied_model, "learner.max_grad_norm=1e9", kind=SeparateExpertsRank)
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)

@@ -21,7 +21,7 @@ from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from rlframe.objective import Objective
 from rlframe.objective.correction import TruncatedImportanceSampling
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny import learner as tiny

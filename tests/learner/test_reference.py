@@ -15,7 +15,8 @@ from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.objective import Objective
 from rlframe.objective.kl import KL
-from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, TrainSample
+from rlframe.training import TrainSample
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import OBJECTIVE, load, logprobs, make_samples, reference_logprobs, save, step

@@ -13,7 +13,7 @@ from rlframe.learner import selftest
 from rlframe.model import attention, policy
 from rlframe.model.layout import Layout
 from rlframe.model.scale import Scale
-from rlframe.types import PACKED_ATTENTION, Packing
+from rlframe.training import PACKED_ATTENTION, Packing
 from tests.conftest import compose, tiny_overrides
 
 LONGEST = 1 << 20  # beyond every window and rotary limit

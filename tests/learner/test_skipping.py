@@ -14,7 +14,7 @@ import ray
 from rlframe.errors import RunFailed
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import OBJECTIVE, differing, make_samples, state, step

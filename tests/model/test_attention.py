@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlframe.model import attention, attention_cpu
 from rlframe.model.attention import Scoring, by_block_mask, by_boundaries, packed_attention, takes_block_mask
 from rlframe.model.layout import Layout
-from rlframe.types import PACKED_ATTENTION
+from rlframe.training import PACKED_ATTENTION
 
 # A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2. Then one
 # of 2 that begins like that, with 2 and 2, so that their first token lies in another prompt than their second.

@@ -22,7 +22,7 @@ from transformers import (
 from rlframe.batch.collate import collate
 from rlframe.model import attention
 from rlframe.model.policy import Policy, load_model
-from rlframe.types import PACKED_ATTENTION, Packing, TrainBatch, TrainSample
+from rlframe.training import PACKED_ATTENTION, Packing, TrainBatch, TrainSample
 
 PROMPT_TOKENS = 2
 LENGTHS = [7, 3, 12, 4]

@@ -19,7 +19,7 @@ from rlframe.objective.correction import (
     TruncatedImportanceSampling,
     combined,
 )
-from rlframe.types import TrainBatch
+from rlframe.training import TrainBatch
 from tests.tiny.batches import make_batch
 
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from rlframe.objective.kl import KL, estimate, is_due, token_loss
-from rlframe.types import TrainBatch
+from rlframe.training import TrainBatch
 from tests.tiny.batches import make_batch
 
 HALF, FIFTH = math.log(0.5), math.log(0.2)

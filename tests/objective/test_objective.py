@@ -11,7 +11,7 @@ from rlframe.algorithm import DAPO, GMPO, GRPO, GSPO, RLOO
 from rlframe.objective import Objective, combine
 from rlframe.objective.correction import IcePop, SequenceRejection, TruncatedImportanceSampling
 from rlframe.objective.kl import KL
-from rlframe.types import TrainBatch
+from rlframe.training import TrainBatch
 from tests.tiny.batches import make_batch
 
 ALGORITHM = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)

@@ -15,7 +15,7 @@ from rlframe.objective import Objective
 from rlframe.objective.correction import BUILTIN as CORRECTIONS
 from rlframe.objective.correction import Correction
 from rlframe.objective.kl import KL
-from rlframe.types import TrainBatch
+from rlframe.training import TrainBatch
 from tests.tiny.batches import make_batch
 
 LONGEST = [0.0, -0.5, -20.0, -88.0, -1e3, -1e4]  # log-probabilities, so log-ratios are up to 1e4 both ways

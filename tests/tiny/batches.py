@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rlframe.types import TrainBatch, TrainSample
+from rlframe.training import TrainBatch, TrainSample
 
 
 def make_batch(

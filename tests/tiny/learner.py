@@ -16,7 +16,7 @@ from rlframe.learner import zero3
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from rlframe.objective import Objective
-from rlframe.types import TrainSample
+from rlframe.training import TrainSample
 
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 

@@ -18,7 +18,7 @@ import ray
 from rlframe.cluster import start as cluster
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
-from rlframe.types import Packing
+from rlframe.training import Packing
 from tests.tiny.learner import InspectedRank
 
 STEPS = 10  # of the run, for the learning rate's schedule

@@ -15,7 +15,7 @@ from rlframe.record.metrics import read_metrics
 from rlframe.rollout import vllm
 from rlframe.train.loop import train
 from rlframe.train.mismatch import figures
-from rlframe.types import Loaded
+from rlframe.training import Loaded
 from rlframe.weights.snapshot import Snapshot
 from tests.conftest import compose, tiny_overrides
 

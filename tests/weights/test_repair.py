@@ -6,7 +6,7 @@ import pytest
 
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.errors import RunFailed
-from rlframe.types import Loaded
+from rlframe.training import Loaded
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.sync import WeightSync
 from rlframe.weights.transport import Broadcast
