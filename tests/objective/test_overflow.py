@@ -30,7 +30,8 @@ def algorithm(name: str) -> Algorithm:
 def corrections() -> dict[str, Sequence[Correction]]:
     """Each correction with the settings of `conf/correction/`, and all of them together."""
     files = {name: conf_dir() / "correction" / f"{name}.yaml" for name in CORRECTIONS}
-    each = {name: CORRECTIONS[name].model_validate(yaml.safe_load(file.read_text())) for name, file in files.items()}
+    settings = {name: yaml.safe_load(file.read_text())[name] for name, file in files.items()}
+    each = {name: kind.model_validate(settings[name]) for name, kind in CORRECTIONS.items()}
     return {"none": (), "all": list(each.values())} | {name: [correction] for name, correction in each.items()}
 
 
