@@ -22,9 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from flops import SMOLLM2, computed, drawn
+from peers import TRL
 
 from rlframe.model.precision import fastest
 
@@ -36,8 +38,6 @@ STAGES = {
     "sync": "time/weight_sync_s",
     "step": "time/step_s",
 }
-PEER = ["trl==1.16.0", "torch==2.13.0", "transformers==5.19.0", "accelerate==1.15.0", "datasets==5.2.0"]
-PEER_ENVIRONMENT = Path.home() / ".cache" / "rlframe" / "trl-1.16.0"
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--peer-as-is", action="store_true", help="also run TRL with its default types and checkpointing"
     )
-    parser.add_argument("--peer-env", type=Path, default=PEER_ENVIRONMENT)
+    parser.add_argument("--peer-env", type=Path, default=TRL.environment)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         jobs = {f"staleness {k}": rlframe(arguments.steps, k, Path(folder) / f"run{k}") for k in (0, 1)}
@@ -113,7 +113,7 @@ def product_rate(tokens: int, seconds: float = 2.0) -> float:
 
 def trl(steps: int, environment: Path, folder: Path, *settings: str) -> dict:
     """TRL's seconds per step on the first prompts of rlframe's job."""
-    python = trl_python(environment)
+    python = replace(TRL, environment=environment).python()
     prompts = folder / "prompts.json"
     model = write_prompts(prompts, steps)
     command = [str(python), str(HERE / "peer_trl.py"), "--model", str(model), "--prompts", str(prompts)]
@@ -123,18 +123,6 @@ def trl(steps: int, environment: Path, folder: Path, *settings: str) -> dict:
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step":')]
     return {"step": spread([line["seconds"] for line in lines[1:]])}
-
-
-def trl_python(environment: Path = PEER_ENVIRONMENT) -> Path:
-    """The interpreter of TRL's environment; makes the environment on first use."""
-    python = environment / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "uv", "venv", "--python", sys.executable, str(environment)], check=True)
-        install = [sys.executable, "-m", "uv", "pip", "install", "--python", str(python), *PEER]
-        # uv finds a CPU build of torch in the folder that pip would use, as in launch/setup.sh.
-        links = {"UV_FIND_LINKS": os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))}
-        subprocess.run(install, check=True, stdout=sys.stderr, env={**os.environ, **links})
-    return python
 
 
 def write_prompts(file: Path, steps: int) -> Path:

@@ -1,4 +1,4 @@
-"""The learner benchmark runs, and the operation counts of benchmarks equal counts by hand."""
+"""The learner benchmark runs, operation counts equal counts by hand, and cases beside peers' losses have an effect."""
 
 from __future__ import annotations
 
@@ -50,3 +50,14 @@ def test_the_learner_benchmark_needs_no_ray_vllm_or_hydra():
     for job in (whole, grouped):
         assert (job["micro_batches"], job["tokens"]) == (4, 1024)
         assert job["tokens_per_s"]["min"] > 0 and "mfu_percent" not in job
+
+
+def test_every_case_beside_a_peers_loss_has_an_effect(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from peer_losses import PEERS, random_tensors, rlframe_values
+
+    tensors = random_tensors()
+    for *_, cases in PEERS.values():
+        distinct = {repr((case.objective, case.truncated, case.on_policy)): case for case in cases.values()}
+        losses = {float(rlframe_values(case, tensors)["loss"]) for case in distinct.values()}
+        assert len(losses) == len(distinct)
