@@ -88,7 +88,7 @@ def launch(model: Qwen3Config, folder: Path, choices: dict[str, object]) -> Lear
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(model, dtype=torch.bfloat16).save_pretrained(folder)
     config = LearnerConfig.model_validate({**yaml.safe_load(LEARNER.read_text()), **choices})
-    rank = LearnerRank("learner", config, folder, temperature=1.0, steps=1000)
+    rank = LearnerRank("learner", config, folder, temperature=1.0, steps=1000, packing="shared")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     rank.connect(f"127.0.0.1:{port}", rank=0, timeout_s=60.0)
