@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,6 +42,12 @@ def collate(samples: list[TrainSample], packing: Packing = "shared", version: in
         stale=_stale(samples, starts, version),
         routed_experts=_routed_experts(samples, starts),
     )
+
+
+def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
+    """The batch with all tensors on `device`."""
+    tensors = {name: getattr(batch, name) for name in TrainBatch.__slots__}
+    return replace(batch, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
 
 
 def packed_tokens(samples: list[TrainSample], packing: Packing = "shared") -> int:

@@ -112,11 +112,19 @@ def training_temperature_is_the_engines(run: RunKeys) -> str | None:
 
 def sequence_fits_model(run: RunKeys) -> str | None:
     longest, context = run.longest_sequence, model.context_length(run.model.path)
-    if longest > context:
+    if context is not None and longest > context:
         return (
             f"rollout.max_tokens: prompts.max_tokens={run.prompts.max_tokens} + rollout.max_tokens="
             f"{run.rollout.max_tokens} = {longest} tokens, but the model at model.path takes {context}; "
             f"at most {context - run.prompts.max_tokens} would fit"
+        )
+
+
+def model_is_not_quantised(run: RunKeys) -> str | None:
+    if method := model.is_quantised(run.model.path):
+        return (
+            f"model.path: the weights are quantised ({method}), and the learner trains bfloat16 or float32; save them "
+            "dequantised with transformers, and give that folder"
         )
 
 
@@ -154,6 +162,14 @@ def sequence_parallel_has_packed_attention(run: RunKeys) -> str | None:
     size = run.learner.sequence_parallel
     if size > 1 and run.learner.attention != PACKED_ATTENTION:
         return f"learner.sequence_parallel: {size} works with learner.attention={PACKED_ATTENTION} only"
+
+
+def sequence_parallel_has_shared_packing(run: RunKeys) -> str | None:
+    if run.learner.sequence_parallel > 1 and run.learner.packing not in ("auto", "shared"):
+        return (
+            f"learner.packing: {run.learner.packing} is not divided over learner.sequence_parallel="
+            f"{run.learner.sequence_parallel} ranks; use auto, or sequence_parallel=1"
+        )
 
 
 def sequence_parallel_without_routed_experts(run: RunKeys) -> str | None:
@@ -242,12 +258,14 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     raw_prompts_have_no_chat_template,
     training_samples_from_the_whole_softmax,
     training_temperature_is_the_engines,
+    model_is_not_quantised,
     sequence_fits_model,
     sequence_fits_micro_batch,
     weights_backend_has_gpus,
     muon_has_whole_matrices,
     sequence_parallel_divides_ranks,
     sequence_parallel_has_packed_attention,
+    sequence_parallel_has_shared_packing,
     sequence_parallel_without_routed_experts,
     model_has_expert_bias,
     routed_experts_have_gpus,

@@ -44,7 +44,7 @@ def evaluation_fits_model(run: RunKeys) -> str | None:
         if settings.max_tokens is None:
             continue
         longest, context = run.prompts.max_tokens + settings.max_tokens, model.context_length(run.model.path)
-        if longest > context:
+        if context is not None and longest > context:
             return (
                 f"{path}.max_tokens: prompts.max_tokens={run.prompts.max_tokens} + {settings.max_tokens} = {longest} "
                 f"tokens, but the model at model.path takes {context}; at most {context - run.prompts.max_tokens} "

@@ -39,6 +39,8 @@ class Export:
             save_file(self.weights, folder / "model.safetensors", metadata={"format": "pt"})
             config: Any = AutoConfig.from_pretrained(base)
             config.dtype = next(iter(self.weights.values())).dtype
+            if hasattr(config, "quantization_config"):  # the learner's weights are not quantised
+                del config.quantization_config
             config.save_pretrained(folder)
             if (generation := base / "generation_config.json").is_file():
                 shutil.copy(generation, folder)

@@ -54,7 +54,7 @@ def _muon_groups(policy: Policy, config: LearnerConfig) -> list[dict[str, Any]]:
     by_shape: dict[tuple[int, int], list[Any]] = {}
     adam_parameters = []
     for parameter in _trained(policy):
-        parameter.use_muon = parameter.ndim == 2 and id(parameter) not in embeddings_and_head
+        parameter.use_muon = parameter.ndim == 2 and parameter.is_matrix and id(parameter) not in embeddings_and_head
         if parameter.use_muon:
             by_shape.setdefault((parameter.shape[0], parameter.shape[1]), []).append(parameter)
         else:
@@ -74,13 +74,22 @@ def _muon_groups(policy: Policy, config: LearnerConfig) -> list[dict[str, Any]]:
 
 
 def _by_decay(parameters: list[Any], weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups with and without weight decay: matrices decay; scales and biases, which are vectors, do not."""
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    """Parameter groups with and without weight decay: matrices decay; scales, biases and decay rates do not."""
+    matrices = [parameter for parameter in parameters if parameter.is_matrix]
+    vectors = [parameter for parameter in parameters if not parameter.is_matrix]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def _trained(policy: Policy) -> list[Any]:
-    """The parameters to train, as Any: DeepSpeed's Muon reads an attribute that torch does not know."""
-    return [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    """The parameters to train, as Any: they get attributes that torch does not know.
+
+    `is_matrix`: False for vectors, also where they are stacked, as the biases of experts [E, 2 I] and the decay rates
+    of state-space channels [channels, states].
+    """
+    parameters: list[Any] = []
+    for name, parameter in policy.named_parameters():
+        if parameter.requires_grad:
+            parameters.append(parameter)
+            parameters[-1].is_matrix = parameter.ndim >= 2 and not name.endswith(("bias", "A_log"))
+    return parameters

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlframe.batch.collate import collate, prefix_order
+from rlframe.batch.collate import collate, prefix_order, to_device
 from rlframe.errors import ConfigError
 from rlframe.model import attention
 from rlframe.model.policy import Policy, attention_of, without_noise
@@ -23,7 +23,7 @@ from rlframe.model.shrink import VOCABULARY, shrunk
 from rlframe.training import PACKED_ATTENTION, Packing, TrainSample
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from rlframe.learner.config import LearnerConfig
 
@@ -31,6 +31,7 @@ BOUND = 1e-3  # nats; ways that agree differ by 1e-5 at most, ways that do not b
 SEEDS = 2  # a tie between two experts may differ under one seed; a wrong way differs under every seed
 SYSTEM_TOKENS = 5  # that two prompts begin with
 COMPLETION_TOKENS = {9: (11, 3), 13: (16,), 6: (2, 5)}  # tokens of a prompt -> tokens of its completions
+MAX_REASON = 300  # characters of an error that a refusal quotes
 MAX_PARAMETERS = 200_000_000  # of a shrunk model: 0.8 GB
 
 
@@ -40,10 +41,14 @@ def choose_packing(model_path: Path, config: LearnerConfig, longest: int) -> Pac
     `longest`: tokens of the run's longest sequence. Raises ConfigError with the model type, the largest difference of
     a log-probability and the remedies where none is right.
     """
+    import torch
     from transformers import AutoConfig
 
     model_config = AutoConfig.from_pretrained(model_path)
     found = differences(model_config, config.attention, candidates(config), longest)
+    if not any(map(is_right, found.values())) and torch.cuda.is_available():
+        # Kernels of linear attention and of convolutions run on GPUs only, and read the boundaries of `whole` packing.
+        found = differences(model_config, config.attention, candidates(config), longest, device="cuda")
     packing, difference = next(iter(found.items()))
     if is_right(difference):
         return packing
@@ -67,7 +72,7 @@ def is_right(difference: float | str) -> bool:
 
 
 def differences(
-    model_config: Any, attention_name: str, packings: list[Packing], longest: int
+    model_config: Any, attention_name: str, packings: list[Packing], longest: int, device: str = "cpu"
 ) -> dict[Packing, float | str]:
     """Tries packings up to the first right one -> by packing, the largest difference of a log-probability in nats.
 
@@ -82,18 +87,18 @@ def differences(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is so small that threads would only wait for each other
     try:
-        return _differences(model_config, attention_name, packings, longest)
+        return _differences(model_config, attention_name, packings, longest, device)
     finally:
         torch.set_num_threads(threads)
 
 
 def _differences(
-    model_config: Any, attention_name: str, packings: list[Packing], longest: int
+    model_config: Any, attention_name: str, packings: list[Packing], longest: int, device: str
 ) -> dict[Packing, float | str]:
     found: dict[Packing, float | str] = {}
     for seed in range(SEEDS):
         try:
-            test = _self_test(model_config, longest, seed)
+            test = _self_test(model_config, longest, seed, device)
         except Exception as error:  # of any kind: the code is the model's
             return dict.fromkeys(packings, f"{type(error).__name__}: {error}")
         for packing in packings:
@@ -106,25 +111,26 @@ def _differences(
     return found
 
 
-def _self_test(model_config: Any, longest: int, seed: int) -> SelfTest:
+def _self_test(model_config: Any, longest: int, seed: int, device: str) -> SelfTest:
     """The test with a narrow model, or else with a model of full width."""
     try:
-        return SelfTest(model_config, longest, seed)
+        return SelfTest(model_config, longest, seed, device)
     except Exception:  # a rule between keys that shrinking has broken
-        return SelfTest(model_config, longest, seed, narrow=False)
+        return SelfTest(model_config, longest, seed, device, narrow=False)
 
 
 class SelfTest:
     """A small random model of a config, and the log-probabilities that it gives to each of a few sequences alone."""
 
-    def __init__(self, model_config: Any, longest: int, seed: int, *, narrow: bool = True) -> None:
+    def __init__(self, model_config: Any, longest: int, seed: int, device: str, *, narrow: bool = True) -> None:
         import torch
 
         attention.register()
-        self.samples = _samples(seed)
-        with torch.random.fork_rng():
+        small = without_noise(shrunk(model_config, longest, narrow=narrow))
+        self.samples = _samples(seed, min(VOCABULARY, small.get_text_config(decoder=True).vocab_size))
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = _random_model(without_noise(shrunk(model_config, longest, narrow=narrow)))
+            self.model = _random_model(small).to(device)
         with torch.no_grad():
             self.own_logprobs = torch.cat([_own_logprobs(self.model, sample) for sample in self.samples])
 
@@ -134,7 +140,7 @@ class SelfTest:
 
         model: Any = copy.deepcopy(self.model)
         model.set_attn_implementation(attention_of(attention_name, packing) or self.model.preferred_attention)
-        batch = collate(self.samples, packing)
+        batch = to_device(collate(self.samples, packing), self.own_logprobs.device)
         with torch.no_grad():
             logprobs, _ = Policy(model, torch.float32, packing).train()(batch, temperature=1.0)
         difference = float((logprobs[batch.loss_weights != 0] - self.own_logprobs).abs().max())
@@ -143,20 +149,27 @@ class SelfTest:
 
 def _refusal(model_type: str, config: LearnerConfig, found: dict[Packing, float | str]) -> str:
     reasons = "; ".join(
-        f"{packing}: {reason}" if isinstance(reason, str) else f"{packing}: {reason:.2g} nats"
+        f"{packing}: {_first_line(reason)}" if isinstance(reason, str) else f"{packing}: {reason:.2g} nats"
         for packing, reason in found.items()
     )
+    if len(errors := {reason for reason in found.values() if isinstance(reason, str)}) == 1 and len(found) > 1:
+        reasons = f"every packing: {_first_line(errors.pop())}"
     remedies = [
         *([] if config.packing == "auto" else ["learner.packing=auto"]),
         *([] if config.attention == PACKED_ATTENTION else [f"learner.attention={PACKED_ATTENTION}"]),
         *([] if config.sequence_parallel == 1 else ["learner.sequence_parallel=1"]),
     ]
     return (
-        f"model.path: the learner computes other log-probabilities for the model type {model_type!r} than the model's "
-        f"own forward pass, so it would train on wrong numbers. Largest difference by learner.packing ({BOUND:g} is "
-        f"allowed): {reasons}. "
+        f"model.path: the learner cannot compute the log-probabilities of the model type {model_type!r} as the model's "
+        f"own forward pass does, so it would train on wrong numbers. Largest difference by learner.packing ({BOUND:g} "
+        f"is allowed), or the error: {reasons}. "
         + (f"Try {' or '.join(remedies)}" if remedies else "No setting helps; take another model, or report this one")
     )
+
+
+def _first_line(text: str) -> str:
+    line = text.splitlines()[0]
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
 
 
 def _random_model(config: Any) -> Any:
@@ -183,17 +196,17 @@ def _random_model(config: Any) -> Any:
     return model.eval()
 
 
-def _samples(seed: int) -> list[TrainSample]:
+def _samples(seed: int, vocabulary: int) -> list[TrainSample]:
     """Five completions of three prompts, of which two begin alike; in the order of a micro-batch."""
     random = np.random.default_rng(seed)
-    system = random.integers(3, VOCABULARY, SYSTEM_TOKENS)
+    system = random.integers(3, vocabulary, SYSTEM_TOKENS)
     samples = []
     for number, (length, completion_lengths) in enumerate(COMPLETION_TOKENS.items()):
-        prompt = random.integers(3, VOCABULARY, length)
+        prompt = random.integers(3, vocabulary, length)
         if number < 2:
             prompt[:SYSTEM_TOKENS] = system
         for completion_length in completion_lengths:
-            completion = random.integers(3, VOCABULARY, completion_length)
+            completion = random.integers(3, vocabulary, completion_length)
             samples.append(_sample(str(number), prompt, completion))
     return sorted(samples, key=prefix_order)
 
@@ -214,11 +227,11 @@ def _sample(prompt_id: str, prompt: np.ndarray, completion: np.ndarray) -> Train
     )
 
 
-def _own_logprobs(model: nn.Module, sample: TrainSample) -> Tensor:
+def _own_logprobs(model: Any, sample: TrainSample) -> Tensor:
     """[sampled tokens] by the model's own forward pass of this sequence alone."""
     import torch
 
-    token_ids = torch.from_numpy(sample.token_ids).long()
+    token_ids = torch.from_numpy(sample.token_ids).long().to(model.device)
     logits = model(input_ids=token_ids[None], use_cache=False).logits[0].float()
     logprobs = logits[:-1].log_softmax(-1).gather(1, token_ids[1:, None])[:, 0]
     return logprobs[sample.prefix_tokens - 1 :]

@@ -29,9 +29,11 @@ class Ulysses:
         from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
         from transformers import AttentionInterface
 
-        config = model.config
+        config = model.config.get_text_config(decoder=True)
         if hasattr(config, "kv_lora_rank"):
             raise RunFailed("learner.sequence_parallel: keys and values of this model's heads differ in size; use 1")
+        if any(name.endswith("sinks") for name, _ in model.named_parameters()):
+            raise RunFailed("learner.sequence_parallel: this model's heads have attention sinks; use 1")
         groups = [torch.distributed.new_group(range(first, first + size)) for first in range(0, ranks, size)]
         self.group: Any = groups[rank // size]
         self.place, self.size = rank % size, size

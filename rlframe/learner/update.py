@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from rlframe.batch.collate import to_device
 from rlframe.learner.finite import not_finite
 from rlframe.objective import combine, mismatch
 from rlframe.training import TrainBatch, TrainSample
@@ -61,7 +62,7 @@ class Updater:
         sums: list[dict[str, float]] = []
         suspects: list[str] = []
         for packed, on_host in zip(samples, batches, strict=True):
-            batch = _to(on_host, self.device)
+            batch = to_device(on_host, self.device)
             logprobs, entropies = self.engine(batch, self.temperature)
             if first and objective.corrections:
                 batch = replace(batch, old_logprobs=logprobs.detach())
@@ -104,7 +105,7 @@ class Updater:
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """[T] under the engine's current weights, 0 where the loss weight is 0; no gradient."""
         with torch.no_grad():
-            logprobs, _ = self.engine(_to(batch, self.device), self.temperature)
+            logprobs, _ = self.engine(to_device(batch, self.device), self.temperature)
         return logprobs
 
     def with_logprobs(
@@ -112,8 +113,3 @@ class Updater:
     ) -> list[list[TrainBatch]]:
         """The same batches with `field` set to log-probabilities under the engine's current weights."""
         return [[replace(batch, **{field: self.logprobs(batch).cpu()}) for batch in batches] for batches in minibatches]
-
-
-def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    tensors = {name: getattr(batch, name) for name in TrainBatch.__slots__}
-    return replace(batch, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})

@@ -63,11 +63,18 @@ def pinned(path: str) -> str:
     return f"{hub_model.name}@{source.name}" if hub_model else path
 
 
-def context_length(path: str) -> int:
-    """Tokens that the model at `path` was made for, prompt and completion together."""
+def context_length(path: str) -> int | None:
+    """Tokens that the model at `path` was made for, prompt and completion together; None: any number.
+
+    State-space models and ALiBi have no limit. A config.json that leaves the number out has the one of its model type.
+    """
     source = locate(path)
     if (folder := _folder(source)).is_dir():
-        return int(_settings(folder)["max_position_embeddings"])
+        if (length := _context_length(_settings(folder))) is not None:
+            return length
+        from transformers import AutoConfig
+
+        return _context_length(vars(AutoConfig.from_pretrained(folder).get_text_config(decoder=True)))
     from gguf import GGUFReader  # which takes seconds to read a vocabulary
 
     fields = GGUFReader(source).fields
@@ -164,6 +171,21 @@ def _folder(source: Path) -> Path:
     key = hashlib.sha256(f"{source.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "models"
     return cache / f"{source.stem}-{key}"
+
+
+def _context_length(settings: dict[str, Any]) -> int | None:
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((int(settings[name]) for name in names if settings.get(name)), None)
+
+
+def is_quantised(path: str) -> str | None:
+    """The method by which the weights in the folder at `path` are quantised; None for any other model."""
+    source = locate(path)
+    if not source.is_dir():
+        return None
+    config = json.loads((source / "config.json").read_text())
+    quantisation = config.get("quantization_config") or _settings(source).get("quantization_config")
+    return quantisation and quantisation.get("quant_method", "unknown")
 
 
 def _settings(folder: Path) -> dict[str, Any]:

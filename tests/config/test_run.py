@@ -133,6 +133,10 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
             "learner.moe.bias_update_rate: 0.001 moves a bias that chooses experts (e_score_correction_bias), and the "
             "model at model.path has none; use 0",
         ),
+        (
+            ["learner.ranks=2", "learner.sequence_parallel=2", "learner.packing=padded"],
+            "learner.packing: padded is not divided over learner.sequence_parallel=2 ranks; use auto",
+        ),
         ("rollout.routed_experts=true", "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0"),
         (
             "weights.backend=ipc",
@@ -142,7 +146,7 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
 )
 def test_an_error_names_the_key_the_problem_and_the_remedy(composed, override, message):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
-        load(composed(override))
+        load(composed(*([override] if isinstance(override, str) else override)))
 
 
 @pytest.mark.parametrize(

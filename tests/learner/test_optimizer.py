@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import ray
 import torch
+from torch import nn
 
 from rlframe.batch.shares import to_shares
 from rlframe.learner import optimizer
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.optimizer import build, rms_scale
-from rlframe.model.logprobs import LogprobHead
 from rlframe.model.policy import PREFIX, Policy, load_model
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
@@ -99,8 +99,8 @@ def test_adamw_divides_by_the_configured_epsilon_and_decays_matrices_only(
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_every_matrix_decays_and_no_norm_does(config: LearnerConfig, tiny_model: Path, name: str) -> None:
-    model: Any = load_model(tiny_model, torch.float32, config.attention)
-    policy = Policy(model, LogprobHead(model.lm_head, torch.float32))
+    model: Any = load_model(tiny_model, torch.float32, config.attention, "shared")
+    policy = Policy(model, torch.float32, "shared")
     settings = config.model_copy(update={"optimizer": name, "weight_decay": 0.1, "adam_epsilon": 1e-15})
     groups = build(policy, settings).param_groups
     decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
@@ -110,6 +110,21 @@ def test_every_matrix_decays_and_no_norm_does(config: LearnerConfig, tiny_model:
     )
     assert {decay for name, decay in names.items() if "norm" not in name} == {0.1}
     assert {group["eps"] for group in groups if "eps" in group} == {1e-15}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_stacked_biases_and_decay_rates_are_no_matrices(config: LearnerConfig, name: str) -> None:
+    model = nn.Module()
+    model.embed, model.head = nn.Embedding(4, 4), nn.Linear(4, 4, bias=False)
+    model.experts = nn.ParameterDict({"up": torch.ones(2, 3), "up_bias": torch.ones(2, 3)})
+    model.A_log = nn.Parameter(torch.ones(2, 3))
+    model.model, model.get_input_embeddings = model, lambda: model.embed
+    settings = config.model_copy(update={"optimizer": name, "weight_decay": 0.1})
+    groups = build(model, settings).param_groups
+    of = {id(parameter): group for group in groups for parameter in group["params"]}
+    decays = [of[id(p)]["weight_decay"] for p in (model.experts["up"], model.experts["up_bias"], model.A_log)]
+    assert decays == [0.1, 0.0, 0.0]
+    assert name == "adamw" or [of[id(p)]["use_muon"] for p in model.experts.values()] == [True, False]
 
 
 def test_a_saved_state_knows_no_parameter_groups(

@@ -111,6 +111,10 @@ def test_a_rotary_factor_by_batch_is_right_up_to_its_limit_only(kind):
     assert chosen(rotary(kind), longest=8192) == "none"
 
 
+def test_a_small_vocabulary_is_no_reason_to_refuse():
+    assert chosen(config_of("llama", vocab_size=32)) == "shared"
+
+
 def test_dropout_of_a_checkpoint_is_off_in_training():
     assert difference(config_of("gpt2", resid_pdrop=0.5, attn_pdrop=0.5, embd_pdrop=0.5), "shared") < 1e-4
 
@@ -130,6 +134,16 @@ def test_a_refusal_names_model_figure_and_remedy(tiny_model, monkeypatch):
     text = str(refusal.value)
     assert "model.path" in text and "'llama'" in text and "padded: " in text and "nats" in text
     assert "learner.packing=auto or learner.attention=rlframe_packed" in text
+
+
+def test_a_model_that_cannot_be_built_is_refused_with_the_error_once(tiny_model, monkeypatch):
+    def broken(config: object, longest: int, narrow: bool) -> object:
+        raise RuntimeError("no such layer\nand many more lines")
+
+    monkeypatch.setattr(selftest, "shrunk", broken)
+    run = compose(tiny_overrides(tiny_model))
+    with pytest.raises(ConfigError, match=r"every packing: RuntimeError: no such layer\. No setting helps"):
+        selftest.choose_packing(tiny_model, run.learner, run.longest_sequence)
 
 
 def test_the_packing_of_a_run_is_the_first_right_one(tiny_model):

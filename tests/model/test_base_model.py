@@ -10,6 +10,7 @@ from rlframe.model.base_model import (
     expert_parts,
     experts,
     has_tensor,
+    is_quantised,
     kind,
     locate,
     make_folder,
@@ -70,6 +71,29 @@ def test_a_multimodal_model_s_context_is_its_text_model_s(tmp_path):
     settings = {"text_config": {"max_position_embeddings": 512}, "vision_config": {"max_position_embeddings": 7}}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert context_length(str(tmp_path)) == 512
+
+
+@pytest.mark.parametrize(
+    "settings, length",
+    [
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, 131_072),  # the type's default
+        ({"model_type": "mamba"}, None),
+        ({"model_type": "bloom"}, None),
+    ],
+)
+def test_a_context_that_config_json_leaves_out_is_the_model_type_s(tmp_path, settings, length):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert context_length(str(tmp_path)) == length
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_quantised_weights_are_known_by_their_config(tmp_path, nested):
+    quantised = {"model_type": "qwen3", "quantization_config": {"quant_method": "fp8"}}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": quantised} if nested else quantised))
+    assert is_quantised(str(tmp_path)) == "fp8"
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    assert is_quantised(str(tmp_path)) is None
 
 
 def test_a_tensor_is_found_by_the_end_of_its_name(deepseek_v3_model, qwen3_moe_model, model_folder):
