@@ -16,7 +16,7 @@ from rlframe.learner.group import LearnerGroup
 from rlframe.objective import Objective
 from rlframe.objective.kl import KL
 from rlframe.training import TrainSample
-from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, VersionSpan
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import OBJECTIVE, load, logprobs, make_samples, reference_logprobs, save, step
@@ -123,7 +123,7 @@ def as_group(samples: list[TrainSample], name: str) -> ScoredGroup:
         Completion(
             token_ids=sample.token_ids[12:].tolist(),
             logprobs=sample.rollout_logprobs[12:].tolist(),
-            versions=[],
+            versions=[VersionSpan(version=0, start=0, end=len(sample.token_ids) - 12)],
             text="",
             finish_reason="stop",
         )
