@@ -30,6 +30,7 @@ def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> i
     exit_codes: list[int] = []  # collected here, because Hydra drops the return value of a job
 
     def job(composed: Any) -> None:
+        _separate_folder(composed)
         exit_codes.append(_exit_code(start, composed))
         if exit_codes[-1] == exits.STOPPED:
             sys.exit(exits.STOPPED)  # skips the remaining jobs of a multirun
@@ -43,6 +44,16 @@ def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> i
     except (HydraException, OmegaConfBaseException) as error:
         return exits.refuse("This config cannot run", _with_suggestion(str(error)))
     return max(exit_codes, default=0)
+
+
+def _separate_folder(composed: Any) -> None:
+    """Gives each job of a sweep a run_dir of its own, since Hydra gives all of them the time of the first one."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and not any(key.startswith("run_dir=") for key in hydra.overrides.task):
+        composed.run_dir = f"{composed.run_dir}_{hydra.job.num}"
 
 
 def refuse_used_folder(run: RunConfig, remedy: str) -> None:

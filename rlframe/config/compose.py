@@ -64,6 +64,10 @@ def merge_saved(path: Path, composed: Any, overrides: list[str]) -> Any:
         key = override.lstrip("+~").partition("=")[0]
         if key == "experiment":
             continue
+        if override.startswith("~"):
+            parent, _, name = key.rpartition(".")
+            OmegaConf.select(saved, parent).pop(name, None)
+            continue
         OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False)
     return saved
 

@@ -20,11 +20,12 @@ class Hub(Records):
     def load(self) -> Problems:
         """Raises ValueError for a data set that cannot be loaded, a missing field, a slice beyond the last row."""
         from datasets import disable_progress_bars, load_dataset
+        from datasets.exceptions import DatasetsError
 
         disable_progress_bars()  # they would tear the console's lines
         try:
             rows = load_dataset(self.path, name=self.subset, split=self.split)
-        except (OSError, ValueError) as error:  # OSError: no network, no such data set, no such folder
+        except (OSError, ValueError, DatasetsError) as error:  # OSError: no network, no such data set, no such folder
             raise ValueError(
                 f"{self.path} ({self.split}): datasets cannot load it: {error} Without network use a folder, or a "
                 "data set that is in the cache (HF_HOME) with HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror, and a "

@@ -24,6 +24,7 @@ class Parquet(Records):
         """Raises ValueError for missing files, a file that is no Parquet, a missing field, a slice beyond the end."""
         import pyarrow
         from datasets import Dataset, disable_progress_bars
+        from datasets.exceptions import DatasetsError
         from pyarrow import parquet
 
         files = sorted(glob.glob(str(Path(self.path).expanduser()), recursive=True))
@@ -31,10 +32,14 @@ class Parquet(Records):
             raise ValueError(f"path: there is no file {Path(self.path).expanduser().resolve()}")
         try:
             schema = parquet.read_schema(files[0])
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{files[0]}: no Parquet file: {error}") from error
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            hint = f"; for the files of a folder give {self.path}/*.parquet" if Path(files[0]).is_dir() else ""
+            raise ValueError(f"{files[0]}: no Parquet file: {error}{hint}") from error
         in_use = columns(schema, self.fields(), self.path)
         disable_progress_bars()  # they would tear the console's lines
         # Without a batch size datasets reads a row group at a time, which may be the whole file.
-        rows = Dataset.from_parquet([*files], columns=in_use, batch_size=ROWS_AT_A_TIME)
+        try:
+            rows = Dataset.from_parquet([*files], columns=in_use, batch_size=ROWS_AT_A_TIME)
+        except DatasetsError as error:
+            raise ValueError(f"{self.path}: datasets cannot read its files as one table: {error}") from error
         return Table(rows, self, Path(self.path).name)

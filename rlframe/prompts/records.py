@@ -33,7 +33,7 @@ class Records(Source):
     task_field: str | None  # the field with a record's task, or with null for `task`; null: every record has `task`
     extra_fields: list[str]  # further JSON values, for rewards
     offset: int = Field(ge=0)
-    size: int | None = Field(ge=1)  # null: to the end
+    size: int | None = Field(ge=1)  # at most; null: to the end
 
     @field_validator("reference_pattern")
     @classmethod
@@ -59,12 +59,10 @@ class Records(Source):
         return [name for name in named if name is not None] + self.extra_fields
 
     def bounds(self, total: int, where: str) -> range:
-        """Indices of the slice within `total` records. Raises ValueError if the slice goes beyond the last record."""
-        end = total if self.size is None else self.offset + self.size
-        if end > total or self.offset >= total:
-            slice_text = f"offset {self.offset}, size {'null' if self.size is None else self.size}"
-            raise ValueError(f"{where}: {slice_text} asks for more than its {total} records")
-        return range(self.offset, end)
+        """Indices of the slice within `total` records. Raises ValueError if it begins after the last record."""
+        if self.offset >= total:
+            raise ValueError(f"{where}: offset {self.offset} skips all of its {total} records")
+        return range(self.offset, total if self.size is None else min(total, self.offset + self.size))
 
     def problem(self, record: Mapping[str, Any], problem_id: str, where: str) -> Problem:
         """The problem in a record. Raises ValueError, whose message starts with `where`, if a field cannot be used."""

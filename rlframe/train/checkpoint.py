@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rlframe.config.train import CheckpointConfig
     from rlframe.learner.group import LearnerGroup
 
-FORMAT = 1  # of state.json
+FORMAT = 2  # of state.json
 MANIFEST = "manifest.json"
 STATE = "state.json"
 POLL_S = 0.2  # seconds between checks that all ranks have written; a rank answers after the current step

@@ -195,7 +195,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             if files.metrics.exists():
                 curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations), run.deciding_reward)
         for reason, count in feed.ledger.skipped.items():
-            console.warn(f"prompts: {count} were skipped so far ({reason})")
+            if reason != "curriculum":  # which is no fault, and in the metrics
+                console.warn(f"prompts: {count} were skipped so far ({reason})")
         first, last = ctx.evaluation.first_and_last()
         console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
 

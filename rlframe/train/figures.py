@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
 from statistics import fmean, stdev
 
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, ScoredGroup
+
+MAX_COMPARISONS = 200  # of a problem's wrong answers by the reward
 
 
 def figures_of(groups: Sequence[ScoredGroup], name: str, reward: Reward, tries: Sequence[int]) -> dict[str, float]:
@@ -61,16 +64,20 @@ def consensus(judged: Sequence[tuple[Completion, bool]], reward: Reward) -> floa
 
 
 def _votes(answers: Sequence[str], same: Callable[[str, str], bool]) -> list[int]:
-    """Number of equal answers, for each different answer."""
+    """Number of equal answers, for each different answer.
+
+    A comparison may take seconds, so after `MAX_COMPARISONS` answers are equal only where their texts are.
+    """
     classes: list[tuple[str, int]] = []
+    comparisons = count()
     for answer in answers:
-        for index, (other, count) in enumerate(classes):
-            if answer == other or same(other, answer):
-                classes[index] = (other, count + 1)
+        for index, (other, votes) in enumerate(classes):
+            if answer == other or (next(comparisons) < MAX_COMPARISONS and same(other, answer)):
+                classes[index] = (other, votes + 1)
                 break
         else:
             classes.append((answer, 1))
-    return [count for _, count in classes]
+    return [votes for _, votes in classes]
 
 
 def _judged(group: ScoredGroup, name: str) -> list[tuple[Completion, bool]]:

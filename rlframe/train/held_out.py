@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ def load(run: RunConfig) -> dict[str, list[Problem]]:
     sets: dict[str, list[Problem]] = {}
     for name, source in run.held_out_sources.items():
         sets[name] = list(in_order(source.load()))
+        check_extra(sets[name])
         decider = run.held_out_sets[name].reward or run.deciding_reward
         tasks = {problem.task for problem in sets[name]}
         if sets[name] and not any(decider in composition.speaking(run.reward.terms, task) for task in tasks):
@@ -66,10 +68,25 @@ def tokenize(
         prompts[name] = stream_of(problems, run, tokenizer).first_epoch()
         if skipped := len(problems) - len(prompts[name]):
             warn(f"{_key(name)}: {skipped} of {len(problems)} problems are too long (prompts.overlong=skip)")
+        if not prompts[name]:
+            bound = run.prompts.max_tokens
+            raise ValueError(f"{_key(name)}: every prompt is longer than prompts.max_tokens={bound}; raise it")
     for key, token_ids in _stop_token_ids(run).items():
         if unknown := [token_id for token_id in token_ids if token_id >= len(tokenizer)]:
             raise ValueError(f"{key}: {unknown[0]} is no token; the tokenizer has {len(tokenizer)}")
     return prompts
+
+
+def check_extra(problems: list[Problem]) -> None:
+    """Raises ValueError for extra values that the files of rollouts could not hold, as a date or NaN."""
+    for problem in problems:
+        try:
+            json.dumps(problem.extra, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"problem {problem.id}: extra holds a value that JSON does not know ({error}); leave its field out of "
+                "extra_fields"
+            ) from error
 
 
 def stream_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from rlframe.config.run import RunConfig
     from rlframe.prompts.stream import PromptStream
-    from rlframe.types import Problem, Prompt
+    from rlframe.types import Prompt
 
 SAMPLE = 256  # training problems whose length is checked at the start
 # Bounds for the start. A million rows of a file take less; other sources may need a second to make a problem.
@@ -42,7 +41,7 @@ def open_prompts(
     try:
         train, heldout = config.train.load(), held_out.load(run)
         sample = list(until(spread(train, SAMPLE), SAMPLE_S))
-        _check_extra(sample)
+        held_out.check_extra(sample)
         conversations = HeldOut(heldout.values())
         overlap = compare(until(in_order(train), COMPARE_S), conversations)
         _report(overlap, config.overlap, len(train), warn)
@@ -59,18 +58,6 @@ def open_prompts(
         raise ConfigError(f"prompts: {error}") from error
     check_rendered(Renderer(tokenizer, config.template), config.template, train[0], terms)
     return stream, heldout_prompts
-
-
-def _check_extra(problems: list[Problem]) -> None:
-    """Raises ValueError for extra values that the files of rollouts could not hold."""
-    for problem in problems:
-        try:
-            json.dumps(problem.extra)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"problem {problem.id}: extra holds a value that JSON does not know ({error}); leave its field out of "
-                "extra_fields"
-            ) from error
 
 
 def _report(overlap: Overlap, action: str, total: int, warn: Callable[[str], None]) -> None:

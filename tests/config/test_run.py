@@ -297,6 +297,13 @@ def test_the_command_line_overrides_the_saved_config(composed, tmp_path):
     }  # replaces the whole group
 
 
+def test_a_resumed_run_leaves_out_what_the_command_line_takes_away(composed, tmp_path):
+    path = tmp_path / "config.yaml"
+    save(load(composed()), path)
+    merged = load(merge_saved(path, composed("~reward.terms.format"), ["~reward.terms.format"]))
+    assert list(merged.reward.terms) == ["math"]
+
+
 def test_without_overrides_a_resumed_run_equals_the_saved_run(composed, tmp_path):
     path = tmp_path / "config.yaml"
     run = load(composed("steps=7", "algorithm=dapo"))

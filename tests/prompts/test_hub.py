@@ -44,8 +44,8 @@ def test_a_row_without_a_reference_is_named_by_its_index(folder):
 
 
 def test_a_slice_beyond_the_split_is_refused(folder):
-    with pytest.raises(ValueError, match="offset 1, size 3 asks for more than its 3 records"):
-        hub(folder, size=3).load()
+    with pytest.raises(ValueError, match="offset 3 skips all of its 3 records"):
+        hub(folder, offset=3).load()
 
 
 def test_a_folder_that_is_missing_is_refused_with_remedies(tmp_path, monkeypatch):

@@ -75,5 +75,10 @@ def test_a_file_of_another_format_is_refused(tmp_path):
 
 
 def test_a_slice_beyond_the_last_row_is_refused(files):
-    with pytest.raises(ValueError, match="offset 4, size 2 asks for more than its 5 records"):
-        source(files, offset=4, size=2).load()
+    with pytest.raises(ValueError, match="offset 5 skips all of its 5 records"):
+        source(files, offset=5, size=2).load()
+
+
+def test_a_folder_in_place_of_files_is_refused_with_the_pattern(tmp_path):
+    with pytest.raises(ValueError, match=rf"for the files of a folder give {tmp_path}/\*\.parquet"):
+        source(str(tmp_path)).load()

@@ -156,16 +156,16 @@ def test_a_checkpoint_restores_the_learner_and_every_part(tmp_path):
     assert (learner.version, part.held, opened.step) == (4, {"position": 32, "out": [31]}, 4)
 
 
-@pytest.mark.parametrize("written", [None, 0, 2])
+@pytest.mark.parametrize("written", [None, 1, 3])
 def test_a_checkpoint_of_another_format_is_refused_in_one_sentence(tmp_path, written):
     saved = save(tmp_path, 4)
     state = json.loads((saved / "state.json").read_text())
-    assert state.pop("format") == 1
+    assert state.pop("format") == 2
     (saved / "state.json").write_text(json.dumps(state if written is None else state | {"format": written}))
     (saved / "manifest.json").unlink()
     seal(saved)
     with pytest.raises(
-        RunFailed, match=rf"step_000004 has format {written}, and this version of rlframe reads format 1: "
+        RunFailed, match=rf"step_000004 has format {written}, and this version of rlframe reads format 2: "
     ):
         checkpoints(tmp_path, WritingLearner()).restore(pytest.fail)
 

@@ -21,9 +21,9 @@ TIMEOUT_S = 420
 RLFRAME = [sys.executable, "-m", "rlframe.cli", "train"]
 
 
-def rlframe(*arguments: str) -> str:
-    """The console's lines of a run that ends with exit code 0."""
-    done = subprocess.run([*RLFRAME, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S)
+def rlframe(*arguments: str, folder: Path | None = None) -> str:
+    """The console's lines of a run that ends with exit code 0, started in `folder`."""
+    done = subprocess.run([*RLFRAME, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -170,5 +170,8 @@ def test_offload_entropy_corrections_r1_and_a_judge_on_a_mixture_of_experts(
 
 def test_a_sweep_runs_one_job_for_each_combination(tiny_model: Path, tmp_path: Path) -> None:
     settings = [*tiny_overrides(tiny_model), "learner.ranks=1", "steps=1", "evaluate.every=0"]
-    rlframe("-m", *settings, "correction=proximal,tis", f"run_dir={tmp_path}/${{hydra:job.num}}")
-    assert ["correction/weight_mean" in metrics(tmp_path / job)[0] for job in ("0", "1")] == [True, True]
+    rlframe("-m", *settings, "correction=proximal,tis", folder=tmp_path)
+    runs = sorted((tmp_path / "runs").glob("20*"))
+    assert [run.name[-2:] for run in runs] == ["_0", "_1"]
+    assert all("correction/weight_mean" in metrics(run)[0] for run in runs)
+    assert list((tmp_path / "runs" / "sweeps").glob("*/multirun.yaml"))

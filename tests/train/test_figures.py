@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from rlframe.reward import Reward, build
-from rlframe.train.figures import consensus, figures_of, pass_at
+from rlframe.train.figures import MAX_COMPARISONS, consensus, figures_of, pass_at
 from rlframe.types import Completion, FinishReason, Prompt, RolloutGroup, ScoredGroup, Verdict
 
 
@@ -115,6 +115,14 @@ def test_a_figure_of_nothing_is_left_out():
 def test_the_chance_that_the_majority_is_right(math, right, wrong, chance):
     judged = [(completion(answer), True) for answer in right] + [(completion(answer), False) for answer in wrong]
     assert consensus(judged, math) == pytest.approx(chance)
+
+
+def test_a_vote_over_many_wrong_answers_has_a_bounded_number_of_comparisons(math, monkeypatch):
+    compared = []
+    monkeypatch.setattr(type(math), "same_answer", lambda reward, one, other: compared.append((one, other)))
+    judged = [(completion("5"), True), *((completion(str(number)), False) for number in range(10, 110))]
+    assert consensus(judged, math) == pytest.approx(1 / 101)
+    assert len(compared) == MAX_COMPARISONS == 200
 
 
 def test_one_completion_a_prompt_has_no_majority(math):

@@ -95,6 +95,11 @@ def test_a_long_prompt_stops_the_run_or_is_skipped_with_a_count(opened):
     ]
 
 
+def test_a_held_out_set_of_long_prompts_alone_is_refused(opened):
+    with pytest.raises(ConfigError, match=r"prompts\.heldout: every prompt is longer than prompts\.max_tokens=128"):
+        opened(sums(range(3)), ["2 + " * 40], "prompts.overlong=skip")
+
+
 def test_extra_values_reach_the_prompt(opened):
     fields = ["prompts.train.extra_fields=[level]", "prompts.heldout.extra_fields=[level]"]
     stream, heldout, _ = opened(sums(range(4)), sums(range(5, 6)), *fields, level={"of": 3})
@@ -120,6 +125,8 @@ def test_extra_values_that_json_does_not_know_are_refused(opened, tmp_path):
     )
     with pytest.raises(ConfigError, match="problem d: extra holds a value that JSON does not know"):
         opened(["1?"], ["2?"], "~prompts.train", f"+prompts.train={{name: '{tmp_path}/dated.py:Dated'}}")
+    with pytest.raises(ConfigError, match="problem d: extra holds a value that JSON does not know"):
+        opened(["1?"], ["2?"], "~prompts.heldout", f"+prompts.heldout={{name: '{tmp_path}/dated.py:Dated'}}")
 
 
 def test_every_held_out_set_is_kept_out_of_training(opened, tmp_path):
