@@ -51,21 +51,22 @@ def main() -> None:
 
 def start(settings: dict[str, Any]) -> dict[str, Any]:
     """Opens the prompts of a run and takes the first ones -> seconds, peak memory, and the console's lines."""
-    from omegaconf import OmegaConf
+    from hydra import compose, initialize_config_dir
+    from transformers import AutoTokenizer
 
-    from rlframe.config.compose import conf_dir
+    from rlframe.config.compose import conf_dir, load
+    from rlframe.model import base_model
     from rlframe.prompts.config import PromptsConfig
-    from rlframe.reward import build
     from rlframe.train.prompts import open_prompts
 
-    config = PromptsConfig.model_validate(settings)
-    rewards: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "reward" / "math_format.yaml"))
-    terms = {name: build(term) for name, term in rewards["terms"].items()}
-    tokenizer = word_tokenizer()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        run = load(compose("train", ["experiment=smollm2_arithmetic"]))
+    run = run.model_copy(update={"prompts": PromptsConfig.model_validate(settings)})
+    tokenizer = AutoTokenizer.from_pretrained(base_model.prepare(run.model.path))
     before_mib = peak_mib()
     lines: list[str] = []
     began, cpu_began = time.perf_counter(), time.process_time()
-    stream, _ = open_prompts(config, terms, tokenizer, seed=0, warn=lines.append)
+    stream, _ = open_prompts(run, tokenizer, warn=lines.append)
     opened = time.perf_counter()
     for position in range(FIRST_PROMPTS):
         stream.at(position)
@@ -142,17 +143,6 @@ def records_of(numbers: range) -> Iterator[dict[str, Any]]:
             "reward_model": {"ground_truth": str(number * 3 // 2), "style": "rule"},
             "extra_info": {"index": number, "split": "train"},
         }
-
-
-def word_tokenizer() -> Any:
-    """A token a word: a start tokenizes a few hundred prompts only."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", chat_template=template)
 
 
 def peak_mib() -> int:
