@@ -111,17 +111,12 @@ def training_temperature_is_the_engines(run: RunKeys) -> str | None:
 
 
 def sequence_fits_model(run: RunKeys) -> str | None:
-    longest, context = run.longest_sequence, model.context_length(run.model.path)
-    if context is not None and longest > context:
-        return (
-            f"rollout.max_tokens: prompts.max_tokens={run.prompts.max_tokens} + rollout.max_tokens="
-            f"{run.rollout.max_tokens} = {longest} tokens, but the model at model.path takes {context}; "
-            f"at most {context - run.prompts.max_tokens} would fit"
-        )
+    max_tokens = run.rollout.max_tokens
+    return beyond_context(run, "rollout.max_tokens", max_tokens, f"rollout.max_tokens={max_tokens}")
 
 
 def model_is_not_quantised(run: RunKeys) -> str | None:
-    if method := model.is_quantised(run.model.path):
+    if method := model.quantisation_method(run.model.path):
         return (
             f"model.path: the weights are quantised ({method}), and the learner trains bfloat16 or float32; save them "
             "dequantised with transformers, and give that folder"
@@ -278,6 +273,20 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     expert_parallel_without_sequence_parallel,
     expert_parallel_without_routed_experts,
 ]
+
+
+def beyond_context(run: RunKeys, key: str, max_tokens: int, addend: str) -> str | None:
+    """The problem of a completion bound under `key` that the model's context cannot hold behind the longest prompt.
+
+    `addend`: the bound as the sum in the message shows it.
+    """
+    context, prompt_tokens = model.context_length(run.model.path), run.prompts.max_tokens
+    longest = prompt_tokens + max_tokens
+    if context is not None and longest > context:
+        return (
+            f"{key}: prompts.max_tokens={prompt_tokens} + {addend} = {longest} tokens, but the model at model.path "
+            f"takes {context}; at most {context - prompt_tokens} would fit"
+        )
 
 
 def _supports_expert_parallel(run: RunKeys) -> bool:

