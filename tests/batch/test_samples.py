@@ -14,7 +14,7 @@ from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_prob
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
 from rlframe.training import TrainSample
-from rlframe.types import RolloutGroup, ScoredGroup, VersionSpan
+from rlframe.types import RolloutGroup, ScoredGroup, Turn, VersionSpan
 from tests.tiny.groups import make_group, make_multi_turn_group, make_turn
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
@@ -172,15 +172,21 @@ def test_penalties_are_subtracted_from_rewards_that_exist() -> None:
     assert groups[0].rewards == [1.0, None]
 
 
-def test_values_of_paths_return_to_the_order_of_turns() -> None:
-    tree = [
+def branching_turns() -> list[Turn]:
+    #  0 - 1 - 3    Turn 0 branches into turns 1 and 2, as when a template strips earlier thoughts; turn 4 begins
+    #   \- 2        a conversation of its own.
+    #  4
+    return [
         make_turn(None, [1, 2], [10, 11]),
         make_turn(0, [20], [21]),
         make_turn(0, [30], [31]),
         make_turn(1, [40], [41]),
         make_turn(None, [9], [50]),
     ]
-    group = make_multi_turn_group([tree], [1.0])
+
+
+def test_values_of_paths_return_to_the_order_of_turns() -> None:
+    group = make_multi_turn_group([branching_turns()], [1.0])
     [probes] = to_probes([group]).values()
     trained = [probe.token_ids[probe.loss_weights != 0] for probe in probes]
     assert [ids.tolist() for ids in trained] == [[10, 11, 31], [21, 41], [50]]
@@ -220,17 +226,7 @@ def test_a_chain_of_two_turns_is_one_sample_with_a_mask() -> None:
 
 
 def test_turns_that_two_paths_share_are_trained_on_once() -> None:
-    #  0 - 1 - 3    Turn 0 branches into turns 1 and 2, as when a template strips earlier thoughts; turn 4 begins
-    #   \- 2        a conversation of its own.
-    #  4
-    tree = [
-        make_turn(None, [1, 2], [10, 11]),
-        make_turn(0, [20], [21]),
-        make_turn(0, [30], [31]),
-        make_turn(1, [40], [41]),
-        make_turn(None, [9], [50]),
-    ]
-    group = make_multi_turn_group([tree, [make_turn(None, [1, 2], [8])]], [1.0, 0.0])
+    group = make_multi_turn_group([branching_turns(), [make_turn(None, [1, 2], [8])]], [1.0, 0.0])
     found = to_samples(rate([group], BY_TOKEN), BY_TOKEN)
     ordered = {tuple(sample.token_ids.tolist()): sample for sample in found}
     # Leaves in the order of their turns: 2, 3, 4; so turn 0 is trained on with turn 2.
