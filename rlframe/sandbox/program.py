@@ -37,5 +37,5 @@ class Outcome:
     """The result of a case. `output` and `detail` come from untrusted code: compare them, never believe or run them."""
 
     status: Status
-    output: bytes  # stdout, or the result as JSON
+    output: bytes  # stdout, or the result as `values.encode` writes it
     detail: str  # the end of stderr, or the limit that was exceeded

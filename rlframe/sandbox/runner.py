@@ -13,6 +13,7 @@ import posix
 import sys
 
 from rlframe.sandbox import kernel
+from rlframe.sandbox.values import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,9 +111,7 @@ def _end_script() -> None:
 
 
 def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
-    """Calls the program's function on each input and writes a line of JSON for each result."""
-    import json
-
+    """Calls the program's function on each input and writes a line for each result, as `values` encodes it."""
     namespace = {"__name__": "solution"}
     exec(compile(source, FILENAME, "exec"), namespace)
     call: Any = namespace
@@ -120,7 +119,7 @@ def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> No
         call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
     for arguments in inputs:
         result = call(*arguments["args"], **arguments["kwargs"])
-        posix.write(RESULTS, json.dumps(result, allow_nan=False).encode() + b"\n")
+        posix.write(RESULTS, encode(result).encode() + b"\n")
 
 
 def _run_and_exit(run: "Callable[[], None]", at_exit: "Callable[[], None] | None") -> None:

@@ -15,7 +15,8 @@ from rlframe.sandbox.threads import Threads
 
 READY = b"+"
 # Modules that programs and runners import often: imported once for all runners, after the server has sent READY.
-PRELOAD = ("os", "select", "fcntl", "collections", "functools", "heapq", "json", "math", "re", "traceback", "typing")
+PRELOAD = ("os", "select", "fcntl", "collections", "functools", "heapq", "json", "math", "numbers", "re")
+PRELOAD += ("traceback", "typing")
 
 
 def serve() -> None:
