@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import last_tagged
+from rlframe.reward.solution import program_of
 from rlframe.sandbox import Isolation, Limits, Program, Sandbox
 from rlframe.sandbox.expected import ProgramTests
 from rlframe.sandbox.levels import ISOLATIONS
 from rlframe.types import Completion, Prompt, Verdict
-
-FENCE = re.compile(r"```[ \t]*(?:(?:python3?|py)[ \t]*)?\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
 class Code(Reward):
@@ -58,7 +55,8 @@ class Code(Reward):
     def __call__(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Raises SandboxFailed for an error of the sandbox itself; a program's error is a score."""
         started = time.perf_counter()
-        tests, source = ProgramTests.parse(prompt.reference), program_of(completion.text)
+        tests = ProgramTests.parse(prompt.reference)
+        source = self._program(tests, completion)
 
         def verdict(score: float, status: Literal["scored", "unparseable", "timeout"], detail: str) -> Verdict:
             return Verdict(score=score, status=status, seconds=time.perf_counter() - started, detail=detail)
@@ -75,6 +73,10 @@ class Code(Reward):
         first_fault = next((f"; case {index}: {text}" for index, text in enumerate(faults) if text is not None), "")
         return verdict(score, status, f"{passed} of {len(faults)} cases{first_fault}")
 
+    def _program(self, tests: ProgramTests, completion: Completion) -> str | None:
+        needs = [{tests.function.partition(".")[0]}] if tests.function else []
+        return program_of(completion.text, needs, ended=completion.finish_reason == "stop")
+
     def _started(self) -> Sandbox:
         if self._sandbox is None:
             limits = Limits(
@@ -82,9 +84,3 @@ class Code(Reward):
             )
             self._sandbox = Sandbox(limits, self.min_isolation)
         return self._sandbox
-
-
-def program_of(text: str) -> str | None:
-    """The last fenced block inside the answer tags, else of the whole text."""
-    blocks = FENCE.findall(last_tagged(text) or "") or FENCE.findall(text)
-    return blocks[-1] if blocks else None

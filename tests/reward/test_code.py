@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rlframe.reward import build
-from rlframe.reward.code import Code, program_of
+from rlframe.reward.code import Code
+from rlframe.reward.solution import program_of
 from rlframe.types import Completion, Prompt, Verdict
 
 TERM = {
