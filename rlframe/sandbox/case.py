@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import time
 
 from rlframe.sandbox.program import Outcome, Status
@@ -26,11 +25,12 @@ class Case:
         for descriptor in self.texts:
             self._poll.register(descriptor, select.POLLIN)
 
-    def send(self, runner: socket.socket, limits: bytes, program: int, stdin: int | None) -> None:
-        """Sends the case to a runner that waits. Raises OSError where the runner is gone."""
-        descriptors = [program, self._output_writer, self._errors_writer] + ([] if stdin is None else [stdin])
-        socket.send_fds(runner, [limits], descriptors)
-        # A pipe ends when its last writer closes, so the runner must be the only writer.
+    def descriptors(self, program: int, stdin: int | None) -> list[int]:
+        """The descriptors of a runner, in the order that `runner.wait` expects."""
+        return [program, self._output_writer, self._errors_writer] + ([] if stdin is None else [stdin])
+
+    def close_writers(self) -> None:
+        """Leaves the runner as the only writer: a pipe ends when its last writer closes."""
         os.close(self._output_writer)
         os.close(self._errors_writer)
         self._output_writer = self._errors_writer = -1

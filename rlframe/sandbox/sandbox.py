@@ -14,24 +14,18 @@ from contextlib import suppress
 
 from rlframe.sandbox import seccomp
 from rlframe.sandbox.case import Case, memory_file
+from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
 from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
+from rlframe.sandbox.session import Session
 
 START_S = 30.0  # a start on a cold, busy disk; also bounds each wait for a message of the server
 MAX_STDERR_BYTES = 1 << 16
 # The server's whole environment: readable by any process of the same user. By default glibc reserves 64 MiB of address
 # space for each thread, which would count against a program's memory limit.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
-
-
-class SandboxUnavailable(RuntimeError):
-    """This machine lacks the requested isolation. The message says what each level misses. No program has run."""
-
-
-class SandboxFailed(RuntimeError):
-    """The sandbox itself broke while a program ran: the program has no verdict."""
 
 
 class Sandbox:
@@ -42,6 +36,7 @@ class Sandbox:
         self.min_isolation = min_isolation
         self.level: Isolation | None = None  # the server's level; None before the start
         self._server: _Server | None = None
+        self._session: Session | None = None  # the open one: it alone uses the server
 
     def start(self) -> None:
         """Raises SandboxUnavailable."""
@@ -68,7 +63,7 @@ class Sandbox:
     def run(self, program: Program) -> list[Outcome]:
         """Returns an outcome for each input. Raises SandboxUnavailable, and SandboxFailed where the server broke; the
         next call starts another server."""
-        self.start()
+        self._start_free()
         assert self._server is not None
         try:
             return self._server.run(program, self.limits)
@@ -78,18 +73,37 @@ class Sandbox:
             self.close()
             raise
 
+    def session(self, source: str, max_asks: int) -> Session:
+        """Starts a program that replies to messages (see `Session`). Until the session is closed the sandbox runs
+        nothing else. Raises SandboxUnavailable, SandboxFailed."""
+        self._start_free()
+        self._session = Session(self, source, max_asks)
+        return self._session
+
+    def release(self, session: Session) -> None:
+        """A session calls this at its end."""
+        if self._session is session:
+            self._session = None
+
     def close(self) -> str:
-        """Kills the server and all runners. Returns the server's stderr."""
+        """Kills the server and all runners, and ends an open session. Returns the server's stderr."""
+        if self._session is not None:
+            self._session.abandon(SandboxFailed("the sandbox was closed"))
         server, self._server = self._server, None
         return server.kill() if server is not None else ""
+
+    def _start_free(self) -> None:
+        if self._session is not None:
+            raise RuntimeError("the sandbox has an open session: close it, or use another Sandbox")
+        self.start()
 
 
 class _Server:
     """A fork server's process and the socket to it."""
 
     def __init__(self, level: Isolation) -> None:
-        self._control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(START_S)
+        self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(START_S)
         self._runner: socket.socket | None = None  # to the runner that takes the next case
         self._runner_number = 0  # its process number in the server's namespace
         with server_end:
@@ -106,10 +120,10 @@ class _Server:
             ruleset = read_only(readable_paths())  # while the interpreter starts
             try:
                 filters = seccomp.build(), seccomp.build_notifier()
-                socket.send_fds(self._control, [marshal.dumps(filters)], [ruleset])
+                socket.send_fds(self.control, [marshal.dumps(filters)], [ruleset])
             finally:
                 os.close(ruleset)
-            ready = self._control.recv(1)
+            ready = self.control.recv(1)
         except OSError as error:
             raise SandboxFailed(f"its server did not start: {error}\n{self.kill()}".rstrip()) from error
         if not ready:
@@ -168,15 +182,12 @@ class _Server:
         bounds = struct.pack("4Q", seconds, seconds, memory, memory)  # two `struct rlimit`, each soft and hard
         case = Case(limits.output_bytes * calls)
         try:
-            if self._runner is None:
-                self._receive_report()
-            assert self._runner is not None
-            with self._runner as runner:
-                case.send(runner, bounds, job, stdin)
-            kill_reason = case.read_until_end(self._control.fileno(), case_s, deadline)
+            self.start_runner(bounds, case.descriptors(job, stdin))
+            case.close_writers()
+            kill_reason = case.read_until_end(self.control.fileno(), case_s, deadline)
             if kill_reason:
-                self._control.send(b"%d" % self._runner_number)
-            exit_code = self._receive_report()
+                self.kill_runner()
+            exit_code = self.receive_report()
             case.drain()
             return case.outcome(kill_reason, exit_code)
         except EOFError as error:
@@ -185,9 +196,21 @@ class _Server:
         finally:
             case.close()
 
-    def _receive_report(self) -> int:
+    def start_runner(self, bounds: bytes, descriptors: list[int]) -> None:
+        """Sends a case to the runner that waits (see `runner.wait`). Raises OSError or EOFError."""
+        if self._runner is None:
+            self.receive_report()
+        assert self._runner is not None
+        with self._runner as runner:
+            socket.send_fds(runner, [bounds], descriptors)
+
+    def kill_runner(self) -> None:
+        """Asks the server to kill the runner that has a case; the report of its end follows."""
+        self.control.send(b"%d" % self._runner_number)
+
+    def receive_report(self) -> int:
         """Stores the next runner. Returns the last runner's exit code, or 0 before the first case."""
-        message, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
+        message, descriptors, _, _ = socket.recv_fds(self.control, 64, 1)
         if not descriptors:
             raise EOFError("the server ended")
         exit_code, self._runner_number = map(int, message.split())
@@ -199,7 +222,7 @@ class _Server:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._control.close()
+        self.control.close()
         if self._runner is not None:
             self._runner.close()
         assert self._process.stderr is not None
