@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILENAME = "<solution>"
+HELLO = b"+"  # a runner's first message; the kernel adds the runner's process number
 RESULTS = 3  # file descriptor for the results of function calls
 MAX_OPEN_FILES = 64
 
@@ -55,6 +56,7 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
     output, errors and, for a script, stdin. A runner that cannot give up its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
+        cases.send(HELLO)
         size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(4 * 4))
         if size == 0:
             posix._exit(0)
