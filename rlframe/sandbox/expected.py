@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rlframe.sandbox.comparison import as_json, equal, same_lines
 from rlframe.sandbox.program import Outcome
+from rlframe.sandbox.values import decode
 
 QUOTED_CHARS = 200  # of an output, in a fault
 
@@ -73,35 +75,11 @@ class ProgramTests(BaseModel):
         quoted = output[:QUOTED_CHARS]
         if self.function is None:
             stdout = case.stdout or ""
-            return (
-                None if lines_of(output) == lines_of(stdout) else f"printed {quoted!r}, not {stdout[:QUOTED_CHARS]!r}"
-            )
+            return None if same_lines(output, stdout) else f"printed {quoted!r}, not {stdout[:QUOTED_CHARS]!r}"
         try:
-            value = json.loads(output, parse_constant=_no_constant)
+            value = as_json(decode(output))
         except (ValueError, RecursionError):
             return f"returned no JSON value: {quoted!r}"
         if equal(value, case.returns, self.tolerance):
             return None
         return f"returned {quoted}, not {case.returns!r:.{QUOTED_CHARS}}"
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines of a text, without white space at their ends and at the text's end."""
-    return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-def equal(value: Any, expected: Any, tolerance: float) -> bool:
-    """True for equal JSON values of equal types, at any depth: 1 equals neither 1.0 nor true."""
-    if type(value) is not type(expected):
-        return False
-    if isinstance(value, float):
-        return value == expected or abs(value - expected) <= tolerance
-    if isinstance(value, list):
-        return len(value) == len(expected) and all(map(equal, value, expected, [tolerance] * len(value)))
-    if isinstance(value, dict):
-        return value.keys() == expected.keys() and all(equal(value[key], expected[key], tolerance) for key in value)
-    return value == expected
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -14,6 +14,7 @@ import sys
 
 from rlframe.sandbox import kernel
 from rlframe.sandbox.channel import Channel
+from rlframe.sandbox.values import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILENAME = "<solution>"
+HELLO = b"+"  # a runner's first message; the kernel adds the runner's process number
 RESULTS = 3  # file descriptor for the results of function calls
 MAX_OPEN_FILES = 64
 
@@ -52,17 +54,18 @@ def prepare() -> None:
 
 def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: int) -> None:
     """Waits for a case and runs it; does not return. A case is a message with limits and the descriptors of program,
-    output and errors; then, for a script, stdin, or for a session, messages and replies. A runner that cannot give up
+    output and errors; then, for a script, stdin, or for a session, messages and stdout. A runner that cannot give up
     its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
+        cases.send(HELLO)
         size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(5 * 4))
         if size == 0:
             posix._exit(0)
         program, output, errors, *inputs = received_descriptors(ancillary)
         match inputs:
-            case [messages, replies]:
-                descriptors, run = [dev_null, output, errors, replies, messages, program], _run_session
+            case [messages, prints]:
+                descriptors, run = [dev_null, prints, errors, output, messages, program], _run_session
             case [stdin]:
                 descriptors, run = [stdin, output, errors, program], _run_script
             case _:
@@ -126,9 +129,7 @@ def _end_script() -> None:
 
 
 def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
-    """Calls the program's function on each input and writes a line of JSON for each result."""
-    import json
-
+    """Calls the program's function on each input and writes a line for each result, as `values` encodes it."""
     namespace = {"__name__": "solution"}
     exec(compile(source, FILENAME, "exec"), namespace)
     call: Any = namespace
@@ -136,7 +137,7 @@ def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> No
         call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
     for arguments in inputs:
         result = call(*arguments["args"], **arguments["kwargs"])
-        posix.write(RESULTS, json.dumps(result, allow_nan=False).encode() + b"\n")
+        posix.write(RESULTS, encode(result).encode() + b"\n")
 
 
 def _run_and_exit(run: "Callable[[], None]", at_exit: "Callable[[], None] | None") -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rlframe.sandbox.expected import ProgramTests, equal
+from rlframe.sandbox.comparison import equal
+from rlframe.sandbox.expected import ProgramTests
 
 ADD = {"function": "add", "cases": [{"args": [1, 2], "returns": 3}, {"args": [40, 2], "returns": 42}]}
 
