@@ -39,9 +39,11 @@ def main() -> None:
         server = module._start_tested_server(level)
         try:
             for name, program in (("one case of stdin", SUM), ("20 calls of a function", ADD)):
-                server.run(program, LIMITS)
+                list(server.run(program, LIMITS))
                 rates = [
-                    PROGRAMS / 5 / seconds(lambda s=server, p=program: [s.run(p, LIMITS) for _ in range(PROGRAMS // 5)])
+                    PROGRAMS
+                    / 5
+                    / seconds(lambda s=server, p=program: [list(s.run(p, LIMITS)) for _ in range(PROGRAMS // 5)])
                     for _ in range(5)
                 ]
                 report(f"{level}: {name}", rates, 1, "verdicts/s, one after the other")

@@ -66,10 +66,14 @@ class Code(Reward):
         if len(source) > self.max_chars:
             return verdict(0.0, "unparseable", f"the program has {len(source)} characters, at most {self.max_chars}")
         outcomes = self._started().run(Program(source=source, function=tests.function, inputs=tests.inputs()))
-        faults = [tests.fault(case, outcome) for case, outcome in zip(tests.cases, outcomes, strict=True)]
+        faults: list[str | None] = []
+        has_timeout = False
+        for case, outcome in zip(tests.cases, outcomes, strict=True):  # one output at a time is in memory
+            faults.append(tests.fault(case, outcome))
+            has_timeout = has_timeout or outcome.status == "timeout"
         passed = faults.count(None)
         score = passed / len(faults) if self.partial else float(passed == len(faults))
-        status = "timeout" if any(outcome.status == "timeout" for outcome in outcomes) else "scored"
+        status = "timeout" if has_timeout else "scored"
         first_fault = next((f"; case {index}: {text}" for index, text in enumerate(faults) if text is not None), "")
         return verdict(score, status, f"{passed} of {len(faults)} cases{first_fault}")
 

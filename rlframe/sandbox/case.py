@@ -2,105 +2,160 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
-import socket
-import time
+import struct
+from collections.abc import Iterator
 
-from rlframe.sandbox.program import Outcome, Status
+from rlframe.sandbox.program import Limits, Outcome, Status
+from rlframe.sandbox.timer import Timer
 
 CHUNK_BYTES = 1 << 16  # capacity of a pipe
 DETAIL_BYTES = 2000  # only the end of stderr is stored
+MIN_POLL_S = 0.001  # a runner with several threads may use up its time before the clock is read again
 
 
 class Case:
-    """The pipes of a runner and the bytes that were read from them."""
+    """The pipes of a runner. Of the output, a chunk is held, and so much as a caller collects.
 
-    def __init__(self, max_output_bytes: int) -> None:
-        self.max_output_bytes = max_output_bytes
-        self.output, self._output_writer = os.pipe()
-        self.errors, self._errors_writer = os.pipe()
-        self.texts = {self.output: bytearray(), self.errors: bytearray()}
-        self._poll = select.poll()
-        for descriptor in self.texts:
-            self._poll.register(descriptor, select.POLLIN)
+    `calls`: results that a function writes, a line for each; None for a script.
+    """
 
-    def send(self, runner: socket.socket, limits: bytes, program: int, stdin: int | None) -> None:
-        """Sends the case to a runner that waits. Raises OSError where the runner is gone."""
-        descriptors = [program, self._output_writer, self._errors_writer] + ([] if stdin is None else [stdin])
-        socket.send_fds(runner, [limits], descriptors)
+    def __init__(self, limits: Limits, calls: int | None = None) -> None:
+        self.limits, self.calls = limits, calls
+        self.output, output_writer = os.pipe()
+        self.errors, errors_writer = os.pipe()
+        self.writers = [output_writer, errors_writer]
+        self._stderr = bytearray()
+        self.poll = select.poll()
+        for descriptor in (self.output, self.errors):
+            self.poll.register(descriptor, select.POLLIN)
+        self.runner_number = 0  # in the server's namespace
+        self.runner_has_ended = False
+        self.kill_reason: Status | None = None  # None: the runner may go on, or has ended by itself
+        self.detail = ""  # of the kill reason
+
+    def bounds(self) -> bytes:
+        """The kernel's own limits on CPU time and address space, as two `struct rlimit`, each soft and hard."""
+        # Ends a runaway program where this process gets no core to do it.
+        seconds = math.ceil(self.limits.case_s if self.calls is None else self.limits.program_s) + 1
+        memory = self.limits.memory_mib << 20
+        return struct.pack("4Q", seconds, seconds, memory, memory)
+
+    def start(self, timer: Timer) -> None:
+        """The runner has the case."""
+        self.timer = timer
         # A pipe ends when its last writer closes, so the runner must be the only writer.
-        os.close(self._output_writer)
-        os.close(self._errors_writer)
-        self._output_writer = self._errors_writer = -1
+        self._close(*self.writers)
+        self.writers = []
 
-    def read_until_end(self, server: int, case_s: float, program_deadline: float | None = None) -> Status | None:
-        """Reads the pipes until the server reports an end (returns None) or the runner must be killed (returns why).
-
-        The runner has `case_s`. With a `program_deadline` it makes many calls: each line of output is a call's result,
-        and the next call has another `case_s`, up to that deadline.
-        """
-        self._poll.register(server, select.POLLIN)
+    def chunks(self, server: int) -> Iterator[bytes]:
+        """Yields the output as it comes, until the runner has ended (the server reports it) or must be killed."""
+        self.poll.register(server, select.POLLIN)
         try:
-            deadline = time.monotonic() + case_s
             while True:
-                remaining_s = min(deadline, program_deadline or deadline) - time.monotonic()
-                ready = dict(self._poll.poll(max(0.0, remaining_s) * 1000))
+                remaining_s = self.timer.remaining_s()
+                ready = dict(self.poll.poll(max(MIN_POLL_S, remaining_s) * 1000))
                 if server in ready:
-                    return None
-                if not ready or remaining_s <= 0:  # endless output is always ready, so the clock is checked too
-                    return "timeout"
-                if b"\n" in self._read(ready) and program_deadline:
-                    deadline = time.monotonic() + case_s
-                if len(self.texts[self.output]) > self.max_output_bytes:
-                    return "output"
+                    self.runner_has_ended = True
+                    break
+                if remaining_s <= 0:  # endless output is always ready, so the clock is asked every time
+                    self.kill_reason = "timeout"
+                    return
+                if chunk := self.read(ready):
+                    yield chunk
         finally:
-            self._poll.unregister(server)
+            self.poll.unregister(server)
+        while ready := dict(self.poll.poll(0)):
+            if chunk := self.read(ready):
+                yield chunk
 
-    def drain(self) -> None:
-        """Reads the bytes that a dead runner left in the pipes."""
-        while len(self.texts[self.output]) <= self.max_output_bytes and (ready := dict(self._poll.poll(0))):
-            self._read(ready)
+    def lines(self, server: int) -> Iterator[bytes]:
+        """Yields each line of output as it comes, cut to `output_bytes` + 1. Text after the last newline is no line."""
+        assert self.calls is not None
+        line, max_bytes, remaining_bytes = bytearray(), self.limits.output_bytes + 1, 0
+        remaining_bytes = self.calls * max_bytes
+        for chunk in self.chunks(server):
+            start = 0
+            while (end := chunk.find(b"\n", start)) >= 0:
+                line += chunk[start : min(end, start + max_bytes - len(line))]
+                yield bytes(line)
+                line.clear()
+                start = end + 1
+            line += chunk[start : start + max_bytes - len(line)]
+            remaining_bytes -= len(chunk)
+            if remaining_bytes < 0:
+                self.kill_reason = "output"
+                return
 
-    def _read(self, ready: dict[int, int]) -> bytes:
+    def read_output(self, server: int) -> bytes:
+        """The whole output, or its first `output_bytes` + 1 bytes."""
+        output, max_bytes = bytearray(), self.limits.output_bytes + 1
+        for chunk in self.chunks(server):
+            output += chunk[: max_bytes - len(output)]
+            if len(output) == max_bytes:
+                self.kill_reason = "output"
+                break
+        return bytes(output)
+
+    def finish(self, exit_code: int, cpu_s: float) -> None:
+        """The runner has ended, with an exit code and after so many CPU seconds."""
+        self._exit_code, self._cpu_s, self._detail = exit_code, cpu_s, self.stderr()
+
+    def outcome(self, output: bytes) -> Outcome:
+        """The outcome of a finished case with the given output. Raises ChildProcessError for a runner that was killed
+        neither by this process nor by a limit: no program can bring that about."""
+        detail = self._detail
+        if self.kill_reason:
+            status = self.kill_reason
+        elif self.timer.is_exceeded(self._cpu_s):
+            status = "timeout"
+        elif self._exit_code == -signal.SIGKILL:
+            raise ChildProcessError(
+                "something outside the sandbox killed the program, probably the kernel for lack of memory: give the "
+                f"machine or container more, or run fewer workers (a program may use {self.limits.memory_mib} MiB)"
+            )
+        elif self._exit_code < 0:
+            status, detail = "died", f"{signal.Signals(-self._exit_code).name} {detail}".rstrip()
+        else:
+            status = "raised" if self._exit_code else "returned"
+        if status == "raised" and not detail:
+            detail = f"exit status {self._exit_code}"
+        return Outcome(status=status, output=output, detail=detail)
+
+    @property
+    def used_s(self) -> float:
+        """The finished case's share of the program's seconds."""
+        return self.timer.used_s(self._cpu_s)
+
+    def stderr(self) -> str:
+        """The end of what an ended runner wrote to stderr."""
+        while ready := dict(self.poll.poll(0)):
+            self.read(ready)
+        return self._stderr.decode(errors="replace").strip()
+
+    def read(self, ready: dict[int, int]) -> bytes:
         """Reads each ready pipe once. Returns the new bytes of stdout."""
         output = b""
         for descriptor in ready:
             chunk = os.read(descriptor, CHUNK_BYTES)
             if not chunk:
-                self._poll.unregister(descriptor)
-            self.texts[descriptor] += chunk
-            if descriptor == self.errors:
-                del self.texts[descriptor][:-DETAIL_BYTES]
+                self.poll.unregister(descriptor)
+            elif descriptor == self.errors:
+                self._stderr += chunk
+                del self._stderr[:-DETAIL_BYTES]
             else:
                 output = chunk
         return output
 
-    def outcome(self, kill_reason: Status | None, exit_code: int) -> Outcome:
-        """The case's outcome. `kill_reason` is None where the runner ended by itself."""
-        output = bytes(self.texts[self.output][: self.max_output_bytes + 1])
-        status = kill_reason or _status(exit_code, len(output) > self.max_output_bytes)
-        detail = self.stderr()
-        if status == "died":
-            detail = f"{signal.Signals(-exit_code).name} {detail}".rstrip()
-        elif status == "raised" and not detail:
-            detail = f"exit status {exit_code}"
-        return Outcome(status=status, output=output, detail=detail)
-
-    def stderr(self) -> str:
-        return self.texts[self.errors].decode(errors="replace").strip()
-
     def close(self) -> None:
-        for descriptor in (self.output, self.errors, self._output_writer, self._errors_writer):
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._close(self.output, self.errors, *self.writers)
 
-
-def _status(exit_code: int, has_too_much_output: bool) -> Status:
-    if has_too_much_output:
-        return "output"
-    return "returned" if exit_code == 0 else "died" if exit_code < 0 else "raised"
+    def _close(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def memory_file(content: bytes) -> int:

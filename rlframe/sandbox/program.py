@@ -14,8 +14,8 @@ Status: TypeAlias = Literal["returned", "raised", "timeout", "output", "died", "
 class Limits:
     """Bounds of a program. Fixed bounds: no new process, no network, no written file, 64 open files, 64 threads."""
 
-    case_s: float  # wall time of a case, and about as much CPU time
-    program_s: float  # wall time of all cases
+    case_s: float  # CPU time of a case; wall time: see `Timer`
+    program_s: float  # CPU time of all cases; wall time: see `Timer`
     memory_mib: int  # address space of a case's process
     output_bytes: int  # printed text of a case, or the call's result as JSON
 

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import marshal
-import math
 import os
 import signal
 import socket
-import struct
 import subprocess
-import time
-from contextlib import suppress
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 
 from rlframe.sandbox import seccomp
 from rlframe.sandbox.case import Case, memory_file
+from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
 from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
+from rlframe.sandbox.session import Session
+from rlframe.sandbox.timer import Timer
 
 START_S = 30.0  # a start on a cold, busy disk; also bounds each wait for a message of the server
 MAX_STDERR_BYTES = 1 << 16
 # The server's whole environment: readable by any process of the same user. By default glibc reserves 64 MiB of address
 # space for each thread, which would count against a program's memory limit.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
-
-
-class SandboxUnavailable(RuntimeError):
-    """This machine lacks the requested isolation. The message says what each level misses. No program has run."""
-
-
-class SandboxFailed(RuntimeError):
-    """The sandbox itself broke while a program ran: the program has no verdict."""
 
 
 class Sandbox:
@@ -42,6 +36,8 @@ class Sandbox:
         self.min_isolation = min_isolation
         self.level: Isolation | None = None  # the server's level; None before the start
         self._server: _Server | None = None
+        self._outcomes: Generator[Outcome, None, None] | None = None  # of the last program
+        self._session: Session | None = None  # the open one: it alone uses the server
 
     def start(self) -> None:
         """Raises SandboxUnavailable."""
@@ -65,31 +61,63 @@ class Sandbox:
             + "\n  ".join(missing)
         )
 
-    def run(self, program: Program) -> list[Outcome]:
-        """Returns an outcome for each input. Raises SandboxUnavailable, and SandboxFailed where the server broke; the
-        next call starts another server."""
-        self.start()
+    def run(self, program: Program) -> Iterator[Outcome]:
+        """Yields an outcome for each input, as soon as it is known. The program ends at the latest when the iterator is
+        closed or another program starts.
+
+        Raises SandboxUnavailable. The iterator raises SandboxFailed where the sandbox broke, and the next call starts
+        another server.
+        """
+        self._start_free()
         assert self._server is not None
+        self._outcomes = self._run(self._server, program)
+        return self._outcomes
+
+    def _run(self, server: _Server, program: Program) -> Generator[Outcome, None, None]:
         try:
-            return self._server.run(program, self.limits)
-        except SandboxFailed as error:
-            raise SandboxFailed(f"{error}\n{self.close()}".rstrip()) from error
-        except BaseException:  # interrupted: the server's next message would be about the abandoned case
-            self.close()
+            yield from server.run(program, self.limits)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # broken or interrupted: the server's next message would be about this program
+            stderr = self.close() if self._server is server else server.kill()
+            if isinstance(error, SandboxFailed):
+                raise SandboxFailed(f"{error}\n{stderr}".rstrip()) from error
             raise
 
+    def session(self, source: str, max_asks: int) -> Session:
+        """Starts a program that replies to messages (see `Session`). Until the session is closed the sandbox runs
+        nothing else. Raises SandboxUnavailable, SandboxFailed."""
+        self._start_free()
+        self._session = Session(self, source, max_asks)
+        return self._session
+
+    def release(self, session: Session) -> None:
+        """A session calls this at its end."""
+        if self._session is session:
+            self._session = None
+
     def close(self) -> str:
-        """Kills the server and all runners. Returns the server's stderr."""
+        """Kills the server and all runners, and ends an open session. Returns the server's stderr."""
+        if self._session is not None:
+            self._session.abandon(SandboxFailed("the sandbox was closed"))
         server, self._server = self._server, None
         return server.kill() if server is not None else ""
+
+    def _start_free(self) -> None:
+        if self._session is not None:
+            raise RuntimeError("the sandbox has an open session: close it, or use another Sandbox")
+        if self._outcomes is not None:
+            with suppress(SandboxFailed):
+                self._outcomes.close()
+        self.start()
 
 
 class _Server:
     """A fork server's process and the socket to it."""
 
     def __init__(self, level: Isolation) -> None:
-        self._control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(START_S)
+        self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(START_S)
         self._runner: socket.socket | None = None  # to the runner that takes the next case
         self._runner_number = 0  # its process number in the server's namespace
         with server_end:
@@ -106,100 +134,124 @@ class _Server:
             ruleset = read_only(readable_paths())  # while the interpreter starts
             try:
                 filters = seccomp.build(), seccomp.build_notifier()
-                socket.send_fds(self._control, [marshal.dumps(filters)], [ruleset])
+                socket.send_fds(self.control, [marshal.dumps(filters)], [ruleset])
             finally:
                 os.close(ruleset)
-            ready = self._control.recv(1)
+            ready = self.control.recv(1)
         except OSError as error:
             raise SandboxFailed(f"its server did not start: {error}\n{self.kill()}".rstrip()) from error
         if not ready:
             raise SandboxFailed(f"its server did not start: {self.kill()}")
 
-    def run(self, program: Program, limits: Limits) -> list[Outcome]:
-        """Raises SandboxFailed."""
-        deadline = time.monotonic() + limits.program_s
+    def run(self, program: Program, limits: Limits) -> Generator[Outcome, None, None]:
+        """Yields an outcome for each input. Raises SandboxFailed."""
         job = memory_file(marshal.dumps((program.source, program.function, program.inputs if program.function else [])))
         try:
-            if program.function is not None:
-                return self._run_calls(len(program.inputs), job, limits, deadline)
-            outcomes: list[Outcome] = []
-            for text in program.inputs:
-                case_s = min(limits.case_s, deadline - time.monotonic())
-                if case_s <= 0 or (outcomes and outcomes[-1].status in ("timeout", "skipped")):
-                    outcomes.append(_skipped("the program had used up its time"))
-                else:
-                    outcomes.append(self._run_script(text, job, limits, case_s))
-            return outcomes
+            if program.function is None:
+                yield from self._run_scripts(program.inputs, job, limits)
+            else:
+                yield from self._run_calls(len(program.inputs), job, limits)
         except (OSError, EOFError, ValueError) as error:
             raise SandboxFailed(f"{type(error).__name__}: {error}") from error
         finally:
             os.close(job)
 
-    def _run_script(self, text: str, job: int, limits: Limits, case_s: float) -> Outcome:
-        stdin = memory_file(text.encode(errors="surrogatepass"))
-        try:
-            return self._run_case(job, stdin, limits, case_s)
-        finally:
-            os.close(stdin)
+    def _run_scripts(self, inputs: list[str], job: int, limits: Limits) -> Iterator[Outcome]:
+        """Runs the program once for each input, until an input takes too long."""
+        remaining_s = limits.program_s
+        for text in inputs:
+            if remaining_s <= 0:
+                yield _skipped("the program had used up its time")
+                continue
+            stdin = memory_file(text.encode(errors="surrogatepass"))
+            try:
+                with self._case(Case(limits), [job, stdin], min(limits.case_s, remaining_s)) as case:
+                    output = case.read_output(self.control.fileno())
+            finally:
+                os.close(stdin)
+            outcome = case.outcome(output)
+            remaining_s = 0.0 if outcome.status == "timeout" else remaining_s - case.used_s
+            yield outcome
 
-    def _run_calls(self, count: int, job: int, limits: Limits, deadline: float) -> list[Outcome]:
+    def _run_calls(self, count: int, job: int, limits: Limits) -> Iterator[Outcome]:
         """Runs all calls of a function in one runner, which writes a line for each result."""
-        outcome = self._run_case(job, None, limits, limits.case_s, count, deadline)
-        *lines, _ = outcome.output.split(b"\n")
-        if len(lines) > count:
-            return [Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")] * count
-        max_bytes = limits.output_bytes
-        outcomes = [
-            Outcome(status="returned" if len(line) <= max_bytes else "output", output=line[: max_bytes + 1], detail="")
-            for line in lines
-        ]
-        if len(outcomes) < count:
-            status = "raised" if outcome.status == "returned" else outcome.status
-            detail = outcome.detail or "it ended before its result"
-            outcomes.append(Outcome(status=status, output=b"", detail=detail))
-        return outcomes + [_skipped("an earlier case ended the program")] * (count - len(outcomes))
+        results, last = 0, None
+        with self._case(Case(limits, count), [job], limits.program_s) as case:
+            case.timer.restart(limits.case_s)
+            for line in case.lines(self.control.fileno()):
+                results += 1
+                if results > count:
+                    break
+                status = "returned" if len(line) <= limits.output_bytes else "output"
+                last = Outcome(status=status, output=line, detail="")
+                if results < count:  # the last outcome is held until the runner has ended without a surplus
+                    yield last
+                case.timer.restart(limits.case_s)
+        if results > count:
+            yield Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")
+        elif results == count and last:
+            yield last
+        else:
+            end = case.outcome(b"")
+            status = "raised" if end.status == "returned" else end.status
+            yield Outcome(status=status, output=b"", detail=end.detail or "it ended before its result")
+        for _ in range(results + 1, count):
+            yield _skipped("an earlier case ended the program")
 
-    def _run_case(
-        self, job: int, stdin: int | None, limits: Limits, case_s: float, calls: int = 1, deadline: float | None = None
-    ) -> Outcome:
-        """Runs a case to the runner's end. Raises OSError, EOFError or ValueError where the server broke."""
-        seconds = math.ceil(limits.case_s if stdin is not None else limits.program_s) + 1
-        memory = limits.memory_mib << 20
-        bounds = struct.pack("4Q", seconds, seconds, memory, memory)  # two `struct rlimit`, each soft and hard
-        case = Case(limits.output_bytes * calls)
+    @contextmanager
+    def _case(self, case: Case, descriptors: list[int], total_s: float) -> Iterator[Case]:
+        """Runs a case while the block reads its output. The runner does not outlive the block. Raises OSError, EOFError
+        or ValueError where the server broke."""
+        job, *stdin = descriptors
         try:
-            if self._runner is None:
-                self._receive_report()
-            assert self._runner is not None
-            with self._runner as runner:
-                case.send(runner, bounds, job, stdin)
-            kill_reason = case.read_until_end(self._control.fileno(), case_s, deadline)
-            if kill_reason:
-                self._control.send(b"%d" % self._runner_number)
-            exit_code = self._receive_report()
-            case.drain()
-            return case.outcome(kill_reason, exit_code)
+            process = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
+            case.start(Timer(process, total_s))
+            try:
+                yield case
+            finally:
+                if not case.runner_has_ended:
+                    self.kill_runner()
+                case.finish(*self.receive_report())
         except EOFError as error:
-            case.drain()
             raise EOFError(f"{error}\n{case.stderr()}".rstrip()) from error
         finally:
             case.close()
 
-    def _receive_report(self) -> int:
-        """Stores the next runner. Returns the last runner's exit code, or 0 before the first case."""
-        message, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
+    def start_runner(self, bounds: bytes, descriptors: list[int]) -> int:
+        """Sends a case to the runner that waits. Returns the runner's process number in the namespace of this process.
+        Raises EOFError or OSError where the server broke."""
+        if self._runner is None:
+            self.receive_report()
+        assert self._runner is not None
+        with self._runner as runner:
+            # Sent before the runner had any program: the kernel adds the sender's process number, user and group.
+            hello, credentials, _, _ = runner.recvmsg(1, socket.CMSG_SPACE(12))
+            if not hello:
+                raise EOFError("the server ended")
+            socket.send_fds(runner, [bounds], descriptors)
+        return int.from_bytes(credentials[0][2][:4], sys.byteorder)
+
+    def kill_runner(self) -> None:
+        """Asks the server to kill the runner, unless it has ended."""
+        self.control.send(b"%d" % self._runner_number)
+
+    def receive_report(self) -> tuple[int, float]:
+        """Waits for the runner's end and stores the next runner. Returns exit code and CPU seconds of the ended one;
+        before the first case, 0 and 0."""
+        message, descriptors, _, _ = socket.recv_fds(self.control, 64, 1)
         if not descriptors:
             raise EOFError("the server ended")
-        exit_code, self._runner_number = map(int, message.split())
+        exit_code, self._runner_number, microseconds = map(int, message.split())
         self._runner = socket.socket(fileno=descriptors[0])
-        return exit_code
+        self._runner.settimeout(START_S)
+        return exit_code, microseconds / 1e6
 
     def kill(self) -> str:
         """Kills the server and all runners. Returns the server's stderr."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._control.close()
+        self.control.close()
         if self._runner is not None:
             self._runner.close()
         assert self._process.stderr is not None
@@ -215,7 +267,7 @@ def _start_tested_server(level: Isolation) -> _Server:
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
     limits = Limits(case_s=START_S, program_s=START_S, memory_mib=256, output_bytes=4096)
     try:
-        outcome = server.run(probes, limits)[0]
+        [outcome] = server.run(probes, limits)
     except SandboxFailed as error:
         raise SandboxFailed(f"{error}\n{server.kill()}".rstrip()) from error
     answer = outcome.output.decode(errors="replace").strip()

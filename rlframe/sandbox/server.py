@@ -46,14 +46,15 @@ def serve() -> None:
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page
     gc.disable()
-    server, exit_code = posix.getpid(), 0
+    server, exit_code, cpu_s = posix.getpid(), 0, 0.0
     current = _Runner(dev_null, filter, server)
     while True:
-        _report(control, exit_code, current)
+        _report(control, exit_code, cpu_s, current)
         successor = _Runner(dev_null, filter, server)  # forked while a case runs, so that the next case need not wait
         if not _wait_for_end(control, threads, current.pid):
             return
-        exit_code = posix.waitstatus_to_exitcode(posix.waitpid(current.pid, 0)[1])
+        _, status, usage = posix.wait4(current.pid, 0)
+        exit_code, cpu_s = posix.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
         current = successor
 
 
@@ -62,6 +63,8 @@ class _Runner:
 
     def __init__(self, dev_null: int, filter: kernel.Filter, server: int) -> None:
         self.socket, runner_end = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        # The kernel tells the worker, with the runner's first message, the runner's number in the worker's namespace.
+        self.socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         self.pid = posix.fork()
         if self.pid == 0:
             self.socket.close()
@@ -69,10 +72,10 @@ class _Runner:
         runner_end.close()
 
 
-def _report(control: _socket.socket, exit_code: int, runner: _Runner) -> None:
-    """Sends the last runner's exit code, the next runner's number, and the next runner's socket."""
+def _report(control: _socket.socket, exit_code: int, cpu_s: float, runner: _Runner) -> None:
+    """Sends the last runner's exit code and CPU time in microseconds, the next runner's number, and its socket."""
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, runner.socket.fileno().to_bytes(4, "little"))
-    control.sendmsg([b"%d %d" % (exit_code, runner.pid)], [rights])
+    control.sendmsg([b"%d %d %d" % (exit_code, runner.pid, cpu_s * 1e6)], [rights])
     runner.socket.close()
 
 
