@@ -13,23 +13,20 @@ block that shows a call or an output behind the program is no program:
 from __future__ import annotations
 
 import ast
-import builtins
 import re
-import warnings
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from rlframe.reward.markdown import Block, blocks
+from rlframe.reward.syntax import bound_names, names_in, outside_of_definitions, parsed
 from rlframe.reward.thoughts import last_tagged
 
 Needs: TypeAlias = Sequence[Set[str]]  # of each set, the program must define a name
 
 MAX_BLOCKS = 64  # the last ones of a text are looked at
-MAX_CHARS = 200_000  # of a block that is parsed
 MAGIC = re.compile(r"^[%!].*$", re.MULTILINE)  # a notebook's command, which is no Python
 INLINE = re.compile(r"(`{1,3})(?:(?:python|py)\s+)?([^`]+)\1")
-KNOWN = frozenset(dir(builtins)) | {"__name__", "__file__"}
 OUTPUT_AND_INPUT = frozenset({"print", "input", "open", "stdin", "stdout"})
 
 
@@ -46,18 +43,6 @@ def program_of(text: str, needs: Needs = (), *, ended: bool = False) -> str | No
         return program
     program = _choice(blocks(answer, ended), needs)
     return _choice(blocks(text, ended), needs) if program is None and closing_tag else program
-
-
-def parsed(source: str) -> ast.Module | None:
-    """The syntax tree of a program; None for a text that is no program."""
-    if len(source) > MAX_CHARS:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strange escapes and comparisons
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _choice(found: Sequence[Block], needs: Needs) -> str | None:
@@ -125,42 +110,19 @@ class _Part:
         text = _without_magic(block.text)
         tree = parsed(text)
         nodes = list(ast.walk(tree)) if tree else []
-        loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        uses = loaded - {name for node in nodes for name in _bound(node)} - KNOWN
-        outside = list(_outside_of_definitions(tree)) if tree else []
+        loaded, uses = names_in(nodes)
+        outside = list(outside_of_definitions(tree)) if tree else []
         functions = {node.name for node in outside if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         calls = (node for node in outside if isinstance(node, ast.Call))
         return cls(
             block=block,
             text=text,
             tree=tree,
-            defines=frozenset(name for node in outside for name in _bound(node)),
+            defines=frozenset(name for node in outside for name in bound_names(node)),
             uses=frozenset(uses),
             acts=any(_words(call) & (functions | uses | OUTPUT_AND_INPUT) for call in calls),
             reads="input" in loaded or "stdin" in text or "open(0" in text or "fileinput" in text,
         )
-
-
-def _outside_of_definitions(tree: ast.Module) -> Iterator[ast.AST]:
-    """Every node but those inside functions, classes and comprehensions, whose names are local."""
-    nodes: list[ast.AST] = list(tree.body)
-    while nodes:
-        node = nodes.pop()
-        yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            nodes += ast.iter_child_nodes(node)
-
-
-def _bound(node: ast.AST) -> list[str]:
-    """The names that a node binds."""
-    match node:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
-            return [name]
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            return [alias.asname or alias.name.partition(".")[0] for alias in aliases]
-    return []
 
 
 def _words(call: ast.Call) -> set[str]:

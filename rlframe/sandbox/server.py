@@ -10,7 +10,11 @@ import marshal
 import posix
 import sys
 
-from rlframe.sandbox import kernel, runner
+from rlframe.sandbox import (
+    exchange_tests,  # noqa: F401 - for sessions, which cannot read its file
+    kernel,
+    runner,
+)
 from rlframe.sandbox.threads import Threads
 
 READY = b"+"

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from rlframe.reward.solution import parsed, program_of
+from rlframe.reward.solution import program_of
+from rlframe.reward.syntax import parsed
 
 ADD = "def add(a, b):\n    return a + b\n"
 
