@@ -6,17 +6,15 @@ import ast
 import json
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlframe.reward.fault import Fault
 from rlframe.reward.solution import Needs
-from rlframe.reward.syntax import names_in, outside_of_definitions, parsed
+from rlframe.reward.syntax import names_in, outside_of_definitions, parsed, tree_of
 from rlframe.sandbox import Sandbox
-from rlframe.sandbox.fault import Fault
 from rlframe.sandbox.session import Session, SessionEnded
 from rlframe.sandbox.values import PROGRAM
 
@@ -53,7 +51,7 @@ class AssertTests(BaseModel):
     @model_validator(mode="after")
     def _tests_are_code(self) -> AssertTests:
         for name, source in (("setup", self.setup), ("prefix", self.prefix), *self._named_asserts()):
-            tree = _tree(source, name)
+            tree = tree_of(source, name)
             if not tree.body and name.startswith("asserts"):
                 raise ValueError(f"{name}: is empty")
         if not self.names:
@@ -84,14 +82,16 @@ class AssertTests(BaseModel):
         """Modules of the standard library that the tests use as `math.pi` and forgot to import."""
         nodes = list(ast.walk(self._trees))
         names = [node.id for node in nodes if isinstance(node, ast.Name)]
-        roots = [node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        roots = [
+            node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        ]
         free = names_in(nodes)[1] & sys.stdlib_module_names
         return sorted(name for name in free if names.count(name) == roots.count(name))
 
     @cached_property
     def _trees(self) -> ast.Module:
         sources = [self.setup, *self.asserts]
-        return ast.Module([node for source in sources for node in _tree(source, "asserts").body], [])
+        return ast.Module([node for source in sources for node in tree_of(source, "asserts").body], [])
 
     def _named_asserts(self) -> list[tuple[str, str]]:
         return [(f"asserts.{index}", source) for index, source in enumerate(self.asserts)]
@@ -151,13 +151,3 @@ def _run_case(index: int, program: Session, tests: Session) -> tuple[Fault | Non
     if not passed and not is_by_program:
         raise BadTests(f"the tests failed before they called the program: {text}")
     return None if passed else Fault(text), False
-
-
-def _tree(source: str, name: str) -> ast.Module:
-    """The syntax tree of a part of the tests. Raises ValueError that starts with the part's name."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{name}: is no Python: {error}") from error

@@ -12,15 +12,21 @@ KNOWN = frozenset(dir(builtins)) | {"__name__", "__file__"}
 
 
 def parsed(source: str) -> ast.Module | None:
-    """The syntax tree of a program; None for a text that is no program."""
-    if len(source) > MAX_CHARS:
+    """The syntax tree of a model's program; None for a text that is no program."""
+    try:
+        return tree_of(source, "") if len(source) <= MAX_CHARS else None
+    except ValueError:
         return None
+
+
+def tree_of(source: str, name: str) -> ast.Module:
+    """The syntax tree of a part of a reference. Raises ValueError that starts with the part's name."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strange escapes and comparisons
+            warnings.simplefilter("ignore")
             return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{name}: is no Python: {error}") from error
 
 
 def names_in(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:

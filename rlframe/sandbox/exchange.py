@@ -105,8 +105,8 @@ class Peer:
         name = getattr(value, "__name__", None)
         if isinstance(name, str) and getattr(builtins, name, None) is value and (name in TYPES or not self.is_program):
             return {"$builtin": name}
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return {"$named": [type(value).__name__, [*value._fields], self._encode([*value])]}
+        if isinstance(value, tuple) and (fields := getattr(value, "_fields", None)):
+            return {"$named": [type(value).__name__, [*fields], self._encode([*value])]}
         if isinstance(value, type) and issubclass(value, BaseException):
             return {"$exception": [base.__name__ for base in value.__mro__][:MAX_BASES]}
         if not self.is_program and not callable(value):

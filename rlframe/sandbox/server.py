@@ -10,11 +10,8 @@ import marshal
 import posix
 import sys
 
-from rlframe.sandbox import (
-    exchange_tests,  # noqa: F401 - for sessions, which cannot read its file
-    kernel,
-    runner,
-)
+# Sessions use the exchange, whose files they cannot read.
+from rlframe.sandbox import exchange_checker, exchange_tests, kernel, runner  # noqa: F401
 from rlframe.sandbox.threads import Threads
 
 READY = b"+"

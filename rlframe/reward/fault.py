@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlframe.sandbox.program import Outcome
+from rlframe.sandbox import Outcome
 
 QUOTED_CHARS = 200  # of an output
 
