@@ -85,7 +85,9 @@ class Template(Config):
 
 
 def _text(value: Any) -> str:
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    """A field of a record as text; null is empty."""
+    lines = value if isinstance(value, list) else [] if value is None else [value]
+    return "\n".join(map(str, lines))
 
 
 def _is_jinja(text: str) -> bool:

@@ -85,10 +85,9 @@ def _apps_tests(tests: dict[str, Any]) -> CaseTests:
     inputs, outputs, function = tests["inputs"], tests["outputs"], tests.get("fn_name")
     if len(inputs) != len(outputs):
         raise ValueError(f"inputs: there are {len(inputs)} of them, and {len(outputs)} outputs")
+    pairs = zip(inputs, outputs, strict=True)
     if function is None:
-        cases = [
-            {"stdin": _lines(stdin), "stdout": _lines(stdout)} for stdin, stdout in zip(inputs, outputs, strict=True)
-        ]
+        cases = [{"stdin": _lines(stdin), "stdout": _lines(stdout)} for stdin, stdout in pairs]
         return validated(CaseTests, {"stdout": "tokens", "tolerance": TOLERANCE, "cases": cases})
     cases = [
         {"args": [_with_int_keys(item) for item in _parsed(args)], "returns": _parsed(returns)}

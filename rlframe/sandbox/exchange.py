@@ -6,8 +6,8 @@
 
 Arguments and results are values (see `values`). Any other object of the program is a `Remote` in the tests: calls,
 attributes, items, iteration, len and str reach the object. A `Remote` equals only itself and has neither order nor
-arithmetic, so no object of the program can claim to be the expected one. Functions that the tests pass as arguments
-are `Remote` in the program, which can call them and nothing more.
+arithmetic, so no object of the program can claim to be the expected one. Functions and objects that the tests pass as
+arguments are `Remote` in the program: it can call these functions, and use public attributes of these objects.
 
 Both sides run this module in a session. A program can change its own copy; it then sends other lines, and a line can
 only be a value, an object or an exception.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
+TESTS = "tests"  # the module of the tests, and of classes that they define
 MAX_BASES = 32  # of an exception's class
 MUTABLE = (list, dict, set)
 TYPES = frozenset(("int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"))
@@ -29,13 +30,17 @@ class BadAnswer(Exception):
     """The other side sent a line that is no answer."""
 
 
+class Unsupported(BaseException):
+    """The tests need something that this exchange does not carry: no verdict on the program."""
+
+
 class Peer:
     """A side of the exchange: sends calls, waits for answers, and serves the calls of the other side meanwhile."""
 
     def __init__(self, receive: "Callable[[], str]", reply: "Callable[[str], object]", functions: "dict[str, Any]"):
-        """`functions`: by name, what the tests may call in the program; empty on the side of the tests."""
+        """`functions`: by name, what the other side may call beside the functions that it was given."""
         self.receive, self.reply, self.functions = receive, reply, functions
-        self.is_program = bool(functions)
+        self.is_program = "names" in functions
         self.calls = 0
         self._objects: list[Any] = []  # that the other side has numbers of
         self._numbers: dict[int, int] = {}  # id of an object -> its number
@@ -61,10 +66,7 @@ class Peer:
     def serve(self, function: "Any", args: "Any", kwargs: "Any") -> None:
         """Makes a call for the other side and sends its result, with the arguments that the call changed."""
         try:
-            if isinstance(function, str):
-                function = self.functions[function]
-            elif not self.is_program and not any(function is item for item in self._objects):
-                raise TypeError("a program can call the functions that it was given, and no others")
+            function = self._callable(function)
             passed = [*args, *kwargs.values()]
             before = [self._encode(item) if isinstance(item, MUTABLE) else None for item in passed]
             result = function(*args, **kwargs)
@@ -80,6 +82,14 @@ class Peer:
             except Exception:
                 answer = self._encode(["raise", names, (), type(error).__name__])
         self.reply(answer)
+
+    def _callable(self, function: "Any") -> "Any":
+        """The object to call. A program can call the functions that it was given, and no others of the tests."""
+        if isinstance(function, str) and function in self.functions:
+            return self.functions[function]
+        if self.is_program or any(function is item for item in self._objects):
+            return function
+        raise AttributeError("a program can call functions of the tests, and use objects of their classes")
 
     def serve_forever(self) -> "NoReturn":
         while True:
@@ -109,8 +119,8 @@ class Peer:
             return {"$named": [type(value).__name__, [*fields], self._encode([*value])]}
         if isinstance(value, type) and issubclass(value, BaseException):
             return {"$exception": [base.__name__ for base in value.__mro__][:MAX_BASES]}
-        if not self.is_program and not callable(value):
-            raise TypeError(f"the tests cannot pass {type(value).__name__} to the program")
+        if not self.is_program and not callable(value) and type(value).__module__ != TESTS:
+            raise Unsupported(f"the tests cannot pass an object of type {type(value).__name__} to the program")
         if id(value) not in self._numbers:
             self._numbers[id(value)] = len(self._objects)
             self._objects.append(value)

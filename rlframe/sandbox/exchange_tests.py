@@ -1,6 +1,6 @@
 """The tests' side of an exchange with a program in another sandbox (see `exchange`)."""
 
-from rlframe.sandbox.exchange import Peer
+from rlframe.sandbox.exchange import TESTS, Peer, Remote, Unsupported
 from rlframe.sandbox.exchange_program import new_module
 from rlframe.sandbox.values import PROGRAM
 
@@ -8,9 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
-TESTS = "tests"  # the module name of the tests
 FILENAME = "<tests>"
+FUNCTIONS = ("getattr", "setattr", "bool", "str", "repr")  # that a program may call on objects of the tests
 
 
 def run_tests(
@@ -29,17 +30,17 @@ def run_tests(
     import importlib
     import json
 
-    peer = Peer(receive, reply, {})
+    peer = Peer(receive, reply, {name: _guarded(name) for name in FUNCTIONS})
     module, solution = new_module(TESTS), new_module(PROGRAM)
-    is_complete: bool | None = None  # the program defines every name; None: before the setup
+    are_remote: bool | None = None  # the program defines every name, as a function or class; None: before the setup
     while True:
         case = cases[int(receive())]
         try:
-            if is_complete is None:
+            if are_remote is None:
                 answer = peer.call("names", names)
                 # Only these names: the program must not replace `abs` in the tests.
                 found = {name: answer[name] for name in names if name in answer}
-                is_complete = len(found) == len(names)
+                are_remote = len(found) == len(names) and all(isinstance(item, Remote) for item in found.values())
                 solution.__dict__.update(found)
                 module.__dict__.update(found)
                 module.__dict__.update({name: importlib.import_module(name) for name in modules})
@@ -47,9 +48,23 @@ def run_tests(
                 _execute(setup, module)
             _execute(case, module)
             answer = [True, True, ""]
+        except Unsupported as error:
+            answer = [False, False, str(error)]
         except BaseException as error:
-            answer = [False, bool(peer.calls) or not is_complete, _description(error)]
+            answer = [False, bool(peer.calls) or not are_remote, _description(error)]
         reply("=" + json.dumps(answer))
+
+
+def _guarded(name: str) -> "Callable[..., Any]":
+    """A builtin function for objects of classes that the tests define. Functions lead to the tests' own variables."""
+    import builtins
+
+    def guarded(target: "Any", *args: "Any") -> "Any":
+        if type(target).__module__ != TESTS or (args and str(args[0]).startswith("_")):
+            raise AttributeError(f"a program cannot call {name} on this object of the tests")
+        return getattr(builtins, name)(target, *args)
+
+    return guarded
 
 
 def _execute(source: str, module: "ModuleType") -> None:
