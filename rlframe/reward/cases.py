@@ -67,14 +67,15 @@ class CaseTests(BaseModel):
 
     @model_validator(mode="after")
     def _cases_fit(self) -> CaseTests:
-        allowed = {"args", "kwargs", "returns"} if self.function else {"stdin", "stdout"}
-        required = {"returns"} if self.function else {"stdin", "stdout"}
+        is_function = self.function is not None
+        allowed = {"args", "kwargs", "returns"} if is_function else {"stdin", "stdout"}
+        required = {"returns"} if is_function else {"stdin", "stdout"}
         for index, case in enumerate(self.cases):
             missing = sorted(required - case.model_fields_set - ({"returns", "stdout"} if self.checker else set()))
             if missing:
                 raise ValueError(f"cases.{index}.{missing[0]}: is missing")
             if unknown := sorted(case.model_fields_set - allowed):
-                kind = "a function's" if self.function else "a program's"
+                kind = "a function's" if is_function else "a program's"
                 raise ValueError(f"cases.{index}.{unknown[0]}: is nothing of {kind} test case")
         return self
 

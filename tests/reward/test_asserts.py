@@ -63,7 +63,7 @@ RIGHT = {
     "changed arguments": (
         "def f(a, b): a.sort(); b[0].append(1); return None",
         [
-            "a, b = [3, 1], [[0]]\nrow = b[0]\nassert f(a, b) is None\nassert (a, b, row) == ([1, 3], [[0, 1]], [0, 1])",
+            "a, b = [3, 1], [[0]]\nrow = b[0]\nf(a, b)\nassert (a, b, row) == ([1, 3], [[0, 1]], [0, 1])",
             "a, b = [], {0: []}\nf(a, b=b)\nassert b == {0: [1]}",
         ],
     ),
