@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlframe.reward.fault import Fault
 from rlframe.reward.solution import Needs
-from rlframe.reward.syntax import names_in, outside_of_definitions, parsed, tree_of
+from rlframe.reward.syntax import bound_names, names_in, outside_of_definitions, parsed, tree_of
 from rlframe.sandbox import Sandbox
 from rlframe.sandbox.session import Session, SessionEnded
 from rlframe.sandbox.values import PROGRAM
@@ -124,7 +124,8 @@ class AssertTests(BaseModel):
         if not self.prefix:
             return source
         tree, body = parsed(source), "".join(f"    {line}" for line in source.splitlines(keepends=True))
-        defined = {getattr(node, "name", None) for node in outside_of_definitions(tree)} if tree else set()
+        nodes = outside_of_definitions(tree) if tree else ()
+        defined = {name for node in nodes for name in bound_names(node)}
         if not defined & {*self.names} and parsed(continued := f"{self.prefix.rstrip()}\n{body}"):
             return continued
         future = "".join(f"{line}\n" for line in FUTURE.findall(source))

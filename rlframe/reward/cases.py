@@ -205,7 +205,9 @@ def _with_values(case: Any, place: str) -> Any:
     if not isinstance(case, dict):
         return case
     values = dict(case)
-    for field in {"args", "kwargs", "returns"} & case.keys():
+    for field in ("args", "kwargs", "returns"):
+        if field not in case:
+            continue
         if not isinstance(case[field], str) or len(case[field]) > MAX_LITERAL_CHARS:
             raise ValueError(f"{place}.{field}: is no text of a Python literal, as values=python says")
         try:

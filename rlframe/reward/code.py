@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from rlframe.reward.base import Reward
 from rlframe.reward.fault import Fault
-from rlframe.reward.references import tests_of
+from rlframe.reward.references import read_tests
 from rlframe.reward.solution import program_of
 from rlframe.sandbox import Isolation, Limits, Sandbox
 from rlframe.sandbox.levels import ISOLATIONS
@@ -40,7 +40,7 @@ class Code(Reward):
 
     def check(self, reference: str) -> None:
         """Raises ValueError that names the wrong test case and its field."""
-        tests_of(reference).check_output(self.output_bytes)
+        read_tests(reference).check_output(self.output_bytes)
 
     def start(self) -> None:
         """Raises SandboxUnavailable if the machine offers less than `min_isolation`."""
@@ -60,7 +60,7 @@ class Code(Reward):
         """Raises SandboxFailed for an error of the sandbox itself, BadTests for one of the tests alone; a program's
         error is a score."""
         started = time.perf_counter()
-        tests = tests_of(prompt.reference)
+        tests = read_tests(prompt.reference)
         source = program_of(completion.text, tests.needs(), ended=completion.finish_reason == "stop")
 
         def verdict(score: float, status: Literal["scored", "unparseable", "timeout"], detail: str) -> Verdict:

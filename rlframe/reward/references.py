@@ -31,7 +31,7 @@ TOLERANCE = 1e-6  # of floats: what the judges of competitions allow
 
 
 @lru_cache(maxsize=4)  # the completions of a group share a reference, which may have megabytes
-def tests_of(reference: str) -> Tests:
+def read_tests(reference: str) -> Tests:
     """Raises ValueError for a reference that no program can meet; the message names case and field."""
     try:
         value = json.loads(reference, parse_constant=_no_constant)
@@ -76,8 +76,12 @@ def _mbpp(value: dict[str, Any]) -> AssertTests:
 
 
 def _apps(value: dict[str, Any]) -> CaseTests:
-    text = value["input_output"]
-    tests = json.loads(text, parse_constant=_no_constant) if isinstance(text, str) else text
+    tests = value["input_output"]
+    if isinstance(tests, str):
+        try:
+            tests = json.loads(tests, parse_constant=_no_constant)
+        except ValueError as error:
+            raise ValueError(f"input_output: is no JSON: {error}") from error
     return _apps_tests(tests)
 
 
