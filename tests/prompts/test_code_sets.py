@@ -23,7 +23,7 @@ RECORDS: dict[str, dict[str, Any]] = {
         "test_list": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"], "challenge_test_list": [],
     },
     "humaneval": {
-        "task_id": "HumanEval/0", "prompt": "def add(a, b):\n    '''Adds.'''\n", "canonical_solution": "    return a + b\n",
+        "task_id": "HumanEval/0", "prompt": "def add(a, b):\n    '''Adds.'''\n", "canonical_solution": "    return a + b",
         "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add",
     },
     "apps": {
@@ -31,11 +31,11 @@ RECORDS: dict[str, dict[str, Any]] = {
         "input_output": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]}), "url": "",
     },
     "taco": {
-        "question": "Add one.", "starter_code": "def add(x):\n\t", "solutions": "[]", "difficulty": "EASY", "name": None,
+        "question": "Add one.", "starter_code": "def add(x):\n\t", "solutions": "[]", "difficulty": "EASY",
         "input_output": json.dumps({"fn_name": "add", "inputs": [[1]], "outputs": [[2]]}),
     },
     "livecodebench": {
-        "question_title": "A", "question_content": "Add one.", "starter_code": "", "public_test_cases": json.dumps(TESTS),
+        "title": "A", "question_content": "Add one.", "starter_code": "", "public_test_cases": json.dumps(TESTS),
         "private_test_cases": PACKED, "metadata": "{}",
     },
 }  # fmt: skip
