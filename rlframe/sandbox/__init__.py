@@ -19,5 +19,16 @@ seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html
 
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.sandbox import Isolation, Sandbox, SandboxFailed, SandboxUnavailable
+from rlframe.sandbox.session import Session, SessionEnded
 
-__all__ = ["Isolation", "Limits", "Outcome", "Program", "Sandbox", "SandboxFailed", "SandboxUnavailable"]
+__all__ = [
+    "Isolation",
+    "Limits",
+    "Outcome",
+    "Program",
+    "Sandbox",
+    "SandboxFailed",
+    "SandboxUnavailable",
+    "Session",
+    "SessionEnded",
+]

@@ -13,6 +13,7 @@ import posix
 import sys
 
 from rlframe.sandbox import kernel
+from rlframe.sandbox.channel import Channel
 from rlframe.sandbox.values import encode
 
 TYPE_CHECKING = False
@@ -53,15 +54,23 @@ def prepare() -> None:
 
 def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: int) -> None:
     """Waits for a case and runs it; does not return. A case is a message with limits and the descriptors of program,
-    output, errors and, for a script, stdin. A runner that cannot give up its rights kills the server: no outcome."""
+    output and errors; then, for a script, stdin, or for a session, messages and replies. A runner that cannot give up
+    its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
         cases.send(HELLO)
-        size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(4 * 4))
+        size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(5 * 4))
         if size == 0:
             posix._exit(0)
-        program, output, errors, *stdin = received_descriptors(ancillary)
-        _renumber([*stdin, output, errors, program] if stdin else [dev_null, dev_null, errors, output, program])
+        program, output, errors, *inputs = received_descriptors(ancillary)
+        match inputs:
+            case [messages, replies]:
+                descriptors, run = [dev_null, output, errors, replies, messages, program], _run_session
+            case [stdin]:
+                descriptors, run = [stdin, output, errors, program], _run_script
+            case _:
+                descriptors, run = [dev_null, dev_null, errors, output, program], _run_calls
+        _renumber(descriptors)
         kernel.bounds.limit_cpu()
         kernel.bounds.limit_address_space()
         kernel.forbid_dump()
@@ -73,7 +82,7 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
             posix.kill(server, kernel.SIGKILL)
             posix._exit(1)
     gc.enable()
-    _run_and_exit(lambda: _run(RESULTS if stdin else RESULTS + 1), _end_script if stdin else None)
+    _run_and_exit(lambda: run(*_read_program(len(descriptors) - 1)), _end_script if run is _run_script else None)
 
 
 def received_descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]:
@@ -91,18 +100,25 @@ def _renumber(descriptors: list[int]) -> None:
     posix.closerange(len(high), 4096)
 
 
-def _run(program: int) -> None:
-    source, function, inputs = marshal.loads(posix.pread(program, posix.fstat(program).st_size, 0))
+def _read_program(program: int) -> "tuple[str, Any, list[Any]]":
+    """The source, the function's name and its inputs, from a descriptor."""
+    content = posix.pread(program, posix.fstat(program).st_size, 0)
     posix.close(program)
-    if function is None:
-        _run_script(source)
-    else:
-        _run_calls(source, function, inputs)
+    return marshal.loads(content)
 
 
-def _run_script(source: str) -> None:
+def _run_script(source: str, *_: object) -> None:
     """Executes the source, with stdin, stdout and stderr on file descriptors 0, 1 and 2."""
     exec(compile(source, FILENAME, "exec"), {"__name__": "__main__"})
+
+
+def _run_session(source: str, *_: object) -> None:
+    """Executes the source, which takes messages and replies to them."""
+    channel = Channel(messages=RESULTS + 1, replies=RESULTS)
+    exec(
+        compile(source, FILENAME, "exec"),
+        {"__name__": "__main__", "receive": channel.receive, "reply": channel.reply},
+    )
 
 
 def _end_script() -> None:

@@ -13,10 +13,12 @@ from contextlib import contextmanager, suppress
 
 from rlframe.sandbox import seccomp
 from rlframe.sandbox.case import Case, memory_file
+from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
 from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
+from rlframe.sandbox.session import Session
 from rlframe.sandbox.timer import Timer
 
 START_S = 30.0  # a start on a cold, busy disk; also bounds each wait for a message of the server
@@ -24,14 +26,6 @@ MAX_STDERR_BYTES = 1 << 16
 # The server's whole environment: readable by any process of the same user. By default glibc reserves 64 MiB of address
 # space for each thread, which would count against a program's memory limit.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
-
-
-class SandboxUnavailable(RuntimeError):
-    """This machine lacks the requested isolation. The message says what each level misses. No program has run."""
-
-
-class SandboxFailed(RuntimeError):
-    """The sandbox itself broke while a program ran: the program has no verdict."""
 
 
 class Sandbox:
@@ -43,6 +37,7 @@ class Sandbox:
         self.level: Isolation | None = None  # the server's level; None before the start
         self._server: _Server | None = None
         self._outcomes: Generator[Outcome, None, None] | None = None  # of the last program
+        self._session: Session | None = None  # the open one: it alone uses the server
 
     def start(self) -> None:
         """Raises SandboxUnavailable."""
@@ -73,10 +68,7 @@ class Sandbox:
         Raises SandboxUnavailable. The iterator raises SandboxFailed where the sandbox broke, and the next call starts
         another server.
         """
-        if self._outcomes is not None:
-            with suppress(SandboxFailed):
-                self._outcomes.close()
-        self.start()
+        self._start_free()
         assert self._server is not None
         self._outcomes = self._run(self._server, program)
         return self._outcomes
@@ -92,10 +84,32 @@ class Sandbox:
                 raise SandboxFailed(f"{error}\n{stderr}".rstrip()) from error
             raise
 
+    def session(self, source: str, max_asks: int) -> Session:
+        """Starts a program that replies to messages (see `Session`). Until the session is closed the sandbox runs
+        nothing else. Raises SandboxUnavailable, SandboxFailed."""
+        self._start_free()
+        self._session = Session(self, source, max_asks)
+        return self._session
+
+    def release(self, session: Session) -> None:
+        """A session calls this at its end."""
+        if self._session is session:
+            self._session = None
+
     def close(self) -> str:
-        """Kills the server and all runners. Returns the server's stderr."""
+        """Kills the server and all runners, and ends an open session. Returns the server's stderr."""
+        if self._session is not None:
+            self._session.abandon(SandboxFailed("the sandbox was closed"))
         server, self._server = self._server, None
         return server.kill() if server is not None else ""
+
+    def _start_free(self) -> None:
+        if self._session is not None:
+            raise RuntimeError("the sandbox has an open session: close it, or use another Sandbox")
+        if self._outcomes is not None:
+            with suppress(SandboxFailed):
+                self._outcomes.close()
+        self.start()
 
 
 class _Server:
