@@ -134,6 +134,10 @@ class Case:
             self.read(ready)
         return self._stderr.decode(errors="replace").strip()
 
+    def forget_stderr(self) -> None:
+        """Leaves the text so far out of the outcome's detail."""
+        self._stderr.clear()
+
     def read(self, ready: dict[int, int]) -> bytes:
         """Reads each ready pipe once. Returns the new bytes of stdout."""
         output = b""
