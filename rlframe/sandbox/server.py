@@ -34,6 +34,8 @@ def serve() -> None:
     if not message:
         return
     [ruleset] = runner.received_descriptors(ancillary)
+    _keep_listings()
+    kernel.forbid_dump()  # for runners too: else a runner could open its server's and its successor's pipes in /proc
     kernel.drop_capabilities()
     kernel.restrict(ruleset)
     posix.close(ruleset)
@@ -56,6 +58,14 @@ def serve() -> None:
         _, status, usage = posix.wait4(current.pid, 0)
         exit_code, cpu_s = posix.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
         current = successor
+
+
+def _keep_listings() -> None:
+    """Keeps the import system from listing the standard library's folder again. After the restriction its entries can
+    be read, but the folder cannot be listed: it may hold folders of packages."""
+    for finder in sys.path_importer_cache.values():
+        if hasattr(finder, "_fill_cache"):
+            finder._fill_cache = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _Runner:
