@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILENAME = "/solution.py"  # there is no such file
-HELLO = b"+"  # a runner's first message; the kernel adds the runner's process number
+OUR_FRAMES = 12  # below those of a program, of which Python allows 1,000
 RESULTS = 3  # file descriptor for the results of function calls
 MAX_OPEN_FILES = streams.NULL + 1
 STACK_BYTES = 64 << 20  # as judges do, more than the usual 8 MiB: a recursion through C functions needs much
@@ -35,6 +35,7 @@ def prepare() -> None:
     streams.prepare()
     os.environ.clear()
     sys.argv = [FILENAME]
+    sys.setrecursionlimit(sys.getrecursionlimit() + OUR_FRAMES)
     for name in ("exit", "quit"):  # missing under `-S`
         setattr(builtins, name, sys.exit)
     exec(compile("print", FILENAME, "exec"), {})
@@ -53,7 +54,6 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
     its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
-        cases.send(HELLO)
         size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(5 * 4))
         if size == 0:
             posix._exit(0)
@@ -113,10 +113,6 @@ def _execute(source: str, name: str, **names: object) -> "dict[str, Any]":
     namespace = vars(module)
     namespace |= {"__file__": FILENAME, "__cached__": None, "__annotations__": {}, "__builtins__": builtins, **names}
     code = compile(source.removeprefix("\ufeff"), FILENAME, "exec", dont_inherit=True)
-    depth, frame = 1, sys._getframe()  # 1: for `exec`
-    while frame := frame.f_back:
-        depth += 1
-    sys.setrecursionlimit(sys.getrecursionlimit() + depth)  # the frames below the program's are not its own
     exec(code, namespace)
     return namespace
 
