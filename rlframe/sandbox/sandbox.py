@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
@@ -120,6 +119,7 @@ class _Server:
         self.control.settimeout(START_S)
         self._runner: socket.socket | None = None  # to the runner that takes the next case
         self._runner_number = 0  # its process number in the server's namespace
+        self._pidfd = -1
         with server_end:
             self._process = subprocess.Popen(
                 command(level),
@@ -204,8 +204,8 @@ class _Server:
         or ValueError where the server broke."""
         job, *stdin = descriptors
         try:
-            process = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
-            case.start(Timer(process, total_s))
+            pidfd = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
+            case.start(Timer(pidfd, total_s))
             try:
                 yield case
             finally:
@@ -218,18 +218,14 @@ class _Server:
             case.close()
 
     def start_runner(self, bounds: bytes, descriptors: list[int]) -> int:
-        """Sends a case to the runner that waits. Returns the runner's process number in the namespace of this process.
-        Raises EOFError or OSError where the server broke."""
+        """Sends a case to the runner that waits (see `runner.wait`). Returns the runner's process descriptor, which is
+        valid until the next report. Raises EOFError or OSError where the server broke."""
         if self._runner is None:
             self.receive_report()
         assert self._runner is not None
         with self._runner as runner:
-            # Sent before the runner had any program: the kernel adds the sender's process number, user and group.
-            hello, credentials, _, _ = runner.recvmsg(1, socket.CMSG_SPACE(12))
-            if not hello:
-                raise EOFError("the server ended")
             socket.send_fds(runner, [bounds], descriptors)
-        return int.from_bytes(credentials[0][2][:4], sys.byteorder)
+        return self._pidfd
 
     def kill_runner(self) -> None:
         """Asks the server to kill the runner, unless it has ended."""
@@ -238,13 +234,18 @@ class _Server:
     def receive_report(self) -> tuple[int, float]:
         """Waits for the runner's end and stores the next runner. Returns exit code and CPU seconds of the ended one;
         before the first case, 0 and 0."""
-        message, descriptors, _, _ = socket.recv_fds(self.control, 64, 1)
+        message, descriptors, _, _ = socket.recv_fds(self.control, 64, 2)
         if not descriptors:
             raise EOFError("the server ended")
-        exit_code, self._runner_number, microseconds = map(int, message.split())
-        self._runner = socket.socket(fileno=descriptors[0])
-        self._runner.settimeout(START_S)
-        return exit_code, microseconds / 1e6
+        self._close_runner()
+        exit_code, self._runner_number, cpu_us = map(int, message.split())
+        self._runner, self._pidfd = socket.socket(fileno=descriptors[0]), descriptors[1]
+        return exit_code, cpu_us / 1e6
+
+    def _close_runner(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+            os.close(self._pidfd)
 
     def kill(self) -> str:
         """Kills the server and all runners. Returns the server's stderr."""
@@ -252,8 +253,8 @@ class _Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.control.close()
-        if self._runner is not None:
-            self._runner.close()
+        self._close_runner()
+        self._runner = None
         assert self._process.stderr is not None
         with self._process.stderr as stderr:
             os.set_blocking(stderr.fileno(), False)  # a process outside the group may still hold the pipe open
