@@ -65,8 +65,8 @@ class Session:
         replies, prints = self._case.writers
         try:
             bounds, passed = self._case.bounds(), [program, replies, prints, messages_reader, prints]
-            process = self._server.start_runner(bounds, passed)
-            self._case.start(Timer(process, self._limits.program_s))
+            pidfd = self._server.start_runner(bounds, passed)
+            self._case.start(Timer(pidfd, self._limits.program_s))
         except (OSError, EOFError, ValueError) as error:
             raise self._failed(error) from error
         finally:

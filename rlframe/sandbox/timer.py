@@ -32,8 +32,8 @@ class Timer:
         self._wall_end_s = min(self._read_s + WALL_PER_CPU * cpu_s, total_end_s)
 
     def leave_out(self, wall_s: float) -> None:
-        """Allows more wall time in all: the runner has waited for this process."""
-        self._total_wall_s += wall_s
+        """Allows more wall time in all: so long the runner has waited for this process."""
+        self._start_s += wall_s
 
     def remaining_s(self) -> float:
         """Seconds in which a runner with a single thread cannot use up its time. 0 or less: it has used up its time."""
