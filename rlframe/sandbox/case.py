@@ -32,10 +32,8 @@ class Case:
         self.poll = select.poll()
         for descriptor in (self.output, self.errors):
             self.poll.register(descriptor, select.POLLIN)
-        self.runner_number = 0  # in the server's namespace
         self.runner_has_ended = False
         self.kill_reason: Status | None = None  # None: the runner may go on, or has ended by itself
-        self.detail = ""  # of the kill reason
 
     def bounds(self) -> bytes:
         """The kernel's own limits on CPU time and address space, as two `struct rlimit`, each soft and hard."""
@@ -75,7 +73,7 @@ class Case:
     def lines(self, server: int) -> Iterator[bytes]:
         """Yields each line of output as it comes, cut to `output_bytes` + 1. Text after the last newline is no line."""
         assert self.calls is not None
-        line, max_bytes, remaining_bytes = bytearray(), self.limits.output_bytes + 1, 0
+        line, max_bytes = bytearray(), self.limits.output_bytes + 1
         remaining_bytes = self.calls * max_bytes
         for chunk in self.chunks(server):
             start = 0
@@ -135,6 +133,10 @@ class Case:
         while ready := dict(self.poll.poll(0)):
             self.read(ready)
         return self._stderr.decode(errors="replace").strip()
+
+    def forget_stderr(self) -> None:
+        """Leaves the text so far out of the outcome's detail."""
+        self._stderr.clear()
 
     def read(self, ready: dict[int, int]) -> bytes:
         """Reads each ready pipe once. Returns the new bytes of stdout."""

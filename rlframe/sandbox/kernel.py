@@ -17,7 +17,8 @@ LANDLOCK_RESTRICT_SELF = 446
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
-RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NOFILE, RLIMIT_MEMLOCK, RLIMIT_AS = 0, 1, 4, 7, 8, 9
+RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_STACK, RLIMIT_CORE, RLIMIT_NOFILE, RLIMIT_MEMLOCK, RLIMIT_AS = 0, 1, 3, 4, 7, 8, 9
+UNLIMITED = (1 << 64) - 1
 SIGKILL = 9
 
 
@@ -110,6 +111,7 @@ def thread_exists(process: int, thread: int) -> bool:
     return True
 
 
-def set_limit(resource: int, maximum: int) -> None:
-    """Sets the soft and the hard limit of an RLIMIT_ resource. Raises OSError."""
-    Call(PRLIMIT64, 0, resource, maximum.to_bytes(LONG_BYTES, "little") * 2, 0)()
+def set_limit(resource: int, soft: int, hard: int | None = None) -> None:
+    """Sets the soft and the hard limit of an RLIMIT_ resource; None: both are equal. Raises OSError."""
+    limits = soft, soft if hard is None else hard
+    Call(PRLIMIT64, 0, resource, b"".join(limit.to_bytes(LONG_BYTES, "little") for limit in limits), 0)()

@@ -16,7 +16,7 @@ CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
 FS_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # later versions: as 5
 NET_RIGHTS = 0b11  # bind and connect TCP; from ABI 4
 SCOPES = 0b11  # abstract Unix sockets and signals; from ABI 6
-EXECUTE, READ_FILE, READ_DIR = 1 << 0, 1 << 2, 1 << 3
+READ_FILE, READ_DIR = 1 << 2, 1 << 3
 
 
 def landlock_abi() -> int:
@@ -26,7 +26,8 @@ def landlock_abi() -> int:
 
 
 def read_only(paths: list[str]) -> int:
-    """Descriptor of a ruleset that allows to read and execute `paths` and all files beneath, and to open nothing else.
+    """Descriptor of a ruleset that allows to read `paths` and all files beneath, and to open or
+    execute nothing else.
 
     The ruleset also forbids TCP, abstract Unix sockets and signals to outside processes, where the kernel supports it.
     Rules hold for files and not for names: they are valid inside a mount namespace too. Raises OSError.
@@ -41,7 +42,7 @@ def read_only(paths: list[str]) -> int:
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
             try:
                 # struct landlock_path_beneath_attr is packed: allowed_access, parent_fd
-                allowed = EXECUTE | READ_FILE | (READ_DIR if os.path.isdir(path) else 0)
+                allowed = READ_FILE | (READ_DIR if os.path.isdir(path) else 0)
                 rule = struct.pack("=Qi", allowed, descriptor)
                 _call(ADD_RULE, ruleset, RULE_PATH_BENEATH, rule, ctypes.c_uint(0))
             finally:

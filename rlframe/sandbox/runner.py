@@ -12,7 +12,7 @@ import marshal
 import posix
 import sys
 
-from rlframe.sandbox import kernel
+from rlframe.sandbox import kernel, streams
 from rlframe.sandbox.channel import Channel
 from rlframe.sandbox.values import encode
 
@@ -21,35 +21,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-FILENAME = "<solution>"
-HELLO = b"+"  # a runner's first message; the kernel adds the runner's process number
+FILENAME = "/solution.py"  # there is no such file
+OUR_FRAMES = 12  # below those of a program, of which Python allows 1,000
 RESULTS = 3  # file descriptor for the results of function calls
-MAX_OPEN_FILES = 64
+MAX_OPEN_FILES = streams.NULL + 1
+STACK_BYTES = 64 << 20  # as judges do, more than the usual 8 MiB: a recursion through C functions needs much
 
 
 def prepare() -> None:
     """Runs once in the server: work that every runner would otherwise repeat on memory pages of its own."""
-    stdin, stderr = posix.memfd_create("stdin"), posix.dup(2)
-    pipe_reader, pipe_writer = posix.pipe()
-    for index, descriptor in enumerate((stdin, pipe_writer, pipe_writer)):
-        posix.dup2(descriptor, index)
-    # The interpreter's own streams have used buffers. `open` looks once at the kind of file, so descriptors 0, 1 and 2
-    # have the kinds of a script here: a file, and pipes.
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    import os
+
+    streams.prepare()
+    os.environ.clear()
     sys.argv = [FILENAME]
-    posix.dup2(stderr, 2)
-    for descriptor in (stdin, stderr, pipe_reader, pipe_writer):
-        posix.close(descriptor)
-    for name in ("stdin", "stdout", "stderr"):
-        setattr(sys, f"__{name}__", getattr(sys, name))
+    sys.setrecursionlimit(sys.getrecursionlimit() + OUR_FRAMES)
     for name in ("exit", "quit"):  # missing under `-S`
         setattr(builtins, name, sys.exit)
     exec(compile("print", FILENAME, "exec"), {})
     kernel.set_limit(kernel.RLIMIT_NOFILE, MAX_OPEN_FILES)
     for resource in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
         kernel.set_limit(resource, 0)
+    try:
+        kernel.set_limit(kernel.RLIMIT_STACK, STACK_BYTES, kernel.UNLIMITED)
+    except OSError:  # the worker's own limit is lower, and stays
+        return
 
 
 def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: int) -> None:
@@ -58,7 +54,6 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
     its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
-        cases.send(HELLO)
         size, ancillary, _, _ = cases.recvmsg_into([kernel.bounds.memory], _socket.CMSG_SPACE(5 * 4))
         if size == 0:
             posix._exit(0)
@@ -70,10 +65,9 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
                 descriptors, run = [stdin, output, errors, program], _run_script
             case _:
                 descriptors, run = [dev_null, dev_null, errors, output, program], _run_calls
-        _renumber(descriptors)
+        _renumber(descriptors, dev_null)
         kernel.bounds.limit_cpu()
         kernel.bounds.limit_address_space()
-        kernel.forbid_dump()
         filter.install()
     except BaseException as error:
         try:
@@ -91,13 +85,15 @@ def received_descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]
     return [int.from_bytes(numbers[start : start + 4], "little") for start in range(0, len(numbers), 4)]
 
 
-def _renumber(descriptors: list[int]) -> None:
-    """Renumbers descriptors to 0, 1, 2, ... and closes the rest."""
+def _renumber(descriptors: list[int], dev_null: int) -> None:
+    """Renumbers descriptors to 0, 1, 2, ..., /dev/null to `streams.NULL`, and closes the rest."""
     # First to high numbers, so that no descriptor is overwritten before it has moved.
     high = [posix.dup2(descriptor, MAX_OPEN_FILES // 2 + index) for index, descriptor in enumerate(descriptors)]
+    posix.dup2(dev_null, streams.NULL)
     for index, descriptor in enumerate(high):
         posix.dup2(descriptor, index)
-    posix.closerange(len(high), 4096)
+    posix.closerange(len(high), streams.NULL)
+    posix.closerange(streams.NULL + 1, 4096)
 
 
 def _read_program(program: int) -> "tuple[str, Any, list[Any]]":
@@ -107,32 +103,44 @@ def _read_program(program: int) -> "tuple[str, Any, list[Any]]":
     return marshal.loads(content)
 
 
+def _execute(source: str, name: str, **names: object) -> "dict[str, Any]":
+    """Executes the source as a file's module, which finds `names` in its namespace. Returns the namespace."""
+    import linecache
+
+    linecache.cache[FILENAME] = (lambda: source,)  # pyright: ignore[reportArgumentType]: for tracebacks and `inspect`
+    module = type(sys)(name)
+    sys.modules[name] = sys.modules["__main__"] = module
+    namespace = vars(module)
+    namespace |= {"__file__": FILENAME, "__cached__": None, "__annotations__": {}, "__builtins__": builtins, **names}
+    code = compile(source.removeprefix("\ufeff"), FILENAME, "exec", dont_inherit=True)
+    exec(code, namespace)
+    return namespace
+
+
 def _run_script(source: str, *_: object) -> None:
     """Executes the source, with stdin, stdout and stderr on file descriptors 0, 1 and 2."""
-    exec(compile(source, FILENAME, "exec"), {"__name__": "__main__"})
+    _execute(source, "__main__")
+
+
+def _end_script() -> None:
+    """Ends a script as an interpreter does: waits for threads, calls the exit handlers, then drops all objects, so that
+    open files are flushed and finalizers run."""
+    if threading := sys.modules.get("threading"):
+        threading._shutdown()
+    atexit._run_exitfuncs()
+    streams.flush()
+    vars(sys.modules["__main__"]).clear()
 
 
 def _run_session(source: str, *_: object) -> None:
     """Executes the source, which takes messages and replies to them."""
     channel = Channel(messages=RESULTS + 1, replies=RESULTS)
-    exec(
-        compile(source, FILENAME, "exec"),
-        {"__name__": "__main__", "receive": channel.receive, "reply": channel.reply},
-    )
-
-
-def _end_script() -> None:
-    """Ends a script as an interpreter does: waits for threads, then calls the exit handlers."""
-    if threading := sys.modules.get("threading"):
-        threading._shutdown()
-    atexit._run_exitfuncs()
+    _execute(source, "__main__", receive=channel.receive, reply=channel.reply)
 
 
 def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
     """Calls the program's function on each input and writes a line for each result, as `values` encodes it."""
-    namespace = {"__name__": "solution"}
-    exec(compile(source, FILENAME, "exec"), namespace)
-    call: Any = namespace
+    call: Any = _execute(source, "solution")
     for name in function.split("."):
         call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
     for arguments in inputs:
@@ -143,21 +151,30 @@ def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> No
 def _run_and_exit(run: "Callable[[], None]", at_exit: "Callable[[], None] | None") -> None:
     exit_code = 1
     try:
-        run()
-        exit_code = 0
-    except SystemExit as end:
-        exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException as error:
-        import traceback
-
-        traceback.print_exception(error, limit=-3)
-    try:
+        exit_code = _exit_code(run)
         if at_exit:
             at_exit()
     finally:
         try:
-            for stream in (sys.__stdout__, sys.stdout, sys.stderr):
-                if stream and not stream.closed:
-                    stream.flush()
+            streams.flush()
         finally:
             posix._exit(exit_code & 0xFF)
+
+
+def _exit_code(run: "Callable[[], None]") -> int:
+    try:
+        run()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        import traceback
+
+        frames = error.__traceback__
+        while frames and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next
+        traceback.print_exception(type(error), error, frames, limit=-3)
+        return 1
+    return 0

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
@@ -16,6 +15,7 @@ from rlframe.sandbox.case import Case, memory_file
 from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
 from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
+from rlframe.sandbox.packages import Packages
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
 from rlframe.sandbox.session import Session
@@ -26,23 +26,31 @@ MAX_STDERR_BYTES = 1 << 16
 # The server's whole environment: readable by any process of the same user. By default glibc reserves 64 MiB of address
 # space for each thread, which would count against a program's memory limit.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+# Packages of numerics start threads when they are imported, by default; a fork server must have one thread.
+SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Sandbox:
-    """Runs programs, one at a time. Without the requested level of isolation no program runs."""
+    """Runs programs, one at a time. Without the requested level of isolation no program runs.
 
-    def __init__(self, limits: Limits, min_isolation: Isolation) -> None:
+    `packages`: what programs may import beside the standard library; `start()` installs them where they are missing.
+    """
+
+    def __init__(self, limits: Limits, min_isolation: Isolation, packages: Packages | None = None) -> None:
         self.limits = limits
         self.min_isolation = min_isolation
+        self.packages = packages
         self.level: Isolation | None = None  # the server's level; None before the start
         self._server: _Server | None = None
         self._outcomes: Generator[Outcome, None, None] | None = None  # of the last program
         self._session: Session | None = None  # the open one: it alone uses the server
 
     def start(self) -> None:
-        """Raises SandboxUnavailable."""
+        """Raises SandboxUnavailable, PackagesUnavailable."""
         if self._server is not None:
             return
+        if self.packages is not None:
+            self.packages.install()
         missing: list[str] = []
         if landlock_abi() < 1:
             missing.append(
@@ -51,15 +59,25 @@ class Sandbox:
         else:
             for level in reversed(ISOLATIONS[ISOLATIONS.index(self.min_isolation) :]):
                 try:
-                    self._server = _start_tested_server(level)
+                    self._server = _start_tested_server(level, self.packages)
                     self.level = level
-                    return
+                    return self._try_packages(self._server)
                 except (OSError, SandboxFailed) as error:
                     missing.append(f"{level}: {error}")
         raise SandboxUnavailable(
             f"code is run at min_isolation={self.min_isolation} or not at all, and this machine gives less:\n  "
             + "\n  ".join(missing)
         )
+
+    def _try_packages(self, server: _Server) -> None:
+        if self.packages is None:
+            return
+        try:
+            [outcome] = server.run(Program(source=self.packages.probe(), function=None, inputs=[""]), self.limits)
+            self.packages.check(outcome, self.limits.memory_mib)
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, program: Program) -> Iterator[Outcome]:
         """Yields an outcome for each input, as soon as it is known. The program ends at the latest when the iterator is
@@ -115,26 +133,29 @@ class Sandbox:
 class _Server:
     """A fork server's process and the socket to it."""
 
-    def __init__(self, level: Isolation) -> None:
+    def __init__(self, level: Isolation, packages: Packages | None) -> None:
+        folder = str(packages.folder) if packages else None
         self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(START_S)
         self._runner: socket.socket | None = None  # to the runner that takes the next case
         self._runner_number = 0  # its process number in the server's namespace
+        self._pidfd = -1
         with server_end:
             self._process = subprocess.Popen(
-                command(level),
+                command(level, folder),
                 stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=ENVIRONMENT,
+                env=ENVIRONMENT | (SINGLE_THREAD if packages else {}),
                 cwd="/",
                 start_new_session=True,  # a new process group, which a single signal kills
             )
         try:
-            ruleset = read_only(readable_paths())  # while the interpreter starts
+            ruleset = read_only(readable_paths(folder))  # while the interpreter starts
             try:
-                filters = seccomp.build(), seccomp.build_notifier()
-                socket.send_fds(self.control, [marshal.dumps(filters)], [ruleset])
+                modules = packages.modules() if packages else []
+                setup = (seccomp.build(), seccomp.build_notifier(), folder, modules)
+                socket.send_fds(self.control, [marshal.dumps(setup)], [ruleset])
             finally:
                 os.close(ruleset)
             ready = self.control.recv(1)
@@ -204,8 +225,8 @@ class _Server:
         or ValueError where the server broke."""
         job, *stdin = descriptors
         try:
-            process = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
-            case.start(Timer(process, total_s))
+            pidfd = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
+            case.start(Timer(pidfd, total_s))
             try:
                 yield case
             finally:
@@ -218,18 +239,14 @@ class _Server:
             case.close()
 
     def start_runner(self, bounds: bytes, descriptors: list[int]) -> int:
-        """Sends a case to the runner that waits. Returns the runner's process number in the namespace of this process.
-        Raises EOFError or OSError where the server broke."""
+        """Sends a case to the runner that waits (see `runner.wait`). Returns the runner's process descriptor, which is
+        valid until the next report. Raises EOFError or OSError where the server broke."""
         if self._runner is None:
             self.receive_report()
         assert self._runner is not None
         with self._runner as runner:
-            # Sent before the runner had any program: the kernel adds the sender's process number, user and group.
-            hello, credentials, _, _ = runner.recvmsg(1, socket.CMSG_SPACE(12))
-            if not hello:
-                raise EOFError("the server ended")
             socket.send_fds(runner, [bounds], descriptors)
-        return int.from_bytes(credentials[0][2][:4], sys.byteorder)
+        return self._pidfd
 
     def kill_runner(self) -> None:
         """Asks the server to kill the runner, unless it has ended."""
@@ -238,13 +255,18 @@ class _Server:
     def receive_report(self) -> tuple[int, float]:
         """Waits for the runner's end and stores the next runner. Returns exit code and CPU seconds of the ended one;
         before the first case, 0 and 0."""
-        message, descriptors, _, _ = socket.recv_fds(self.control, 64, 1)
+        message, descriptors, _, _ = socket.recv_fds(self.control, 64, 2)
         if not descriptors:
             raise EOFError("the server ended")
-        exit_code, self._runner_number, microseconds = map(int, message.split())
-        self._runner = socket.socket(fileno=descriptors[0])
-        self._runner.settimeout(START_S)
-        return exit_code, microseconds / 1e6
+        self._close_runner()
+        exit_code, self._runner_number, cpu_us = map(int, message.split())
+        self._runner, self._pidfd = socket.socket(fileno=descriptors[0]), descriptors[1]
+        return exit_code, cpu_us / 1e6
+
+    def _close_runner(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+            os.close(self._pidfd)
 
     def kill(self) -> str:
         """Kills the server and all runners. Returns the server's stderr."""
@@ -252,20 +274,20 @@ class _Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.control.close()
-        if self._runner is not None:
-            self._runner.close()
+        self._close_runner()
+        self._runner = None
         assert self._process.stderr is not None
         with self._process.stderr as stderr:
             os.set_blocking(stderr.fileno(), False)  # a process outside the group may still hold the pipe open
             return (stderr.read(MAX_STDERR_BYTES) or b"").decode(errors="replace").strip()
 
 
-def _start_tested_server(level: Isolation) -> _Server:
+def _start_tested_server(level: Isolation, packages: Packages | None = None) -> _Server:
     """Starts a server and runs the self-test in it. Raises OSError or SandboxFailed."""
     os.environ.setdefault(SECRET, "the parent's")  # before the start: the self-test looks for it in the server
-    server = _Server(level)
+    server = _Server(level, packages)
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
-    limits = Limits(case_s=START_S, program_s=START_S, memory_mib=256, output_bytes=4096)
+    limits = Limits(case_s=START_S, program_s=START_S, memory_mib=4096, output_bytes=4096)
     try:
         [outcome] = server.run(probes, limits)
     except SandboxFailed as error:

@@ -20,7 +20,9 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "mmap": (9, 222), "munmap": (11, 215), "mprotect": (10, 226), "mremap": (25, 216), "madvise": (28, 233),
     "brk": (12, 214), "membarrier": (324, 283),
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
-    "restart_syscall": (219, 128),
+    "restart_syscall": (219, 128), "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137),
+    "rt_sigsuspend": (130, 133), "pause": (34, None), "alarm": (37, None), "getitimer": (36, 102),
+    "setitimer": (38, 103),
     "getpid": (39, 172), "gettid": (186, 178), "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175),
     "getgid": (104, 176), "getegid": (108, 177), "getrusage": (98, 165), "sysinfo": (99, 179), "uname": (63, 160),
     "futex": (202, 98), "set_robust_list": (273, 99), "rseq": (334, 293), "set_tid_address": (218, 96),
@@ -37,6 +39,7 @@ NAMESPACE_FLAGS = 0x7E020080  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET,TIME}
 # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC. Landlock before ABI 3 (Linux 6.2) lets O_RDONLY | O_TRUNC empty a file.
 WRITE_FLAGS = 0o1103
 FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
+RLIMIT_STACK = 3
 IOCTL_COMMANDS = (0x5401, 0x5450, 0x5451)  # TCGETS, for isatty(); FIONCLEX, FIOCLEX
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -145,8 +148,12 @@ def _ioctl(code: _Code) -> None:
 
 
 def _prlimit64(code: _Code) -> None:
-    """Allows a process to read its own limits, but not to set any."""
-    for word in (_argument(0), _argument(2), _argument(2) + 4):
+    """Allows a process to read its own limits, and to set only that of its stack, as deep recursions do."""
+    code.add(LOAD, _argument(0))
+    code.add(EQUAL, 0, no="deny prlimit")
+    code.add(LOAD, _argument(1))
+    code.add(EQUAL, RLIMIT_STACK, yes="allow")
+    for word in (_argument(2), _argument(2) + 4):
         code.add(LOAD, word)
         code.add(EQUAL, 0, no="deny prlimit")
     code.add(RETURN, ALLOW)

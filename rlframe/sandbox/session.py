@@ -47,7 +47,7 @@ class Session:
     ('9', '16')
 
     The source finds `receive()` and `reply()` in its namespace (see `Channel`); its stdin is empty, and of what it
-    prints the end is kept, as a detail of how the session ended. Bounds of `Limits`: `case_s` for an ask;
+    prints for a message the end is kept, as a detail of how the session ended. Bounds of `Limits`: `case_s` for an ask;
     `program_s` for the start and all asks together, without the wall time between asks; `output_bytes` for a reply.
     """
 
@@ -65,8 +65,8 @@ class Session:
         replies, prints = self._case.writers
         try:
             bounds, passed = self._case.bounds(), [program, replies, prints, messages_reader, prints]
-            process = self._server.start_runner(bounds, passed)
-            self._case.start(Timer(process, self._limits.program_s))
+            pidfd = self._server.start_runner(bounds, passed)
+            self._case.start(Timer(pidfd, self._limits.program_s))
         except (OSError, EOFError, ValueError) as error:
             raise self._failed(error) from error
         finally:
@@ -87,6 +87,7 @@ class Session:
             self._remaining_asks -= 1
             self._case.timer.leave_out(time.monotonic() - self._idle_since)
             self._case.timer.restart(self._limits.case_s)
+            self._case.forget_stderr()
             answer = self._exchange(message)
         except (OSError, EOFError, ValueError) as error:
             raise self._failed(error) from error
@@ -135,7 +136,8 @@ class Session:
             if runner_has_ended and case.output not in ready:
                 raise self._ended()
             if remaining_s <= 0:
-                raise self._killed("timeout", "")
+                bounds = f"{self._limits.case_s:g} s for a message, {self._limits.program_s:g} s for all"
+                raise self._killed("timeout", f"it used up its CPU time ({bounds}) or waited for too long")
 
     def _send(self, unsent: memoryview) -> memoryview:
         """Writes to the messages' pipe without waiting. Returns the bytes that remain."""

@@ -2,69 +2,69 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
+from pathlib import Path
 
-CPU_CLOCK = 2  # CPUCLOCK_SCHED: all threads of a process, in nanoseconds (include/linux/posix-timers_types.h)
+CPU_CLOCK = 2  # CPUCLOCK_SCHED: all threads of a process (include/linux/posix-timers_types.h, clock_getcpuclockid(3))
 # Wall seconds for each CPU second, waits for a core not counted: a program may sleep or wait for the disk for twice as
 # long as it may compute. A busy node slows a program down without a change of its verdict.
 WALL_PER_CPU = 3.0
 
 
 class Timer:
-    """The clocks of a runner, named by its process number in the namespace of this process.
+    """The clocks of a runner, and its bounds: `total_s` CPU seconds in all, `cpu_s` of them from each `restart(cpu_s)`,
+    and of wall time the multiple `WALL_PER_CPU` of both. `pidfd` is the runner's process descriptor."""
 
-    A runner has `total_s` CPU seconds from its case's start, and `cpu_s` of them from each `restart(cpu_s)`. Wall time
-    is bounded by the multiple `WALL_PER_CPU` of both.
-    """
-
-    def __init__(self, process: int, total_s: float) -> None:
-        self._clock = (~process << 3) | CPU_CLOCK  # see clock_getcpuclockid(3)
-        self._schedstat = f"/proc/{process}/schedstat"
-        self._core_waits_s = 0.0  # as far as they are part of the deadlines
-        self._start_wall_s = time.monotonic()
-        self.start_cpu_s = self._last_cpu_s = 0.0
-        self.start_cpu_s = self._cpu_s()
-        self._total_cpu_s = self.start_cpu_s + total_s
-        self._total_wall_s = self._start_wall_s + WALL_PER_CPU * total_s
-        self.restart(total_s)
+    def __init__(self, pidfd: int, total_s: float) -> None:
+        self._pidfd, self._process = pidfd, 0  # the process number is read when it is needed
+        self._total_s, self._core_waits_s = total_s, 0.0
+        self._start_s = self._read_s = time.monotonic()
+        self._cpu_s = 0.0  # at the time `_read_s`
+        self._cpu_end_s, self._wall_end_s = total_s, self._start_s + WALL_PER_CPU * total_s
 
     def restart(self, cpu_s: float) -> None:
         """Allows `cpu_s` from now on, within the total."""
-        self._end_cpu_s = min(self._cpu_s() + cpu_s, self._total_cpu_s)
-        self._end_wall_s = min(time.monotonic() + WALL_PER_CPU * cpu_s, self._total_wall_s)
+        self._read_cpu_clock()
+        self._cpu_end_s = min(self._cpu_s + cpu_s, self._total_s)
+        total_end_s = self._start_s + WALL_PER_CPU * self._total_s + self._core_waits_s
+        self._wall_end_s = min(self._read_s + WALL_PER_CPU * cpu_s, total_end_s)
 
     def leave_out(self, wall_s: float) -> None:
-        """Allows more wall time in all: the runner has waited for this process."""
-        self._total_wall_s += wall_s
+        """Allows more wall time in all: so long the runner has waited for this process."""
+        self._start_s += wall_s
 
     def remaining_s(self) -> float:
-        """The runner cannot use up its time sooner than in so many seconds, with one thread. 0 or less: used up."""
-        if time.monotonic() >= self._end_wall_s:
+        """Seconds in which a runner with a single thread cannot use up its time. 0 or less: it has used up its time."""
+        now = time.monotonic()
+        if self._cpu_s + now - self._read_s >= self._cpu_end_s:
+            self._read_cpu_clock()
+        if now >= self._wall_end_s:
             self._count_core_waits()
-        return min(self._end_cpu_s - self._cpu_s(), self._end_wall_s - time.monotonic())
+        return min(self._cpu_end_s - self._cpu_s - (now - self._read_s), self._wall_end_s - now)
 
     def is_exceeded(self, cpu_s: float) -> bool:
-        """True where an ended process, with so many CPU seconds in all, used more than `total_s`."""
-        return cpu_s > self._total_cpu_s
+        """True where a runner that has ended, after `cpu_s`, used more than its total."""
+        return cpu_s > self._total_s
 
     def used_s(self, cpu_s: float) -> float:
-        """The case's share of `total_s`, from the process's CPU seconds at its end."""
-        wall_s = time.monotonic() - self._start_wall_s - self._core_waits_s
-        return max(cpu_s - self.start_cpu_s, wall_s / WALL_PER_CPU)
+        """The share of `total_s` that an ended runner used: its CPU time, or more if it waited for long."""
+        return max(cpu_s, (time.monotonic() - self._start_s - self._core_waits_s) / WALL_PER_CPU)
 
-    def _cpu_s(self) -> float:
-        with suppress(OSError):  # the process has ended: the server's report has its exact time
-            self._last_cpu_s = time.clock_gettime(self._clock)
-        return self._last_cpu_s
+    def _read_cpu_clock(self) -> None:
+        self._read_s = time.monotonic()
+        with suppress(OSError, OverflowError):  # the runner has ended: the server reports its exact time
+            if not self._process:
+                # In a namespace of its own the runner has another number there.
+                fields = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
+                self._process = int(re.findall(r"^Pid:\s*(-?\d+)", fields, re.MULTILINE)[0])
+            self._cpu_s = time.clock_gettime((~self._process << 3) | CPU_CLOCK)
 
     def _count_core_waits(self) -> None:
-        """Moves the wall deadlines by the time that the runner was ready to run and had no core."""
-        try:
-            with open(self._schedstat) as file:
-                core_waits_s = int(file.read().split()[1]) / 1e9
-        except OSError:  # the process has ended, or the kernel does not count
-            return
-        self._end_wall_s += core_waits_s - self._core_waits_s
-        self._total_wall_s += core_waits_s - self._core_waits_s
-        self._core_waits_s = core_waits_s
+        """Moves the wall deadline by the time that the runner was ready to run and had no core."""
+        self._read_cpu_clock()
+        with suppress(OSError):  # the runner has ended, or the kernel does not count
+            core_waits_s = int(Path(f"/proc/{self._process}/schedstat").read_text().split()[1]) / 1e9
+            self._wall_end_s += core_waits_s - self._core_waits_s
+            self._core_waits_s = core_waits_s
