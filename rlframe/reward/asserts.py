@@ -23,7 +23,7 @@ SHOWN_CHARS = 200  # of an assert, in a fault
 FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 
 PROGRAM_SIDE = """from rlframe.sandbox.exchange_program import serve_program
-serve_program(receive, reply, {source!r}, "<solution>")
+serve_program(receive, reply, {source!r})
 """
 TESTS_SIDE = """from rlframe.sandbox.exchange_tests import run_tests
 run_tests(receive, reply, **{arguments!r})

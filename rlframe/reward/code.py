@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from rlframe.reward.base import Reward
 from rlframe.reward.fault import Fault
@@ -14,6 +14,7 @@ from rlframe.reward.references import read_tests
 from rlframe.reward.solution import program_of
 from rlframe.sandbox import Isolation, Limits, Sandbox
 from rlframe.sandbox.levels import ISOLATIONS
+from rlframe.sandbox.packages import Packages
 from rlframe.types import Completion, Prompt, Verdict
 
 
@@ -34,16 +35,26 @@ class Code(Reward):
     memory_mib: int = Field(ge=64)
     output_bytes: int = Field(ge=1)
     max_chars: int = Field(ge=1)  # of a program
+    # Optional settings default to off.
+    packages: list[str] = Field(default_factory=list)  # that programs and tests may import; pip's requirements
+    packages_folder: str | None = None  # of installed packages, shared by runs; None: in the user's cache
 
     _sandbox: Sandbox | None = PrivateAttr(default=None)
     _tests_sandbox: Sandbox | None = PrivateAttr(default=None)  # started where tests are code
+
+    @field_validator("packages")
+    @classmethod
+    def _packages_are_requirements(cls, packages: list[str]) -> list[str]:
+        Packages(packages, cache=None)
+        return packages
 
     def check(self, reference: str) -> None:
         """Raises ValueError that names the wrong test case and its field."""
         read_tests(reference).check_output(self.output_bytes)
 
     def start(self) -> None:
-        """Raises SandboxUnavailable if the machine offers less than `min_isolation`."""
+        """Raises SandboxUnavailable if the machine offers less than `min_isolation`, PackagesUnavailable if programs
+        cannot import the packages."""
         self._programs().start()
 
     def close(self) -> None:
@@ -86,7 +97,8 @@ class Code(Reward):
         limits = Limits(
             case_s=self.case_s, program_s=self.program_s, memory_mib=self.memory_mib, output_bytes=self.output_bytes
         )
-        return Sandbox(limits, self.min_isolation)
+        packages = Packages(self.packages, self.packages_folder) if self.packages else None
+        return Sandbox(limits, self.min_isolation, packages)
 
 
 def _summary(faults: Iterator[Fault | None]) -> tuple[int, int, str, bool]:

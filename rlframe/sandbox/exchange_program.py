@@ -14,19 +14,20 @@ BUILTINS += ("list", "dict", "set", "tuple", "frozenset")
 OPERATORS = ("getitem", "setitem", "delitem")
 
 
-def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]", source: str, filename: str) -> None:
-    """The program's side: runs the program as the module `solution`, then serves the calls of the tests."""
+def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]", source: str) -> None:
+    """Runs the program as the module `solution`, then serves the calls of the tests."""
     import builtins
     import operator
 
-    module = new_module(PROGRAM)
+    from rlframe.sandbox.runner import _execute
+
     functions: dict[str, Any] = {name: getattr(builtins, name) for name in BUILTINS}
     functions |= {name: getattr(operator, name) for name in OPERATORS}
     functions["enter"] = lambda manager: manager.__enter__()
     functions["exit"] = lambda manager, *error: manager.__exit__(*error)
-    functions["names"] = lambda names: {name: getattr(module, name) for name in names if hasattr(module, name)}
+    functions["names"] = lambda names: {name: namespace[name] for name in names if name in namespace}
     peer = Peer(receive, reply, functions)
-    exec(compile(source, filename, "exec"), module.__dict__)
+    namespace = _execute(source, PROGRAM)
     peer.serve_forever()
 
 

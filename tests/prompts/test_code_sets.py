@@ -23,7 +23,7 @@ RECORDS: dict[str, dict[str, Any]] = {
         "test_list": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"], "challenge_test_list": [],
     },
     "humaneval": {
-        "task_id": "HumanEval/0", "prompt": "def add(a, b):\n    '''Adds.'''\n", "canonical_solution": "    return a + b",
+        "task_id": "HumanEval/0", "prompt": "def add(a, b):\n    '''Adds.'''\n", "canonical_solution": "",
         "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add",
     },
     "apps": {

@@ -7,7 +7,6 @@ import pytest
 
 from rlframe.sandbox import Limits, Outcome, Program, Sandbox
 from rlframe.sandbox.levels import PYTHON
-from rlframe.sandbox.runner import FILENAME
 
 LIMITS = Limits(case_s=5.0, program_s=20.0, memory_mib=512, output_bytes=100_000)
 STDIN = "3 4\nsecond line\n\nlast é line"
