@@ -177,7 +177,6 @@ class _Server:
         """Runs all calls of a function in one runner, which writes a line for each result."""
         results, last = 0, None
         with self._case(Case(limits, count), [job], limits.program_s) as case:
-            case.timer.restart(limits.case_s)
             for line in case.lines(self.control.fileno()):
                 results += 1
                 if results > count:
@@ -186,7 +185,6 @@ class _Server:
                 last = Outcome(status=status, output=line, detail="")
                 if results < count:  # the last outcome is held until the runner has ended without a surplus
                     yield last
-                case.timer.restart(limits.case_s)
         if results > count:
             yield Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")
         elif results == count and last:
@@ -205,7 +203,7 @@ class _Server:
         job, *stdin = descriptors
         try:
             pidfd = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
-            case.start(Timer(pidfd, total_s))
+            case.start(Timer(pidfd, total_s, case.limits.case_s))
             try:
                 yield case
             finally:

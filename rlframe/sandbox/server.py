@@ -46,7 +46,7 @@ def serve() -> None:
     control.send(READY)
     for name in PRELOAD:
         __import__(name)
-    runner.prepare()
+    runner.prepare(dev_null)
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page
     gc.disable()
