@@ -17,11 +17,14 @@ Landlock: https://docs.kernel.org/userspace-api/landlock.html
 seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
+from rlframe.sandbox.cells import CellResult, Cells
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.sandbox import Isolation, Sandbox, SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.session import Session, SessionEnded
 
 __all__ = [
+    "CellResult",
+    "Cells",
     "Isolation",
     "Limits",
     "Outcome",

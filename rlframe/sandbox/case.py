@@ -29,9 +29,9 @@ class Case:
         self.errors, errors_writer = os.pipe()
         self.writers = [output_writer, errors_writer]
         self._stderr = bytearray()
-        self._poll = select.poll()
+        self.poll = select.poll()
         for descriptor in (self.output, self.errors):
-            self._poll.register(descriptor, select.POLLIN)
+            self.poll.register(descriptor, select.POLLIN)
         self.runner_has_ended = False
         self.kill_reason: Status | None = None  # None: the runner may go on, or has ended by itself
 
@@ -51,23 +51,23 @@ class Case:
 
     def chunks(self, server: int) -> Iterator[bytes]:
         """Yields the output as it comes, until the runner has ended (the server reports it) or must be killed."""
-        self._poll.register(server, select.POLLIN)
+        self.poll.register(server, select.POLLIN)
         try:
             while True:
                 remaining_s = self.timer.remaining_s()
-                ready = dict(self._poll.poll(max(MIN_POLL_S, remaining_s) * 1000))
+                ready = dict(self.poll.poll(max(MIN_POLL_S, remaining_s) * 1000))
                 if server in ready:
                     self.runner_has_ended = True
                     break
                 if remaining_s <= 0:  # endless output is always ready, so the clock is asked every time
                     self.kill_reason = "timeout"
                     return
-                if chunk := self._read(ready):
+                if chunk := self.read(ready):
                     yield chunk
         finally:
-            self._poll.unregister(server)
-        while ready := dict(self._poll.poll(0)):
-            if chunk := self._read(ready):
+            self.poll.unregister(server)
+        while ready := dict(self.poll.poll(0)):
+            if chunk := self.read(ready):
                 yield chunk
 
     def lines(self, server: int) -> Iterator[bytes]:
@@ -132,17 +132,21 @@ class Case:
 
     def stderr(self) -> str:
         """The end of what an ended runner wrote to stderr."""
-        while ready := dict(self._poll.poll(0)):
-            self._read(ready)
+        while ready := dict(self.poll.poll(0)):
+            self.read(ready)
         return self._stderr.decode(errors="replace").strip()
 
-    def _read(self, ready: dict[int, int]) -> bytes:
+    def forget_stderr(self) -> None:
+        """Leaves the text so far out of the outcome's detail."""
+        self._stderr.clear()
+
+    def read(self, ready: dict[int, int]) -> bytes:
         """Reads each ready pipe once. Returns the new bytes of stdout."""
         output = b""
         for descriptor in ready:
             chunk = os.read(descriptor, CHUNK_BYTES)
             if not chunk:
-                self._poll.unregister(descriptor)
+                self.poll.unregister(descriptor)
             elif descriptor == self.errors:
                 self._stderr += chunk
                 del self._stderr[:-DETAIL_BYTES]

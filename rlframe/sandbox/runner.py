@@ -59,7 +59,7 @@ def prepare(dev_null: int) -> None:
 
 def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: int) -> None:
     """Waits for a case and runs it; does not return. A case is a message with limits and the descriptors of program,
-    output and errors; then, for a script, stdin, or for a session, messages and replies. A runner that cannot give up
+    output and errors; then, for a script, stdin, or for a session, messages and stdout. A runner that cannot give up
     its rights kills the server: no outcome."""
     try:
         kernel.die_with_parent(server)
@@ -68,8 +68,8 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
             posix._exit(0)
         program, output, errors, *inputs = received_descriptors(ancillary)
         match inputs:
-            case [messages, replies]:
-                descriptors, run = [dev_null, output, errors, replies, messages, program], _run_session
+            case [messages, prints]:
+                descriptors, run = [dev_null, prints, errors, output, messages, program], _run_session
             case [stdin]:
                 descriptors, run = [stdin, output, errors, program], _run_script
             case _:

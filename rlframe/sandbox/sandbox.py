@@ -8,40 +8,47 @@ import signal
 import socket
 import subprocess
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-from rlframe.sandbox import seccomp
-from rlframe.sandbox.case import Case, memory_file
+from rlframe.sandbox import execution, seccomp
 from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
 from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
+from rlframe.sandbox.packages import Packages
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
 from rlframe.sandbox.session import Session
-from rlframe.sandbox.timer import Timer
 
 START_S = 30.0  # a start on a cold, busy disk; also bounds each wait for a message of the server
 MAX_STDERR_BYTES = 1 << 16
 # The server's whole environment: readable by any process of the same user. By default glibc reserves 64 MiB of address
 # space for each thread, which would count against a program's memory limit.
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+# Packages of numerics start threads when they are imported, by default; a fork server must have one thread.
+SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Sandbox:
-    """Runs programs, one at a time. Without the requested level of isolation no program runs."""
+    """Runs programs, one at a time. Without the requested level of isolation no program runs.
 
-    def __init__(self, limits: Limits, min_isolation: Isolation) -> None:
+    `packages`: what programs may import beside the standard library; `start()` installs them where they are missing.
+    """
+
+    def __init__(self, limits: Limits, min_isolation: Isolation, packages: Packages | None = None) -> None:
         self.limits = limits
         self.min_isolation = min_isolation
+        self.packages = packages
         self.level: Isolation | None = None  # the server's level; None before the start
         self._server: _Server | None = None
         self._outcomes: Generator[Outcome, None, None] | None = None  # of the last program
         self._session: Session | None = None  # the open one: it alone uses the server
 
     def start(self) -> None:
-        """Raises SandboxUnavailable."""
+        """Raises SandboxUnavailable, PackagesUnavailable."""
         if self._server is not None:
             return
+        if self.packages is not None:
+            self.packages.install()
         missing: list[str] = []
         if landlock_abi() < 1:
             missing.append(
@@ -50,15 +57,27 @@ class Sandbox:
         else:
             for level in reversed(ISOLATIONS[ISOLATIONS.index(self.min_isolation) :]):
                 try:
-                    self._server = _start_tested_server(level)
+                    self._server = _start_tested_server(level, self.packages)
                     self.level = level
-                    return
+                    return self._try_packages(self._server)
                 except (OSError, SandboxFailed) as error:
                     missing.append(f"{level}: {error}")
         raise SandboxUnavailable(
             f"code is run at min_isolation={self.min_isolation} or not at all, and this machine gives less:\n  "
             + "\n  ".join(missing)
         )
+
+    def _try_packages(self, server: _Server) -> None:
+        if self.packages is None:
+            return
+        try:
+            [outcome] = execution.run(
+                server, Program(source=self.packages.probe(), function=None, inputs=[""]), self.limits
+            )
+            self.packages.check(outcome, self.limits.memory_mib)
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, program: Program) -> Iterator[Outcome]:
         """Yields an outcome for each input, as soon as it is known. The program ends at the latest when the iterator is
@@ -74,7 +93,7 @@ class Sandbox:
 
     def _run(self, server: _Server, program: Program) -> Generator[Outcome, None, None]:
         try:
-            yield from server.run(program, self.limits)
+            yield from execution.run(server, program, self.limits)
         except GeneratorExit:
             raise
         except BaseException as error:  # broken or interrupted: the server's next message would be about this program
@@ -114,7 +133,8 @@ class Sandbox:
 class _Server:
     """A fork server's process and the socket to it."""
 
-    def __init__(self, level: Isolation) -> None:
+    def __init__(self, level: Isolation, packages: Packages | None = None) -> None:
+        folder = str(packages.folder) if packages else None
         self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(START_S)
         self._runner: socket.socket | None = None  # to the runner that takes the next case
@@ -122,19 +142,20 @@ class _Server:
         self._pidfd = -1
         with server_end:
             self._process = subprocess.Popen(
-                command(level),
+                command(level, folder),
                 stdin=server_end.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=ENVIRONMENT,
+                env=ENVIRONMENT | (SINGLE_THREAD if packages else {}),
                 cwd="/",
                 start_new_session=True,  # a new process group, which a single signal kills
             )
         try:
-            ruleset = read_only(readable_paths())  # while the interpreter starts
+            ruleset = read_only(readable_paths(folder))  # while the interpreter starts
             try:
-                filters = seccomp.build(), seccomp.build_notifier()
-                socket.send_fds(self.control, [marshal.dumps(filters)], [ruleset])
+                modules = packages.modules() if packages else []
+                setup = (seccomp.build(), seccomp.build_notifier(), folder, modules)
+                socket.send_fds(self.control, [marshal.dumps(setup)], [ruleset])
             finally:
                 os.close(ruleset)
             ready = self.control.recv(1)
@@ -142,78 +163,6 @@ class _Server:
             raise SandboxFailed(f"its server did not start: {error}\n{self.kill()}".rstrip()) from error
         if not ready:
             raise SandboxFailed(f"its server did not start: {self.kill()}")
-
-    def run(self, program: Program, limits: Limits) -> Generator[Outcome, None, None]:
-        """Yields an outcome for each input. Raises SandboxFailed."""
-        job = memory_file(marshal.dumps((program.source, program.function, program.inputs if program.function else [])))
-        try:
-            if program.function is None:
-                yield from self._run_scripts(program.inputs, job, limits)
-            else:
-                yield from self._run_calls(len(program.inputs), job, limits)
-        except (OSError, EOFError, ValueError) as error:
-            raise SandboxFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            os.close(job)
-
-    def _run_scripts(self, inputs: list[str], job: int, limits: Limits) -> Iterator[Outcome]:
-        """Runs the program once for each input, until an input takes too long."""
-        remaining_s = limits.program_s
-        for text in inputs:
-            if remaining_s <= 0:
-                yield _skipped("the program had used up its time")
-                continue
-            stdin = memory_file(text.encode(errors="surrogatepass"))
-            try:
-                with self._case(Case(limits), [job, stdin], min(limits.case_s, remaining_s)) as case:
-                    output = case.read_output(self.control.fileno())
-            finally:
-                os.close(stdin)
-            outcome = case.outcome(output)
-            remaining_s = 0.0 if outcome.status == "timeout" else remaining_s - case.used_s
-            yield outcome
-
-    def _run_calls(self, count: int, job: int, limits: Limits) -> Iterator[Outcome]:
-        """Runs all calls of a function in one runner, which writes a line for each result."""
-        results, last = 0, None
-        with self._case(Case(limits, count), [job], limits.program_s) as case:
-            for line in case.lines(self.control.fileno()):
-                results += 1
-                if results > count:
-                    break
-                status = "returned" if len(line) <= limits.output_bytes else "output"
-                last = Outcome(status=status, output=line, detail="")
-                if results < count:  # the last outcome is held until the runner has ended without a surplus
-                    yield last
-        if results > count:
-            yield Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")
-        elif results == count and last:
-            yield last
-        else:
-            end = case.outcome(b"")
-            status = "raised" if end.status == "returned" else end.status
-            yield Outcome(status=status, output=b"", detail=end.detail or "it ended before its result")
-        for _ in range(results + 1, count):
-            yield _skipped("an earlier case ended the program")
-
-    @contextmanager
-    def _case(self, case: Case, descriptors: list[int], total_s: float) -> Iterator[Case]:
-        """Runs a case while the block reads its output. The runner does not outlive the block. Raises OSError, EOFError
-        or ValueError where the server broke."""
-        job, *stdin = descriptors
-        try:
-            pidfd = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
-            case.start(Timer(pidfd, total_s, case.limits.case_s))
-            try:
-                yield case
-            finally:
-                if not case.runner_has_ended:
-                    self.kill_runner()
-                case.finish(*self.receive_report())
-        except EOFError as error:
-            raise EOFError(f"{error}\n{case.stderr()}".rstrip()) from error
-        finally:
-            case.close()
 
     def start_runner(self, bounds: bytes, descriptors: list[int]) -> int:
         """Sends a case to the runner that waits (see `runner.wait`). Returns the runner's process descriptor, which is
@@ -259,14 +208,14 @@ class _Server:
             return (stderr.read(MAX_STDERR_BYTES) or b"").decode(errors="replace").strip()
 
 
-def _start_tested_server(level: Isolation) -> _Server:
+def _start_tested_server(level: Isolation, packages: Packages | None = None) -> _Server:
     """Starts a server and runs the self-test in it. Raises OSError or SandboxFailed."""
     os.environ.setdefault(SECRET, "the parent's")  # before the start: the self-test looks for it in the server
-    server = _Server(level)
+    server = _Server(level, packages)
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
-    limits = Limits(case_s=START_S, program_s=START_S, memory_mib=256, output_bytes=4096)
+    limits = Limits(case_s=START_S, program_s=START_S, memory_mib=4096, output_bytes=4096)
     try:
-        [outcome] = server.run(probes, limits)
+        [outcome] = execution.run(server, probes, limits)
     except SandboxFailed as error:
         raise SandboxFailed(f"{error}\n{server.kill()}".rstrip()) from error
     answer = outcome.output.decode(errors="replace").strip()
@@ -274,7 +223,3 @@ def _start_tested_server(level: Isolation) -> _Server:
         server.kill()
         raise SandboxFailed(f"its self-test found it {answer or outcome.status}: {outcome.detail}")
     return server
-
-
-def _skipped(detail: str) -> Outcome:
-    return Outcome(status="skipped", output=b"", detail=detail)

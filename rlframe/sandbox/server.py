@@ -22,9 +22,10 @@ PRELOAD += ("traceback", "typing")
 
 
 def serve() -> None:
-    """The server's whole life: takes two seccomp filters and a Landlock ruleset from file descriptor 0, gives up its
-    capabilities and all files outside the ruleset, sends READY, and forks a runner for each case (see `_report`). A
-    message from the worker is the number of a runner to kill. The server ends when the worker closes the socket."""
+    """The server's whole life: takes two seccomp filters, the packages to preload and a Landlock ruleset from file
+    descriptor 0, gives up its capabilities and all files outside the ruleset, sends READY, and forks a runner for each
+    case (see `_report`). A message from the worker is the number of a runner to kill. The server ends when the worker
+    closes the socket."""
     sys.dont_write_bytecode = True
     control = _socket.socket(fileno=posix.dup(0))
     dev_null = posix.open("/dev/null", posix.O_RDWR)
@@ -41,11 +42,19 @@ def serve() -> None:
     kernel.drop_capabilities()
     kernel.restrict(ruleset)
     posix.close(ruleset)
-    filter, notifier = map(kernel.Filter, marshal.loads(message))
+    *filters, packages_folder, modules = marshal.loads(message)
+    filter, notifier = map(kernel.Filter, filters)
     threads = Threads(notifier)
     control.send(READY)
     for name in PRELOAD:
         __import__(name)
+    if packages_folder:
+        sys.path.append(packages_folder)
+    for name in modules:
+        try:
+            __import__(name)
+        except BaseException:  # the worker lets a program import all modules, and reports its error
+            continue
     runner.prepare(dev_null)
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page
@@ -66,7 +75,7 @@ def _keep_listings() -> None:
     be read, but the folder cannot be listed: it may hold folders of packages."""
     for finder in sys.path_importer_cache.values():
         if hasattr(finder, "_fill_cache"):
-            finder._fill_cache = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+            finder.__dict__["_fill_cache"] = lambda: None
 
 
 class _Runner:

@@ -13,8 +13,8 @@ WALL_PER_CPU = 3.0
 
 
 class Timer:
-    """The clocks of a runner, and its bounds: `total_s` CPU seconds in all, `cpu_s` of them at first and from each
-    `restart(cpu_s)`, and of wall time the multiple `WALL_PER_CPU` of both. `pidfd` is the runner's process descriptor."""
+    """The clocks and the bounds of the runner that the process descriptor `pidfd` names: `total_s` CPU seconds in all,
+    `cpu_s` of them at first and from each `restart(cpu_s)`, and of wall time the multiple `WALL_PER_CPU` of both."""
 
     def __init__(self, pidfd: int, total_s: float, cpu_s: float | None = None) -> None:
         cpu_s = total_s if cpu_s is None else min(cpu_s, total_s)
@@ -30,6 +30,10 @@ class Timer:
         self._cpu_end_s = min(self._cpu_s + cpu_s, self._total_s)
         total_end_s = self._start_s + WALL_PER_CPU * self._total_s + self._core_waits_s
         self._wall_end_s = min(self._read_s + WALL_PER_CPU * cpu_s, total_end_s)
+
+    def leave_out(self, wall_s: float) -> None:
+        """Allows more wall time in all: so long the runner has waited for this process."""
+        self._start_s += wall_s
 
     def remaining_s(self) -> float:
         """Seconds in which a runner with a single thread cannot use up its time. 0 or less: it has used up its time."""

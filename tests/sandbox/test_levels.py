@@ -18,7 +18,9 @@ EXPRESSIONS = {
     "listing of /tmp": "os.listdir('/tmp')",
     "listing of /proc": "os.listdir('/proc')",
     "listing of /dev": "os.listdir('/dev')",
-    "folders that scripts look for": "[os.path.exists(p) for p in ('/tmp', '/proc', '/dev', '/dev/stdin', '/dev/null')]",
+    "folders that scripts look for": (
+        "[os.path.exists(p) for p in ('/tmp', '/proc', '/dev', '/dev/stdin', '/dev/null')]"
+    ),
     "/dev/stdin": "open('/dev/stdin').read()",
     "/dev/fd/0": "open('/dev/fd/0').read()",
     "/proc/self/fd/0": "open('/proc/self/fd/0').read()",
@@ -33,10 +35,14 @@ EXPRESSIONS = {
     "a temporary file": "__import__('tempfile').TemporaryFile()",
     "environment": "dict(os.environ), dict(os.environb), os.path.expanduser('~')",
     "time zone": "time.tzname, time.timezone, time.localtime(0).tm_hour, datetime.datetime.fromtimestamp(0)",
-    "named time zone": "datetime.datetime(2024, 7, 1, tzinfo=__import__('zoneinfo').ZoneInfo('Asia/Tokyo')).utcoffset()",
+    "named time zone": (
+        "datetime.datetime(2024, 7, 1, tzinfo=__import__('zoneinfo').ZoneInfo('Asia/Tokyo')).utcoffset()"
+    ),
     "locale": "locale.setlocale(locale.LC_ALL, ''), locale.localeconv()['thousands_sep'], locale.getlocale()",
     "named locale": "locale.setlocale(locale.LC_ALL, 'C.UTF-8')",
-    "encodings": "sys.getdefaultencoding(), sys.getfilesystemencoding(), locale.getpreferredencoding(), sys.stdin.encoding",
+    "encodings": (
+        "sys.getdefaultencoding(), sys.getfilesystemencoding(), locale.getpreferredencoding(), sys.stdin.encoding"
+    ),
     "flags": "sys.flags, sys.argv, sys.path, sys.executable, sys.getrecursionlimit(), sys.dont_write_bytecode",
     "modules": "sorted(sys.modules)",
     "cores": "os.cpu_count(), len(os.sched_getaffinity(0))",
@@ -46,18 +52,24 @@ EXPRESSIONS = {
     "limits": "[resource.getrlimit(n) for n in range(16)]",
     "host": "platform.system(), platform.machine(), platform.python_version()",
     "descriptors": "[n for n in range(64) if descriptor(n)]",
-    "kinds of streams": "[stat.S_IFMT(os.fstat(n).st_mode) for n in range(3)], os.fstat(0).st_size, sys.stdin.isatty()",
+    "kinds of streams": (
+        "[stat.S_IFMT(os.fstat(n).st_mode) for n in range(3)], os.fstat(0).st_size, sys.stdin.isatty()"
+    ),
     "a process": "os.fork()",
     "a pipe": "os.pipe()",
     "a socket": "socket.socket()",
     "a pool of processes": "__import__('multiprocessing').Pool(2)",
-    "an executor of processes": "__import__('concurrent.futures').futures.ProcessPoolExecutor(2).submit(abs, 1).result()",
+    "an executor of processes": (
+        "__import__('concurrent.futures').futures.ProcessPoolExecutor(2).submit(abs, 1).result()"
+    ),
     "a thread": "__import__('concurrent.futures').futures.ThreadPoolExecutor(2).submit(abs, -1).result()",
     "an event loop": "__import__('asyncio').run(__import__('asyncio').sleep(0))",
     "shared memory": "__import__('multiprocessing.shared_memory').shared_memory.SharedMemory(create=True, size=9)",
     "a user": "__import__('pwd').getpwuid(0), __import__('getpass').getuser()",
     "a host name": "socket.gethostbyname('localhost')",
-    "a signal": "signal.signal(signal.SIGTERM, signal.SIG_IGN), signal.getsignal(signal.SIGINT), signal.raise_signal(15)",
+    "a signal": (
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN), signal.getsignal(signal.SIGINT), signal.raise_signal(15)"
+    ),
     "priority": "os.nice(0), os.getpriority(0, 0)",
 }
 SOURCE = """

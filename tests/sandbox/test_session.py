@@ -58,7 +58,7 @@ ENDS = {
     ),
     "a partial line": ("import os, time\nreceive(); os.write(3, b'9'); time.sleep(60)", ["3"], "timeout", ""),
     "no reply": ("while True: receive()", ["3"], "timeout", ""),
-    "an end without a reply": ("reply(receive())", ["3", "4"], "raised", "exit status 0"),
+    "an end without a reply": ("reply(receive())", ["3", "4"], "raised", "without a reply"),
     "an exception": (SQUARES, ["3", "x"], "raised", "ValueError: invalid literal"),
     "a syntax error": ("while True print(1)", ["3"], "raised", "SyntaxError"),
     "a crash": ("import ctypes\nreply(receive()); ctypes.string_at(0)", ["3", "4"], "died", "SIGSEGV"),

@@ -16,7 +16,10 @@ from rlframe.sandbox.timer import WALL_PER_CPU
 
 LIMITS = Limits(case_s=1.0, program_s=2.5, memory_mib=256, output_bytes=1000)
 # Uses the CPU for so many seconds by the program's own clock.
-BURN = "import time\ndef burn(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n    return s\n"
+BURN = (
+    "import time\ndef burn(s):\n    end = time.process_time() + s\n"
+    "    while time.process_time() < end: pass\n    return s\n"
+)
 BURN_IN_THREADS = (
     "import hashlib, threading\n"  # a hash of much data lets other threads run
     "def burn():\n    while True: hashlib.sha256(bytes(10**7))\n"

@@ -1,0 +1,175 @@
+"""`Packages`: packages that programs may import, in a folder of their own that the sandbox reads and cannot write.
+
+The worker installs them by pip, outside the sandbox, so pip may only unpack wheels: a build script would be a program
+that nothing restrains. A machine installs a set of packages once, for all workers and runs; machines without a network
+use a shared folder that another machine has filled (`rlframe packages`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+from rlframe.sandbox.failures import PackagesUnavailable
+from rlframe.sandbox.program import Outcome
+
+INSTALL_S = 600.0  # a download on a slow network; also bounds the wait for another process that installs
+LOCK_POLL_S = 0.2
+PIP_LINES = 8  # of pip's output, in an error
+FREE_MIB = 64  # a program needs some memory beside what its packages take of its bound
+PYTHON = [sys.executable, "-P", "-m"]  # -P: no module of the working directory
+# A name, extras and version specifiers (PEP 508). No path, no URL, no option of pip.
+SPECIFIER = r"(?:~=|===?|!=|<=?|>=?)\s*[A-Za-z0-9.*+!_-]+"
+REQUIREMENT = re.compile(
+    rf"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[\sA-Za-z0-9,._-]*\])?\s*(?:{SPECIFIER}(?:\s*,\s*{SPECIFIER})*)?\s*"
+)
+
+
+class Packages:
+    """A set of packages by pip's requirements, for this Python and this kind of machine.
+
+    >>> packages = Packages(["sympy==1.14.0", "numpy"], cache=None)
+    >>> packages.install()
+    PosixPath('/home/me/.cache/rlframe/packages/cpython-311-7d0f4a9c1e22')
+    >>> packages.modules()
+    ['numpy', 'sympy']
+    """
+
+    def __init__(self, requirements: list[str], cache: str | None) -> None:
+        """`cache`: the folder of all such folders; None: `rlframe/packages` in the user's cache. Raises ValueError for
+        a requirement that is not a name with versions."""
+        self.names: set[str] = set()
+        for requirement in requirements:
+            match = REQUIREMENT.fullmatch(requirement)
+            if match is None:
+                raise ValueError(
+                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, "
+                    "markers and options of pip are refused"
+                )
+            self.names.add(_normalized(match[1]))
+        self.requirements = sorted({re.sub(r"\s", "", requirement) for requirement in requirements})
+        python, platform = sys.implementation.cache_tag, sysconfig.get_platform()
+        digest = hashlib.sha256("\n".join([platform, *self.requirements]).encode()).hexdigest()[:12]
+        self.cache = Path(cache).expanduser().absolute() if cache else _user_cache()
+        self.folder = self.cache / f"and {python}-{digest}"
+
+    def install(self) -> Path:
+        """Returns the folder; fills it first, unless it is there. Raises PackagesUnavailable."""
+        if self.folder.is_dir():
+            return self.folder
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                if not self.folder.is_dir():
+                    self._install()
+        except OSError as error:
+            raise PackagesUnavailable(f"the packages of programs cannot be stored in {self.cache}: {error}") from error
+        return self.folder
+
+    def modules(self) -> list[str]:
+        """Names to import of the required packages, without those that they depend on."""
+        found = distributions(path=[str(self.folder)])
+        return sorted(
+            {name for each in found if _normalized(each.metadata["Name"]) in self.names for name in _tops(each)}
+        )
+
+    def probe(self) -> str:
+        """A program that imports the required packages and needs some memory."""
+        return "".join(f"import {name}\n" for name in self.modules()) + f"bytearray({FREE_MIB} << 20)"
+
+    def check(self, outcome: Outcome, memory_mib: int) -> None:
+        """Raises PackagesUnavailable unless the program `probe()` returned."""
+        if outcome.status != "returned":
+            raise PackagesUnavailable(
+                f"programs cannot use {' and '.join(self.modules())}: {outcome.status}: {outcome.detail}\n"
+                f"memory_mib={memory_mib} must hold the packages (180 MiB for numpy and sympy) and {FREE_MIB} MiB; "
+                f"they are in {self.folder}"
+            )
+
+    def _install(self) -> None:
+        """Fills the folder. It appears in one step, so that no process sees a part of it."""
+        for abandoned in self.cache.glob(f"{self.folder.name}.*.tmp"):  # by a process that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
+        temporary = tempfile.mkdtemp(prefix=f"{self.folder.name}.", suffix=".tmp", dir=self.cache)
+        try:
+            self._unpack_wheels(temporary)
+            # Unchecked: the files never change, and a copy of the folder may lose their times.
+            options = ["-q", "--invalidation-mode", "unchecked-hash", "-j", "0", temporary]
+            with suppress(subprocess.TimeoutExpired):  # programs then compile what they import
+                subprocess.run([*PYTHON, "compileall", *options], capture_output=True, timeout=INSTALL_S)
+            os.chmod(temporary, 0o755)
+            try:
+                os.rename(temporary, self.folder)
+            except OSError:
+                if not self.folder.is_dir():  # else another machine was faster, on a file system without common locks
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _unpack_wheels(self, target: str) -> None:
+        options = ["--target", target, "--only-binary", ":all:", "--no-compile", "--no-input", "--quiet"]
+        command = [*PYTHON, "pip", "install", *options, "--disable-pip-version-check", "--", *self.requirements]
+        try:
+            pip = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=INSTALL_S
+            )
+        except subprocess.TimeoutExpired:
+            raise self._failure([f"pip took more than {INSTALL_S:g} s"]) from None
+        if pip.returncode != 0:
+            lines = [line.strip() for line in (pip.stdout + pip.stderr).splitlines() if line.strip()]
+            raise self._failure(lines[-PIP_LINES:])
+
+    def _failure(self, lines: list[str]) -> PackagesUnavailable:
+        requirements = shlex.join(self.requirements)
+        return PackagesUnavailable(
+            "\n  ".join([f"pip cannot install the packages of programs, {requirements}, from wheels:", *lines])
+            + f"\nName packages and versions that have wheels for Python {sys.version_info[0]}.{sys.version_info[1]}. "
+            "Where workers have no network, fill a folder that they can read by "
+            f"`rlframe packages --folder FOLDER {requirements}` on a machine like them with a network, and set the "
+            "reward's packages_folder to it."
+        )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Lets one process install at a time. Raises PackagesUnavailable after a long wait."""
+        path, deadline = self.cache / f"{self.folder.name}.lock", time.monotonic() + INSTALL_S
+        with open(path, "w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when its holder ends
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= deadline:
+                        raise PackagesUnavailable(
+                            f"another process has held {path} for {INSTALL_S:g} s: end the one that installs, and retry"
+                        ) from error
+                    time.sleep(LOCK_POLL_S)
+            yield
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlframe" / "packages"
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _tops(distribution: Distribution) -> set[str]:
+    """Names of a distribution's packages at the top; of its modules where it has no package."""
+    files = distribution.files or []
+    packages = {file.parts[0] for file in files if len(file.parts) == 2 and file.name == "__init__.py"}
+    return packages or {file.stem for file in files if len(file.parts) == 1 and file.suffix == ".py"}
