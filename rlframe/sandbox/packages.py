@@ -56,15 +56,15 @@ class Packages:
             match = REQUIREMENT.fullmatch(requirement)
             if match is None:
                 raise ValueError(
-                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, markers and "
-                    "options of pip are refused"
+                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, "
+                    "markers and options of pip are refused"
                 )
             self.names.add(_normalized(match[1]))
         self.requirements = sorted({re.sub(r"\s", "", requirement) for requirement in requirements})
         python, platform = sys.implementation.cache_tag, sysconfig.get_platform()
         digest = hashlib.sha256("\n".join([platform, *self.requirements]).encode()).hexdigest()[:12]
         self.cache = Path(cache).expanduser().absolute() if cache else _user_cache()
-        self.folder = self.cache / f"{python}-{digest}"
+        self.folder = self.cache / f"and {python}-{digest}"
 
     def install(self) -> Path:
         """Returns the folder; fills it first, unless it is there. Raises PackagesUnavailable."""
@@ -95,7 +95,7 @@ class Packages:
         if outcome.status != "returned":
             raise PackagesUnavailable(
                 f"programs cannot use {' and '.join(self.modules())}: {outcome.status}: {outcome.detail}\n"
-                f"memory_mib={memory_mib} must hold the packages (180 MiB for numpy and sympy) and {FREE_MIB} MiB more; "
+                f"memory_mib={memory_mib} must hold the packages (180 MiB for numpy and sympy) and {FREE_MIB} MiB; "
                 f"they are in {self.folder}"
             )
 

@@ -56,7 +56,7 @@ def serve() -> None:
             __import__(name)
         except BaseException:  # the worker lets a program import all modules, and reports its error
             continue
-    runner.prepare()
+    runner.prepare(dev_null)
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page
     gc.disable()
@@ -76,7 +76,7 @@ def _keep_listings() -> None:
     be read, but the folder cannot be listed: it may hold folders of packages."""
     for finder in sys.path_importer_cache.values():
         if hasattr(finder, "_fill_cache"):
-            finder._fill_cache = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+            finder.__dict__["_fill_cache"] = lambda: None
 
 
 class _Runner:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_BITS = 14_000  # of an int in decimal digits, whose number Python bounds
 MAX_EQUAL_HASHES = 64  # keys of a dict or set: more would make its construction quadratic, and no honest value has more
+# Of a line that a program wrote: `[[],[],…]` takes 44 times its length as a value, so its parts are counted first.
+MAX_CONTAINERS, MAX_ITEMS = 250_000, 1_000_000
 PROGRAM = "solution"  # the module whose classes a program defines
 SCALARS = frozenset((str, bool, type(None)))
 
@@ -62,6 +64,9 @@ def decode(text: str | bytes, other: "Callable[[dict[str, Any]], Any] | None" = 
             raise ValueError(f"{key} is no kind of value")
         return other(entries)
 
+    content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    if content.count(b"[") + content.count(b"{") > MAX_CONTAINERS or content.count(b",") > MAX_ITEMS:
+        raise ValueError(f"it has more than {MAX_CONTAINERS:,} lists and dicts, or more than {MAX_ITEMS:,} items")
     try:
         return json.loads(text, object_hook=value_of, parse_constant=_refuse_constant)
     except ValueError:
