@@ -6,7 +6,6 @@ from rlframe.sandbox.values import PROGRAM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
 BUILTINS = ("getattr", "setattr", "len", "iter", "next", "str", "repr", "bool", "isinstance")
@@ -19,7 +18,7 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     import builtins
     import operator
 
-    from rlframe.sandbox.runner import _execute
+    from rlframe.sandbox import runner
 
     functions: dict[str, Any] = {name: getattr(builtins, name) for name in BUILTINS}
     functions |= {name: getattr(operator, name) for name in OPERATORS}
@@ -27,12 +26,9 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     functions["exit"] = lambda manager, *error: manager.__exit__(*error)
     functions["names"] = lambda names: {name: namespace[name] for name in names if name in namespace}
     peer = Peer(receive, reply, functions)
-    namespace = _execute(source, PROGRAM)
+    namespace = runner.module.__dict__
+    for name in ("receive", "reply", "serve_program"):
+        del namespace[name]
+    runner.module.__name__ = PROGRAM
+    runner._execute(source)
     peer.serve_forever()
-
-
-def new_module(name: str) -> "ModuleType":
-    import sys
-
-    module = sys.modules[name] = type(sys)(name)
-    return module
