@@ -77,15 +77,15 @@ class Case:
         line, max_bytes = bytearray(), self.limits.output_bytes + 1
         remaining_bytes = self.calls * max_bytes
         for chunk in self.chunks(server):
-            start = 0
-            while (end := chunk.find(b"\n", start)) >= 0:
-                line += chunk[start : min(end, start + max_bytes - len(line))]
+            rest, *starts = chunk.split(b"\n")
+            for start in starts:
+                line += rest[: max_bytes - len(line)]
                 yield bytes(line)
                 line.clear()
-                start = end + 1
-            if start:  # the next call begins, at the latest, when this process waits for its result
+                rest = start
+            line += rest[: max_bytes - len(line)]
+            if starts:  # the next call begins, at the latest, when this process waits for its result
                 self.timer.restart(self.limits.case_s)
-            line += chunk[start : start + max_bytes - len(line)]
             remaining_bytes -= len(chunk)
             if remaining_bytes < 0:
                 self.kill_reason = "output"
