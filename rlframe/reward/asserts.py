@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,14 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlframe.reward.fault import Fault
 from rlframe.reward.solution import Needs
-from rlframe.reward.syntax import bound_names, names_in, outside_of_definitions, parsed, tree_of
+from rlframe.reward.syntax import behind, bound_names, names_in, outside_of_definitions, parsed, tree_of
 from rlframe.sandbox import Sandbox
 from rlframe.sandbox.session import Session, SessionEnded
 from rlframe.sandbox.values import PROGRAM
 
 MAX_ASKS = 100_000  # calls of a program by all of its tests
 SHOWN_CHARS = 200  # of an assert, in a fault
-FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 
 PROGRAM_SIDE = """from rlframe.sandbox.exchange_program import serve_program
 serve_program(receive, reply, {source!r})
@@ -75,7 +73,10 @@ class AssertTests(BaseModel):
             if isinstance(node, ast.ImportFrom) and node.module == PROGRAM
             for alias in node.names
         }
-        return sorted((names_in(nodes)[1] | imported) - {*self.modules})
+        free = (names_in(nodes)[1] | imported) - {*self.modules}
+        # A program may be asked to define a builtin, such as `sum`. It is what every assert calls then.
+        first_calls = {_first_call(node.test) for node in nodes if isinstance(node, ast.Assert)}
+        return sorted(free or (first_calls if len(first_calls) == 1 else set()) - {""})
 
     @cached_property
     def modules(self) -> list[str]:
@@ -128,8 +129,14 @@ class AssertTests(BaseModel):
         defined = {name for node in nodes for name in bound_names(node)}
         if not defined & {*self.names} and parsed(continued := f"{self.prefix.rstrip()}\n{body}"):
             return continued
-        future = "".join(f"{line}\n" for line in FUTURE.findall(source))
-        return f"{future}{self.prefix}\n\n{FUTURE.sub('', source) if future else source}"
+        return behind(self.prefix, source)
+
+
+def _first_call(test: ast.expr) -> str:
+    """The function of the leftmost call in an assert's test: `sum` in `sum(10, 15) == 6`; an empty text for no call."""
+    while isinstance(test, ast.Compare | ast.UnaryOp):
+        test = test.left if isinstance(test, ast.Compare) else test.operand
+    return test.func.id if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) else ""
 
 
 def _run_case(index: int, program: Session, tests: Session) -> tuple[Fault | None, bool]:

@@ -13,11 +13,28 @@ from rlframe.reward.checker import Checker, check_of
 from rlframe.reward.comparison import Numbers, Stdout, as_json, equal, same_text
 from rlframe.reward.fault import QUOTED_CHARS, Fault
 from rlframe.reward.solution import Needs
-from rlframe.reward.syntax import parsed
+from rlframe.reward.syntax import parsed, with_imports
 from rlframe.sandbox import Outcome, Program, Sandbox
 from rlframe.sandbox.values import decode, encode
 
 MAX_LITERAL_CHARS = 1_000_000
+# Modules whose names LeetCode has in scope, those of the first one first
+LEETCODE = [
+    "typing",
+    "collections",
+    "heapq",
+    "bisect",
+    "itertools",
+    "functools",
+    "math",
+    "string",
+    "operator",
+    "re",
+    "random",
+    "copy",
+    "sys",
+    "datetime",
+]
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -45,6 +62,7 @@ class CaseTests(BaseModel):
     | `tolerance: 1e-6` | floats may differ by that much, beyond 1 by that share; of printed numbers too |
     | `stdout: tokens` | all white space is alike. The default is `lines`: white space counts, except at line ends |
     | `checker` | Python code with `def check(input, output, expected)`, which decides in place of a comparison |
+    | `imports` | modules such as math, whose names a program need not import, as on LeetCode |
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -55,6 +73,7 @@ class CaseTests(BaseModel):
     tolerance: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)  # 1 would accept 0 for every number
     stdout: Stdout = "lines"
     checker: str | None = None
+    imports: list[str] = Field(default_factory=list)
     wrapped: bool = False  # `returns` is a list that may hold the value in place of being the value, as in APPS
     cases: list[Case] = Field(min_length=1)
 
@@ -90,6 +109,9 @@ class CaseTests(BaseModel):
             for part in self.function.split("."):
                 if not part.isidentifier() or keyword.iskeyword(part):
                     raise ValueError(f"function: {self.function!r} is no name of a function, nor a path of names")
+        for module in self.imports:
+            if module not in LEETCODE:
+                raise ValueError(f"imports: {module!r} is none of {', '.join(LEETCODE)}")
         if self.checker is not None:
             check_of(self.checker)
         return self
@@ -127,6 +149,7 @@ class CaseTests(BaseModel):
 
     def faults(self, source: str, sandbox: Sandbox, checker_sandbox: Sandbox) -> Iterator[Fault | None]:
         """The fault of each case; None for a passed one. Raises SandboxFailed, SandboxUnavailable."""
+        source = with_imports(source, self.imports)
         function = self.function and method_in(source, self.function)
         program = Program(source=source, function=function, inputs=self.inputs())
         checker = Checker(self.checker, checker_sandbox) if self.checker else None

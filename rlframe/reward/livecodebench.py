@@ -9,7 +9,7 @@ import pickle
 import zlib
 from typing import Any, NoReturn
 
-from rlframe.reward.cases import CaseTests, validated
+from rlframe.reward.cases import LEETCODE, CaseTests, validated
 
 MAX_BYTES = 256 << 20  # of unpacked tests
 TOLERANCE = 1e-6  # of floats
@@ -33,7 +33,7 @@ def livecodebench(record: dict[str, Any]) -> CaseTests:
         }
         for test in tests
     ]
-    settings = {"function": function, "numbers": "equal", "tolerance": TOLERANCE}
+    settings = {"function": function, "numbers": "equal", "tolerance": TOLERANCE, "imports": LEETCODE}
     return validated(CaseTests, {**settings, "cases": cases})
 
 

@@ -8,6 +8,7 @@
 | `test_list`, `test_setup_code` or `test_imports` | MBPP, full or sanitized | `AssertTests`, a case for each assert |
 | `input_output`, or its `inputs` and `outputs` | APPS, TACO | `CaseTests` of a program, or of `fn_name` |
 | `public_test_cases`, `private_test_cases`, `metadata` | LiveCodeBench | `CaseTests` of a program, or of `func_name` |
+| a list of its test cases | LiveCodeBench, as other sets store it | the same |
 
 Several fields of a record become such an object by `reference_field: [test, entry_point, prompt]`.
 """
@@ -21,7 +22,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from rlframe.reward.asserts import AssertTests
-from rlframe.reward.cases import CaseTests, validated
+from rlframe.reward.cases import LEETCODE, CaseTests, validated
 from rlframe.reward.livecodebench import livecodebench
 from rlframe.reward.syntax import tree_of
 
@@ -39,6 +40,8 @@ def read_tests(reference: str) -> Tests:
         raise ValueError(f"its tests are no JSON: {error}") from error
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         value = {"asserts": value}
+    elif isinstance(value, list) and value and all(isinstance(item, dict) and "input" in item for item in value):
+        value = {"public_test_cases": value, "metadata": value[0].get("metadata")}
     if isinstance(value, dict):
         for key, read in READERS.items():
             if key in value and "cases" not in value:
@@ -98,8 +101,8 @@ def _apps_tests(tests: dict[str, Any]) -> CaseTests:
         for args, returns in pairs
     ]
     wrapped = all(isinstance(case["returns"], list) and len(case["returns"]) == 1 for case in cases)
-    comparison = {"numbers": "equal", "tolerance": TOLERANCE, "wrapped": wrapped}
-    return validated(CaseTests, {"function": function, **comparison, "cases": cases})
+    settings = {"numbers": "equal", "tolerance": TOLERANCE, "wrapped": wrapped, "imports": LEETCODE}
+    return validated(CaseTests, {"function": function, **settings, "cases": cases})
 
 
 def _lines(text: Any) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 
 MAX_CHARS = 200_000  # of a program that is parsed
+FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 KNOWN = frozenset(dir(builtins)) | {"__name__", "__file__"}
 
 
@@ -27,6 +30,30 @@ def tree_of(source: str, name: str) -> ast.Module:
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{name}: is no Python: {error}") from error
+
+
+def behind(prefix: str, source: str) -> str:
+    """The source behind a prefix; statements `from __future__` stay in front."""
+    future = "".join(f"{line}\n" for line in FUTURE.findall(source))
+    return f"{future}{prefix}\n{FUTURE.sub('', source) if future else source}"
+
+
+def with_imports(source: str, modules: Sequence[str]) -> str:
+    """The source behind imports of the names that it uses and does not define, from the first module that has each.
+
+    >>> with_imports("def f(xs: List[int]): return math.inf", ["math", "typing"])
+    'import math; from typing import List\ndef f(xs: List[int]): return math.inf'
+    """
+    tree = parsed(source)
+    imports: list[str] = []
+    for name in sorted(names_in(ast.walk(tree))[1]) if tree else ():
+        known = (module for module in modules if not name.startswith("_") and hasattr(import_module(module), name))
+        owner = next(known, None)
+        if name in modules:
+            imports.append(f"import {name}")
+        elif owner is not None:
+            imports.append(f"from {owner} import {name}")
+    return behind("; ".join(imports), source) if imports else source
 
 
 def names_in(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:

@@ -27,7 +27,7 @@ TYPES = frozenset(("int", "float", "complex", "str", "bytes", "bool", "list", "t
 
 
 class BadAnswer(Exception):
-    """The other side sent a line that is no answer."""
+    """The far side sent a line that is no answer."""
 
 
 class Unsupported(BaseException):
@@ -35,20 +35,20 @@ class Unsupported(BaseException):
 
 
 class Peer:
-    """A side of the exchange: sends calls, waits for answers, and serves the calls of the other side meanwhile."""
+    """A side of the exchange: sends calls, waits for answers, and serves the calls of the far side meanwhile."""
 
     def __init__(self, receive: "Callable[[], str]", reply: "Callable[[str], object]", functions: "dict[str, Any]"):
-        """`functions`: by name, what the other side may call beside the functions that it was given."""
+        """`functions`: by name, what the far side may call beside the functions that it was given."""
         self.receive, self.reply, self.functions = receive, reply, functions
         self.is_program = "names" in functions
         self.calls = 0
-        self._objects: list[Any] = []  # that the other side has numbers of
+        self._objects: list[Any] = []  # that the far side has numbers of
         self._numbers: dict[int, int] = {}  # id of an object -> its number
         self._exceptions: dict[str, type[BaseException]] = {}
         self._tuples: dict[Any, Any] = {}  # classes of named tuples
 
     def call(self, function: "Any", *args: "Any", **kwargs: "Any") -> "Any":
-        """The result of a call on the other side. Raises the exception that the call raised there."""
+        """The result of a call on the far side. Raises the exception that the call raised there."""
         self.calls += 1
         self.reply(self._encode(["call", function, args, kwargs]))
         while True:
@@ -64,7 +64,7 @@ class Peer:
                     raise BadAnswer("the program broke off the exchange")
 
     def serve(self, function: "Any", args: "Any", kwargs: "Any") -> None:
-        """Makes a call for the other side and sends its result, with the arguments that the call changed."""
+        """Makes a call for the far side and sends its result, with the arguments that the call changed."""
         try:
             function = self._callable(function)
             passed = [*args, *kwargs.values()]
@@ -107,7 +107,7 @@ class Peer:
             raise BadAnswer(f"the program sent no value: {error}") from None
 
     def _describe(self, value: "Any") -> "dict[str, Any]":
-        """An object that is no value, as the other side reads it."""
+        """An object that is no value, as the far side reads it."""
         import builtins
 
         if isinstance(value, Remote):
@@ -128,7 +128,7 @@ class Peer:
         return {"$mine": [self._numbers[id(value)], base]}
 
     def _resolve(self, entries: "dict[str, Any]") -> "Any":
-        """The object that the other side described. Raises ValueError, TypeError."""
+        """The object that the far side described. Raises ValueError, TypeError."""
         import builtins
 
         match entries:
@@ -150,7 +150,7 @@ class Peer:
         raise ValueError(f"{next(iter(entries))} is no kind of object")
 
     def _exception(self, names: "Any", args: "Any", text: "Any") -> BaseException:
-        """An exception of the other side: of the same builtin class, or of a class with the same name."""
+        """An exception of the far side: of the same builtin class, or of a class with the same name."""
         kind = self._exception_class(names if isinstance(names, list) else [])
         try:
             error = kind(*args)
@@ -175,7 +175,7 @@ class Peer:
 
 
 class Remote:
-    """An object of the other side."""
+    """An object of the far side."""
 
     def __init__(self, peer: Peer, number: int, base: str) -> None:
         """`base`: the builtin container that the object extends, or an empty text."""
@@ -244,7 +244,7 @@ class Remote:
 
 
 def _update(arguments: "list[Any]", changed: "Any") -> None:
-    """Changes the arguments of a call as the call did on the other side. None: the argument is unchanged."""
+    """Changes the arguments of a call as the call did on the far side. None: the argument is unchanged."""
     if isinstance(changed, list) and len(changed) == len(arguments):
         for argument, content in zip(arguments, changed, strict=True):
             if content is not None and type(content) is type(argument):

@@ -54,7 +54,8 @@ def lcb(public: Any, private: Any, function: str | None) -> dict[str, str]:
 
 
 ADD = "print(sum(map(float, input().split())))"
-SOLUTION = "class Solution:\n    def shifted(self, xs, by): return [x + by for x in xs]"
+SOLUTION = "class Solution:\n    def shifted(self, xs: List[int], by: int) -> List[int]: return [x + by for x in xs]"
+DEQUE = "def shifted(xs, by):\n    xs = deque(xs)\n    return [int(math.fabs(x)) + by for x in xs]"
 # reference, right programs, wrong programs
 FORMATS = {
     "HumanEval": (
@@ -111,6 +112,11 @@ FORMATS = {
     ),
     "LiveCodeBench's functions": (
         lcb(FUNCTIONAL, packed(FUNCTIONAL), "shifted"),
+        [SOLUTION, DEQUE, f"from __future__ import annotations\n{SOLUTION}"],
+        [SOLUTION.replace("+", "-"), DEQUE.replace("deque", "queue_of")],
+    ),
+    "a list of its test cases": (
+        [{**FUNCTIONAL[0], "metadata": {"func_name": "shifted"}}],
         [SOLUTION],
         [SOLUTION.replace("+", "-")],
     ),
