@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import select
@@ -76,15 +77,15 @@ class Case:
         line, max_bytes = bytearray(), self.limits.output_bytes + 1
         remaining_bytes = self.calls * max_bytes
         for chunk in self.chunks(server):
-            start = 0
-            while (end := chunk.find(b"\n", start)) >= 0:
-                line += chunk[start : min(end, start + max_bytes - len(line))]
+            rest, *starts = chunk.split(b"\n")
+            for start in starts:
+                line += rest[: max_bytes - len(line)]
                 yield bytes(line)
                 line.clear()
-                start = end + 1
-            if start:  # the next call begins, at the latest, when this process waits for its result
+                rest = start
+            line += rest[: max_bytes - len(line)]
+            if starts:  # the next call begins, at the latest, when this process waits for its result
                 self.timer.restart(self.limits.case_s)
-            line += chunk[start : start + max_bytes - len(line)]
             remaining_bytes -= len(chunk)
             if remaining_bytes < 0:
                 self.kill_reason = "output"
@@ -92,13 +93,13 @@ class Case:
 
     def read_output(self, server: int) -> bytes:
         """The whole output, or its first `output_bytes` + 1 bytes."""
-        output, max_bytes = bytearray(), self.limits.output_bytes + 1
+        output, max_bytes = io.BytesIO(), self.limits.output_bytes + 1
         for chunk in self.chunks(server):
-            output += chunk[: max_bytes - len(output)]
-            if len(output) == max_bytes:
+            output.write(chunk[: max_bytes - output.tell()])
+            if output.tell() == max_bytes:
                 self.kill_reason = "output"
                 break
-        return bytes(output)
+        return output.getvalue()  # without a copy
 
     def finish(self, exit_code: int, cpu_s: float) -> None:
         """The runner has ended, with an exit code and after so many CPU seconds."""

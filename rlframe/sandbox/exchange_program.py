@@ -18,7 +18,7 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     import builtins
     import operator
 
-    from rlframe.sandbox import runner
+    from rlframe.sandbox.runner import execute
 
     functions: dict[str, Any] = {name: getattr(builtins, name) for name in BUILTINS}
     functions |= {name: getattr(operator, name) for name in OPERATORS}
@@ -26,9 +26,5 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     functions["exit"] = lambda manager, *error: manager.__exit__(*error)
     functions["names"] = lambda names: {name: namespace[name] for name in names if name in namespace}
     peer = Peer(receive, reply, functions)
-    namespace = runner.module.__dict__
-    for name in ("receive", "reply", "serve_program"):
-        del namespace[name]
-    runner.module.__name__ = PROGRAM
-    runner._execute(source)
+    namespace = execute(source, PROGRAM)
     peer.serve_forever()

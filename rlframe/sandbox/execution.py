@@ -73,7 +73,7 @@ def _run_calls(server: Server, count: int, job: int, limits: Limits) -> Iterator
                 yield last
     if results > count:
         yield Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")
-    elif results == count and last:
+    elif results == count and last and case.kill_reason != "output":
         yield last
     else:
         end = case.outcome(b"")

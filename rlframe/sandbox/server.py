@@ -100,7 +100,7 @@ class _Runner:
 
 def _report(control: _socket.socket, exit_code: int, cpu_us: int, runner: _Runner) -> None:
     """Sends the last runner's exit code and CPU time, and the next runner's number, socket and process descriptor."""
-    descriptors = b"".join(number.to_bytes(4, "little") for number in (runner.socket.fileno(), runner.pidfd))
+    descriptors = runner.socket.fileno().to_bytes(4, "little") + runner.pidfd.to_bytes(4, "little")
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)
     control.sendmsg([b"%d %d %d" % (exit_code, runner.pid, cpu_us)], [rights])
     runner.socket.close()
