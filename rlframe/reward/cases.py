@@ -122,7 +122,7 @@ class CaseTests(BaseModel):
             try:
                 if self.values == "json":
                     as_json(case.returns)
-                encode(case.returns)
+                decode(encode(case.returns))  # raises for a value beyond the bounds of what a program may return
             except (ValueError, TypeError, RecursionError) as error:
                 raise ValueError(f"cases.{index}.returns: no program can return it: {error}") from error
             try:

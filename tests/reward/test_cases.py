@@ -173,6 +173,7 @@ F = {"function": "f", "cases": [{"args": [1], "returns": 2}]}
         ({"cases": [{"stdin": "", "stdout": "x" * 10_001}]}, "cases.0.stdout: has 10001 bytes.* output_bytes=10000"),
         (returns("x" * 10_001), "cases.0.returns: has 10003 bytes"),
         ('{"cases": [{"stdin": "", "stdout": "\\ud800"}]}', "cases.0.stdout: no program can print it"),
+        (returns([[]] * 250_000), "cases.0.returns: no program can return it: it has more than"),
         ({**F, "imports": ["os"]}, "imports: 'os' is none of typing"),
         ({**F, "checker": "def verify(a, b, c): pass"}, "checker: defines no function check"),
         ({**F, "checker": "def check(a, b, c)"}, "checker: is no Python"),
