@@ -82,4 +82,4 @@ def test_a_session_that_breaks_a_rule_is_over_and_says_why(sandbox: Sandbox, nam
     start = time.monotonic()
     outcome = end(sandbox, source, *messages)
     assert outcome.status == status and detail in outcome.detail, outcome
-    assert time.monotonic() - start < LIMITS.program_s and len(outcome.detail) < 2100
+    assert time.monotonic() - start < 30 and len(outcome.detail) < 2100  # on an idle machine: at most 3
