@@ -56,8 +56,8 @@ class Packages:
             match = REQUIREMENT.fullmatch(requirement)
             if match is None:
                 raise ValueError(
-                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, markers and "
-                    "options of pip are refused"
+                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, markers "
+                    "and options of pip are refused"
                 )
             self.names.add(_normalized(match[1]))
         self.requirements = sorted({re.sub(r"\s", "", requirement) for requirement in requirements})
@@ -95,8 +95,8 @@ class Packages:
         if outcome.status != "returned":
             raise PackagesUnavailable(
                 f"programs cannot use {' and '.join(self.modules())}: {outcome.status}: {outcome.detail}\n"
-                f"memory_mib={memory_mib} must hold the packages (180 MiB for numpy and sympy) and {FREE_MIB} MiB more; "
-                f"they are in {self.folder}"
+                f"The packages are in {self.folder}; memory_mib={memory_mib} must hold them (numpy and sympy: 180 MiB) "
+                f"and {FREE_MIB} MiB more."
             )
 
     def _install(self) -> None:
