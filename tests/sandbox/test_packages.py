@@ -203,5 +203,5 @@ def test_an_installer_that_was_killed_leaves_no_trace_and_no_lock(wheels: Path) 
 
 def test_a_package_that_starts_threads_when_it_is_imported_is_refused(wheels: Path) -> None:
     wheel(wheels, "threaded", "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()")
-    with pytest.raises(SandboxUnavailable, match=r"importing \['threaded'\] started a thread"):
+    with pytest.raises(SandboxUnavailable, match="a package starts threads when it is imported"):
         Sandbox(LIMITS, "landlock", Packages(["threaded"], str(wheels / "cache"))).start()
