@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import time
 
-from rlframe.sandbox import Limits, Program
+from rlframe.sandbox import Limits, Program, execution
 from rlframe.sandbox import sandbox as module
 from rlframe.sandbox.levels import ISOLATIONS, PYTHON
 
@@ -39,11 +39,13 @@ def main() -> None:
         server = module._start_tested_server(level)
         try:
             for name, program in (("one case of stdin", SUM), ("20 calls of a function", ADD)):
-                list(server.run(program, LIMITS))
+                list(execution.run(server, program, LIMITS))
                 rates = [
                     PROGRAMS
                     / 5
-                    / seconds(lambda s=server, p=program: [list(s.run(p, LIMITS)) for _ in range(PROGRAMS // 5)])
+                    / seconds(
+                        lambda s=server, p=program: [list(execution.run(s, p, LIMITS)) for _ in range(PROGRAMS // 5)]
+                    )
                     for _ in range(5)
                 ]
                 report(f"{level}: {name}", rates, 1, "verdicts/s, one after the other")

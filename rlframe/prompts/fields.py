@@ -55,8 +55,16 @@ def text_of(record: Mapping[str, Any], name: str, where: str) -> str:
 def reference_of(record: Mapping[str, Any], name: str, where: str) -> str:
     """The text, number, list or object under a name, as text; lists and objects, such as tests of code, as JSON."""
     value = value_of(record, name, where)
-    if not isinstance(value, list | dict):
-        return text_of(record, name, where)
+    return _json(value, name, where) if isinstance(value, list | dict) else text_of(record, name, where)
+
+
+def references_of(record: Mapping[str, Any], names: list[str], where: str) -> str:
+    """The values under several names as a JSON object; its keys are the names, without the path before a dot."""
+    values = {name.rpartition(".")[2]: value_of(record, name, where) for name in names}
+    return _json(values, ", ".join(names), where)
+
+
+def _json(value: Any, name: str, where: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError as error:  # a date or bytes

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from rlframe.prompts.base import Source
-from rlframe.prompts.fields import messages_of, reference_of, text_of, value_of
+from rlframe.prompts.fields import messages_of, reference_of, references_of, text_of, value_of
 from rlframe.types import Message, Problem
 
 
@@ -27,7 +27,8 @@ class Records(Source):
 
     prompt_field: str | None  # the question, as text; null: `messages_field` has it
     messages_field: str | None  # a list of {role, content} that ends with the user; null: `prompt_field` has it
-    reference_field: str | None  # text, a number, or JSON; null: the reference is empty
+    # Text, a number, or JSON; null: the reference is empty. Several fields: a JSON object of these fields.
+    reference_field: str | list[str] | None
     reference_pattern: str | None  # its one group is the reference; null: the whole field
     task: str  # of a record without `task_field`
     task_field: str | None  # the field with a record's task, or with null for `task`; null: every record has `task`
@@ -53,9 +54,18 @@ class Records(Source):
             raise ValueError("one of prompt_field and messages_field must name a field, and the other be null")
         return self
 
+    @model_validator(mode="after")
+    def _a_pattern_cuts_one_field(self) -> Records:
+        if isinstance(self.reference_field, list):
+            if not self.reference_field:
+                raise ValueError("reference_field: an empty list names no field; null: the rewards need none")
+            if self.reference_pattern is not None:
+                raise ValueError("reference_pattern: cuts the reference out of one field, and there are several")
+        return self
+
     def fields(self) -> list[str]:
         """Names of all fields in use."""
-        named = (self.prompt_field, self.messages_field, self.reference_field, self.task_field)
+        named = (self.prompt_field, self.messages_field, *self._reference_fields(), self.task_field)
         return [name for name in named if name is not None] + self.extra_fields
 
     def bounds(self, total: int, where: str) -> range:
@@ -83,6 +93,8 @@ class Records(Source):
     def _reference(self, record: Mapping[str, Any], where: str) -> str:
         if self.reference_field is None:
             return ""
+        if isinstance(self.reference_field, list):
+            return references_of(record, self.reference_field, where)
         reference = reference_of(record, self.reference_field, where)
         if self.reference_pattern is None:
             return reference
@@ -92,6 +104,11 @@ class Records(Source):
             problem = f"reference_pattern {self.reference_pattern!r} finds nothing in {reference[-80:]!r}"
             raise ValueError(f"{where}: field {self.reference_field!r}: {problem}")
         return match[1].strip()
+
+    def _reference_fields(self) -> list[str]:
+        if isinstance(self.reference_field, list):
+            return self.reference_field
+        return [self.reference_field] if self.reference_field is not None else []
 
     def _task(self, record: Mapping[str, Any], where: str) -> str:
         if self.task_field is None or value_of(record, self.task_field, where) is None:

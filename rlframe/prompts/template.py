@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import field_validator
@@ -25,6 +28,8 @@ class Template(Config):
     '{question} Answer with a number.'
     >>> template.wrap("What is 2 + 3?")
     {'role': 'user', 'content': 'What is 2 + 3? Answer with a number.'}
+
+    Further fields of a record (`extra_fields: [test_list]`) stand in `user` by their names: `{test_list}`.
     """
 
     system: str  # of problems without a system message of their own; empty: none
@@ -68,11 +73,21 @@ class Template(Config):
             for example in self.examples
             for message in (self.wrap(example.question), {"role": "assistant", "content": example.answer})
         ]
-        return [*system, *worked, *turns[:-1], self.wrap(turns[-1]["content"])]
+        return [*system, *worked, *turns[:-1], self.wrap(turns[-1]["content"], problem.extra)]
 
-    def wrap(self, question: str) -> Message:
+    def wrap(self, question: str, extra: Mapping[str, Any] = MappingProxyType({})) -> Message:
+        """The question in its words. `{name}` becomes a further field of the problem, a list its lines."""
+        names = ["question", *extra]
         # str.format would fail on the braces of LaTeX, which questions and templates are full of.
-        return {"role": "user", "content": self.user.replace("{question}", question)}
+        pieces = re.split("|".join(re.escape(f"{{{name}}}") for name in names).join("()"), self.user)
+        fields = {"{question}": question, **{f"{{{name}}}": _text(value) for name, value in extra.items()}}
+        return {"role": "user", "content": "".join(fields.get(piece, piece) for piece in pieces)}
+
+
+def _text(value: Any) -> str:
+    """A field of a record as text; null is empty."""
+    lines = value if isinstance(value, list) else [] if value is None else [value]
+    return "\n".join(map(str, lines))
 
 
 def _is_jinja(text: str) -> bool:

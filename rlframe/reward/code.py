@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import time
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import last_tagged
-from rlframe.sandbox import Isolation, Limits, Program, Sandbox
-from rlframe.sandbox.expected import ProgramTests
+from rlframe.reward.fault import Fault
+from rlframe.reward.references import read_tests
+from rlframe.reward.solution import program_of
+from rlframe.sandbox import Isolation, Limits, Sandbox
 from rlframe.sandbox.levels import ISOLATIONS
+from rlframe.sandbox.packages import Packages
 from rlframe.types import Completion, Prompt, Verdict
-
-FENCE = re.compile(r"```[ \t]*(?:(?:python3?|py)[ \t]*)?\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 
 
 class Code(Reward):
     """1 for a Python program that passes every test, else 0: R1's accuracy reward on code.
 
-    The reference holds `ProgramTests` as JSON. The program is the last fenced block inside `<answer>…</answer>`, else
-    of the whole text. It runs in a sandbox that never holds the expected outputs. This process compares: text line by
-    line without trailing white space, JSON values by value and exact type. A program that loops, crashes or prints too
-    much is wrong.
+    The reference holds the tests (see `references`): inputs and outputs, or asserts. The program is read from the
+    completion as a careful reader would (see `solution`). It runs in a sandbox that never holds the expected outputs.
+    This process compares them; tests that are code themselves, such as asserts or a checker, run in a second sandbox.
+    A program that loops, crashes or prints too much is wrong. Tests that fail by themselves give no verdict.
     """
 
     name: Literal["code"]
@@ -35,60 +35,80 @@ class Code(Reward):
     memory_mib: int = Field(ge=64)
     output_bytes: int = Field(ge=1)
     max_chars: int = Field(ge=1)  # of a program
+    # Optional settings default to off.
+    packages: list[str] = Field(default_factory=list)  # that programs and tests may import; pip's requirements
+    packages_folder: str | None = None  # of installed packages, shared by runs; None: in the user's cache
 
     _sandbox: Sandbox | None = PrivateAttr(default=None)
+    _tests_sandbox: Sandbox | None = PrivateAttr(default=None)  # started where tests are code
+
+    @field_validator("packages")
+    @classmethod
+    def _packages_are_requirements(cls, packages: list[str]) -> list[str]:
+        Packages(packages, cache=None)
+        return packages
 
     def check(self, reference: str) -> None:
         """Raises ValueError that names the wrong test case and its field."""
-        ProgramTests.parse(reference)
+        read_tests(reference).check_output(self.output_bytes)
 
     def start(self) -> None:
-        """Raises SandboxUnavailable if the machine offers less than `min_isolation`."""
-        self._started().start()
+        """Raises SandboxUnavailable if the machine offers less than `min_isolation`, PackagesUnavailable if programs
+        cannot import the packages."""
+        self._programs().start()
 
     def close(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.close()
+        for sandbox in (self._sandbox, self._tests_sandbox):
+            if sandbox is not None:
+                sandbox.close()
 
     def facts(self) -> dict[str, float]:
         """`isolation`: 1 landlock, 2 bubblewrap."""
-        level = self._started().level
+        level = self._programs().level
         return {"isolation": float(ISOLATIONS.index(level) + 1)} if level else {}
 
     def __call__(self, prompt: Prompt, completion: Completion) -> Verdict:
-        """Raises SandboxFailed for an error of the sandbox itself; a program's error is a score."""
+        """Raises SandboxFailed for an error of the sandbox itself, BadTests for one of the tests alone; a program's
+        error is a score."""
         started = time.perf_counter()
-        tests, source = ProgramTests.parse(prompt.reference), program_of(completion.text)
+        tests = read_tests(prompt.reference)
+        source = program_of(completion.text, tests.needs(), ended=completion.finish_reason == "stop")
 
         def verdict(score: float, status: Literal["scored", "unparseable", "timeout"], detail: str) -> Verdict:
             return Verdict(score=score, status=status, seconds=time.perf_counter() - started, detail=detail)
 
         if source is None:
-            return verdict(0.0, "unparseable", "there is no fenced block of code")
+            return verdict(0.0, "unparseable", "there is no block of Python")
         if len(source) > self.max_chars:
             return verdict(0.0, "unparseable", f"the program has {len(source)} characters, at most {self.max_chars}")
-        outcomes = self._started().run(Program(source=source, function=tests.function, inputs=tests.inputs()))
-        faults: list[str | None] = []
-        has_timeout = False
-        for case, outcome in zip(tests.cases, outcomes, strict=True):  # one output at a time is in memory
-            faults.append(tests.fault(case, outcome))
-            has_timeout = has_timeout or outcome.status == "timeout"
-        passed = faults.count(None)
-        score = passed / len(faults) if self.partial else float(passed == len(faults))
-        status = "timeout" if has_timeout else "scored"
-        first_fault = next((f"; case {index}: {text}" for index, text in enumerate(faults) if text is not None), "")
-        return verdict(score, status, f"{passed} of {len(faults)} cases{first_fault}")
+        passed, count, first_fault, is_timeout = _summary(tests.faults(source, self._programs(), self._tests()))
+        score = passed / count if self.partial else float(passed == count)
+        return verdict(score, "timeout" if is_timeout else "scored", f"{passed} of {count} cases{first_fault}")
 
-    def _started(self) -> Sandbox:
-        if self._sandbox is None:
-            limits = Limits(
-                case_s=self.case_s, program_s=self.program_s, memory_mib=self.memory_mib, output_bytes=self.output_bytes
-            )
-            self._sandbox = Sandbox(limits, self.min_isolation)
+    def _programs(self) -> Sandbox:
+        self._sandbox = self._sandbox or self._new_sandbox()
         return self._sandbox
 
+    def _tests(self) -> Sandbox:
+        self._tests_sandbox = self._tests_sandbox or self._new_sandbox()
+        return self._tests_sandbox
 
-def program_of(text: str) -> str | None:
-    """The last fenced block inside the answer tags, else of the whole text."""
-    blocks = FENCE.findall(last_tagged(text) or "") or FENCE.findall(text)
-    return blocks[-1] if blocks else None
+    def _new_sandbox(self) -> Sandbox:
+        limits = Limits(
+            case_s=self.case_s, program_s=self.program_s, memory_mib=self.memory_mib, output_bytes=self.output_bytes
+        )
+        packages = Packages(self.packages, self.packages_folder) if self.packages else None
+        return Sandbox(limits, self.min_isolation, packages)
+
+
+def _summary(faults: Iterator[Fault | None]) -> tuple[int, int, str, bool]:
+    """Number of passed cases and of all cases, the first fault, and True if a case took too long."""
+    passed, count, first_fault, is_timeout = 0, 0, "", False
+    for index, fault in enumerate(faults):
+        count += 1
+        if fault is None:
+            passed += 1
+        else:
+            first_fault = first_fault or f"; case {index}: {fault.text}"
+            is_timeout |= fault.is_timeout
+    return passed, count, first_fault, is_timeout

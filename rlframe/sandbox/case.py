@@ -82,6 +82,8 @@ class Case:
                 yield bytes(line)
                 line.clear()
                 start = end + 1
+            if start:  # the next call begins, at the latest, when this process waits for its result
+                self.timer.restart(self.limits.case_s)
             line += chunk[start : start + max_bytes - len(line)]
             remaining_bytes -= len(chunk)
             if remaining_bytes < 0:

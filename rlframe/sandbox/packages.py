@@ -64,7 +64,7 @@ class Packages:
         python, platform = sys.implementation.cache_tag, sysconfig.get_platform()
         digest = hashlib.sha256("\n".join([platform, *self.requirements]).encode()).hexdigest()[:12]
         self.cache = Path(cache).expanduser().absolute() if cache else _user_cache()
-        self.folder = self.cache / f"{python}-{digest}"
+        self.folder = self.cache / f"and {python}-{digest}"
 
     def install(self) -> Path:
         """Returns the folder; fills it first, unless it is there. Raises PackagesUnavailable."""

@@ -25,19 +25,28 @@ FILENAME = "/solution.py"  # there is no such file
 OUR_FRAMES = 12  # below those of a program, of which Python allows 1,000
 RESULTS = 3  # file descriptor for the results of function calls
 MAX_OPEN_FILES = streams.NULL + 1
+IMPORTED = "solution"  # name of the program's module in call mode, where it is no script
 STACK_BYTES = 64 << 20  # as judges do, more than the usual 8 MiB: a recursion through C functions needs much
 
 
-def prepare() -> None:
+module = type(sys)("__main__")  # the program's
+sources: list[str] = []  # the program's, as long as nobody has asked for its lines
+
+
+def prepare(dev_null: int) -> None:
     """Runs once in the server: work that every runner would otherwise repeat on memory pages of its own."""
+    import linecache
     import os
 
-    streams.prepare()
+    streams.prepare(dev_null)
     os.environ.clear()
     sys.argv = [FILENAME]
     sys.setrecursionlimit(sys.getrecursionlimit() + OUR_FRAMES)
     for name in ("exit", "quit"):  # missing under `-S`
         setattr(builtins, name, sys.exit)
+    module.__dict__.update(__file__=FILENAME, __cached__=None, __annotations__={}, __builtins__=builtins)
+    sys.modules["__main__"] = sys.modules[IMPORTED] = module
+    linecache.cache[FILENAME] = (sources.pop,)  # pyright: ignore[reportArgumentType]: for tracebacks and `inspect`
     exec(compile("print", FILENAME, "exec"), {})
     kernel.set_limit(kernel.RLIMIT_NOFILE, MAX_OPEN_FILES)
     for resource in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
@@ -65,7 +74,7 @@ def wait(cases: _socket.socket, dev_null: int, filter: kernel.Filter, server: in
                 descriptors, run = [stdin, output, errors, program], _run_script
             case _:
                 descriptors, run = [dev_null, dev_null, errors, output, program], _run_calls
-        _renumber(descriptors, dev_null)
+        _renumber(descriptors)
         kernel.bounds.limit_cpu()
         kernel.bounds.limit_address_space()
         filter.install()
@@ -85,15 +94,13 @@ def received_descriptors(ancillary: "list[tuple[int, int, bytes]]") -> list[int]
     return [int.from_bytes(numbers[start : start + 4], "little") for start in range(0, len(numbers), 4)]
 
 
-def _renumber(descriptors: list[int], dev_null: int) -> None:
-    """Renumbers descriptors to 0, 1, 2, ..., /dev/null to `streams.NULL`, and closes the rest."""
+def _renumber(descriptors: list[int]) -> None:
+    """Renumbers descriptors to 0, 1, 2, ... and closes the rest but for `streams.NULL`, the highest."""
     # First to high numbers, so that no descriptor is overwritten before it has moved.
     high = [posix.dup2(descriptor, MAX_OPEN_FILES // 2 + index) for index, descriptor in enumerate(descriptors)]
-    posix.dup2(dev_null, streams.NULL)
     for index, descriptor in enumerate(high):
         posix.dup2(descriptor, index)
     posix.closerange(len(high), streams.NULL)
-    posix.closerange(streams.NULL + 1, 4096)
 
 
 def _read_program(program: int) -> "tuple[str, Any, list[Any]]":
@@ -103,23 +110,16 @@ def _read_program(program: int) -> "tuple[str, Any, list[Any]]":
     return marshal.loads(content)
 
 
-def _execute(source: str, name: str, **names: object) -> "dict[str, Any]":
-    """Executes the source as a file's module, which finds `names` in its namespace. Returns the namespace."""
-    import linecache
-
-    linecache.cache[FILENAME] = (lambda: source,)  # pyright: ignore[reportArgumentType]: for tracebacks and `inspect`
-    module = type(sys)(name)
-    sys.modules[name] = sys.modules["__main__"] = module
-    namespace = vars(module)
-    namespace |= {"__file__": FILENAME, "__cached__": None, "__annotations__": {}, "__builtins__": builtins, **names}
-    code = compile(source.removeprefix("\ufeff"), FILENAME, "exec", dont_inherit=True)
-    exec(code, namespace)
-    return namespace
+def _execute(source: str) -> "dict[str, Any]":
+    """Executes the source as the code of `module`. Returns the module's namespace."""
+    sources.append(source)
+    exec(compile(source.removeprefix("\ufeff"), FILENAME, "exec", dont_inherit=True), module.__dict__)
+    return module.__dict__
 
 
 def _run_script(source: str, *_: object) -> None:
     """Executes the source, with stdin, stdout and stderr on file descriptors 0, 1 and 2."""
-    _execute(source, "__main__")
+    _execute(source)
 
 
 def _end_script() -> None:
@@ -129,18 +129,20 @@ def _end_script() -> None:
         threading._shutdown()
     atexit._run_exitfuncs()
     streams.flush()
-    vars(sys.modules["__main__"]).clear()
+    module.__dict__.clear()
 
 
 def _run_session(source: str, *_: object) -> None:
     """Executes the source, which takes messages and replies to them."""
     channel = Channel(messages=RESULTS + 1, replies=RESULTS)
-    _execute(source, "__main__", receive=channel.receive, reply=channel.reply)
+    module.__dict__.update(receive=channel.receive, reply=channel.reply)
+    _execute(source)
 
 
 def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
     """Calls the program's function on each input and writes a line for each result, as `values` encodes it."""
-    call: Any = _execute(source, "solution")
+    module.__name__ = IMPORTED
+    call: Any = _execute(source)
     for name in function.split("."):
         call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
     for arguments in inputs:

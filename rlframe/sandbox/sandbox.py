@@ -8,10 +8,9 @@ import signal
 import socket
 import subprocess
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-from rlframe.sandbox import seccomp
-from rlframe.sandbox.case import Case, memory_file
+from rlframe.sandbox import execution, seccomp
 from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
 from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
@@ -19,7 +18,6 @@ from rlframe.sandbox.packages import Packages
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
 from rlframe.sandbox.session import Session
-from rlframe.sandbox.timer import Timer
 
 START_S = 30.0  # a start on a cold, busy disk; also bounds each wait for a message of the server
 MAX_STDERR_BYTES = 1 << 16
@@ -73,7 +71,9 @@ class Sandbox:
         if self.packages is None:
             return
         try:
-            [outcome] = server.run(Program(source=self.packages.probe(), function=None, inputs=[""]), self.limits)
+            [outcome] = execution.run(
+                server, Program(source=self.packages.probe(), function=None, inputs=[""]), self.limits
+            )
             self.packages.check(outcome, self.limits.memory_mib)
         except BaseException:
             self.close()
@@ -93,7 +93,7 @@ class Sandbox:
 
     def _run(self, server: _Server, program: Program) -> Generator[Outcome, None, None]:
         try:
-            yield from server.run(program, self.limits)
+            yield from execution.run(server, program, self.limits)
         except GeneratorExit:
             raise
         except BaseException as error:  # broken or interrupted: the server's next message would be about this program
@@ -133,7 +133,7 @@ class Sandbox:
 class _Server:
     """A fork server's process and the socket to it."""
 
-    def __init__(self, level: Isolation, packages: Packages | None) -> None:
+    def __init__(self, level: Isolation, packages: Packages | None = None) -> None:
         folder = str(packages.folder) if packages else None
         self.control, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(START_S)
@@ -163,80 +163,6 @@ class _Server:
             raise SandboxFailed(f"its server did not start: {error}\n{self.kill()}".rstrip()) from error
         if not ready:
             raise SandboxFailed(f"its server did not start: {self.kill()}")
-
-    def run(self, program: Program, limits: Limits) -> Generator[Outcome, None, None]:
-        """Yields an outcome for each input. Raises SandboxFailed."""
-        job = memory_file(marshal.dumps((program.source, program.function, program.inputs if program.function else [])))
-        try:
-            if program.function is None:
-                yield from self._run_scripts(program.inputs, job, limits)
-            else:
-                yield from self._run_calls(len(program.inputs), job, limits)
-        except (OSError, EOFError, ValueError) as error:
-            raise SandboxFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            os.close(job)
-
-    def _run_scripts(self, inputs: list[str], job: int, limits: Limits) -> Iterator[Outcome]:
-        """Runs the program once for each input, until an input takes too long."""
-        remaining_s = limits.program_s
-        for text in inputs:
-            if remaining_s <= 0:
-                yield _skipped("the program had used up its time")
-                continue
-            stdin = memory_file(text.encode(errors="surrogatepass"))
-            try:
-                with self._case(Case(limits), [job, stdin], min(limits.case_s, remaining_s)) as case:
-                    output = case.read_output(self.control.fileno())
-            finally:
-                os.close(stdin)
-            outcome = case.outcome(output)
-            remaining_s = 0.0 if outcome.status == "timeout" else remaining_s - case.used_s
-            yield outcome
-
-    def _run_calls(self, count: int, job: int, limits: Limits) -> Iterator[Outcome]:
-        """Runs all calls of a function in one runner, which writes a line for each result."""
-        results, last = 0, None
-        with self._case(Case(limits, count), [job], limits.program_s) as case:
-            case.timer.restart(limits.case_s)
-            for line in case.lines(self.control.fileno()):
-                results += 1
-                if results > count:
-                    break
-                status = "returned" if len(line) <= limits.output_bytes else "output"
-                last = Outcome(status=status, output=line, detail="")
-                if results < count:  # the last outcome is held until the runner has ended without a surplus
-                    yield last
-                case.timer.restart(limits.case_s)
-        if results > count:
-            yield Outcome(status="raised", output=b"", detail="it wrote more results than it was asked for")
-        elif results == count and last:
-            yield last
-        else:
-            end = case.outcome(b"")
-            status = "raised" if end.status == "returned" else end.status
-            yield Outcome(status=status, output=b"", detail=end.detail or "it ended before its result")
-        for _ in range(results + 1, count):
-            yield _skipped("an earlier case ended the program")
-
-    @contextmanager
-    def _case(self, case: Case, descriptors: list[int], total_s: float) -> Iterator[Case]:
-        """Runs a case while the block reads its output. The runner does not outlive the block. Raises OSError, EOFError
-        or ValueError where the server broke."""
-        job, *stdin = descriptors
-        try:
-            pidfd = self.start_runner(case.bounds(), [job, *case.writers, *stdin])
-            case.start(Timer(pidfd, total_s))
-            try:
-                yield case
-            finally:
-                if not case.runner_has_ended:
-                    self.kill_runner()
-                case.finish(*self.receive_report())
-        except EOFError as error:
-            raise EOFError(f"{error}\n{case.stderr()}".rstrip()) from error
-        finally:
-            case.close()
 
     def start_runner(self, bounds: bytes, descriptors: list[int]) -> int:
         """Sends a case to the runner that waits (see `runner.wait`). Returns the runner's process descriptor, which is
@@ -289,7 +215,7 @@ def _start_tested_server(level: Isolation, packages: Packages | None = None) -> 
     probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
     limits = Limits(case_s=START_S, program_s=START_S, memory_mib=4096, output_bytes=4096)
     try:
-        [outcome] = server.run(probes, limits)
+        [outcome] = execution.run(server, probes, limits)
     except SandboxFailed as error:
         raise SandboxFailed(f"{error}\n{server.kill()}".rstrip()) from error
     answer = outcome.output.decode(errors="replace").strip()
@@ -297,7 +223,3 @@ def _start_tested_server(level: Isolation, packages: Packages | None = None) -> 
         server.kill()
         raise SandboxFailed(f"its self-test found it {answer or outcome.status}: {outcome.detail}")
     return server
-
-
-def _skipped(detail: str) -> Outcome:
-    return Outcome(status="skipped", output=b"", detail=detail)

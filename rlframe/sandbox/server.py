@@ -11,7 +11,8 @@ import posix
 import sys
 import time
 
-from rlframe.sandbox import kernel, runner
+# Sessions use the exchange, whose files they cannot read.
+from rlframe.sandbox import exchange_checker, exchange_tests, kernel, runner  # noqa: F401
 from rlframe.sandbox.threads import Threads
 
 READY = b"+"
@@ -58,7 +59,7 @@ def serve() -> None:
     if not kernel.has_one_thread():  # a fork copies one thread, but the locks of all
         posix.write(2, b"a package starts threads when it is imported: programs cannot have such packages")
         posix._exit(1)  # an ordinary end would wait for the threads
-    runner.prepare()
+    runner.prepare(dev_null)
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page
     gc.disable()
@@ -78,7 +79,7 @@ def _keep_listings() -> None:
     be read, but the folder cannot be listed: it may hold folders of packages."""
     for finder in sys.path_importer_cache.values():
         if hasattr(finder, "_fill_cache"):
-            finder._fill_cache = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
+            finder.__dict__["_fill_cache"] = lambda: None
 
 
 class _Runner:

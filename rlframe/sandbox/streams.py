@@ -18,7 +18,7 @@ for _index, _name in enumerate(("stdin", "stdout", "stderr")):
     NAMES |= dict.fromkeys((f"/dev/{_name}", f"/dev/fd/{_index}", f"/proc/self/fd/{_index}"), _index)
 
 
-def prepare() -> None:
+def prepare(dev_null: int) -> None:
     """Runs once in the server: makes streams that runners use, and functions that open them by name."""
     stdin, stderr = posix.memfd_create("stdin"), posix.dup(2)
     pipe_reader, pipe_writer = posix.pipe()
@@ -34,6 +34,7 @@ def prepare() -> None:
         posix.close(descriptor)
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, f"__{name}__", getattr(sys, name))
+    posix.dup2(dev_null, NULL)
     _open_by_name()
 
 

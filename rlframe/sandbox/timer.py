@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +13,16 @@ WALL_PER_CPU = 3.0
 
 
 class Timer:
-    """The clocks of a runner, and its bounds: `total_s` CPU seconds in all, `cpu_s` of them from each `restart(cpu_s)`,
-    and of wall time the multiple `WALL_PER_CPU` of both. `pidfd` is the runner's process descriptor."""
+    """The clocks and the bounds of the runner that the process descriptor `pidfd` names: `total_s` CPU seconds in all,
+    `cpu_s` of them at first and from each `restart(cpu_s)`, and of wall time the multiple `WALL_PER_CPU` of both."""
 
-    def __init__(self, pidfd: int, total_s: float) -> None:
+    def __init__(self, pidfd: int, total_s: float, cpu_s: float | None = None) -> None:
+        cpu_s = total_s if cpu_s is None else min(cpu_s, total_s)
         self._pidfd, self._process = pidfd, 0  # the process number is read when it is needed
         self._total_s, self._core_waits_s = total_s, 0.0
         self._start_s = self._read_s = time.monotonic()
         self._cpu_s = 0.0  # at the time `_read_s`
-        self._cpu_end_s, self._wall_end_s = total_s, self._start_s + WALL_PER_CPU * total_s
+        self._cpu_end_s, self._wall_end_s = cpu_s, self._start_s + WALL_PER_CPU * cpu_s
 
     def restart(self, cpu_s: float) -> None:
         """Allows `cpu_s` from now on, within the total."""
@@ -57,8 +57,8 @@ class Timer:
         with suppress(OSError, OverflowError):  # the runner has ended: the server reports its exact time
             if not self._process:
                 # In a namespace of its own the runner has another number there.
-                fields = Path(f"/proc/self/fdinfo/{self._pidfd}").read_text()
-                self._process = int(re.findall(r"^Pid:\s*(-?\d+)", fields, re.MULTILINE)[0])
+                with open(f"/proc/self/fdinfo/{self._pidfd}", "rb", buffering=0) as file:
+                    self._process = int(file.read().partition(b"\nPid:")[2].split()[0])
             self._cpu_s = time.clock_gettime((~self._process << 3) | CPU_CLOCK)
 
     def _count_core_waits(self) -> None:

@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 
 MAX_BITS = 14_000  # of an int in decimal digits, whose number Python bounds
 MAX_EQUAL_HASHES = 64  # keys of a dict or set: more would make its construction quadratic, and no honest value has more
+# Of a line that a program wrote: `[[],[],…]` takes 44 times its length as a value, so its parts are counted first.
+MAX_CONTAINERS, MAX_ITEMS = 250_000, 1_000_000
+PROGRAM = "solution"  # the module whose classes a program defines
 SCALARS = frozenset((str, bool, type(None)))
 
 
 def encode(value: "Any", other: "Callable[[Any], dict[str, Any]] | None" = None) -> str:
-    """The value as a line of JSON. `other` describes an object that is no value; without `other`, raises TypeError.
+    """The value as a line of JSON. `other` describes an object that is no value, as an object with a key of its own;
+    without `other`, raises TypeError. Also raises RecursionError for a value that contains itself.
 
-    Also raises RecursionError for a value that contains itself.
+    With `other`, containers of classes that the program itself defined are objects: their methods count.
     """
     import json
 
@@ -60,6 +64,9 @@ def decode(text: str | bytes, other: "Callable[[dict[str, Any]], Any] | None" = 
             raise ValueError(f"{key} is no kind of value")
         return other(entries)
 
+    content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    if content.count(b"[") + content.count(b"{") > MAX_CONTAINERS or content.count(b",") > MAX_ITEMS:
+        raise ValueError(f"it has more than {MAX_CONTAINERS:,} lists and dicts, or more than {MAX_ITEMS:,} items")
     try:
         return json.loads(text, object_hook=value_of, parse_constant=_refuse_constant)
     except ValueError:
@@ -81,6 +88,8 @@ def _jsonable(value: "Any", other: "Callable[[Any], dict[str, Any]]") -> "Any":
         return number if number - number == 0 else {"$float": repr(number)}
     if isinstance(value, str):
         return str.__str__(value)
+    if kind.__module__ == PROGRAM and other is not _refuse:
+        return other(value)
     if isinstance(value, list):
         return [_jsonable(item, other) for item in value]
     if isinstance(value, tuple):

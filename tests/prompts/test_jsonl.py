@@ -123,6 +123,23 @@ def test_without_a_reference_field_the_reference_is_empty(jsonl):
     assert jsonl(APPLES, reference_field=None).load()[0].reference == ""
 
 
+def test_several_reference_fields_become_an_object(jsonl):
+    record = {"question": "Add.", "tests": ["assert add(1, 2) == 3"], "info": {"setup": "import math", "level": 3}}
+    fields = {"reference_field": ["tests", "info.setup"], "reference_pattern": None}
+    [problem] = in_order(jsonl(record, **fields).load())
+    assert json.loads(problem.reference) == {"tests": ["assert add(1, 2) == 3"], "setup": "import math"}
+    with pytest.raises(ValueError, match=r"no field 'test'; it has .*; did you mean 'tests'\?"):
+        jsonl(record, reference_field=["test"], reference_pattern=None).load()[0]
+
+
+@pytest.mark.parametrize(
+    "fields, what", [(["answer"], "reference_pattern: cuts"), ([], "an empty list names no field")]
+)
+def test_a_list_of_reference_fields_has_no_pattern_and_is_not_empty(jsonl, fields, what):
+    with pytest.raises(ValidationError, match=what):
+        jsonl(APPLES, reference_field=fields)
+
+
 @pytest.mark.parametrize("prompt_field, messages_field", [("question", "prompt"), (None, None)])
 def test_a_source_reads_either_text_or_messages(jsonl, prompt_field, messages_field):
     with pytest.raises(ValidationError, match="one of prompt_field and messages_field must name a field"):

@@ -36,6 +36,12 @@ def test_braces_of_latex_stay_unchanged():
     assert template.wrap(r"$\frac{1}{2}$?")["content"] == r"$\frac{1}{2}$? Answer in \boxed{}."
 
 
+def test_further_fields_of_the_record_stand_in_the_text():
+    template = make_template(user="{question} Pass:\n{test_list}{notes}{other}")
+    extra = {"test_list": ["assert a", "assert {question}"], "notes": None}
+    assert template.wrap("Add {notes}.", extra)["content"] == "Add {notes}. Pass:\nassert a\nassert {question}{other}"
+
+
 def test_a_template_without_the_question_is_refused():
     with pytest.raises(ValidationError, match=r"must contain \{question\}"):
         make_template(user="Answer!")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rlframe.reward import build
-from rlframe.reward.code import Code, program_of
+from rlframe.reward.code import Code
+from rlframe.reward.solution import program_of
 from rlframe.types import Completion, Prompt, Verdict
 
 TERM = {
@@ -206,3 +207,8 @@ def test_wrong_tests_are_refused_by_case_and_field(code: Code, reference: str, w
 
 def test_the_isolation_level_is_a_fact(code: Code):
     assert code.facts() == {"isolation": 2.0}  # bubblewrap, which the lock installs
+
+
+def test_packages_of_programs_are_requirements_of_pip():
+    with pytest.raises(ValueError, match="packages.*'/etc/passwd' is no package with versions"):
+        build({**TERM, "packages": ["/etc/passwd"]})

@@ -6,10 +6,13 @@ Decoded values have exact builtin types, so every comparison below is Python's o
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import Any, Literal, TypeAlias
 
 Numbers: TypeAlias = Literal["exact", "equal"]  # exact: 1 is neither 1.0 nor True; equal: as Python's ==
+Stdout: TypeAlias = Literal["lines", "tokens"]  # tokens: every run of white space separates two tokens
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+TOKEN = re.compile(r"\S+")
 MAX_NUMBER_CHARS = 400  # of a printed number that is compared by its value
 NUMERIC: tuple[type[Any], ...] = (int, float, complex)
 JSON_SCALARS = (str, bool, int, float, type(None))
@@ -59,26 +62,27 @@ def as_json(value: Any) -> Any:
     return value
 
 
-def same_lines(text: str, expected: str) -> bool:
-    """True for equal lines, without white space at their ends and at the text's end."""
-    return _lines(text) == _lines(expected)
+def same_text(text: str, expected: str, by: Stdout = "lines", tolerance: float = 0.0) -> bool:
+    """True for the same lines, without white space at line ends and at the text's end, or for the same tokens.
+
+    With a tolerance, numbers are compared by their values, and white space inside lines does not count.
+    """
+    text, expected = text.rstrip(), expected.rstrip()
+    if text == expected:
+        return True
+    if by == "tokens":
+        return _same_tokens(text, expected, tolerance)
+    if text.count("\n") != expected.count("\n"):  # before a list of a megabyte's lines takes a hundred
+        return False
+    pairs = zip(text.split("\n"), expected.split("\n"), strict=True)
+    if tolerance:
+        return all(_same_tokens(line, expected_line, tolerance) for line, expected_line in pairs)
+    return all(line.rstrip() == expected_line.rstrip() for line, expected_line in pairs)
 
 
-def same_tokens(text: str, expected: str, tolerance: float = 0.0) -> bool:
-    """True for equal tokens between white space. With a tolerance, numbers are compared by their values."""
-    tokens, expected_tokens = text.split(), expected.split()
-    return len(tokens) == len(expected_tokens) and all(
-        same_token(token, expected_token, tolerance)
-        for token, expected_token in zip(tokens, expected_tokens, strict=True)
-    )
-
-
-def same_line_tokens(text: str, expected: str, tolerance: float) -> bool:
-    """True for texts whose lines have the same tokens, numbers by their values."""
-    lines, expected_lines = _lines(text), _lines(expected)
-    return len(lines) == len(expected_lines) and all(
-        same_tokens(line, expected_line, tolerance) for line, expected_line in zip(lines, expected_lines, strict=True)
-    )
+def _same_tokens(text: str, expected: str, tolerance: float) -> bool:
+    tokens = zip_longest(TOKEN.finditer(text), TOKEN.finditer(expected))
+    return all(one and other and same_token(one[0], other[0], tolerance) for one, other in tokens)
 
 
 def same_token(token: str, expected: str, tolerance: float) -> bool:
@@ -135,7 +139,3 @@ def _json_key(key: Any) -> str:
     if isinstance(key, int) or (isinstance(key, float) and key - key == 0):
         return repr(key)
     raise ValueError(f"JSON has no key of type {type(key).__name__}")
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")]

@@ -1,0 +1,136 @@
+"""The program in a completion: the choice among its blocks of code.
+
+A reader looks in the answer tags, then behind the thoughts, then in the whole text. In each of these texts, blocks
+called Python go before blocks without a language; blocks of other languages never run. The last program counts. A
+block that shows a call or an output behind the program is no program:
+
+- Tests of functions name what they need. The last block that defines a needed name is the program.
+- A script is the last block that acts and reads standard input, else the last block that acts. A block that acts
+  calls a function of its own, or prints, or reads. A block that calls a function of a complete script is an example.
+- Earlier blocks go in front where they define a name that the program uses and does not define.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rlframe.reward.markdown import Block, blocks
+from rlframe.reward.syntax import bound_names, names_in, outside_of_definitions, parsed
+from rlframe.reward.thoughts import last_tagged
+
+Needs: TypeAlias = Sequence[Set[str]]  # of each set, the program must define a name
+
+MAX_BLOCKS = 64  # the last ones of a text are looked at
+MAGIC = re.compile(r"^[%!].*$", re.MULTILINE)  # a notebook's command, which is no Python
+INLINE = re.compile(r"(`{1,3})(?:(?:python|py)\s+)?([^`]+)\1")
+OUTPUT_AND_INPUT = frozenset({"print", "input", "open", "stdin", "stdout"})
+
+
+def program_of(text: str, needs: Needs = (), *, ended: bool = False) -> str | None:
+    """The program of a completion; None if there is none.
+
+    `ended`: the completion was not cut off, so an unclosed last block counts as closed.
+    """
+    _, closing_tag, answer = text.rpartition("</think>")
+    tagged = last_tagged(answer if closing_tag else text)
+    if tagged is None and ended and "<answer>" in answer:
+        tagged = answer.rpartition("<answer>")[2]
+    if tagged is not None and (program := _choice(blocks(tagged, True), needs) or _without_fence(tagged, needs)):
+        return program
+    program = _choice(blocks(answer, ended), needs)
+    return _choice(blocks(text, ended), needs) if program is None and closing_tag else program
+
+
+def _choice(found: Sequence[Block], needs: Needs) -> str | None:
+    """The program among the blocks of a text."""
+    candidates = [block for block in found if block.language in ("python", "unnamed")][-MAX_BLOCKS:]
+    if len(candidates) < 2:
+        return _without_magic(candidates[0].text) if candidates else None
+    parts = [_Part.of(block) for block in candidates]
+    named = [part for part in parts if part.block.language == "python"]
+    program = _definitions(named, needs) or _definitions(parts, needs) if needs else _script(parts)
+    program = program or [next((part for part in reversed(named or parts) if part.tree), (named or parts)[-1])]
+    return "\n".join(part.text for part in program)
+
+
+def _definitions(parts: Sequence[_Part], needs: Needs) -> list[_Part]:
+    """The last blocks that define the needed names, and the earlier blocks that define names these blocks use."""
+    program: list[_Part] = []
+    for part in reversed(parts):
+        if any(names & part.defines for names in needs):
+            program.insert(0, part)
+            needs = [names for names in needs if not names & part.defines] + [{name} for name in part.uses]
+    return program
+
+
+def _script(parts: Sequence[_Part]) -> list[_Part]:
+    """The last script, with the earlier blocks whose names it uses. Scripts that read and have a language go first."""
+    scripts: list[tuple[bool, bool, int, list[_Part]]] = []
+    for index, part in enumerate(parts):
+        if part.acts and not part.block.transcript:
+            helpers = _definitions(parts[:index], [{name} for name in part.uses])
+            if part.reads or not any(helper.acts and helper.reads for helper in helpers):  # else an example of a call
+                reads = any(block.reads for block in (*helpers, part))
+                scripts.append((reads, part.block.language == "python", index, [*helpers, part]))
+    return max(scripts, key=lambda script: script[:3])[3] if scripts else []
+
+
+def _without_fence(text: str, needs: Needs) -> str | None:
+    """The text of an answer that is a program; None for any other text, such as `42` or `yes`."""
+    inline = INLINE.fullmatch(text.strip())
+    part = _Part.of(Block("python", inline[2] if inline else text.strip("\n") + "\n"))
+    fits = any(names & part.defines for names in needs) if needs else part.acts
+    return part.text if fits else None
+
+
+def _without_magic(source: str) -> str:
+    if MAGIC.search(source) and parsed(source) is None and parsed(rest := MAGIC.sub("", source)) is not None:
+        return rest
+    return source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A block and its names: `defines` at its top level; `uses` and binds nowhere."""
+
+    block: Block
+    text: str
+    tree: ast.Module | None
+    defines: frozenset[str]
+    uses: frozenset[str]
+    acts: bool  # it calls a function of its own, prints or reads, outside of definitions
+    reads: bool  # it reads standard input somewhere
+
+    @classmethod
+    def of(cls, block: Block) -> _Part:
+        text = _without_magic(block.text)
+        tree = parsed(text)
+        nodes = list(ast.walk(tree)) if tree else []
+        loaded, uses = names_in(nodes)
+        outside = list(outside_of_definitions(tree)) if tree else []
+        functions = {node.name for node in outside if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        calls = (node for node in outside if isinstance(node, ast.Call))
+        return cls(
+            block=block,
+            text=text,
+            tree=tree,
+            defines=frozenset(name for node in outside for name in bound_names(node)),
+            uses=frozenset(uses),
+            acts=any(_words(call) & (functions | uses | OUTPUT_AND_INPUT) for call in calls),
+            reads="input" in loaded or "stdin" in text or "open(0" in text or "fileinput" in text,
+        )
+
+
+def _words(call: ast.Call) -> set[str]:
+    """The names in a call: of the function, and of arguments, such as `Thread(target=main)`."""
+    words: set[str] = {argument.id for argument in (*call.args, *(keyword.value for keyword in call.keywords))
+                       if isinstance(argument, ast.Name)}  # fmt: skip
+    node: ast.AST = call.func
+    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
+        words |= {node.attr} if isinstance(node, ast.Attribute) else set()
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return words | ({node.id} if isinstance(node, ast.Name) else set())
