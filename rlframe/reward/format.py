@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from rlframe.reward.base import Reward
+from rlframe.reward.thoughts import check_opened
 from rlframe.types import Completion, Prompt
 
 TAG_NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
@@ -37,18 +38,7 @@ class Format(Reward):
         return self
 
     def check_prompt(self, text: str) -> None:
-        opening_tag, ending = f"<{self.think}>", text.rstrip()[-40:]
-        opens = text.rstrip().endswith(opening_tag)
-        if opens and not self.opened:
-            raise ValueError(
-                f"opened: false, but the prompt ends with {ending!r}: completions start inside the thoughts, would "
-                "not write the tag again, and would all score 0; use true"
-            )
-        if self.opened and not opens:
-            raise ValueError(
-                f"opened: true, but the prompt ends with {ending!r}: nothing opens {opening_tag} before the "
-                "completion; use false"
-            )
+        check_opened(text, f"<{self.think}>", self.opened)
 
     def tags(self) -> list[str]:
         return [f"<{self.think}>", f"</{self.think}>", f"<{self.answer}>", f"</{self.answer}>"]

@@ -13,7 +13,7 @@ from pydantic import AliasPath, BaseModel, Field, JsonValue, PrivateAttr, field_
 
 from rlframe.actors.chat import ChatClient
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import THINK_TAGS, Show, shown
+from rlframe.reward.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.types import Completion, Message, Prompt, Verdict, VerdictStatus
 
 PLACEHOLDER = re.compile(r"\{(question|answer|reference)\}")
@@ -35,6 +35,7 @@ class Judge(Reward):
     key_env: str | None  # environment variable that holds the key; None: the endpoint needs no key
     instruction: str  # holds {answer}; may hold {question} and {reference}
     show: Show
+    opened: bool  # the prompt ends with <think>, so completions start inside the thoughts
     max_grade: int = Field(gt=0)
     max_reason_chars: int = Field(ge=0)
     request: dict[str, JsonValue]  # further fields of each request: temperature, max_completion_tokens, ...
@@ -64,6 +65,10 @@ class Judge(Reward):
         if "{reference}" in self.instruction and not reference.strip():
             raise ValueError("the judge's instruction has {reference}, and the reference is empty")
 
+    def check_prompt(self, text: str) -> None:
+        if self.show == "answer":
+            check_opened(text, "<think>", self.opened)
+
     def tags(self) -> list[str]:
         return THINK_TAGS if self.show == "answer" else []
 
@@ -91,7 +96,7 @@ class Judge(Reward):
 
     async def __call__(self, prompt: Prompt, completion: Completion) -> Verdict:
         started = time.perf_counter()
-        answer = shown(completion.text, self.show)
+        answer = shown(completion.text, self.show, opened=self.opened)
         if answer.strip():
             score, status, detail = await self._grade(self.message(prompt, answer))
         else:

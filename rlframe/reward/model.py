@@ -14,7 +14,7 @@ from rlframe.actors.batching import Batcher, error_copy, error_of
 from rlframe.model.base_model import locate, prepare
 from rlframe.model.classifier import Classifier
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import THINK_TAGS, Show, shown
+from rlframe.reward.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.types import Completion, Prompt, Verdict
 
 LOAD_S = 900.0  # time to load weights from a slow, cold file system
@@ -35,6 +35,7 @@ class PreferenceModel(Reward):
     dtype: Literal["float32", "bfloat16", "float16"]
     device: Literal["auto", "cpu", "cuda"]  # auto: cuda if available
     show: Show
+    opened: bool  # the prompt ends with <think>, so completions start inside the thoughts
     max_tokens: int = Field(ge=2)  # of prompt and completion
     max_batch: int = Field(gt=0)  # sequences of a forward pass
     max_batch_tokens: int = Field(gt=0)  # of a forward pass, with padding
@@ -50,6 +51,10 @@ class PreferenceModel(Reward):
         if self.max_tokens > self.max_batch_tokens:
             raise ValueError(f"max_tokens {self.max_tokens} is more than max_batch_tokens {self.max_batch_tokens}")
         return self
+
+    def check_prompt(self, text: str) -> None:
+        if self.show == "answer":
+            check_opened(text, "<think>", self.opened)
 
     def tags(self) -> list[str]:
         return THINK_TAGS if self.show == "answer" else []
@@ -83,7 +88,9 @@ class PreferenceModel(Reward):
         assert loading is not None and batcher is not None, "a model is started before it is asked"
         if error := await error_of(asyncio.wrap_future(loading), LOAD_S, f"loading {self.path}"):
             raise error_copy(error)
-        token_ids, length = loading.result().tokenize(prompt.messages, shown(completion.text, self.show))
+        token_ids, length = loading.result().tokenize(
+            prompt.messages, shown(completion.text, self.show, opened=self.opened)
+        )
         output = await batcher.score(token_ids)
         truncated = f"truncated: of {length} tokens the first and the last {len(token_ids) - 1}"
         detail = truncated if len(token_ids) < length else ""

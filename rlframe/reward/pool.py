@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from rlframe.actors.replicas import Replica, Replicas, ReplicasDown, ReplicaState
 from rlframe.errors import Hung
@@ -18,6 +17,7 @@ from rlframe.reward.composition import combine, speaking
 from rlframe.reward.failures import Failures
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
+FACTS_S = 10.0  # for workers to answer: they may be busy, and a metric is not worth a longer wait
 RESTART_S = 300.0  # for a dead worker to start again, packages and models included
 
 
@@ -37,6 +37,7 @@ class RewardPool:
         self.attempts = attempts
         self.failures = Failures(max_failed_share)
         self.retried = 0  # verdicts that were requested again
+        self._facts: dict[str, float] | None = None
 
     @property
     def in_flight(self) -> list[int]:
@@ -60,16 +61,26 @@ class RewardPool:
             by_name |= await self._verdicts(names, "score_group", len(group.completions), group, by_name)
         return combine(group, {name: by_name[name] for name in terms}, self.terms)
 
-    @cached_property
     def facts(self) -> dict[str, float]:
-        """Facts about the rewards, for example the isolation level of a sandbox, from each term's first worker."""
-        calls = [next(iter(workers.replicas)).handle.facts.remote() for workers in self.workers]
-        return {f"reward/{name}": value for facts in ray.get(calls) for name, value in facts.items()}
+        """Facts about the rewards, for example the isolation level of a sandbox, from a serving worker of each term.
+
+        Asked once. Empty where a worker dies or does not answer in time; the next call asks again.
+        """
+        if self._facts is None:
+            serving = [replica for workers in self.workers for replica in workers.replicas.serving()[:1]]
+            try:
+                answers = ray.get([replica.handle.facts.remote() for replica in serving], timeout=FACTS_S)
+            except RayError:
+                return {}
+            facts = {f"reward/{name}": value for answer in answers for name, value in answer.items()}
+            self._facts = facts if len(serving) == len(self.workers) else None
+            return facts
+        return self._facts
 
     def metrics(self) -> dict[str, float]:
         """Verdicts that were requested again and workers that were restarted, since the start; and the facts."""
         restarted = sum(workers.restarted for workers in self.workers)
-        return self.facts | {"reward/retried": float(self.retried), "reward/workers_replaced": float(restarted)}
+        return self.facts() | {"reward/retried": float(self.retried), "reward/workers_replaced": float(restarted)}
 
     async def _verdicts(self, names: list[str], method: str, count: int, *arguments: Any) -> dict[str, list[Verdict]]:
         """Reward name -> [count] verdicts, in the order of `names`."""
@@ -119,6 +130,7 @@ class RewardWorkers:
         self.restarted = 0  # workers, since the start
         self._slots = asyncio.Semaphore(len(replicas) * max_in_flight)
         self._restarts: set[asyncio.Task[None]] = set()
+        self._restart_error: Exception | None = None  # of the last worker that did not start again
 
     async def call(self, method: str, *arguments: Any) -> dict[str, Any]:
         """The result of a worker's `method`; after the death of that worker, of another worker.
@@ -142,11 +154,12 @@ class RewardWorkers:
                     self.replicas.release(replica, 1)
 
     async def _assign(self) -> Replica:
-        while not (chosen := self.replicas.assign(1)):
-            done, _ = await asyncio.wait(list(self._restarts), return_when=asyncio.FIRST_COMPLETED)
-            if errors := [error for task in done if (error := task.exception()) is not None]:
-                names = ", ".join(replica.name for replica in self.replicas)
-                raise ReplicasDown(f"{names} did not start again: {errors[0]}") from errors[0]
+        """The least busy worker, after a wait while all workers start again. Raises ReplicasDown if none does."""
+        try:
+            while not (chosen := self.replicas.assign(1)):
+                await asyncio.wait(list(self._restarts), return_when=asyncio.FIRST_COMPLETED)
+        except ReplicasDown as error:
+            raise ReplicasDown(f"{error}; the last one did not start again: {self._restart_error}") from error
         return chosen[0]
 
     def _restart(self, replica: Replica, *, kill: bool) -> None:
@@ -173,6 +186,6 @@ class RewardWorkers:
                     await asyncio.sleep(0.2)
                 else:
                     return self.replicas.serve(replica)
-        except Exception:
+        except Exception as error:  # the calls that wait for a worker raise it, once no worker is left
+            self._restart_error = error
             replica.state = ReplicaState.DEAD
-            raise

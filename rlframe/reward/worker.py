@@ -40,16 +40,14 @@ class RewardWorker:
 
     async def score(self, names: list[str], prompt: Prompt, completion: Completion) -> dict[str, list[Verdict]]:
         """Reward name -> [1] verdict on a completion, before weighting. Raises Hung."""
-        subject = [f"on prompt {prompt.id!r}"]
-        verdicts = await asyncio.gather(*[self._run(name, subject, prompt, completion) for name in names])
-        return dict(zip(names, verdicts, strict=True))
+        return await self._run_all(names, [f"on prompt {prompt.id!r}"], prompt, completion)
 
     async def score_group(
         self, names: list[str], group: RolloutGroup, verdicts: dict[str, list[Verdict]]
     ) -> dict[str, list[Verdict]]:
         """Reward name -> [G] verdicts on a whole group, before weighting. Raises Hung."""
         subjects = [f"on completion {index} of prompt {group.prompt.id!r}" for index in range(len(group.completions))]
-        return {name: await self._run(name, subjects, group, verdicts) for name in names}
+        return await self._run_all(names, subjects, group, verdicts)
 
     async def facts(self) -> dict[str, float]:
         """Reward name/fact -> value."""
@@ -60,6 +58,25 @@ class RewardWorker:
     async def close(self) -> None:
         for reward in self.rewards.values():
             reward.close()
+
+    async def _run_all(self, names: list[str], subjects: list[str], *arguments: Any) -> dict[str, list[Verdict]]:
+        """Reward name -> verdicts, one for each of `subjects`. Raises Hung where a reward hung in another call.
+
+        The caller repeats a call that raised Hung, as often as it does. So where a reward hangs in this call, a reward
+        that waits for its thread fails.
+        """
+        runs = [self._run(name, subjects, *arguments) for name in names]
+        results = dict(zip(names, await asyncio.gather(*runs, return_exceptions=True), strict=True))
+        verdicts = {name: result for name, result in results.items() if not isinstance(result, BaseException)}
+        hung_verdicts = verdicts.get(self.hung_reward or "", [])
+        hung_in_this_call = any(verdict.status == "failed" for verdict in hung_verdicts)
+        for name, result in results.items():
+            if isinstance(result, BaseException):
+                if not (isinstance(result, Hung) and hung_in_this_call):
+                    raise result
+                details = [f"reward {name!r} {subject} did not run: {result}" for subject in subjects]
+                verdicts[name] = [verdict_of(None, 0.0, detail) for detail in details]
+        return {name: verdicts[name] for name in names}
 
     async def _run(self, name: str, subjects: list[str], *arguments: Any) -> list[Verdict]:
         """A reward's verdicts, one for each of `subjects`, which the details of failed verdicts name."""

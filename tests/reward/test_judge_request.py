@@ -84,6 +84,14 @@ def test_a_completion_without_an_answer_scores_zero_without_a_request(text: str)
     assert script.times == []
 
 
+def test_unfinished_thoughts_are_no_answer_where_the_prompt_opens_them():
+    script = Script(graded)
+    [verdict], _ = grade_at(script, "2 + 3 is surely", show="answer", opened=True)
+    assert (verdict.score, verdict.status, script.times) == (0.0, "unparseable", [])
+    with pytest.raises(ValueError, match="opened: true, but the prompt ends with"):
+        Judge(**TERM | {"show": "answer", "opened": True}).check_prompt("<|user|>2 + 3?<|assistant|>")
+
+
 def test_a_conversation_is_shown_with_its_roles():
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 3?"}]
     prompt = Prompt(id="p", messages=messages, token_ids=[], reference="", task="")

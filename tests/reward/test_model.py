@@ -29,6 +29,7 @@ TERM: dict[str, Any] = {
     "dtype": "float32",
     "device": "cpu",
     "show": "all",
+    "opened": False,
     "max_tokens": 512,
     "max_batch": 8,
     "max_batch_tokens": 4096,

@@ -79,13 +79,6 @@ def completion(text: str, tokens: int = 1) -> Completion:
     return Completion(token_ids=[0] * tokens, logprobs=[], versions=[], text=text, finish_reason="stop")
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
 def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
     """Makes pools as `cluster.start` does, from reward terms whose classes are in a user's own file."""

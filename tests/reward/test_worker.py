@@ -128,6 +128,21 @@ def test_a_blocking_reward_that_hangs_fails_and_its_worker_raises_hung():
     assert "TimeoutError: took more than reward.timeout_s=0.2 s" in verdict.detail
 
 
+def test_rewards_that_wait_for_a_reward_hung_in_their_call_fail():
+    stuck, quick = Slow(name="x", weight=1.0, seconds=1.5), Returns(name="x", weight=1.0, value=0.5)
+    worker = RewardWorker("reward-3", {"stuck": stuck, "quick": quick}, timeout_s=0.2)
+
+    async def twice() -> dict[str, list[Verdict]]:
+        first = await worker.score(["stuck", "quick"], PROMPT, COMPLETION)
+        with pytest.raises(Hung):  # the next call did not begin, so another worker may run it
+            await worker.score(["quick"], PROMPT, COMPLETION)
+        return first
+
+    verdicts = asyncio.run(twice())
+    assert [verdicts[name][0].status for name in ("stuck", "quick")] == ["failed", "failed"]
+    assert "'quick' on prompt 'arithmetic/7.0' did not run: reward-3: reward 'stuck'" in verdicts["quick"][0].detail
+
+
 def test_an_async_reward_that_hangs_fails_alone():
     rewards: dict[str, Reward] = {"stuck": Patient(name="x", weight=1.0, seconds=60.0)}
     worker = RewardWorker("reward-3", rewards, timeout_s=0.2)

@@ -25,6 +25,7 @@ TERM: dict[str, Any] = {
     "key_env": None,
     "instruction": "Grade.\n{question}\n{reference}\n{answer}",
     "show": "all",
+    "opened": False,
     "max_grade": 10,
     "max_reason_chars": 20,
     "request": {"temperature": 0.0},

@@ -137,8 +137,8 @@ def test_offload_entropy_corrections_r1_and_a_judge_on_a_mixture_of_experts(
     run_dir = tmp_path / "run"
     grade = (
         f"{{name: judge, weight: 1.0, base_url: '{judge}', model: tiny, key_env: null, instruction: '{{answer}}', "
-        "show: all, max_grade: 10, max_reason_chars: 0, request: {}, timeout_s: 20.0, attempts: 2, max_concurrent: 8, "
-        "requests_per_minute: null}"
+        "show: all, opened: false, max_grade: 10, max_reason_chars: 0, request: {}, timeout_s: 20.0, attempts: 2, "
+        "max_concurrent: 8, requests_per_minute: null}"
     )
     settings = [
         *tiny_overrides(qwen3_moe_model),
