@@ -13,19 +13,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from rlframe.reward.syntax import parsed
+
 Language: TypeAlias = Literal["python", "unnamed", "markdown", "other"]
 
 # Quotes and list items in front of a fence. Possessive quantifiers: a hostile line costs no retries.
 CONTAINER = re.compile(r"(?:[ \t]*+(?:>|[-*+](?=[ \t])|[0-9]{1,9}+[.)](?=[ \t])))*+[ \t]*+")
 QUOTE = re.compile(r"[ \t]*+> ?")
 FENCE = re.compile(r"(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<info>.*)", re.DOTALL)
-TAG = re.compile(r"(?P<python>\[PYTHON\]|<python>)|<pre\b[^<>]*>(?:\s*<code\b[^<>]*>)?|^\s*<code\b[^<>]*>")
+TAG = re.compile(
+    r"(?P<python>\[PYTHON\]|<python>)|<pre\b[^<>]*>(?:\s*<code\b[^<>]*>)?|^\s*<code\b[^<>]*>"
+    r"|\\begin\{(?P<latex>lstlisting|minted|verbatim)\}(?:\[[^\]]*\])?(?:\{\w+\})?"
+)
 END_OF_TAG = {"[": "[/PYTHON]", "<py": "</python>", "<pr": "</pre>", "<co": "</code>"}
 ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&amp;": "&"}
 TRIPLE_QUOTE = re.compile("\"\"\"|'''")
-PYTHON = re.compile(r"(?:i?python|py|pycon|pypy|cpython)[0-9.]*|.*\.py|python-(?:repl|console)", re.IGNORECASE)
+AFTER_FENCE = tuple("})]>.,;:!?*_\"'<|")  # behind a closing fence; behind an opening one stands a language
+PYTHON = re.compile(r"(?:i?python|py|pycon|pypy|cpython)[-_]?[0-9.]*|.*\.py|python-(?:repl|console)", re.IGNORECASE)
 UNNAMED = ("", "code", "program", "solution", "answer")
 MAX_DEPTH = 2  # of blocks inside blocks of Markdown
+MAX_PARAGRAPHS = 16  # of prose behind a block that is never closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,24 @@ def blocks(text: str, ended: bool, depth: int = 0) -> list[Block]:
         if depth < MAX_DEPTH and (opening.language == "markdown" or fenced_tag):
             found += blocks(inner, ended, depth + 1)
         elif inner.strip():
-            found.append(_block(opening.language, content))
+            found.append(_block(opening.language, content if closed else _without_prose(content)))
     return found
+
+
+def indented_blocks(text: str) -> list[Block]:
+    """Blocks of lines that start with four spaces, behind an empty line (CommonMark, section 4.4)."""
+    paragraphs: list[list[str]] = [[]]
+    is_block = True  # the last line that is not empty is part of a block, or is followed by an empty line
+    for line in re.split(r"(?<=\n)", text):
+        if not line.strip():
+            paragraphs[-1].append(line)
+            is_block = True
+        elif is_block and line.startswith(("    ", "\t")):
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([])
+            is_block = False
+    return [_block("unnamed", lines) for lines in paragraphs if any(line.strip() for line in lines)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +133,8 @@ class _Reader:
                 return content, True
             if not string or self.position >= self.last_quoted_line:
                 body = line.strip()
-                if body.startswith(opening.fence) and not body.strip(opening.fence[0]):
+                behind = body.lstrip(opening.fence[0]).lstrip()
+                if body.startswith(opening.fence) and (not behind or behind.startswith(AFTER_FENCE)):
                     self.position += 1
                     return content, True
                 following = _fence(self.lines[self.position])
@@ -152,13 +176,16 @@ def _tag(line: str) -> _Opening | None:
     match = TAG.search(line)
     if not match:
         return None
-    language: Language = "python" if match["python"] or "python" in match[0] else "unnamed"
+    language: Language = "python" if match["python"] or "python" in match[0].lower() else "unnamed"
     if language == "unnamed" and "language-" in match[0]:
         language = "other"
     tag = match[0].lstrip()
-    [end_tag] = [end for start, end in END_OF_TAG.items() if tag.startswith(start)]
-    if "<code" in tag:
-        end_tag = "</code>"
+    if match["latex"]:
+        end_tag = f"\\end{{{match['latex']}}}"
+    else:
+        [end_tag] = (
+            ["</code>"] if "<code" in tag else [end for start, end in END_OF_TAG.items() if tag.startswith(start)]
+        )
     return _Opening(language, end_tag=end_tag, rest=line[match.end() :])
 
 
@@ -168,7 +195,7 @@ def language_of(info: str) -> Language:
     >>> [language_of(info) for info in ("python3.11", '{.python .numberLines}', 'py title="a.py"', "json", "")]
     ['python', 'python', 'python', 'other', 'unnamed']
     """
-    words = re.split(r"[\s,;:={}()\[\]]+", info.strip().strip("{}[]() ."), maxsplit=1)
+    words = re.split(r"[\s,;:=#{}()\[\]]+", info.strip().strip("{}[]() ."), maxsplit=1)
     word = words[0].strip(".").lower()
     if PYTHON.fullmatch(word):
         return "python"
@@ -203,8 +230,20 @@ def _block(language: Language, lines: Sequence[str]) -> Block:
     return Block(language, "".join(lines))
 
 
+def _without_prose(lines: list[str]) -> list[str]:
+    """The lines of a block that was never closed, up to the last empty line before which they are a program."""
+    ends = [len(lines), *(index for index in range(len(lines) - 1, 0, -1) if not lines[index].strip())]
+    for end in ends[:MAX_PARAGRAPHS]:
+        if parsed("".join(_dedented(lines[:end]))) is not None:
+            return lines[:end]
+    return lines
+
+
 def _dedented(lines: Sequence[str]) -> list[str]:
     indents = [line[: len(line) - len(line.lstrip(" \t"))] for line in lines if line.strip()]
-    least, greatest = min(indents), max(indents)  # a prefix that these two have in common, all have
+    least, greatest = (
+        min(indents, default=""),
+        max(indents, default=""),
+    )  # a prefix that these two have in common, all have
     margin = next((index for index, char in enumerate(least) if greatest[index] != char), len(least))
     return [line[margin:] if line.strip() else line for line in lines]

@@ -1,10 +1,11 @@
 """The program in a completion: the choice among its blocks of code.
 
 A reader looks in the answer tags, then behind the thoughts, then in the whole text. In each of these texts, blocks
-called Python go before blocks without a language; blocks of other languages never run. The last program counts. A
-block that shows a call or an output behind the program is no program:
+called Python go before blocks without a language; blocks of other languages never run. A text without blocks can be a
+program as a whole. The last program counts. A block that shows a call or an output behind the program is no program:
 
-- Tests of functions name what they need. The last block that defines a needed name is the program.
+- Tests of functions name what they need. The last block that defines a needed name is the program. A function without
+  a body, such as a repeated signature, defines nothing.
 - A script is the last block that acts and reads standard input, else the last block that acts. A block that acts
   calls a function of its own, or prints, or reads. A block that calls a function of a complete script is an example.
 - Earlier blocks go in front where they define a name that the program uses and does not define.
@@ -18,7 +19,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rlframe.reward.markdown import Block, blocks
+from rlframe.reward.markdown import Block, blocks, indented_blocks
 from rlframe.reward.syntax import bound_names, names_in, outside_of_definitions, parsed
 from rlframe.reward.thoughts import last_tagged
 
@@ -27,6 +28,8 @@ Needs: TypeAlias = Sequence[Set[str]]  # of each set, the program must define a 
 MAX_BLOCKS = 64  # the last ones of a text are looked at
 MAGIC = re.compile(r"^[%!].*$", re.MULTILINE)  # a notebook's command, which is no Python
 INLINE = re.compile(r"(`{1,3})(?:(?:python|py)\s+)?([^`]+)\1")
+LABEL = re.compile(r"(?:python|py)[0-9.]*[ \t]*\n", re.IGNORECASE)
+STATEMENT = re.compile(r"^(?:import |from \w|def |class |async def |@)", re.MULTILINE)  # starts a program behind words
 OUTPUT_AND_INPUT = frozenset({"print", "input", "open", "stdin", "stdout"})
 
 
@@ -39,9 +42,13 @@ def program_of(text: str, needs: Needs = (), *, ended: bool = False) -> str | No
     tagged = last_tagged(answer if closing_tag else text)
     if tagged is None and ended and "<answer>" in answer:
         tagged = answer.rpartition("<answer>")[2]
-    if tagged is not None and (program := _choice(blocks(tagged, True), needs) or _without_fence(tagged, needs)):
-        return program
+    if tagged is not None:
+        program = _choice(blocks(tagged, True), needs) or _without_blocks(tagged, needs, is_tagged=True)
+        if program is not None:
+            return program
     program = _choice(blocks(answer, ended), needs)
+    if program is None and ended:
+        program = _without_blocks(answer, needs, is_tagged=False)
     return _choice(blocks(text, ended), needs) if program is None and closing_tag else program
 
 
@@ -79,12 +86,21 @@ def _script(parts: Sequence[_Part]) -> list[_Part]:
     return max(scripts, key=lambda script: script[:3])[3] if scripts else []
 
 
-def _without_fence(text: str, needs: Needs) -> str | None:
-    """The text of an answer that is a program; None for any other text, such as `42` or `yes`."""
+def _without_blocks(text: str, needs: Needs, *, is_tagged: bool) -> str | None:
+    """The program in a text without fences: all of it, all from its first statement on, or its indented blocks.
+
+    None for any other text, such as `42`. Outside of answer tags a script must also read its input.
+    """
     inline = INLINE.fullmatch(text.strip())
-    part = _Part.of(Block("python", inline[2] if inline else text.strip("\n") + "\n"))
-    fits = any(names & part.defines for names in needs) if needs else part.acts
-    return part.text if fits else None
+    body = inline[2] if inline else LABEL.sub("", text.strip("\n"), count=1) + "\n"
+    start = STATEMENT.search(body)
+    whole = [Block("python", body), *([Block("python", body[start.start() :])] if start else [])]
+    for block in (*whole, *reversed(indented_blocks(text)[-MAX_BLOCKS:])):
+        part = _Part.of(block)
+        fits = any(names & part.defines for names in needs) if needs else part.acts and (is_tagged or part.reads)
+        if fits:
+            return part.text
+    return None
 
 
 def _without_magic(source: str) -> str:
@@ -118,11 +134,20 @@ class _Part:
             block=block,
             text=text,
             tree=tree,
-            defines=frozenset(name for node in outside for name in bound_names(node)),
+            defines=frozenset(name for node in outside if not _is_stub(node) for name in bound_names(node)),
             uses=frozenset(uses),
             acts=any(_words(call) & (functions | uses | OUTPUT_AND_INPUT) for call in calls),
             reads="input" in loaded or "stdin" in text or "open(0" in text or "fileinput" in text,
         )
+
+
+def _is_stub(node: ast.AST) -> bool:
+    """True for a function whose body is a docstring, `...` or `pass`."""
+    return isinstance(node, ast.FunctionDef) and all(
+        isinstance(statement, ast.Pass)
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        for statement in node.body
+    )
 
 
 def _words(call: ast.Call) -> set[str]:

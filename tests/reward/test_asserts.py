@@ -111,6 +111,7 @@ RIGHT = {
             "assert f(N(0, last)) == 1 and last.next == 3",
         ],
     ),
+    "the name of a builtin": ("def sum(a, b): return a * b", ["assert sum(2, 3) == 6", "assert not sum(0, 3)"]),
     "prints": ("print('hi')\ndef f(): print('ho'); return 1", ["assert f() == 1"]),
 }
 

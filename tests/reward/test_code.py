@@ -210,5 +210,5 @@ def test_the_isolation_level_is_a_fact(code: Code):
 
 
 def test_packages_of_programs_are_requirements_of_pip():
-    with pytest.raises(ValueError, match="packages.*'/etc/passwd' is no package with versions"):
+    with pytest.raises(ValueError, match=r"(?s)packages.*'/etc/passwd' is no package with versions"):
         build({**TERM, "packages": ["/etc/passwd"]})

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rlframe.reward.markdown import blocks, language_of
+from rlframe.reward.markdown import blocks, indented_blocks, language_of
 
 
 def read(text: str, ended: bool = True) -> list[tuple[str, str]]:
@@ -51,10 +51,24 @@ def test_an_info_string_names_the_language(info: str, language: str):
         ("x [PYTHON]\na < b\n[/PYTHON]", [("python", "\na < b\n")]),
         ("````md\n```py\na\n```\n````", [("python", "a\n")]),
         ("```\n\n```", []),
+        ("\\boxed{```python\na\n```}", [("python", "a\n")]),
+        ("\\begin{lstlisting}[language=Python]\na\n\\end{lstlisting}", [("python", "\na\n")]),
+        ("\\begin{minted}{python}\na\n\\end{minted}", [("python", "\na\n")]),
+        ("\\begin{verbatim}\na\n\\end{verbatim}", [("unnamed", "\na\n")]),
     ],
 )
 def test_blocks_are_read_as_a_reader_would(text: str, found: list[tuple[str, str]]):
     assert read(text) == found
+
+
+def test_prose_behind_an_unclosed_block_is_left_out():
+    assert read("```py\na = 1\n\nb = 2\n\nThis sets both.\n\nDone!") == [("python", "a = 1\n\nb = 2\n")]
+    assert read("```py\na = = 1\n\nb") == [("python", "a = = 1\n\nb")]
+
+
+def test_lines_with_four_spaces_behind_an_empty_line_are_a_block():
+    text = "So:\n\n    def f():\n        return 1\n\n    f()\n\nand\n    no\n\n\tx"
+    assert [block.text.strip("\n") for block in indented_blocks(text)] == ["def f():\n    return 1\n\nf()", "x"]
 
 
 def test_an_unclosed_block_counts_if_the_text_ended():

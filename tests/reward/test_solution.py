@@ -67,6 +67,20 @@ def test_an_answer_without_a_fence_is_a_program_if_it_reads_as_one(answer: str, 
     assert (found and found.strip()) == (program and program.strip())
 
 
+def test_a_completion_that_is_a_program_as_a_whole_counts():
+    assert program_of(ADD, [{"add"}], ended=True) == ADD
+    assert program_of(f"<think>so</think>\n{ADD}", [{"add"}], ended=True) == ADD
+    assert program_of("print(int(input()) + 1)", ended=True) == "print(int(input()) + 1)\n"
+    assert program_of("print(3)", ended=True) is None and program_of(ADD, [{"add"}]) is None
+    assert program_of(f"<answer>python\n{ADD}</answer>", [{"add"}]) == ADD
+    assert program_of(f"<answer>So:\n{ADD}</answer>", [{"add"}]) == ADD
+
+
+def test_a_function_without_a_body_is_no_definition():
+    stub = 'def add(a, b):\n    """Adds."""\n    ...\n'
+    assert program_of(fenced(ADD) + fenced(stub), [{"add"}]) == ADD
+
+
 def test_an_unclosed_block_counts_unless_the_completion_was_cut_off():
     assert program_of("```python\nprint(1)\n", ended=True) == "print(1)\n"
     assert program_of("```python\nprint(1)\n") is None
