@@ -1,8 +1,8 @@
 """`Cells`: a Python notebook in the sandbox, for example the tool of an agent.
 
-Every cell gets a result: prints, the value of the last expression, an error. An exception ends the cell only. A crash or
-an exceeded bound ends the session, and all variables are lost. As in any notebook, a cell can change how later cells of
-the session behave. No cell reaches another session or process.
+Every cell gets a result: prints, the value of the last expression, an error. An exception ends the cell only. A crash
+or an exceeded bound ends the session, and all variables are lost. As in any notebook, a cell can change how later cells
+of its session behave. No cell reaches another session or process.
 """
 
 from __future__ import annotations
