@@ -206,7 +206,7 @@ def test_without_landlock_no_program_runs_and_the_error_says_why(monkeypatch: py
 
 
 def test_a_missing_isolation_level_is_refused(monkeypatch: pytest.MonkeyPatch):
-    def without_bwrap(level: str) -> list[str]:
+    def without_bwrap(*_: object) -> list[str]:
         raise FileNotFoundError("there is no bwrap")
 
     monkeypatch.setattr(module, "command", without_bwrap)
