@@ -146,16 +146,16 @@ class CaseTests(BaseModel):
     def _fault(self, case: Case, outcome: Outcome, checker: Checker | None) -> Fault | None:
         if outcome.status != "returned":
             return Fault.of(outcome)
-        text = outcome.output.decode(errors="replace")
-        quoted = text[:QUOTED_CHARS]
+        quoted = outcome.output[: 4 * QUOTED_CHARS].decode(errors="replace")[:QUOTED_CHARS]
         if self.function is None:
+            text = outcome.output.decode(errors="replace")
             if checker:
                 return checker.fault(case.stdin or "", text, case.stdout)
             stdout = case.stdout or ""
             is_right = same_text(text, stdout, self.stdout, self.tolerance)
             return None if is_right else Fault(f"printed {quoted!r}, not {stdout[:QUOTED_CHARS]!r}")
         try:
-            value = decode(text)
+            value = decode(outcome.output)
             if checker:
                 inputs = {"args": case.args, "kwargs": case.kwargs} if case.kwargs else case.args
                 return checker.fault(inputs, value, case.returns)

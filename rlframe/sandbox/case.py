@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import select
 import signal
@@ -92,13 +93,14 @@ class Case:
 
     def read_output(self, server: int) -> bytes:
         """The whole output, or its first `output_bytes` + 1 bytes."""
-        output, max_bytes = bytearray(), self.limits.output_bytes + 1
-        for chunk in self.chunks(server):
-            output += chunk[: max_bytes - len(output)]
-            if len(output) == max_bytes:
-                self.kill_reason = "output"
-                break
-        return bytes(output)
+        max_bytes = self.limits.output_bytes + 1
+        with mmap.mmap(-1, max_bytes) as output:  # goes back to the system at its end, as a big bytearray may not
+            for chunk in self.chunks(server):
+                output.write(chunk[: max_bytes - output.tell()])
+                if output.tell() == max_bytes:
+                    self.kill_reason = "output"
+                    break
+            return output[: output.tell()]
 
     def finish(self, exit_code: int, cpu_s: float) -> None:
         """The runner has ended, with an exit code and after so many CPU seconds."""

@@ -19,7 +19,7 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     import builtins
     import operator
 
-    from rlframe.sandbox.runner import _execute
+    from rlframe.sandbox.runner import execute
 
     functions: dict[str, Any] = {name: getattr(builtins, name) for name in BUILTINS}
     functions |= {name: getattr(operator, name) for name in OPERATORS}
@@ -27,7 +27,7 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     functions["exit"] = lambda manager, *error: manager.__exit__(*error)
     functions["names"] = lambda names: {name: namespace[name] for name in names if name in namespace}
     peer = Peer(receive, reply, functions)
-    namespace = _execute(source, PROGRAM)
+    namespace = execute(source, PROGRAM)
     peer.serve_forever()
 
 

@@ -51,6 +51,12 @@ def _library_folders() -> list[str]:
     return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))
 
 
+def package_folders() -> list[str]:
+    """The folders of packages inside those of the standard library, which no program may read."""
+    paths = [f"{folder}/{name}" for folder in _library_folders() for name in PACKAGES]
+    return list(filter(os.path.isdir, paths))
+
+
 def _libraries(packages: str | None) -> tuple[str, ...]:
     """Shared libraries outside the folder of packages."""
     modules = [path for folder in _library_folders() for path in Path(folder, "lib-dynload").glob("*.so")]
@@ -87,8 +93,7 @@ def _bubblewrap(packages: str | None) -> list[str]:
     mounts: list[str] = []
     for path in dict.fromkeys((*folders, *_system_files(), PYTHON, FOLDER)):
         mounts += ["--ro-bind", path, path]
-    for path in (f"{folder}/{name}" for folder in _library_folders() for name in PACKAGES):
-        if os.path.isdir(path):
-            mounts += ["--tmpfs", path]
+    for path in package_folders():
+        mounts += ["--tmpfs", path]
     mounts += ["--dir", "/tmp", "--dir", "/proc", "--symlink", "null", "/dev/stdin"]
     return [bwrap, *options.split(), *mounts, "--dev-bind", "/dev/null", "/dev/null", "--"]

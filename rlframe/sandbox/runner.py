@@ -19,6 +19,7 @@ from rlframe.sandbox.values import encode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
 FILENAME = "/solution.py"  # there is no such file
@@ -29,13 +30,12 @@ IMPORTED = "solution"  # name of the program's module in call mode, where it is 
 STACK_BYTES = 64 << 20  # as judges do, more than the usual 8 MiB: a recursion through C functions needs much
 
 
-module = type(sys)("__main__")  # the program's
-sources: list[str] = []  # the program's, as long as nobody has asked for its lines
+prepared: "list[ModuleType]" = []  # the module of the next program
+sources: list[str] = []  # of the program, as long as nobody has asked for its lines
 
 
 def prepare(dev_null: int) -> None:
     """Runs once in the server: work that every runner would otherwise repeat on memory pages of its own."""
-    import linecache
     import os
 
     streams.prepare(dev_null)
@@ -44,9 +44,7 @@ def prepare(dev_null: int) -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() + OUR_FRAMES)
     for name in ("exit", "quit"):  # missing under `-S`
         setattr(builtins, name, sys.exit)
-    module.__dict__.update(__file__=FILENAME, __cached__=None, __annotations__={}, __builtins__=builtins)
-    sys.modules["__main__"] = sys.modules[IMPORTED] = module
-    linecache.cache[FILENAME] = (sources.pop,)  # pyright: ignore[reportArgumentType]: for tracebacks and `inspect`
+    prepared.append(_new_module())
     exec(compile("print", FILENAME, "exec"), {})
     kernel.set_limit(kernel.RLIMIT_NOFILE, MAX_OPEN_FILES)
     for resource in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
@@ -110,16 +108,29 @@ def _read_program(program: int) -> "tuple[str, Any, list[Any]]":
     return marshal.loads(content)
 
 
-def _execute(source: str) -> "dict[str, Any]":
-    """Executes the source as the code of `module`. Returns the module's namespace."""
+def _new_module() -> "ModuleType":
+    import linecache
+
+    module = type(sys)("__main__")
+    module.__dict__.update(__file__=FILENAME, __cached__=None, __annotations__={}, __builtins__=builtins)
+    sys.modules["__main__"] = sys.modules[IMPORTED] = module
+    sources.clear()
+    linecache.cache[FILENAME] = (sources.pop,)  # pyright: ignore[reportArgumentType]: for tracebacks and `inspect`
+    return module
+
+
+def execute(source: str, name: str) -> "dict[str, Any]":
+    """Executes the source as the code of a module with this `__name__`. Returns the module's namespace."""
+    module = prepared.pop() if prepared else _new_module()
     sources.append(source)
+    module.__name__ = name
     exec(compile(source.removeprefix("\ufeff"), FILENAME, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
 
 def _run_script(source: str, *_: object) -> None:
     """Executes the source, with stdin, stdout and stderr on file descriptors 0, 1 and 2."""
-    _execute(source)
+    execute(source, "__main__")
 
 
 def _end_script() -> None:
@@ -129,20 +140,19 @@ def _end_script() -> None:
         threading._shutdown()
     atexit._run_exitfuncs()
     streams.flush()
-    module.__dict__.clear()
+    sys.modules["__main__"].__dict__.clear()
 
 
 def _run_session(source: str, *_: object) -> None:
     """Executes the source, which takes messages and replies to them."""
     channel = Channel(messages=RESULTS + 1, replies=RESULTS)
-    module.__dict__.update(receive=channel.receive, reply=channel.reply)
-    _execute(source)
+    prepared[0].__dict__.update(receive=channel.receive, reply=channel.reply)
+    execute(source, "__main__")
 
 
 def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
     """Calls the program's function on each input and writes a line for each result, as `values` encodes it."""
-    module.__name__ = IMPORTED
-    call: Any = _execute(source)
+    call: Any = execute(source, IMPORTED)
     for name in function.split("."):
         call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
     for arguments in inputs:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from rlframe.sandbox import execution, seccomp
 from rlframe.sandbox.failures import SandboxFailed, SandboxUnavailable
 from rlframe.sandbox.landlock import landlock_abi, read_only
-from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, readable_paths
+from rlframe.sandbox.levels import ISOLATIONS, Isolation, command, package_folders, readable_paths
 from rlframe.sandbox.packages import Packages
 from rlframe.sandbox.program import Limits, Outcome, Program
 from rlframe.sandbox.selftest import PROBES, SECRET
@@ -212,7 +212,7 @@ def _start_tested_server(level: Isolation, packages: Packages | None = None) -> 
     """Starts a server and runs the self-test in it. Raises OSError or SandboxFailed."""
     os.environ.setdefault(SECRET, "the parent's")  # before the start: the self-test looks for it in the server
     server = _Server(level, packages)
-    probes = Program(source=PROBES, function=None, inputs=[str(os.getpid())])
+    probes = Program(source=PROBES, function=None, inputs=[f"{os.getpid()}\n{os.pathsep.join(package_folders())}"])
     limits = Limits(case_s=START_S, program_s=START_S, memory_mib=4096, output_bytes=4096)
     try:
         [outcome] = execution.run(server, probes, limits)

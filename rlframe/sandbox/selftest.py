@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SECRET = "RLFRAME_SANDBOX_SELFTEST"
 
-# Reads the worker's process number from stdin. Prints "closed", or the names of the attacks that succeeded.
+# Reads the worker's process number and folders of packages from stdin. Prints "closed", or the names of the attacks that succeeded.
 PROBES = f"""
 import os, socket
 
@@ -14,10 +14,29 @@ def opens(path, flags=os.O_RDONLY):
 def connects(family, address):
     socket.socket(family, socket.SOCK_STREAM).connect(address)
 
-parent = int(input())
+parent, folders = int(input()), input().split(os.pathsep)
+
+def opens_pipe_of_server():
+    for number in range(64):
+        try:
+            return opens(f"/proc/{{os.getppid()}}/fd/{{number}}", os.O_RDONLY)
+        except OSError:
+            continue
+    raise PermissionError
+
+def lists_packages():
+    for folder in folders:
+        try:
+            return os.listdir(folder)
+        except OSError:
+            continue
+    raise PermissionError
+
 probes = {{
     "reads /etc/passwd": lambda: opens("/etc/passwd"),
     "reads /proc": lambda: opens(f"/proc/{{parent}}/environ"),
+    "opens a pipe of its server": opens_pipe_of_server,
+    "reads packages": lists_packages,
     "reads its own environment": lambda: opens("/proc/self/environ"),
     "writes /tmp": lambda: opens("/tmp/rlframe-selftest", os.O_WRONLY),
     "writes /dev/shm": lambda: opens("/dev/shm/rlframe-selftest", os.O_WRONLY),

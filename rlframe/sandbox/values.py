@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 MAX_BITS = 14_000  # of an int in decimal digits, whose number Python bounds
 MAX_EQUAL_HASHES = 64  # keys of a dict or set: more would make its construction quadratic, and no honest value has more
-# Of a line that a program wrote: `[[],[],…]` takes 44 times its length as a value, so its parts are counted first.
-MAX_CONTAINERS, MAX_ITEMS = 250_000, 1_000_000
+# Of a line: as a value, `[[],[],…]` takes 44 times its length, and a text with a wide character 7 times. With these
+# bounds no line takes 80 MB.
+MAX_BYTES, MAX_CONTAINERS, MAX_ITEMS = 10_000_000, 250_000, 1_000_000
 PROGRAM = "solution"  # the module whose classes a program defines
 SCALARS = frozenset((str, bool, type(None)))
 
@@ -64,11 +65,13 @@ def decode(text: str | bytes, other: "Callable[[dict[str, Any]], Any] | None" = 
             raise ValueError(f"{key} is no kind of value")
         return other(entries)
 
-    content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
-    if content.count(b"[") + content.count(b"{") > MAX_CONTAINERS or content.count(b",") > MAX_ITEMS:
-        raise ValueError(f"it has more than {MAX_CONTAINERS:,} lists and dicts, or more than {MAX_ITEMS:,} items")
+    line = text if isinstance(text, str) else text.decode("ascii")  # other characters are escaped
+    if len(line) > MAX_BYTES or line.count("[") + line.count("{") > MAX_CONTAINERS or line.count(",") > MAX_ITEMS:
+        raise ValueError(
+            f"it has more than {MAX_BYTES:,} bytes, {MAX_CONTAINERS:,} lists and dicts, or {MAX_ITEMS:,} items"
+        )
     try:
-        return json.loads(text, object_hook=value_of, parse_constant=_refuse_constant)
+        return json.loads(line, object_hook=value_of, parse_constant=_refuse_constant)
     except ValueError:
         raise
     except (TypeError, AttributeError, ArithmeticError, RecursionError) as error:
