@@ -21,7 +21,9 @@ TERM = {
     "name": "code", "weight": 1.0, "partial": True, "min_isolation": "landlock", "case_s": 4.0, "program_s": 60.0,
     "memory_mib": 512, "output_bytes": OUTPUT_MIB << 20, "max_chars": 5_000,
 }  # fmt: skip
-WRITE = "import os\ndef write(fd, data):\n    data = memoryview(data)\n    while data: data = data[os.write(fd, data):]\n"
+WRITE = (
+    "import os\ndef write(fd, data):\n    data = memoryview(data)\n    while data: data = data[os.write(fd, data):]\n"
+)
 FILL = f"N = ({OUTPUT_MIB} << 20) - 64\n"
 FOREVER = "while True: write({fd}, {data})"
 SCRIPTS = {

@@ -6,7 +6,6 @@ from rlframe.sandbox.values import PROGRAM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
 BUILTINS = ("getattr", "setattr", "len", "iter", "next", "str", "repr", "bool", "isinstance")
@@ -29,10 +28,3 @@ def serve_program(receive: "Callable[[], str]", reply: "Callable[[str], object]"
     peer = Peer(receive, reply, functions)
     namespace = execute(source, PROGRAM)
     peer.serve_forever()
-
-
-def new_module(name: str) -> "ModuleType":
-    import sys
-
-    module = sys.modules[name] = type(sys)(name)
-    return module

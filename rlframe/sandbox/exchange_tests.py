@@ -1,7 +1,6 @@
 """The tests' side of an exchange with a program in another sandbox (see `exchange`)."""
 
 from rlframe.sandbox.exchange import TESTS, Peer, Remote, Unsupported
-from rlframe.sandbox.exchange_program import new_module
 from rlframe.sandbox.values import PROGRAM
 
 TYPE_CHECKING = False
@@ -31,7 +30,7 @@ def run_tests(
     import json
 
     peer = Peer(receive, reply, {name: _guarded(name) for name in FUNCTIONS})
-    module, solution = new_module(TESTS), new_module(PROGRAM)
+    module, solution = _new_module(TESTS), _new_module(PROGRAM)
     are_remote: bool | None = None  # the program defines every name, as a function or class; None: before the setup
     while True:
         case = cases[int(receive())]
@@ -83,3 +82,10 @@ def _description(error: BaseException) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILENAME]
     place = f", line {lines[-1]} of the test" if lines else ""
     return f"{type(error).__name__}: {error}".removesuffix(": ") + place
+
+
+def _new_module(name: str) -> "ModuleType":
+    import sys
+
+    module = sys.modules[name] = type(sys)(name)
+    return module

@@ -12,7 +12,7 @@ import sys
 import time
 
 # Sessions use the exchange, whose files they cannot read.
-from rlframe.sandbox import exchange_checker, exchange_tests, kernel, runner  # noqa: F401
+from rlframe.sandbox import exchange_checker, exchange_program, exchange_tests, kernel, runner  # noqa: F401
 from rlframe.sandbox.threads import Threads
 
 READY = b"+"
