@@ -4,7 +4,8 @@ from __future__ import annotations
 
 SECRET = "RLFRAME_SANDBOX_SELFTEST"
 
-# Reads the worker's process number and folders of packages from stdin. Prints "closed", or the names of the attacks that succeeded.
+# Reads the worker's process number and folders of packages from stdin. Prints "closed", or the names of the attacks
+# that succeeded.
 PROBES = f"""
 import os, socket
 
