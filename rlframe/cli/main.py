@@ -18,6 +18,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe reward list                             the rewards there are, and their settings
   rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
                                                   completions: spread, speed, failures, best and worst
+  rlframe packages REQUIREMENT ... [--folder F]   packages that programs of the code reward may import, for machines
+                                                  without a network
 """
 
 
@@ -37,6 +39,10 @@ def main() -> None:
             from rlframe.cli import reward
 
             sys.exit(reward.main(arguments))
+        case "packages":
+            from rlframe.cli import packages
+
+            sys.exit(packages.main(arguments))
         case "--version":
             print(rlframe.__version__)
         case "-h" | "--help" | "help":

@@ -13,6 +13,8 @@
 Expected outputs never enter the sandbox. The fork server never sees a program either: source, inputs and outputs travel
 between the worker and the runner of the case, so no program can leave anything for the next program.
 
+A `Session` is a program that goes on after an answer: each message gets a reply. `Cells` is a notebook on a session.
+
 Landlock: https://docs.kernel.org/userspace-api/landlock.html
 seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html
 """

@@ -1,8 +1,8 @@
-"""`Cells`: a Python notebook in the sandbox, for example the tool of an agent. Cells share variables and nothing else.
+"""`Cells`: a Python notebook in the sandbox, for example the tool of an agent.
 
-A cell ends in a result whatever it does: its prints, the value of its last expression, and its error. An exception ends
-the cell only; a cell that exceeds a bound, or crashes, ends the session with all variables. A cell may also change what
-later cells of its own session show, as it may in any notebook. It reaches no other session and no other process.
+Every cell gets a result: prints, the value of the last expression, an error. An exception ends the cell only. A crash
+or an exceeded bound ends the session, and all variables are lost. As in any notebook, a cell can change how later cells
+of its session behave. No cell reaches another session or process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ TEXTS = {"printed": str, "background": str, "value": str | None, "error": str | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """The result of a cell. All texts come from untrusted code; where a text was cut, a line says how much.
+    """The result of a cell. All texts come from untrusted code. A long text is cut in the middle, with a line such as
+    `[... 1501 bytes cut ...]`.
 
     >>> cells.run("print('hello')\\n6 * 7")
     CellResult(status='returned', printed='hello\\n', background='', value='42', error=None, session_is_over=False)
@@ -31,10 +32,10 @@ class CellResult:
 
     status: Status  # returned; raised: see `error`; else the session is over
     printed: str  # stdout and stderr, in the order of writing
-    background: str  # what threads of earlier cells have printed since the last cell's end
-    value: str | None  # representation of the last expression; None where there is none, or its value is None
+    background: str  # prints of earlier cells' threads since the last cell's end
+    value: str | None  # representation of the last expression's value; None without an expression, and for None
     error: str | None  # traceback, or how the session ended
-    session_is_over: bool  # the variables are lost, and no later cell runs
+    session_is_over: bool  # the variables are lost, and later cells are skipped
 
 
 class Cells:

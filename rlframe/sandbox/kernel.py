@@ -9,10 +9,11 @@ import _ctypes
 import posix
 
 LONG_BYTES = 8
-PRCTL, CAPSET, SECCOMP, PRLIMIT64, EXIT, TGKILL = {
-    "x86_64": (157, 126, 317, 302, 60, 234),
-    "aarch64": (167, 91, 277, 261, 93, 131),
-}.get(posix.uname().machine, (-1,) * 6)
+PRCTL, CAPSET, SECCOMP, PRLIMIT64, EXIT, TGKILL, UNSHARE = {
+    "x86_64": (157, 126, 317, 302, 60, 234, 272),
+    "aarch64": (167, 91, 277, 261, 93, 131, 97),
+}.get(posix.uname().machine, (-1,) * 7)
+CLONE_THREAD = 0x10000
 LANDLOCK_RESTRICT_SELF = 446
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
@@ -107,6 +108,15 @@ def thread_exists(process: int, thread: int) -> bool:
     try:
         Call(TGKILL, process, thread, 0)()
     except ProcessLookupError:
+        return False
+    return True
+
+
+def has_one_thread() -> bool:
+    """True for a process without a second thread, be it of Python or of a library. See unshare(2), CLONE_THREAD."""
+    try:
+        Call(UNSHARE, CLONE_THREAD)()
+    except OSError:
         return False
     return True
 

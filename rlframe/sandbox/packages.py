@@ -1,14 +1,15 @@
-"""`Packages`: packages that programs may import, in a folder of their own that the sandbox reads and cannot write.
+"""`Packages`: packages that programs may import, in a read-only folder beside the standard library.
 
-The worker installs them by pip, outside the sandbox, so pip may only unpack wheels: a build script would be a program
-that nothing restrains. A machine installs a set of packages once, for all workers and runs; machines without a network
-use a shared folder that another machine has filled (`rlframe packages`).
+The worker fills the folder by pip, outside the sandbox. Therefore pip may unpack wheels only: no build script runs. A
+machine installs a set of packages once, for all workers and runs. Machines without a network share a folder that
+`rlframe packages` has filled on another machine.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shlex
@@ -49,15 +50,15 @@ class Packages:
     """
 
     def __init__(self, requirements: list[str], cache: str | None) -> None:
-        """`cache`: the folder of all such folders; None: `rlframe/packages` in the user's cache. Raises ValueError for
-        a requirement that is not a name with versions."""
+        """`cache`: the folder of all sets' folders; None: `rlframe/packages` in the user's cache. Raises ValueError for
+        a requirement other than a name with versions."""
         self.names: set[str] = set()
         for requirement in requirements:
             match = REQUIREMENT.fullmatch(requirement)
             if match is None:
                 raise ValueError(
-                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, "
-                    "markers and options of pip are refused"
+                    f"{requirement!r} is no package with versions, such as numpy or numpy>=2,<3; paths, URLs, markers "
+                    "and options of pip are refused"
                 )
             self.names.add(_normalized(match[1]))
         self.requirements = sorted({re.sub(r"\s", "", requirement) for requirement in requirements})
@@ -67,7 +68,7 @@ class Packages:
         self.folder = self.cache / f"and {python}-{digest}"
 
     def install(self) -> Path:
-        """Returns the folder; fills it first, unless it is there. Raises PackagesUnavailable."""
+        """Returns the folder, and fills a missing one first. Raises PackagesUnavailable."""
         if self.folder.is_dir():
             return self.folder
         try:
@@ -80,7 +81,7 @@ class Packages:
         return self.folder
 
     def modules(self) -> list[str]:
-        """Names to import of the required packages, without those that they depend on."""
+        """Names to import, of the required packages without their dependencies."""
         found = distributions(path=[str(self.folder)])
         return sorted(
             {name for each in found if _normalized(each.metadata["Name"]) in self.names for name in _tops(each)}
@@ -95,12 +96,12 @@ class Packages:
         if outcome.status != "returned":
             raise PackagesUnavailable(
                 f"programs cannot use {' and '.join(self.modules())}: {outcome.status}: {outcome.detail}\n"
-                f"memory_mib={memory_mib} must hold the packages (180 MiB for numpy and sympy) and {FREE_MIB} MiB; "
-                f"they are in {self.folder}"
+                f"The packages are in {self.folder}; memory_mib={memory_mib} must hold them (numpy and sympy: 180 MiB) "
+                f"and {FREE_MIB} MiB more."
             )
 
     def _install(self) -> None:
-        """Fills the folder. It appears in one step, so that no process sees a part of it."""
+        """Fills the folder, which appears in a single step: no process sees a part of the packages."""
         for abandoned in self.cache.glob(f"{self.folder.name}.*.tmp"):  # by a process that was killed
             shutil.rmtree(abandoned, ignore_errors=True)
         temporary = tempfile.mkdtemp(prefix=f"{self.folder.name}.", suffix=".tmp", dir=self.cache)
@@ -120,6 +121,10 @@ class Packages:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _unpack_wheels(self, target: str) -> None:
+        if importlib.util.find_spec("pip") is None:
+            raise PackagesUnavailable(
+                f"{sys.prefix} has no pip to install packages of programs: run `{sys.executable} -m ensurepip`"
+            )
         options = ["--target", target, "--only-binary", ":all:", "--no-compile", "--no-input", "--quiet"]
         command = [*PYTHON, "pip", "install", *options, "--disable-pip-version-check", "--", *self.requirements]
         try:

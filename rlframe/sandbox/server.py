@@ -56,6 +56,9 @@ def serve() -> None:
             __import__(name)
         except BaseException:  # the worker lets a program import all modules, and reports its error
             continue
+    if not kernel.has_one_thread():  # a fork copies one thread, but the locks of all
+        posix.write(2, b"a package starts threads when it is imported: programs cannot have such packages")
+        posix._exit(1)  # an ordinary end would wait for the threads
     runner.prepare(dev_null)
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page

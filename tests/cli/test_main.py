@@ -136,3 +136,16 @@ def test_evaluate_needs_no_training_prompts_and_refuses_what_cannot_run(command,
 def test_evaluate_help_names_its_keys(command):
     code, out, _ = command("evaluate", "--help")
     assert code == 0 and "+evaluate.sets.NAME" in out
+
+
+def test_packages_of_programs_are_names_with_versions(command):
+    code, out, err = command("packages", "./numpy")
+    assert (code, out) == (2, "") and "'./numpy' is no package with versions" in err
+
+
+def test_packages_without_a_source_are_refused_with_the_remedy(command, monkeypatch, tmp_path):
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = command("packages", "numpy", "--folder", str(tmp_path / "shared"))
+    assert (code, out) == (1, "") and "No matching distribution found for numpy" in err
+    assert "set the reward's packages_folder" in err

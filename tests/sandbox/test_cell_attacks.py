@@ -94,10 +94,8 @@ def test_the_bounds_of_a_session_end_it(sandbox: Sandbox) -> None:
         results = [cells.run("1") for _ in range(3)]
     assert [result.status for result in results] == ["returned", "returned", "skipped"]
     work = "import time\nend = time.process_time() + 0.9\nwhile time.process_time() < end: pass"
-    start = time.monotonic()
     results = run(sandbox, *[work] * 6, "1")
     assert [result.status for result in results] == ["returned"] * 4 + ["timeout", "skipped", "skipped"]
-    assert time.monotonic() - start < 3 * LIMITS.program_s
 
 
 def test_a_thread_that_works_between_cells_uses_up_the_sessions_time() -> None:
