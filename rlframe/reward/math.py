@@ -78,6 +78,11 @@ class Math(Reward):
     def start(self) -> None:
         self._started()
 
+    def facts(self) -> dict[str, float]:
+        """`isolation` of the verifier: 1 under Landlock and seccomp, 0 where the kernel has less."""
+        confinement = self._process.confinement() if self._process is not None else None
+        return {"isolation": float(confinement == "landlock")} if confinement else {}
+
     def close(self) -> None:
         if self._process is not None:
             self._process.close()
