@@ -29,7 +29,7 @@ class Math(Reward):
 
     name: Literal["math"]
     extract: list[Convention] = Field(min_length=1)
-    timeout_s: float = Field(gt=0)  # for one comparison by math-verify
+    timeout_s: float = Field(gt=0)  # of CPU time, for one comparison by math-verify
     max_answer_chars: int = Field(gt=0)
 
     _process: Process | None = PrivateAttr(default=None)

@@ -8,8 +8,8 @@ A killed worker is replaced in milliseconds, although sympy's import takes secon
 
 The child has an empty environment, and a worker is under Landlock and seccomp: hostile input that takes control of a
 worker reads no secret, reaches no network and starts nothing. Arguments and results are JSON values, so that such a
-worker cannot make the parent unpickle. A pool library is no substitute: pebble 5.2 unpickles whatever a worker sends, and kills a late worker but not
-the processes that its call started.
+worker cannot make the parent unpickle. A pool library is no substitute: pebble 5.2 unpickles whatever a worker sends,
+and kills a late worker but not the processes that its call started.
 """
 
 from __future__ import annotations
@@ -216,7 +216,9 @@ class Child:
         assert self._worker is not None
         message = json.dumps(args).encode()
         if len(message) > MAX_MESSAGE_BYTES:
-            raise ValueError(f"the arguments have {len(message)} bytes as JSON, at most {MAX_MESSAGE_BYTES} can be sent")
+            raise ValueError(
+                f"the arguments have {len(message)} bytes as JSON, at most {MAX_MESSAGE_BYTES} can be sent"
+            )
         cpu_limit, wall_limit = self._cpu_seconds() + timeout_s, time.monotonic() + timeout_s * WALL_FACTOR
         self._worker.send(message)
         wait_s = timeout_s

@@ -25,7 +25,7 @@ from rlframe.sandbox.landlock import landlock_abi, read_only
 
 # The kernel's limits on a worker. seccomp: reads any file of this user, but writes, connects and starts nothing.
 Confinement: TypeAlias = Literal["none", "seccomp", "landlock"]
-# Calls and replies travel as one packet each, so that nobody waits for the rest of one. Fits a socket's buffer, 208 KiB.
+# A call or a reply is one packet, so that nobody waits for the rest of one. A socket's buffer has 208 KiB.
 MAX_MESSAGE_BYTES = 1 << 17
 MAX_TRACEBACK_CHARS = 8_000  # at most 6 bytes each as JSON
 

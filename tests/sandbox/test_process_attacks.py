@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,3 +161,25 @@ def test_the_worker_of_the_math_reward_is_under_landlock():
     math.check(r"\sqrt{8}")
     assert math.facts() == {"isolation": 1.0}
     math.close()
+
+
+def test_without_landlock_a_worker_still_writes_and_connects_nowhere(tmp_path: Path):
+    """Reading stays possible there: the fact `isolation` is then 0."""
+    program = f"""
+import os, socket
+from rlframe.sandbox import process_child
+process_child.landlock_abi = lambda: 0
+confinement, filter = process_child.confine([])
+filter.install()
+assert confinement == "seccomp"
+for attack in (lambda: open({str(tmp_path / "new")!r}, "w"), lambda: socket.socket(), lambda: os.fork()):
+    try:
+        attack()
+        print("through")
+    except OSError:
+        pass
+print(open("/etc/passwd").read(4))
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.splitlines() == ["root"]
