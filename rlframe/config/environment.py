@@ -43,9 +43,7 @@ def explained() -> Iterator[None]:
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         if not_set := NOT_SET.search(problem):
-            problem = (
-                f"the environment variable {not_set[1]} is not set; set it, or give the key a value of its own"
-            )
+            problem = f"the environment variable {not_set[1]} is not set; set it, or give the key a value of its own"
         raise ConfigError(f"{error.full_key}: {problem}") from None
 
 

@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from types import FunctionType
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from rlframe.sandbox import kernel, seccomp
@@ -27,6 +28,7 @@ from rlframe.sandbox.landlock import landlock_abi, read_only
 Confinement: TypeAlias = Literal["none", "seccomp", "landlock"]
 # A call or a reply is one packet, so that nobody waits for the rest of one. A socket's buffer has 208 KiB.
 MAX_MESSAGE_BYTES = 1 << 17
+FRAME_SLOTS = 1 << 17  # 1 MiB, for which CPython maps 2 MiB; pages that no frame uses take no memory
 MAX_TRACEBACK_CHARS = 8_000  # at most 6 bytes each as JSON
 
 
@@ -39,10 +41,11 @@ def run_nursery(
     resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def run(*args: Any) -> Any:
+    def plain_run(*args: Any) -> Any:
         module, _, name = function.partition(":")
         return getattr(importlib.import_module(module), name)(*args)
 
+    run = in_wide_frame(plain_run)
     control, dev_null = socket.socket(fileno=control_fd), os.open(os.devnull, os.O_RDWR)
     warm_up_reply = build_reply(run, warm_up)
     gc.collect()
@@ -68,6 +71,16 @@ def run_nursery(
         os.close(fds[0])
         state = {"worker": worker, "last_exit": last_exit, "confinement": confinement}
         control.send(json.dumps({"result": state, "error": None}).encode())
+
+
+def in_wide_frame(function: FunctionType) -> FunctionType:
+    """The same function, in a frame so large that its callees have their frames beside it, in one block of memory.
+
+    CPython 3.11 and later map and unmap a block of 16 KiB whenever calls cross its end: 600 times for a comparison of
+    two expressions by sympy, a fifth of its time. Delete when CPython keeps a block.
+    """
+    code = function.__code__.replace(co_stacksize=FRAME_SLOTS)
+    return FunctionType(code, function.__globals__, closure=function.__closure__)
 
 
 def confine(readable: list[str]) -> tuple[Confinement, kernel.Filter | None]:
