@@ -27,7 +27,7 @@ NOT_PROSE = re.compile(
     re.DOTALL,
 )
 # Of code: letters that no code needs, and ends of sentences. Greek ones may be variables, unless many stand together.
-WRITTEN = re.compile(rf"[{LETTERS}]+|[\u0370-\u03ff]{{4,}}|[.!?;。！？；]")
+WRITTEN = re.compile(rf"[{LETTERS}]+|[\u0370-\u03ff]{{4,}}|[。！？；]")
 # A piece of code is prose if half of its lines are sentences, with MIN_WORDS or more in all. A sentence has LEAST_WORDS
 # or more, of which SHARE are function words of one language, and nothing but words, numbers and punctuation.
 SENTENCE = re.compile(r"[A-Za-zÀ-ɏ\u1e00-\u1eff0-9 \t,.:;!?'’\"%-]+(?<![:;])")
@@ -42,7 +42,7 @@ _INVISIBLE = r"\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u
 _FORMS = r"\u24b6-\u24e9\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f\U0001d400-\U0001d7ff"
 INVISIBLE, FORMS = re.compile(f"[{_INVISIBLE}]+"), re.compile(f"[{_FORMS}]+")
 COMBINING = re.compile(r"[\u0300-\u036f]+")
-UNUSUAL = re.compile(rf"[{_INVISIBLE}{_FORMS}\u0300-\u052f]")  # what _plain_letters changes; it is slow
+UNUSUAL = re.compile(rf"[{_INVISIBLE}{_FORMS}\u0300-\u036f]")  # what _plain_letters changes; it is slow
 ESCAPE = re.compile(r"\\u([0-9A-Fa-f]{4})")
 # Words that may mix the scripts that look alike, and a place where one does.
 MIXED = re.compile(r"[A-Za-z\u0370-\u052f]{2,}")
@@ -58,8 +58,11 @@ def prose_of(text: str) -> str:
         text = html.unescape(text)
     if "\\u" in text:
         text = ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
-    if not text.isascii() and UNUSUAL.search(text):
-        text = _plain_letters(text)
+    if not text.isascii():
+        if UNUSUAL.search(text):
+            text = _plain_letters(text)
+        if MIXTURE.search(text):
+            text = MIXED.sub(_in_one_script, text)
     return NOT_PROSE.sub(_sentences, text)
 
 
@@ -67,7 +70,7 @@ def _plain_letters(text: str) -> str:
     text = FORMS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), INVISIBLE.sub("", text))
     if COMBINING.search(text):
         text = COMBINING.sub("", unicodedata.normalize("NFC", text))
-    return MIXED.sub(_in_one_script, text) if MIXTURE.search(text) else text
+    return text
 
 
 def _in_one_script(word: re.Match[str]) -> str:
@@ -84,9 +87,11 @@ def _sentences(hidden: re.Match[str]) -> str:
     text = hidden[0]
     if text.startswith("http"):
         return " " if "%" not in text else f" {' '.join(WRITTEN.findall(unquote(text)))} "
-    others = [] if text.isascii() else [" ".join(WRITTEN.findall(line)) for line in text.splitlines()]
+    others = (
+        [] if text.isascii() else list(filter(None, (" ".join(WRITTEN.findall(line)) for line in text.splitlines())))
+    )
     latin = _latin_sentences(text) if FOUR_WORDS.search(text) else []
-    return "\n".join(["", *latin, *others, ""]) if latin or any(others) else " "
+    return "\n".join(["", *latin, *others, ""]) if latin or others else " "
 
 
 def _latin_sentences(text: str) -> list[str]:
