@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -32,7 +34,8 @@ def test_every_socket_of_a_local_run_is_on_the_loopback_interface(
     """With engines, ranks that have met, and reward workers."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # without a token of earlier runs
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    before = dict(os.environ)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    before = {name: os.environ.get(name) for name in ray_cluster.local_environment()}
     with cluster.start(tiny_run, tiny_model):
         offspring = psutil.Process().children(recursive=True)
         sockets = [socket for process in (psutil.Process(), *offspring) for socket in listening(process)]
@@ -43,14 +46,11 @@ def test_every_socket_of_a_local_run_is_on_the_loopback_interface(
         token = raylet.environ()["RAY_AUTH_TOKEN"]
         logs = Path(ray._private.worker._global_node.get_session_dir_path())
         command_lines = [" ".join(process.cmdline()) for process in offspring if process.is_running()]
-    assert len(token) == 64 and raylet.environ is not None
+    assert len(token) == 64
     assert not [line for line in command_lines if token in line]
     assert not [path for path in logs.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert not (tmp_path / "home" / ".ray" / "auth_token").exists()
-    assert {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}.items() <= before.items() | {
-        (name, os.environ[name]) for name in os.environ.keys() - before.keys()
-    }
-    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert {name: os.environ.get(name) for name in ray_cluster.local_environment()} == before
 
 
 def test_every_local_cluster_has_a_token_of_its_own() -> None:
@@ -58,14 +58,26 @@ def test_every_local_cluster_has_a_token_of_its_own() -> None:
     assert len(tokens) == 3
 
 
-def test_a_process_without_the_token_cannot_join_a_local_cluster(tiny_run: RunConfig, tiny_model: Path) -> None:
-    import subprocess
-    import sys
+ASK = """
+import sys
+from ray._raylet import GcsClient
+print("answer", GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeout=5))
+"""
+
+
+def test_only_processes_with_the_token_get_an_answer_of_a_local_cluster(tiny_run: RunConfig, tiny_model: Path) -> None:
+    def answer(token: str) -> bool:
+        environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        command = [sys.executable, "-c", ASK, address]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+            try:
+                return b"answer" in asking.communicate(timeout=30)[0]
+            except subprocess.TimeoutExpired:
+                asking.kill()
+                return False
 
     with cluster.start(tiny_run, tiny_model, ["reward"]):
         address = ray.get_runtime_context().gcs_address
-        program = f"import ray; ray.init({address!r}, log_to_driver=False); print('joined')"
-        environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
-        joined = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-        assert "joined" not in joined.stdout and joined.returncode != 0
-        assert ray.get(ray.remote(lambda: 5).options(num_cpus=0).remote()) == 5
+        [raylet] = [child for child in psutil.Process().children(recursive=True) if child.name() == "raylet"]
+        assert answer(raylet.environ()["RAY_AUTH_TOKEN"])
+        assert not answer("f" * 64)

@@ -13,8 +13,8 @@ from rlframe.errors import ConfigError
 SECRET = "s3cret-of-the-environment"
 JUDGE = (
     "{name: judge, weight: 1.0, base_url: '${oc.env:WALLS_URL}', model: m, key_env: null, instruction: '{answer}', "
-    "show: all, max_grade: 5, max_reason_chars: 9, request: {user: '${oc.env:WALLS_SECRET}'}, timeout_s: 1.0, "
-    "attempts: 1, max_concurrent: 1, requests_per_minute: '${oc.decode:${oc.env:WALLS_RATE}}'}"
+    "show: all, opened: false, max_grade: 5, max_reason_chars: 9, request: {user: '${oc.env:WALLS_SECRET}'}, "
+    "timeout_s: 1.0, attempts: 1, max_concurrent: 1, requests_per_minute: '${oc.decode:${oc.env:WALLS_RATE}}'}"
 )
 
 
