@@ -34,7 +34,7 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
     if config.address is None:
         # On a laptop actors share the cores: generation and learning take turns, so each may use all cores.
         with _own_process_group(), _environment(local_environment()), _loopback_node():
-            AuthenticationTokenLoader.instance().reset_cache()  # it may hold the token of an earlier run
+            AuthenticationTokenLoader.instance().reset_cache()  # perhaps of a cluster that was joined before
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -108,6 +108,7 @@ def end(handles: dict[str, Handle]) -> None:
             ray.kill(handle)
     finally:
         ray.shutdown()
+        AuthenticationTokenLoader.instance().reset_cache()  # the token of this run is no other cluster's
         _, alive = psutil.wait_procs(offspring, timeout=5)
         for process in alive:
             with suppress(psutil.NoSuchProcess):

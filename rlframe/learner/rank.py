@@ -106,13 +106,9 @@ class LearnerRank:
             use_cpu()
         torch.manual_seed(0)  # an update draws no random numbers; the seed only pins what libraries might draw
         backend, timeout = "nccl" if self.device.type == "cuda" else "gloo", timedelta(seconds=timeout_s)
-        store = meeting.store(address, rank=self.rank, ranks=self.config.ranks, timeout=timeout)
-        torch.distributed.init_process_group(
-            backend, store=store, rank=self.rank, world_size=self.config.ranks, timeout=timeout
-        )
-        init_distributed(
-            dist_backend=backend, timeout=timeout, auto_mpi_discovery=False, verbose=False
-        )  # takes it over
+        meeting.meet(address, backend, rank=self.rank, ranks=self.config.ranks, timeout=timeout)
+        # DeepSpeed takes over the group that it finds.
+        init_distributed(backend, timeout=timeout, auto_mpi_discovery=False, verbose=False)
 
     def keep_reference(self, offload: bool) -> None:
         """Keeps a frozen copy of the current policy, for objectives with a KL."""

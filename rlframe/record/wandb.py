@@ -20,14 +20,18 @@ def check_key(tracking: TrackingConfig) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError("tracking.wandb: needs the extra wandb: pip install 'rlframe[wandb]'") from error
     if tracking.mode == "online":
+        from wandb.sdk.lib import wbauth  # wandb.login() would ask the server, and perhaps the user
+
+        host, problem = wandb.setup(wandb.Settings(silent=True)).settings.base_url, ""
         try:
-            wandb.setup(wandb.Settings(silent=True))
-            wandb.login(timeout=0)
-        except (wandb.Error, TimeoutError) as error:
+            key = wbauth.authenticate_session(host=host, source="rlframe", prompt=False, update_session=False)
+        except wandb.Error as error:  # a key of another form
+            key, problem = None, f" ({error})"
+        if key is None:
             raise ConfigError(
-                f"tracking.mode: online finds no key ({error}); set WANDB_API_KEY, or run `wandb login` once, or use "
-                "tracking.mode=offline"
-            ) from None
+                f"tracking.mode: online finds no key of W&B{problem}; set WANDB_API_KEY, or run `wandb login` once, or "
+                "use tracking.mode=offline"
+            )
 
 
 class WandbSink:
