@@ -13,7 +13,7 @@ from rlframe.reward.answers.values import Collection, Equation, Number, Value
 
 
 def same_equation(judge: Judge, reference: Value, answer: Value) -> Truth:
-    """At least one side is an equation. A chain whose constants contradict each other, such as 5 = 6, is never right."""
+    """At least one side is an equation. A chain that contradicts itself, such as 5 = 6, is never right."""
     match reference, answer:
         case Equation(), Equation():
             return same_equations(judge, reference, answer)
