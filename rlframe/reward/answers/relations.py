@@ -35,12 +35,22 @@ def read_relation(text: str, read: Read) -> Value | None:
     if r"\in" in signs:
         return read(texts[-1]) if signs[-1] == r"\in" and texts[-1] else None
     if all(sign in LESS | GREATER for sign in signs):
-        return inequality(texts, signs, read) or Expression(text)
+        return inequality(texts, signs, read) or Expression(ascending(texts, signs) or text)
     if signs == [r"\ne"]:
         return exclusion(texts, read) or Expression(text)
     if all(sign in ("=", r"\approx", r"\simeq", r"\sim") for sign in signs):
         return equation(texts, signs, text, read)
     return Expression(text)
+
+
+def ascending(texts: list[str], signs: list[str]) -> str | None:
+    """c < a < b for b > a > c; None for a chain in one direction that ascends already, or in both."""
+    if not all(sign in GREATER for sign in signs):
+        return None
+    parts = [texts[-1]]
+    for text, sign in zip(texts[-2::-1], signs[::-1], strict=True):
+        parts += ["<" if sign == ">" else r"\le", text]
+    return " ".join(parts)
 
 
 def inequality(texts: list[str], signs: list[str], read: Read) -> Value | None:

@@ -40,6 +40,7 @@ def same(reference: str, answer: str) -> bool | None:
         ("(0, 1)", "]0, 1[", True),
         ("(0, 1)", "[0, 1]", False),
         ("x < 3", "y < 3", False),
+        ("b > a > c", "c < a < b", True),
         ("|x| < 3", "-3 < x < 3", True),
         ("x > 1 and x < 3", "(1, 3)", True),
         ("x < 1 or x > 3", r"(3, \infty) \cup (-\infty, 1)", True),
