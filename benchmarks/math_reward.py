@@ -31,7 +31,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rlframe.reward.answer import normalize, reference_answer, same_number, same_text
+from rlframe.reward.answers.comparison import Comparison
+from rlframe.reward.answers.reading import read
 from rlframe.reward.math import Math
 from rlframe.types import Completion, Prompt, Verdict
 from tests.tiny.math_pairs import HOSTILE, Pair, mix
@@ -92,8 +93,7 @@ def symbolic(size: int, seed: int) -> list[Pair]:
     """Pairs of the mix that reach math-verify, in the mix's proportions."""
     pairs = []
     for pair in mix(4 * size, seed):
-        reference, answer = reference_answer(pair.reference), normalize(pair.answer)
-        if same_text(reference, answer) is None and same_number(reference, answer) is None:
+        if Comparison("ignore").same(read(pair.reference), read(pair.answer)) is None:
             pairs.append(pair)
     return pairs[:size]
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from types import TracebackType
 
 FAILED = 1
 CONFIG = 2  # the config cannot run; nothing was started
 STOPPED = 130  # by a signal, after a checkpoint
 
 
+def complain(text: str) -> None:
+    """Prints on stderr, for an error may quote what a model wrote."""
+    from rlframe.record.text import printable, without_passwords
+
+    print(printable(without_passwords(text)), file=sys.stderr)
+
+
+def complain_of_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As `sys.excepthook`."""
+    complain("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
 def refuse(headline: str, problems: str) -> int:
     """Prints the headline and the problems, indented, on stderr; returns the exit code."""
-    print(f"{headline}:", *(f"  {line}" for line in problems.splitlines()), sep="\n", file=sys.stderr)
+    complain("\n".join([f"{headline}:", *(f"  {line}" for line in problems.splitlines())]))
     return CONFIG

@@ -73,7 +73,7 @@ def _exit_code(start: Callable[[Any], None], composed: Any) -> int:
     except Stop:
         return exits.STOPPED
     except RunFailed as failure:
-        print(failure, file=sys.stderr)
+        exits.complain(str(failure))
         return exits.FAILED
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import rlframe
@@ -24,7 +25,12 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script.
+
+    No verb reads stdin, which is closed to all libraries: a library that asks a question there would wait for ever.
+    """
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.excepthook = exits.complain_of_exception
     verb, *arguments = sys.argv[1:] or ["--help"]
     match verb:
         case "train":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rlframe.cli import exits
@@ -52,7 +51,7 @@ def _try(name: str, settings: list[str], run_dir: Path, limit: int, timeout_s: f
     except ValidationError as error:
         return exits.refuse(f"{name} cannot be made", config.describe(error))
     except ValueError as error:
-        print(error, file=sys.stderr)
+        exits.complain(str(error))
         return exits.CONFIG
     reward_trial.show(reward_trial.score(term, groups, timeout_s), Console(highlight=False))
     return 0

@@ -130,7 +130,7 @@ def _table(section: list[Tried]) -> RenderableType:
         table.add_row(
             Text(score, "bold"),
             Text(f"{verdict.seconds * 1e3:.3g} ms", "dim"),
-            Text(trial.prompt.id, "dim"),
+            Text(printable(trial.prompt.id), "dim"),
             Text(excerpt + summary),
         )
     return table

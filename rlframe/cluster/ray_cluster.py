@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import ray
 from ray import cloudpickle
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # pyright: ignore[reportAttributeAccessIssue]
 
 from rlframe.actors.replicas import Handle
 from rlframe.schema import user_modules
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from rlframe.config.train import ClusterConfig
 
 GIB = 1 << 30
+LOOPBACK = "127.0.0.1"
 SHUTDOWN_S = 20.0  # for actors to end their own processes; then the actors are killed
 
 
@@ -29,7 +33,8 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice against Ray's warning
     if config.address is None:
         # On a laptop actors share the cores: generation and learning take turns, so each may use all cores.
-        with _own_process_group():
+        with _own_process_group(), _environment(local_environment()), _loopback_node():
+            AuthenticationTokenLoader.instance().reset_cache()  # perhaps of a cluster that was joined before
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -40,6 +45,48 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
     else:
         ray.init(config.address, **settings)
     send_user_modules()
+
+
+def local_environment() -> dict[str, str]:
+    """Variables of all processes of a local cluster, whose sockets are on the loopback interface.
+
+    The token is the run's own: whoever has it can run code in the cluster. Ray by itself would keep one token for all
+    runs in a file that everybody on this machine may read.
+    """
+    addresses = psutil.net_if_addrs().items()
+    loopback = next(name for name, found in addresses if any(address.address == LOOPBACK for address in found))
+    return {
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+        "VLLM_HOST_IP": LOOPBACK,
+    }
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Processes that start inside have these environment variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _loopback_node() -> Iterator[None]:
+    """A node that starts inside has the address 127.0.0.1, which `ray.init` accepts as an argument on laptops only.
+
+    It is Ray's own way on macOS and Windows, by an environment variable that this process read when it imported Ray.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def send_user_modules() -> None:
@@ -61,6 +108,7 @@ def end(handles: dict[str, Handle]) -> None:
             ray.kill(handle)
     finally:
         ray.shutdown()
+        AuthenticationTokenLoader.instance().reset_cache()  # the token of this run is no other cluster's
         _, alive = psutil.wait_procs(offspring, timeout=5)
         for process in alive:
             with suppress(psutil.NoSuchProcess):

@@ -275,8 +275,8 @@ def meeting_point(actor: Handle) -> str:
 
     def free_port(_: object) -> str:
         with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+            probe.bind((host := ray.util.get_node_ip_address(), 0))
+            return f"{host}:{probe.getsockname()[1]}"
 
     address: Any = ray.get(actor.__ray_call__.remote(free_port))
     return address

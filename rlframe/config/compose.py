@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 import rlframe
+from rlframe.config import environment
 from rlframe.config.run import RunConfig
 from rlframe.errors import ConfigError
 
@@ -27,28 +29,43 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
     and for each combination that cannot work.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    try:
+    with environment.explained():
         missing = sorted(OmegaConf.missing_keys(composed))
-        settings = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    if missing:
-        raise ConfigError(
-            "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
-        )
+        if missing:
+            raise ConfigError(
+                "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
+            )
+        settings, names = environment.resolve(composed)
     try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(describe(error)) from error
+        run = kind.model_validate(settings)
+    except ValidationError as error:  # without its cause, which shows values from the environment
+        raise ConfigError(environment.hidden(describe(error), settings, names)) from None
+    run.keep_names(settings, names)
+    return run
 
 
 def save(run: RunConfig, path: Path) -> None:
-    """Writes the config as YAML, every value resolved."""
+    """Writes the config as YAML for the owner alone, every value resolved but those from the environment."""
     from omegaconf import OmegaConf
 
-    OmegaConf.save(OmegaConf.create(run.model_dump()), path)
+    path.touch(mode=0o600)
+    path.chmod(0o600)  # of a file that was there
+    OmegaConf.save(OmegaConf.create(_escaped(run.written())), path)
+
+
+def _escaped(settings: Any) -> Any:
+    """Settings in which only names are interpolations: other texts may hold `${` too."""
+    match settings:
+        case environment.Name():
+            return str(settings)
+        case str():
+            return re.sub(r"(\\*)\$\{", r"\1\1\\${", settings)
+        case dict():
+            return {key: _escaped(value) for key, value in settings.items()}
+        case list():
+            return [_escaped(value) for value in settings]
+    return settings
 
 
 def merge_saved(path: Path, composed: Any, overrides: list[str]) -> Any:
@@ -68,19 +85,31 @@ def merge_saved(path: Path, composed: Any, overrides: list[str]) -> Any:
             parent, _, name = key.rpartition(".")
             OmegaConf.select(saved, parent).pop(name, None)
             continue
-        OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False)
+        OmegaConf.update(saved, key, _unresolved(composed, key), merge=False)
     return saved
+
+
+def _unresolved(composed: Any, key: str) -> Any:
+    """The node at `key`, in which interpolations are still interpolations."""
+    from omegaconf import OmegaConf
+
+    parent, _, name = key.rpartition(".")
+    node = (OmegaConf.select(composed, parent) if parent else composed)._get_node(name)
+    return node if OmegaConf.is_config(node) and not node._is_interpolation() else node._value()
 
 
 def reward_settings(name: str, settings: list[str], saved: Path) -> dict[str, Any]:
     """Settings for `reward.build`: `name`, then the saved term of that name, updated by `settings`.
 
-    `saved` is a run's config.yaml, which need not exist; `settings` are `key=value`, the value in YAML.
+    `saved` is a run's config.yaml, which need not exist; `settings` are `key=value`, the value in YAML. Raises
+    ConfigError for an environment variable that is not set.
     """
     from omegaconf import OmegaConf
 
-    terms: Any = OmegaConf.to_container(OmegaConf.load(saved).reward.terms) if saved.is_file() else {}
-    saved_term = next((term for term in terms.values() if term["name"] == name), {"weight": 1.0})
+    terms: Any = OmegaConf.load(saved).reward.terms if saved.is_file() else {}
+    with environment.explained():
+        matching = [environment.resolve(term)[0] for term in terms.values() if term.name == name]
+    saved_term = matching[0] if matching else {"weight": 1.0}
     overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
     return {**saved_term, "name": name, **overrides}
 

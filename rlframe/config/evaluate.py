@@ -48,12 +48,16 @@ class EvaluateConfig(SetConfig):
     @model_validator(mode="before")
     @classmethod
     def _complete_sets(cls, settings: Any) -> Any:
-        """Fills the keys that a set leaves out with those of `evaluate`; k belongs to samples, and is null instead."""
-        if not isinstance(settings, dict) or not isinstance(settings.get("sets"), dict):
-            return settings
-        shared = {key: settings[key] for key in SetConfig.model_fields if key in settings}
-        sets = {name: _completed(given, shared) for name, given in settings["sets"].items()}
-        return settings | {"sets": sets}
+        return complete_sets(settings)
+
+
+def complete_sets(evaluate: Any) -> Any:
+    """Fills the keys that a set leaves out with those of `evaluate`; k belongs to samples, and is null instead."""
+    if not isinstance(evaluate, dict) or not isinstance(evaluate.get("sets"), dict):
+        return evaluate
+    shared = {key: evaluate[key] for key in SetConfig.model_fields if key in evaluate}
+    sets = {name: _completed(given, shared) for name, given in evaluate["sets"].items()}
+    return evaluate | {"sets": sets}
 
 
 def complete_sources(settings: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from rlframe.algorithm import AnyAlgorithm
 from rlframe.algorithm.rate import Truncated
-from rlframe.config.evaluate import EvaluateConfig, SetConfig, complete_sources
+from rlframe.config.environment import Name, Path, paths, value_at
+from rlframe.config.evaluate import EvaluateConfig, SetConfig, complete_sets, complete_sources
 from rlframe.config.train import CheckpointConfig, ClusterConfig, MismatchConfig
 from rlframe.learner.config import LearnerConfig
 from rlframe.model.config import ModelConfig
@@ -51,10 +52,26 @@ class RunKeys(Config):
     tracking: TrackingConfig
     cluster: ClusterConfig
 
+    _names: dict[Path, Name] = PrivateAttr(default_factory=dict)  # of values from the environment
+
     @model_validator(mode="before")
     @classmethod
     def _complete_held_out_sets(cls, settings: Any) -> Any:
         return complete_sources(settings)
+
+    def keep_names(self, settings: Any, names: Any) -> None:
+        """Remembers where values came from the environment; the arguments are what `resolve` returned."""
+        completed = complete_sources(names)  # a held-out set may have got such a value
+        self._names |= paths(completed | {"evaluate": complete_sets(completed["evaluate"])})
+        if name := self._names.get(path := ("model", "path")):
+            self._names[path] = Name(name + self.model.path.removeprefix(settings["model"]["path"]))  # its commit
+
+    def written(self) -> dict[str, Any]:
+        """The settings for people and files: a value from the environment is a `Name`."""
+        settings = self.model_dump()
+        for path, name in self._names.items():
+            value_at(settings, path[:-1])[path[-1]] = name
+        return settings
 
     @property
     def longest_sequence(self) -> int:

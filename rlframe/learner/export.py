@@ -37,14 +37,14 @@ class Export:
         if self.weights:
             folder.mkdir(parents=True)
             save_file(self.weights, folder / "model.safetensors", metadata={"format": "pt"})
-            config: Any = AutoConfig.from_pretrained(base)
+            config: Any = AutoConfig.from_pretrained(base, trust_remote_code=False)
             config.dtype = next(iter(self.weights.values())).dtype
             if hasattr(config, "quantization_config"):  # the learner's weights are not quantised
                 del config.quantization_config
             config.save_pretrained(folder)
             if (generation := base / "generation_config.json").is_file():
                 shutil.copy(generation, folder)
-            AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
         if self.adapters and adapter:
             lora.write(self.adapters, adapter, base, folder.with_name("adapter"))
 

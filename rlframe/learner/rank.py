@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rlframe.batch.collate import collate
-from rlframe.learner import optimizer, state, zero3
+from rlframe.learner import meeting, optimizer, state, zero3
 from rlframe.learner.cpu import use_cpu
 from rlframe.learner.export import gather
 from rlframe.learner.merge import merged
@@ -105,15 +105,10 @@ class LearnerRank:
         if self.device.type == "cpu":
             use_cpu()
         torch.manual_seed(0)  # an update draws no random numbers; the seed only pins what libraries might draw
-        init_distributed(
-            dist_backend="nccl" if self.device.type == "cuda" else "gloo",
-            init_method=f"tcp://{address}",
-            rank=self.rank,
-            world_size=self.config.ranks,
-            timeout=timedelta(seconds=timeout_s),
-            auto_mpi_discovery=False,
-            verbose=False,
-        )
+        backend, timeout = "nccl" if self.device.type == "cuda" else "gloo", timedelta(seconds=timeout_s)
+        meeting.meet(address, backend, rank=self.rank, ranks=self.config.ranks, timeout=timeout)
+        # DeepSpeed takes over the group that it finds.
+        init_distributed(backend, timeout=timeout, auto_mpi_discovery=False, verbose=False)
 
     def keep_reference(self, offload: bool) -> None:
         """Keeps a frozen copy of the current policy, for objectives with a KL."""

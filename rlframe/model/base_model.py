@@ -53,7 +53,23 @@ def locate(path: str) -> Path:
             f"{path}: there is no such Hugging Face folder or .gguf file (looked at {source}), and a model of the hub "
             "is written owner/name"
         )
+    if code := own_code(source):
+        raise ValueError(
+            f"{path}: loading it would run Python code of the model's own ({code}), and rlframe runs none; use a model "
+            "whose architecture transformers has itself, or convert this one to such an architecture"
+        )
     return source
+
+
+def own_code(source: Path) -> str | None:
+    """The `auto_map` of a model whose architecture transformers lacks and the folder brings along; None for others."""
+    if not source.is_dir() or not (
+        auto_map := (settings := json.loads((source / "config.json").read_text())).get("auto_map")
+    ):
+        return None
+    from transformers import CONFIG_MAPPING
+
+    return None if settings.get("model_type") in CONFIG_MAPPING else ", ".join(map(str, auto_map.values()))
 
 
 def pinned(path: str) -> str:
@@ -74,7 +90,9 @@ def context_length(path: str) -> int | None:
             return length
         from transformers import AutoConfig
 
-        return _context_length(vars(AutoConfig.from_pretrained(folder).get_text_config(decoder=True)))
+        return _context_length(
+            vars(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config(decoder=True))
+        )
     from gguf import GGUFReader  # which takes seconds to read a vocabulary
 
     fields = GGUFReader(source).fields
@@ -206,9 +224,10 @@ def _dequantise(gguf: Path, folder: Path) -> None:
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
         config: Any = model.config
         if hasattr(config, "quantization_config"):  # the weights written below are dequantised
             del config.quantization_config
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False).save_pretrained(folder)

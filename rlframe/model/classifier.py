@@ -20,9 +20,9 @@ class Classifier:
 
         self.max_tokens = max_tokens
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, trust_remote_code=False
         )
         model, loading_info = loaded
         self.model: PreTrainedModel = model.to(self.device).eval()

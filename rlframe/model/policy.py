@@ -102,9 +102,10 @@ def load_model(path: Path, dtype: torch.dtype, attention_name: str, packing: Pac
     attention.register()
     return AutoModelForCausalLM.from_pretrained(
         path,
-        config=without_noise(AutoConfig.from_pretrained(path)),
+        config=without_noise(AutoConfig.from_pretrained(path, trust_remote_code=False)),
         dtype=dtype,
         attn_implementation=attention_of(attention_name, packing),
+        trust_remote_code=False,
     )
 
 

@@ -133,8 +133,8 @@ class Console:
         self._print(Group(Text(), table(figures), Text(), paths))
 
     def warn(self, text: str) -> None:
-        """Prints a line in bold."""
-        self._print(Text(f"! {text}", "bold yellow"))
+        """Prints a text in bold."""
+        self._print(Text(printable(f"! {text}"), "bold yellow"))
 
     def close(self) -> None:
         """Clears the live last line of the terminal. A second call does nothing."""

@@ -6,6 +6,33 @@ import secrets
 from pathlib import Path
 from typing import Any, Literal
 
+from rlframe.errors import ConfigError
+from rlframe.record.config import TrackingConfig
+from rlframe.record.text import without_secrets
+
+
+def check_key(tracking: TrackingConfig) -> None:
+    """Raises ConfigError where a run would go on to ask for a key of W&B, or miss the package."""
+    if not tracking.wandb:
+        return
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise ConfigError("tracking.wandb: needs the extra wandb: pip install 'rlframe[wandb]'") from error
+    if tracking.mode == "online":
+        from wandb.sdk.lib import wbauth  # wandb.login() would ask the server, and perhaps the user
+
+        host, problem = wandb.setup(wandb.Settings(silent=True)).settings.base_url, ""
+        try:
+            key = wbauth.authenticate_session(host=host, source="rlframe", prompt=False, update_session=False)
+        except wandb.Error as error:  # a key of another form
+            key, problem = None, f" ({error})"
+        if key is None:
+            raise ConfigError(
+                f"tracking.mode: online finds no key of W&B{problem}; set WANDB_API_KEY, or run `wandb login` once, or "
+                "use tracking.mode=offline"
+            )
+
 
 class WandbSink:
     """Logs to Weights & Biases. Mode "offline" needs no key and no network; `wandb sync` uploads an offline run later.
@@ -16,10 +43,7 @@ class WandbSink:
     def __init__(
         self, run_dir: Path, config: dict[str, Any], project: str, mode: Literal["online", "offline", "disabled"]
     ) -> None:
-        try:
-            import wandb
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("tracking by W&B needs the extra: pip install 'rlframe[wandb]'") from error
+        import wandb
 
         run_dir.mkdir(parents=True, exist_ok=True)
         id_file = run_dir / "wandb_id"
@@ -31,9 +55,10 @@ class WandbSink:
             id=id_file.read_text(),
             resume="allow" if mode == "online" else None,  # other modes have no server to ask
             dir=run_dir,
-            config=config,
+            config=without_secrets(config),
             mode=mode,
-            settings=wandb.Settings(console="off", silent=True),  # only our console writes to the terminal
+            # Only our console writes to the terminal. The metadata would hold the command line, secrets included.
+            settings=wandb.Settings(console="off", silent=True, x_disable_meta=True),
         )
         # W&B's own step may only grow, but a resumed run logs the steps after its checkpoint again.
         self._run.define_metric("*", step_metric="step")

@@ -7,74 +7,31 @@ Function words tell apart the languages in Latin script, sentence by sentence.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Set
 from functools import lru_cache
-from importlib import resources
-from itertools import chain
 from typing import Literal
 
 from rlframe.reward.base import Reward
+from rlframe.reward.languages import (
+    FUNCTION_WORDS,
+    LANGUAGES_OF,
+    LATIN_WORD,
+    NON_LATIN,
+    SPACED,
+    SYMBOLS,
+    UNSPACED,
+    function_words,
+)
+from rlframe.reward.prose import prose_of
 from rlframe.reward.thoughts import THINK_TAGS, chain_of_thought
 from rlframe.types import Completion, Prompt, Verdict
 
-# Letters of all scripts but Latin and Greek.
-LETTERS = r"\u0400-\u1dff\u3005\u3041-\ufaff\U00020000-\U0003ffff"
-NON_LATIN = re.compile(rf"[\u0370-\u03ff{LETTERS}]+")
-
-# Code and formulas. Every alternative starts with a literal, which re finds fast, and stops where the same alternative
-# could start again, so a text of nothing but openings takes linear time. A formula holds no letters of LETTERS:
-# Chinese thoughts between dollar signs still count.
-NOT_PROSE = re.compile(
-    r"```.*?(?:```|\Z)"  # \Z: a fence that the length limit left open
-    r"|`[^`\n]*`"
-    rf"|\$\$[^${LETTERS}]*\$\$"
-    rf"|\$(?!\s)[^$\n{LETTERS}]*(?<!\s)\$(?!\d)"  # but "$5 and $10" is prose
-    rf"|\\\[(?:(?!\\[\[\]])[^{LETTERS}])*\\\]"
-    rf"|\\\((?:(?!\\[()])[^{LETTERS}])*\\\)"
-    rf"|\\begin\{{(?:(?!\\begin|\\end)[^{LETTERS}])*\\end\b"
-    r"|\\[A-Za-z]+"
-    r"|</?[a-z]+>"
-    r"|https?://[\x21-\x7e]+",
-    re.DOTALL,
-)
-
-# Scripts written without spaces, and their characters per word. Chinese: 1.54 to 1.71 in the four corpora of the SIGHAN
-# bakeoff (Emerson, 2005, https://aclanthology.org/I05-3017).
-UNSPACED = {
-    "zh": (re.compile(r"[\u3005\u3105-\u312f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"), 1.65),
-    "ja": (re.compile(r"[\u3041-\u30fa\u30fc-\u30ff]+"), 2.0),
-    "th": (re.compile(r"[\u0e01-\u0e3a\u0e40-\u0e4e]+"), 4.0),
-}
-SPACED = {
-    "ru": re.compile(r"[\u0400-\u052f]+"),
-    "ko": re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]+"),
-    "ar": re.compile(r"[\u0620-\u065f\u066e-\u06d3\u06d5-\u06ef\u06fa-\u06ff\u0750-\u077f\u08a0-\u08ff]+"),
-    "hi": re.compile(r"[\u0900-\u0963\u0971-\u097f]+"),
-    "he": re.compile(r"[\u0590-\u05ff]+"),
-    "el": re.compile(r"[\u0370-\u03ff]{2,}"),  # a single letter is mathematics
-    "other": re.compile(r"[\u0530-\u058f\u0700-\u074f\u0780-\u089f\u0980-\u0dff\u0e80-\u10ff\u1200-\u1dff]+"),
-}
 HAN, KANA = UNSPACED["zh"][0], UNSPACED["ja"][0]
 MIN_KANA = 0.2  # share of kana among a Japanese sentence's kana and Han; below, the sentence is Chinese with a quote
 
 SENTENCE_END = re.compile(r"[.!?;:\n。！？；：]+")
-# Two letters or more, outside identifiers (a_max, f(x), x2, maxSum) and away from operators: variables are mathematics.
-# The look-behinds stand behind the first letter, so that re can search for that letter fast.
-UPPER, LOWER, OPERATORS = r"A-ZÀ-ÖØ-Þ", r"a-zß-öø-ɏ\u1e00-\u1eff", r"=+×÷^≤≥≠≈"
-LATIN_WORD = re.compile(
-    rf"[{UPPER}{LOWER}](?<![\w{OPERATORS}].)(?<![{OPERATORS}] .)"
-    rf"(?:[{LOWER}]++|[{UPPER}]++)(?![\w(\[{OPERATORS}]| [{OPERATORS}])"
-)
 LOWERCASE_WORD = re.compile(r"\b[a-zß-ÿ]\w")
-LATIN_WORDS = tomllib.loads((resources.files("rlframe.reward") / "latin_words.toml").read_text("utf-8"))
-SYMBOLS = frozenset(" ".join(LATIN_WORDS["symbols"].values()).split())
-FUNCTION_WORDS = {language: frozenset(words.split()) for language, words in LATIN_WORDS["function_words"].items()}
-LANGUAGES_OF = {  # word -> the languages whose function word it is
-    word: [language for language, words in FUNCTION_WORDS.items() if word in words]
-    for word in frozenset().union(*FUNCTION_WORDS.values())
-}
 FOREIGN = frozenset(LANGUAGES_OF) - FUNCTION_WORDS["en"]
 # A sentence changes the language if it has MIN_LEAD more function words of the new language than of the previous
 # sentence's. One more suffices if the new language is expected: if EXPECTED_SHARE of the text's words are function
@@ -88,9 +45,11 @@ class Language(Reward):
     """Share, 0 to 1, of the chain of thought's words that are in `language` (DeepSeek-AI, 2025, arXiv:2501.12948).
 
     The chain of thought is the text in `<think>…</think>`; the text before `</think>` if the chat template holds the
-    opening tag; the whole text if there is no tag. Code, formulas, numbers, variables and names count as no words. So
-    prose in a code block goes unseen. Words of another script that a prompt in the target language quotes do not count
-    either. A thought without words scores 0, as "unparseable": any higher score would pay for not thinking.
+    opening tag; the whole text if there is no tag. Code, formulas, numbers, variables and names count as no words, but
+    sentences that stand in code or formulas do, and so do letters of other scripts (see `prose.py`). Words of another
+    script that a prompt in the target language quotes do not count either.
+
+    A thought without words scores 0, as "unparseable": any higher score would pay for not thinking.
 
     Spaces divide words. In scripts without spaces characters are counted: 1.65 of them make a Chinese word.
     """
@@ -131,7 +90,7 @@ def count_words(text: str, ignored: frozenset[str]) -> Counter[str]:
 
     Languages without words are absent. Scripts written without spaces have fractions of words.
     """
-    prose = NOT_PROSE.sub(" ", text)
+    prose = prose_of(text)
     if prose.isascii() or not NON_LATIN.search(prose):
         return latin_words(prose, ignored)
     if ignored:
@@ -202,8 +161,3 @@ def sentence_words(sentence: str, ignored: frozenset[str]) -> list[str]:
     words = [w for w in map(str.lower, LATIN_WORD.findall(sentence)) if w not in SYMBOLS and w not in ignored]
     is_name = not LOWERCASE_WORD.search(sentence) and (1 < len(words) < 4 or LANGUAGES_OF.keys().isdisjoint(words))
     return [] if is_name else words
-
-
-def function_words(words: list[str]) -> Counter[str]:
-    """Language -> number of its function words; a word may belong to several languages."""
-    return Counter(chain.from_iterable(LANGUAGES_OF[word] for word in words if word in LANGUAGES_OF))

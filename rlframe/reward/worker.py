@@ -8,10 +8,12 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
 from rlframe.errors import Hung
+from rlframe.record.text import without_passwords
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
@@ -138,7 +140,8 @@ def problem_with(result: object) -> str | None:
 
 def verdict_of(result: Any, seconds: float, problem: str | None) -> Verdict:
     if problem is not None:
-        return Verdict(score=None, status="failed", seconds=seconds, detail=problem)
+        return Verdict(score=None, status="failed", seconds=seconds, detail=without_passwords(problem))
     if isinstance(result, Verdict):
-        return result
+        detail = without_passwords(result.detail)
+        return result if detail == result.detail else replace(result, detail=detail)
     return Verdict(score=float(result), status="scored", seconds=seconds, detail="")

@@ -47,6 +47,7 @@ class VLLMEngine:
         self.llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model_path),
+                trust_remote_code=False,
                 dtype=config.dtype,
                 max_model_len=max_model_len,
                 max_num_seqs=config.max_concurrent,

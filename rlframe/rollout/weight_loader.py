@@ -100,7 +100,9 @@ def _without_storage(path: str) -> torch.nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(path, trust_remote_code=False), trust_remote_code=False
+        )
 
 
 def _tied_layers(model: torch.nn.Module) -> list[Any]:

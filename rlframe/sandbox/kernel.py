@@ -86,8 +86,13 @@ _die_with_parent = Call(PRCTL, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
 
 def restrict(ruleset: int) -> None:
     """Binds this process and its children to a Landlock ruleset and forbids new privileges. Raises OSError."""
-    Call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)()
+    forbid_new_privileges()
     Call(LANDLOCK_RESTRICT_SELF, ruleset, 0)()
+
+
+def forbid_new_privileges() -> None:
+    """Lets no program that is started give back rights, as sudo would; seccomp demands it. Raises OSError."""
+    Call(PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)()
 
 
 def drop_capabilities() -> None:

@@ -6,35 +6,42 @@ forkserver would import the parent's main module, in a Ray worker Ray's own. The
 *nursery*: it pays once for imports and a first call, and then forks *workers*, one at a time, which answer the calls.
 A killed worker is replaced in milliseconds, although sympy's import takes seconds.
 
-Arguments and results are JSON values, so that a child under the control of hostile input cannot make the parent
-unpickle. A pool library is no substitute: pebble 5.2 unpickles whatever a worker sends, and kills a late worker but not
-the processes that its call started.
+The child has an empty environment, and a worker is under Landlock and seccomp: hostile input that takes control of a
+worker reads no secret, reaches no network and starts nothing. Arguments and results are JSON values, so that such a
+worker cannot make the parent unpickle. A pool library is no substitute: pebble 5.2 unpickles whatever a worker sends,
+and kills a late worker but not the processes that its call started.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from rlframe.sandbox.process_child import describe_exit
+from rlframe.sandbox.levels import readable_paths
+from rlframe.sandbox.process_child import MAX_MESSAGE_BYTES, Confinement, describe_exit
 
 STARTUP_S = 120.0  # imports on a cold, busy disk; far above the 1 to 4 s that sympy takes
 REPLACE_S = 30.0  # to kill a worker, which may have gigabytes to give back, and to fork another
 CLOSE_S = 5.0  # for a nursery to end its worker and itself; then the nursery is killed
+# Wall time of a call in multiples of its CPU time: other processes may have the core most of the time.
+WALL_FACTOR = 5.0
+MIN_WAIT_S = 0.01
 
-# The child finds modules where its parent does: Ray workers and pytest have paths that no environment variable names.
-# Until then -P keeps the current folder off the path.
+PACKAGE = Path(__file__).resolve().parents[1]
 BOOTSTRAP = """
 import json, sys
-sys.path[:] = json.loads(sys.argv[1])
+sys.path += json.loads(sys.argv[1])
 from rlframe.sandbox.process_child import run_nursery
 run_nursery(**json.loads(sys.argv[2]))
 """
@@ -45,7 +52,8 @@ class CallFailed(RuntimeError):
 
 
 class ProcessDied(RuntimeError):
-    """The child ended in a call (a crash in C, or the machine was out of memory), or never got ready."""
+    """The child ended in a call (a crash in C, or the machine was out of memory), replied nonsense, or never got
+    ready."""
 
 
 class Process:
@@ -76,20 +84,31 @@ class Process:
             self._started_child()
 
     def call(self, *args: Any, timeout_s: float) -> Any:
-        """Returns the function's result. `timeout_s` bounds the call but not the child's start. Raises TimeoutError and
-        kills the call; CallFailed with the child's traceback; ProcessDied where the child ended by itself."""
+        """Returns the function's result. `timeout_s` bounds the call's CPU time, and `WALL_FACTOR` times as much its
+        wall time, but not the child's start. Raises TimeoutError and kills the call; CallFailed with the child's
+        traceback; ProcessDied where the child ended by itself; ValueError for arguments that are too long."""
         with self._lock:
             child = self._started_child()
             self._wait_until_ready(child)
             try:
                 return child.call(args, timeout_s)
+            except CallFailed:
+                raise
             except TimeoutError as error:
                 self._request_worker(child)
                 raise TimeoutError(f"call of {self.function} took more than {timeout_s:g} s") from error
             except (EOFError, OSError) as error:  # OSError: a broken pipe
                 self._request_worker(child)
                 self._wait_until_ready(child)
-                raise ProcessDied(f"{self.function}: its process ended with {child.last_worker_exit}") from error
+                problem = f"its process ended with {child.last_worker_exit} {error}".rstrip()
+                raise ProcessDied(f"{self.function}: {problem}") from error
+            except BaseException:  # interrupted: the reply still comes, and is not the next call's
+                self._request_worker(child)
+                raise
+
+    def confinement(self) -> Confinement | None:
+        """The kernel's limits on the calls; None before the first call."""
+        return self._child.confinement if self._child is not None else None
 
     def close(self) -> None:
         """Ends the child; a later call starts another."""
@@ -135,61 +154,90 @@ class Child:
     """
 
     def __init__(self, function: str, warm_up: list[Any], max_memory_bytes: int) -> None:
-        self._control, nursery_end = socket.socketpair()
+        self._control, nursery_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        packages = site_packages()
         settings = {
             "control_fd": nursery_end.fileno(),
             "parent": os.getpid(),
             "function": function,
             "warm_up": warm_up,
             "max_memory_bytes": max_memory_bytes,
+            "readable": [*readable_paths(), *packages, str(PACKAGE)],
         }
+        imports = [*packages, str(PACKAGE.parent)]
+        options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
         with nursery_end:
             self.nursery = subprocess.Popen(
-                [sys.executable, "-P", "-c", BOOTSTRAP, json.dumps(sys.path), json.dumps(settings)],
+                [sys.executable, *options, "-c", BOOTSTRAP, json.dumps(imports), json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[nursery_end.fileno()],
+                env=environment(),
+                cwd="/",
                 start_new_session=True,  # a signal to the parent's group, such as ^C, does not reach the nursery
             )
-        self._replies = Connection(os.dup(self._control.fileno()))
-        self._worker: Connection | None = None
+        self._worker: socket.socket | None = None
+        self._awaited = 0  # workers that were requested and are not ready
         self._ready_timeout_s = STARTUP_S
+        self._worker_pid = 0
         self.last_worker_exit = ""  # of the worker before the current one: "SIGKILL", "exit status 1"
+        self.confinement: Confinement | None = None
         self.request_worker()
+
+    @property
+    def ready(self) -> bool:
+        return self._awaited == 0
 
     def request_worker(self) -> None:
         """Asks the nursery to kill its worker, if any, and to fork another. Does not wait for the new worker."""
-        self.ready = False
         if self._worker is not None:
             self._worker.close()
-        parent_end, worker_end = socket.socketpair()
-        self._worker = Connection(parent_end.detach())
+        self._worker, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._awaited += 1
         with worker_end:
             socket.send_fds(self._control, [b"+"], [worker_end.fileno()])
 
     def wait_until_ready(self) -> None:
         """Raises CallFailed where the first call raised, TimeoutError, or EOFError and OSError without a nursery."""
-        if not self.ready:
-            if not self._replies.poll(self._ready_timeout_s):
+        while self._awaited:
+            if not readable(self._control, self._ready_timeout_s):
                 raise TimeoutError(f"its process was not ready after {self._ready_timeout_s:g} s")
-            self.last_worker_exit = parse_reply(self._replies.recv_bytes())
-            self.ready, self._ready_timeout_s = True, REPLACE_S
+            state = parse_reply(received(self._control))
+            self._awaited, self._ready_timeout_s = self._awaited - 1, REPLACE_S
+            self._worker_pid, self.last_worker_exit = state["worker"], state["last_exit"]
+            self.confinement = state["confinement"]
 
     def worker_is_gone(self) -> bool:
         """For an idle worker only: as it sends nothing, a readable socket means its end."""
         assert self._worker is not None
-        return self._worker.poll()
+        return readable(self._worker, 0)
 
     def call(self, args: tuple[Any, ...], timeout_s: float) -> Any:
-        """Raises TimeoutError, CallFailed, or EOFError and OSError where the worker is gone."""
+        """Raises TimeoutError, CallFailed, or EOFError and OSError where the worker is gone or replies nonsense."""
         assert self._worker is not None
-        self._worker.send_bytes(json.dumps(args).encode())
-        if not self._worker.poll(timeout_s):
-            raise TimeoutError
-        return parse_reply(self._worker.recv_bytes())
+        message = json.dumps(args).encode()
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise ValueError(
+                f"the arguments have {len(message)} bytes as JSON, at most {MAX_MESSAGE_BYTES} can be sent"
+            )
+        cpu_limit, wall_limit = self._cpu_seconds() + timeout_s, time.monotonic() + timeout_s * WALL_FACTOR
+        self._worker.send(message)
+        wait_s = timeout_s
+        while not readable(self._worker, wait_s):
+            remaining_s = min(cpu_limit - self._cpu_seconds(), wall_limit - time.monotonic())
+            if remaining_s <= 0:
+                raise TimeoutError
+            wait_s = max(remaining_s, MIN_WAIT_S)
+        return parse_reply(received(self._worker))
+
+    def _cpu_seconds(self) -> float:
+        """CPU time of the worker so far. Without such a clock, outside Linux, a call's time is wall time."""
+        try:
+            return time.clock_gettime(~self._worker_pid << 3 | 2)  # as clock_getcpuclockid(3) makes it
+        except OSError:
+            return math.inf
 
     def close(self) -> str:
-        """Ends the nursery, the worker and the worker's children. Returns how the nursery ended."""
-        self._replies.close()
+        """Ends the nursery and the worker. Returns how the nursery ended."""
         self._control.close()  # the nursery's signal to end
         if self._worker is not None:
             self._worker.close()
@@ -200,9 +248,38 @@ class Child:
             return describe_exit(self.nursery.wait())
 
 
+def environment() -> dict[str, str]:
+    """The child's whole environment: nothing of the parent's, save for the place of a shared libpython."""
+    libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return libraries | {"OPENBLAS_NUM_THREADS": "1"}  # a library with threads of its own would not survive the fork
+
+
+def site_packages() -> list[str]:
+    """Folders of installed packages on this interpreter's path. No folder of a program, and no current folder."""
+    return [path for path in sys.path if path.startswith("/") and Path(path).name in ("site-packages", "dist-packages")]
+
+
+def readable(channel: socket.socket, timeout_s: float) -> bool:
+    """True once a packet or the other side's end can be received; False after `timeout_s`."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(math.ceil(timeout_s * 1000)))
+
+
+def received(channel: socket.socket) -> bytes:
+    """The next packet, at most `MAX_MESSAGE_BYTES` of it. Raises EOFError."""
+    if packet := channel.recv(MAX_MESSAGE_BYTES):
+        return packet
+    raise EOFError
+
+
 def parse_reply(reply: bytes) -> Any:
-    """Returns a call's result. Raises CallFailed where the call raised."""
-    fields: dict[str, Any] = json.loads(reply)
-    if fields["error"] is not None:
-        raise CallFailed(fields["error"])
-    return fields["result"]
+    """Returns a call's result. Raises CallFailed where the call raised, OSError for anything but a reply."""
+    try:
+        fields: Any = json.loads(reply)
+        error, result = fields["error"], fields["result"]
+    except (ValueError, TypeError, KeyError, RecursionError) as problem:
+        raise OSError(f"after a reply that is none: {reply[:80]!r}") from problem
+    if error is not None:
+        raise CallFailed(str(error))
+    return result

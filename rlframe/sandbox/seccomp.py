@@ -50,8 +50,11 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|
 NUMBER, ARCH = 0, 4  # offsets in struct seccomp_data
 
 
-def build(machine: str | None = None) -> bytes:
-    """The filter as an array of `struct sock_filter`. Raises OSError on a machine without a list of call numbers."""
+def build(machine: str | None = None, *, threads: bool = True) -> bytes:
+    """The filter as an array of `struct sock_filter`. Raises OSError on a machine without a list of call numbers.
+
+    `threads`: allow new threads.
+    """
     machine = machine or os.uname().machine
     if machine not in AUDIT_ARCH:
         raise OSError(f"no list of system calls for {machine}; there are {', '.join(AUDIT_ARCH)}")
@@ -66,7 +69,7 @@ def build(machine: str | None = None) -> bytes:
     # clone3 keeps its flags in memory, which no filter can read. Without clone3, glibc starts threads by clone.
     verdicts[CLONE3[column]] = "missing"
     checks = (
-        (CLONE, _clone),
+        *([(CLONE, _clone)] if threads else []),
         (OPEN, lambda code: _open(code, 1)),
         (OPENAT, lambda code: _open(code, 2)),
         (FCNTL, _fcntl),

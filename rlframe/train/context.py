@@ -25,7 +25,7 @@ from rlframe.record.directory import RunDir
 from rlframe.record.evaluations import read_evaluations
 from rlframe.record.metrics import JsonlSink, Sink
 from rlframe.record.rollouts import RolloutWriter
-from rlframe.record.wandb import WandbSink
+from rlframe.record.wandb import WandbSink, check_key
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.mismatch import MismatchGate
@@ -134,6 +134,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
     A signal saves a checkpoint and raises Stop. Curves are drawn whatever ended the run. Raises ConfigError for
     prompts that cannot be used, and Stalled or ActorFailed where actors do not start.
     """
+    check_key(run.tracking)
     files, signals = RunDir(Path(run.run_dir)), StopSignals()
     signals.listen()
     with ExitStack() as stack:
@@ -206,13 +207,13 @@ def open_watchers(run: RunConfig, files: RunDir, console: Console) -> list[Sink]
     tracking = run.tracking
     if not tracking.wandb:
         return [console]
-    return [console, WandbSink(files.path, run.model_dump(), tracking.project, tracking.mode)]
+    return [console, WandbSink(files.path, run.written(), tracking.project, tracking.mode)]
 
 
 def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model_path)
+    return AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
 
 
 def _curriculum(run: RunConfig, stream: PromptStream, console: Console) -> Curriculum | None:

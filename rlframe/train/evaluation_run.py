@@ -12,6 +12,7 @@ from rlframe.experience.scoring import Scorer
 from rlframe.model import base_model
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
+from rlframe.record.wandb import check_key
 from rlframe.train.context import open_tokenizer, open_watchers
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.held_out import open_held_out
@@ -30,6 +31,7 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
     Raises Stop after a signal, ConfigError for prompts that cannot be used, and Stalled or ActorFailed where actors do
     not start. An actor's exception ends the run.
     """
+    check_key(run.tracking)
     files, signals = RunDir(Path(run.run_dir)), StopSignals()
     signals.listen()
     with ExitStack() as stack:

@@ -216,3 +216,11 @@ def test_a_config_names_a_reward_in_a_users_file(tmp_path):
 def test_a_wrong_reward_config_says_what_is_wrong(change: dict[str, object], what: str):
     with pytest.raises(ValidationError, match=what):
         Run.model_validate({"rewards": {"accuracy": MATH | change}})
+
+
+def test_no_verdict_shows_the_password_of_an_endpoint():
+    hidden = "judge at https://***@judge.example/v1: Connection error"
+    text = hidden.replace("***", "me:s3cret")
+    assert verdict_on(Verdict(score=None, status="failed", seconds=0.0, detail=text)).detail == hidden
+    raised = verdict_on(OSError(text)).detail
+    assert "s3cret" not in raised and hidden in raised

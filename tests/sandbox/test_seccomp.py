@@ -80,3 +80,9 @@ def test_every_thread_start_and_thread_end_notifies_the_server(machine: str):
     assert verdict(program, architecture, EXIT[column]) == NOTIFY
     verdicts = [verdict(program, architecture, number, 17) for number in range(1000) if number != EXIT[column]]
     assert set(verdicts) == {ALLOW}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_filter_without_threads_refuses_every_clone(machine: str):
+    program, number = seccomp.build(machine, threads=False), CLONE[MACHINES.index(machine)]
+    assert {verdict(program, AUDIT_ARCH[machine], number, flags) for flags in (0, 17, 0x10000, 0x3D0F00)} == {EPERM}

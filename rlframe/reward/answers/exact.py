@@ -1,0 +1,75 @@
+"""Numbers, words, digits in a base and marks of formulas: equal or not, without algebra."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from rlframe.reward.answers.values import Based, Expression, Number, Value, Words
+from rlframe.reward.answers.words import is_word
+
+TOLERANCE = Fraction(1, 10**6)  # a decimal is compared to six places; below 1, of the reference
+RUN = re.compile(r"\\(?:text|operatorname) ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
+BASED_DIGITS = re.compile(r"[0-9]+\)?_\{[^{}]*\}")
+
+
+def same_number(reference: Number, answer: Number) -> bool:
+    """True for equal numbers; decimals may differ by a millionth (of the reference, if below 1).
+
+    A percent sign on one side only is a unit or means hundredths. Data sets ask "what percentage …?" and leave the sign
+    out of the reference, so 50 = 50%; and 0.5 = 50% is true.
+    """
+    pairs = [(reference.value, answer.value)]
+    if reference.percent and not answer.percent:
+        pairs.append((reference.value / 100, answer.value))
+    if answer.percent and not reference.percent:
+        pairs.append((reference.value, answer.value / 100))
+    if any(x == y for x, y in pairs):
+        return True
+    is_decimal = "." in reference.text or "." in answer.text
+    return is_decimal and any(abs(x - y) <= TOLERANCE * min(1, abs(x)) for x, y in pairs)
+
+
+def same_words(reference: Value, answer: Value) -> bool:
+    match reference, answer:
+        case Words(text=expected), Words(text=given):
+            if expected == given:
+                return True
+            head, verb, tail = given.rpartition(" is ")
+            return bool(verb) and tail == expected and not {"or", "not", "either", "if"} & set(head.split())
+        case (Words(text=words), Expression(text=text)) | (Expression(text=text), Words(text=words)):
+            return len(words) == 1 and text.casefold() == words
+    return False
+
+
+def same_digits(reference: Value, answer: Value) -> bool:
+    """True for the same digits in the same base. An answer may leave the base out, but not convert the number."""
+    match reference, answer:
+        case Based(), Based():
+            return reference == answer
+        case (Based(digits=digits), Number(text=text)) | (Number(text=text), Based(digits=digits)):
+            return digits == text.lstrip("0")
+    return False
+
+
+def letter_of(value: Value) -> str | None:
+    match value:
+        case Words(text=text) | Expression(text=text) if len(text) == 1:
+            return text.lower()
+    return None
+
+
+def marks(value: Number | Expression) -> set[str]:
+    """Parts of a formula that math-verify drops or multiplies and that both sides must have: words, bases, primes."""
+    if isinstance(value, Number):
+        return set()
+    words = {
+        run.lower() for run in RUN.findall(value.text) if run.startswith(r"\text") or (run[0] != "\\" and is_word(run))
+    }
+    words = {re.sub(r"\\text ?\{ ?([^{}]*?) ?\}", r"\1", word) for word in words}
+    primes = set(re.findall(r"[A-Za-z]'+", value.text))
+    return {word for word in words if len(word) > 1} | primes | set(BASED_DIGITS.findall(value.text))
+
+
+def without_percent(value: Number | Expression) -> Number | Expression:
+    return Number(value.value, False, value.text) if isinstance(value, Number) else Expression(value.text)
