@@ -31,8 +31,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rlframe.reward.answers.comparison import Comparison
-from rlframe.reward.answers.reading import read
+from rlframe.answers.comparison import Comparison
+from rlframe.answers.reading import read
 from rlframe.reward.math import Math
 from rlframe.types import Completion, Prompt, Verdict
 from tests.tiny.math_pairs import HOSTILE, Pair, mix

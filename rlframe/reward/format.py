@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rlframe.answers.thoughts import check_opened
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import check_opened
 from rlframe.types import Completion, Prompt
 
 TAG_NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"

@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import AliasPath, BaseModel, Field, JsonValue, PrivateAttr, field_validator
 
 from rlframe.actors.chat import ChatClient
+from rlframe.answers.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.types import Completion, Message, Prompt, Verdict, VerdictStatus
 
 PLACEHOLDER = re.compile(r"\{(question|answer|reference)\}")

@@ -12,6 +12,7 @@ from collections.abc import Set
 from functools import lru_cache
 from typing import Literal
 
+from rlframe.answers.thoughts import THINK_TAGS, chain_of_thought
 from rlframe.reward.base import Reward
 from rlframe.reward.languages import (
     FUNCTION_WORDS,
@@ -24,7 +25,6 @@ from rlframe.reward.languages import (
     function_words,
 )
 from rlframe.reward.prose import prose_of
-from rlframe.reward.thoughts import THINK_TAGS, chain_of_thought
 from rlframe.types import Completion, Prompt, Verdict
 
 HAN, KANA = UNSPACED["zh"][0], UNSPACED["ja"][0]

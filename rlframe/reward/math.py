@@ -7,15 +7,15 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
-from rlframe.reward.answers.bounds import too_big
-from rlframe.reward.answers.comparison import Comparison, Units
-from rlframe.reward.answers.extraction import Convention, boxed_answers, final_answer, reference_answer
-from rlframe.reward.answers.latex import formulas
-from rlframe.reward.answers.reading import read
-from rlframe.reward.answers.spelling import plain
-from rlframe.reward.answers.values import Unreadable
+from rlframe.answers.bounds import too_big
+from rlframe.answers.comparison import Comparison, Units
+from rlframe.answers.extraction import Convention, boxed_answers, final_answer, reference_answer
+from rlframe.answers.latex import formulas
+from rlframe.answers.reading import read
+from rlframe.answers.spelling import plain
+from rlframe.answers.thoughts import ANSWER_TAGS
+from rlframe.answers.values import Unreadable
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import ANSWER_TAGS
 from rlframe.sandbox.process import CallFailed, Process, ProcessDied
 from rlframe.types import Completion, Prompt, Verdict, VerdictStatus
 
@@ -100,7 +100,7 @@ class Math(Reward):
     def _started(self) -> Process:
         if self._process is None:
             self._process = Process(
-                "rlframe.reward.answers.algebra:equivalent",
+                "rlframe.answers.algebra:equivalent",
                 warm_up=[r"\sqrt{8}", r"2\sqrt{2}"],
                 max_memory_bytes=MAX_MEMORY_BYTES,
             )

@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from rlframe.actors.batching import Batcher, error_copy, error_of
+from rlframe.answers.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.model.base_model import locate, prepare
 from rlframe.model.classifier import Classifier
 from rlframe.reward.base import Reward
-from rlframe.reward.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.types import Completion, Prompt, Verdict
 
 LOAD_S = 900.0  # time to load weights from a slow, cold file system

@@ -19,9 +19,9 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rlframe.answers.thoughts import last_tagged
 from rlframe.reward.markdown import Block, blocks, indented_blocks
 from rlframe.reward.syntax import bound_names, names_in, outside_of_definitions, parsed
-from rlframe.reward.thoughts import last_tagged
 
 Needs: TypeAlias = Sequence[Set[str]]  # of each set, the program must define a name
 

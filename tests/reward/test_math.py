@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rlframe.reward.answers.algebra import equivalent
+from rlframe.answers.algebra import equivalent
 from rlframe.reward.math import Math
 from tests.tiny.math_judge import TIMEOUT_S, judge, make, score
 from tests.tiny.math_pairs import HOSTILE

@@ -1,7 +1,7 @@
 """A math reward for tests, and verdicts on texts and answers."""
 
-from rlframe.reward.answers.comparison import Units
-from rlframe.reward.answers.extraction import Convention
+from rlframe.answers.comparison import Units
+from rlframe.answers.extraction import Convention
 from rlframe.reward.math import Math
 from rlframe.types import Completion, Prompt, Verdict
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from rlframe.reward.answers.comparison import Comparison, Truth, Units
-from rlframe.reward.answers.latex import formulas
-from rlframe.reward.answers.reading import read
-from rlframe.reward.answers.values import Value
+from rlframe.answers.comparison import Comparison, Truth, Units
+from rlframe.answers.latex import formulas
+from rlframe.answers.reading import read
+from rlframe.answers.values import Value
 
 DIGITS = 30  # of constants that are compared as decimals
 CLOSE = 1e-25  # relative difference of exact constants that are equal

@@ -10,15 +10,15 @@ import re
 from fractions import Fraction
 from typing import Literal, Protocol, TypeAlias
 
-from rlframe.reward.answers.equations import same_equation
-from rlframe.reward.answers.exact import letter_of, marks, same_digits, same_number, same_words, without_percent
-from rlframe.reward.answers.latex import inequality, latex
-from rlframe.reward.answers.moments import same_moment
-from rlframe.reward.answers.quantities import same_quantities
-from rlframe.reward.answers.ranges import same_ranges
-from rlframe.reward.answers.sequences import same_collections, same_matrices, same_ratios
-from rlframe.reward.answers.truth import Judge, Truth, any_true
-from rlframe.reward.answers.values import (
+from rlframe.answers.equations import same_equation
+from rlframe.answers.exact import letter_of, marks, same_digits, same_number, same_words, without_percent
+from rlframe.answers.latex import inequality, latex
+from rlframe.answers.moments import same_moment
+from rlframe.answers.quantities import same_quantities
+from rlframe.answers.ranges import same_ranges
+from rlframe.answers.sequences import same_collections, same_matrices, same_ratios
+from rlframe.answers.truth import Judge, Truth, any_true
+from rlframe.answers.values import (
     Based,
     Choice,
     Collection,
@@ -55,7 +55,7 @@ def no_algebra(reference: str, answer: str, within: Fraction | None = None) -> T
 class Comparison:
     r"""Compares values under a rule for units, by kinds and by `algebra`.
 
-    >>> from rlframe.reward.answers.reading import read
+    >>> from rlframe.answers.reading import read
     >>> same = Comparison("compare").same
     >>> same(read("5 cm"), read("0.05 m")), same(read("(1, 2)"), read(r"\{1, 2\}")), same(read("x + 1"), read("1 + x"))
     (True, False, None)

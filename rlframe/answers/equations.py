@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rlframe.reward.answers.latex import latex
-from rlframe.reward.answers.names import is_label, is_name
-from rlframe.reward.answers.sequences import same_collections
-from rlframe.reward.answers.truth import Judge, Truth, all_true, any_true
-from rlframe.reward.answers.values import Collection, Equation, Number, Value
+from rlframe.answers.latex import latex
+from rlframe.answers.names import is_label, is_name
+from rlframe.answers.sequences import same_collections
+from rlframe.answers.truth import Judge, Truth, all_true, any_true
+from rlframe.answers.values import Collection, Equation, Number, Value
 
 
 def same_equation(judge: Judge, reference: Value, answer: Value) -> Truth:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rlframe.reward.answers.exact import same_number
-from rlframe.reward.answers.latex import latex
-from rlframe.reward.answers.truth import Judge, Truth, any_true
-from rlframe.reward.answers.units import parse_unit
-from rlframe.reward.answers.values import Expression, Moments, Number, Quantity, Value, Words
+from rlframe.answers.exact import same_number
+from rlframe.answers.latex import latex
+from rlframe.answers.truth import Judge, Truth, any_true
+from rlframe.answers.units import parse_unit
+from rlframe.answers.values import Expression, Moments, Number, Quantity, Value, Words
 
 
 def same_quantities(judge: Judge, reference: Value, answer: Value) -> Truth:

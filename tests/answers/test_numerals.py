@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import pytest
 
-from rlframe.reward.answers.numerals import numeral
-from rlframe.reward.answers.reading import read
-from rlframe.reward.answers.values import Number, Quantity
+from rlframe.answers.numerals import numeral
+from rlframe.answers.reading import read
+from rlframe.answers.values import Number, Quantity
 
 
 @pytest.mark.parametrize(

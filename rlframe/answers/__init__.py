@@ -1,5 +1,6 @@
 """Final answers in mathematics: where a text states one, how to read it, and when two are the same.
 
+- `thoughts` splits a completion at its tags;
 - `extraction` finds the answer in a completion, by tags, boxes, hashes or position;
 - `spelling` turns its many spellings into plain LaTeX, by one table;
 - `reading` reads plain LaTeX as a value: a number, words, a date, a set (`values`);

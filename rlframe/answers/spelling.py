@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rlframe.reward.answers.brackets import braced
-from rlframe.reward.answers.characters import ascii_only
-from rlframe.reward.answers.table import CODE, INTERVALS, LATEX, PHRASES, SPACES, UNICODE, WORDS, Row
+from rlframe.answers.brackets import braced
+from rlframe.answers.characters import ascii_only
+from rlframe.answers.table import CODE, INTERVALS, LATEX, PHRASES, SPACES, UNICODE, WORDS, Row
 
 MULTILINE = re.compile(r"\\begin|\\end")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")  # an escape too many, from JSON: \\frac

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
 
-from rlframe.reward.answers.numerals import numeral
+from rlframe.answers.numerals import numeral
 
 # dimension -> unit in lower case, singular -> its size in the dimension's first unit
 SIZES: dict[str, dict[str, str]] = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlframe.reward.answers.bounds import too_big
+from rlframe.answers.bounds import too_big
 
 
 @pytest.mark.parametrize(

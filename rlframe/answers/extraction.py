@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple, TypeAlias
 
-from rlframe.reward.answers.expressions import last_expression
-from rlframe.reward.thoughts import last_tagged
+from rlframe.answers.expressions import last_expression
+from rlframe.answers.thoughts import last_tagged
 
 Convention: TypeAlias = Literal["answer", "boxed", "hash", "last"]  # marks the final answer; see `final_answer`
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from rlframe.reward.answers.brackets import pieces
-from rlframe.reward.answers.latex import latex
-from rlframe.reward.answers.names import is_constant, is_label, is_name
-from rlframe.reward.answers.values import (
+from rlframe.answers.brackets import pieces
+from rlframe.answers.latex import latex
+from rlframe.answers.names import is_constant, is_label, is_name
+from rlframe.answers.values import (
     INFINITY,
     MINUS_INFINITY,
     Collection,
@@ -20,7 +20,7 @@ from rlframe.reward.answers.values import (
     Union,
     Value,
 )  # fmt: skip
-from rlframe.reward.answers.words import is_words
+from rlframe.answers.words import is_words
 
 RELATIONS = {"=", "<", ">", r"\le", r"\ge", r"\ne", r"\approx", r"\in", r"\simeq", r"\sim"}
 LESS, GREATER = {"<", r"\le"}, {">", r"\ge"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rlframe.reward.answers.sequences import same_sets
-from rlframe.reward.answers.truth import Judge, Truth, all_true
-from rlframe.reward.answers.values import (
+from rlframe.answers.sequences import same_sets
+from rlframe.answers.truth import Judge, Truth, all_true
+from rlframe.answers.values import (
     INFINITY,
     MINUS_INFINITY,
     Collection,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from rlframe.reward.answers.brackets import inside
-from rlframe.reward.answers.moments import moments
-from rlframe.reward.answers.numerals import DECIMAL_COMMA, INDIAN, in_words, numeral, ungrouped
-from rlframe.reward.answers.units import compound, split_unit
-from rlframe.reward.answers.values import (
+from rlframe.answers.brackets import inside
+from rlframe.answers.moments import moments
+from rlframe.answers.numerals import DECIMAL_COMMA, INDIAN, in_words, numeral, ungrouped
+from rlframe.answers.units import compound, split_unit
+from rlframe.answers.values import (
     Choice,
     Collection,
     Either,
@@ -20,7 +20,7 @@ from rlframe.reward.answers.values import (
     Value,
     Words,
 )
-from rlframe.reward.answers.words import NEGATIONS, is_words, sentence_value, spelled_words
+from rlframe.answers.words import NEGATIONS, is_words, sentence_value, spelled_words
 
 CHOICE = re.compile(
     r"(?:(?:option|choice|answer) )?(?:\\text ?\{ ?)?\(?(?P<letter>[A-J])"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rlframe.reward.answers import values
-from rlframe.reward.answers.brackets import inside, pieces
-from rlframe.reward.answers.values import (
+from rlframe.answers import values
+from rlframe.answers.brackets import inside, pieces
+from rlframe.answers.values import (
     Based,
     Collection,
     Either,

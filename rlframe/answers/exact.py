@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rlframe.reward.answers.values import Based, Expression, Number, Value, Words
-from rlframe.reward.answers.words import is_word
+from rlframe.answers.values import Based, Expression, Number, Value, Words
+from rlframe.answers.words import is_word
 
 TOLERANCE = Fraction(1, 10**6)  # a decimal is compared to six places; below 1, of the reference
 RUN = re.compile(r"\\(?:text|operatorname) ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")

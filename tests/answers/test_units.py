@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from rlframe.reward.answers.units import compound, parse_unit, split_unit
+from rlframe.answers.units import compound, parse_unit, split_unit
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from rlframe.reward.answers.names import is_label
-from rlframe.reward.answers.values import (
+from rlframe.answers.names import is_label
+from rlframe.answers.values import (
     INFINITY,
     MINUS_INFINITY,
     Choice,

@@ -6,11 +6,11 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from rlframe.reward.answers.brackets import nesting
-from rlframe.reward.answers.relations import read_relation
-from rlframe.reward.answers.scalars import read_choice, read_moment, read_number, read_sentence, read_words
-from rlframe.reward.answers.spelling import plain
-from rlframe.reward.answers.structures import (
+from rlframe.answers.brackets import nesting
+from rlframe.answers.relations import read_relation
+from rlframe.answers.scalars import read_choice, read_moment, read_number, read_sentence, read_words
+from rlframe.answers.spelling import plain
+from rlframe.answers.structures import (
     read_based,
     read_bracketed,
     read_list,
@@ -20,8 +20,8 @@ from rlframe.reward.answers.structures import (
     read_union,
     read_wrapped,
 )  # fmt: skip
-from rlframe.reward.answers.units import split_unit
-from rlframe.reward.answers.values import Expression, Number, Quantity, Unreadable, Value, Words
+from rlframe.answers.units import split_unit
+from rlframe.answers.values import Expression, Number, Quantity, Unreadable, Value, Words
 
 # Spellings of numbers that are read without the table: most answers in training.
 SIMPLE = re.compile(

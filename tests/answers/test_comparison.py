@@ -2,11 +2,11 @@
 
 import pytest
 
-from rlframe.reward.answers.comparison import Comparison
-from rlframe.reward.answers.reading import read
-from rlframe.reward.answers.truth import all_true, any_true
-from rlframe.reward.answers.values import Value
-from rlframe.reward.answers.words import is_word
+from rlframe.answers.comparison import Comparison
+from rlframe.answers.reading import read
+from rlframe.answers.truth import all_true, any_true
+from rlframe.answers.values import Value
+from rlframe.answers.words import is_word
 
 
 def same(reference: str, answer: str) -> bool | None:

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from rlframe.reward.answers.reading import read_cached
-from rlframe.reward.answers.spelling import plain
-from rlframe.reward.answers.table import SPELLINGS, Row
+from rlframe.answers.reading import read_cached
+from rlframe.answers.spelling import plain
+from rlframe.answers.table import SPELLINGS, Row
 
 
 @pytest.mark.parametrize("row", SPELLINGS, ids=lambda row: row.before)

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from rlframe.reward.answers.expressions import last_expression
-from rlframe.reward.answers.extraction import Convention, boxed_answers, conclusion, final_answer, reference_answer
+from rlframe.answers.expressions import last_expression
+from rlframe.answers.extraction import Convention, boxed_answers, conclusion, final_answer, reference_answer
 
 CONVENTIONS: list[Convention] = ["answer", "boxed", "hash"]
 

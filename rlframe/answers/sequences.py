@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlframe.reward.answers.truth import Judge, Truth, all_true, any_true
-from rlframe.reward.answers.values import Collection, Equation, Expression, Matrix, Number, Ratio, Value
+from rlframe.answers.truth import Judge, Truth, all_true, any_true
+from rlframe.answers.values import Collection, Equation, Expression, Matrix, Number, Ratio, Value
 
 
 def same_collections(judge: Judge, reference: Value, answer: Value) -> Truth:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlframe.reward.answers.moments import Moment, moments, same_moment
+from rlframe.answers.moments import Moment, moments, same_moment
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
-from rlframe.reward.answers.moments import Moment
+from rlframe.answers.moments import Moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Protocol, TypeAlias
 
-from rlframe.reward.answers.values import Value
+from rlframe.answers.values import Value
 
 Truth: TypeAlias = bool | None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from math import inf, log10
 
-from rlframe.reward.answers.brackets import nesting
+from rlframe.answers.brackets import nesting
 
 MAX_NESTING = 40
 MAX_EXPONENT = 6  # log10: exponents below a million
