@@ -230,11 +230,11 @@ class Child:
         return parse_reply(received(self._worker))
 
     def _cpu_seconds(self) -> float:
-        """CPU time of the worker so far. Without such a clock, outside Linux, a call's time is wall time."""
+        """CPU time of the worker so far; wall time where the kernel has no such clock."""
         try:
             return time.clock_gettime(~self._worker_pid << 3 | 2)  # as clock_getcpuclockid(3) makes it
         except OSError:
-            return math.inf
+            return time.monotonic()
 
     def close(self) -> str:
         """Ends the nursery and the worker. Returns how the nursery ended."""
