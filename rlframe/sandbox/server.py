@@ -12,7 +12,7 @@ import sys
 import time
 
 # Sessions use the exchange, whose files they cannot read.
-from rlframe.sandbox import exchange_checker, exchange_program, exchange_tests, kernel, runner  # noqa: F401
+from rlframe.sandbox import event_loop, exchange_checker, exchange_program, exchange_tests, kernel, runner  # noqa: F401
 from rlframe.sandbox.threads import Threads
 
 READY = b"+"
@@ -59,6 +59,7 @@ def serve() -> None:
     if not kernel.has_one_thread():  # a fork copies one thread, but the locks of all
         posix.write(2, b"a package starts threads when it is imported: programs cannot have such packages")
         posix._exit(1)  # an ordinary end would wait for the threads
+    event_loop.install()
     runner.prepare(dev_null)
     gc.collect()
     gc.freeze()  # a collection would write to every page, and each forked process would copy the page
