@@ -108,6 +108,10 @@ class Reward(Config):
         """True for a reward that defines `final_answer`."""
         return type(self).final_answer is not Reward.final_answer
 
+    def slowest_s(self) -> float:
+        """Seconds that a call may take by the reward's own settings; `reward.timeout_s` must be longer."""
+        return 0.0
+
     def facts(self) -> dict[str, float]:
         """Metrics of a started reward for the run's log, such as the isolation of its sandbox."""
         return {}

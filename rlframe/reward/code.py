@@ -15,7 +15,10 @@ from rlframe.reward.solution import program_of
 from rlframe.sandbox import Isolation, Limits, Sandbox
 from rlframe.sandbox.levels import ISOLATIONS
 from rlframe.sandbox.packages import Packages
+from rlframe.sandbox.timer import WALL_PER_CPU
 from rlframe.types import Completion, Prompt, Verdict
+
+SPARE_S = 10.0  # to start a sandbox, and to read and compare outputs
 
 
 class Code(Reward):
@@ -61,6 +64,10 @@ class Code(Reward):
         for sandbox in (self._sandbox, self._tests_sandbox):
             if sandbox is not None:
                 sandbox.close()
+
+    def slowest_s(self) -> float:
+        """Seconds for the slowest program, and a spare: a program may wait for longer than it may compute."""
+        return WALL_PER_CPU * self.program_s + SPARE_S
 
     def facts(self) -> dict[str, float]:
         """`isolation`: 1 landlock, 2 bubblewrap."""

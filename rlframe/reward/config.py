@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator, model_validator
 
 from rlframe.reward import AnyReward, Reward
 from rlframe.schema import Config
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class RewardConfig(Config):
@@ -29,3 +34,15 @@ class RewardConfig(Config):
                 if terms[reference].looks_at_group():
                     raise ValueError(f"{name} refers to {reference!r}, which looks at groups; only others can decide")
         return terms
+
+    @model_validator(mode="after")
+    def _calls_fit_the_timeout(self) -> Self:
+        """A call beyond `timeout_s` costs its worker and has no score, so a slow completion must end before."""
+        for name, term in self.terms.items():
+            if term.slowest_s() >= self.timeout_s:
+                raise ValueError(
+                    f"timeout_s: {self.timeout_s:g} s are too short for terms.{name}, whose settings allow a call "
+                    f"{term.slowest_s():g} s, so a slow completion would have no score; use a longer timeout_s, or "
+                    f"shorter limits in terms.{name}"
+                )
+        return self
