@@ -65,6 +65,18 @@ def blocks(text: str, ended: bool, depth: int = 0) -> list[Block]:
     return found
 
 
+def fenced_ranges(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """The lines of a text, and of each fenced block the indices of its first line and of the line behind its last."""
+    reader = _Reader(text)
+    ranges: list[tuple[int, int]] = []
+    while (opening := reader.next_opening()) is not None:
+        start = reader.position
+        content, _ = reader.content(opening)
+        if opening.fence:
+            ranges.append((start, start + len(content)))
+    return reader.lines, ranges
+
+
 def indented_blocks(text: str) -> list[Block]:
     """Blocks of lines that start with four spaces, behind an empty line (CommonMark, section 4.4)."""
     paragraphs: list[list[str]] = [[]]
@@ -228,6 +240,11 @@ def _block(language: Language, lines: Sequence[str]) -> Block:
         code = [line[4:] if line[3:4] == " " else line[3:] for line in lines if line.startswith((">>>", "..."))]
         return Block("python" if language == "unnamed" else language, "".join(code), transcript=True)
     return Block(language, "".join(lines))
+
+
+def without_prose(text: str) -> str:
+    """The text up to the last empty line before which it is a program; all of it if there is none."""
+    return "".join(_without_prose(re.split(r"(?<=\n)", text)))
 
 
 def _without_prose(lines: list[str]) -> list[str]:

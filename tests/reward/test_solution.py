@@ -20,11 +20,37 @@ def test_the_last_python_block_goes_before_blocks_without_a_language():
     assert program_of(fenced("int main() {}\n", "cpp") + "prose\n" + fenced("{}\n", "json")) is None
 
 
-def test_the_answer_goes_before_the_text_and_the_text_before_the_thoughts():
+def test_the_answer_goes_before_the_text():
     draft, final = fenced("print(1)\n"), fenced("print(2)\n")
     assert program_of(f"<think>{draft}</think>{final}<answer>{draft}</answer>") == "print(1)\n"
     assert program_of(f"<think>\n{draft}</think>\n{final}") == "print(2)\n"
-    assert program_of(f"<think>\n{draft}</think>\nDone.") == "print(1)\n"
+    assert program_of(f"<think>\n{draft}</think>\n{final}<answer></answer>") == "print(2)\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\n{}</think>\nIt adds.",
+        "{}</think>\nIt adds.",
+        "<think>\n{}</think>\n<answer></answer>",
+        "<think>\n{}But wait, what of huge numbers?",
+        "<think>\n<answer>\n{}</answer>\nBut wait",
+        "<think>so</think>\n<think>\n{}",
+    ],
+)
+def test_a_program_in_the_thoughts_alone_is_no_answer(text: str):
+    assert program_of(text.format(fenced("print(int(input()))\n")), ended=True) is None
+
+
+def test_tags_that_a_program_prints_are_no_tags():
+    tagged = 'print("<think>", input(), "</think>")\nprint("<answer>")\n'
+    assert program_of(f"<think>so</think>\n<answer>\n{fenced(tagged)}</answer>") == tagged
+    assert program_of(f"I write `<think>` and `</think>`:\n{fenced(tagged)}") == tagged
+    assert program_of(f"<think>\n{fenced(tagged)}</think>\nDone.", ended=True) is None
+
+
+def test_thoughts_end_inside_a_block_that_they_never_closed():
+    assert program_of("<think>\n```python\nx = 1\nSo.\n</think>\n" + fenced("print(2)\n")) == "print(2)\n"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +59,23 @@ def test_the_answer_goes_before_the_text_and_the_text_before_the_thoughts():
 )
 def test_a_use_of_the_function_is_no_program(usage: str):
     assert program_of(fenced(ADD) + fenced(usage), [{"add"}]) == ADD
+
+
+TEST_FILES = [
+    "import pytest\nfrom solution import add\n\ndef test_add():\n    assert add(1, 2) == 3\n",
+    "import unittest\nfrom add import add\n\nclass T(unittest.TestCase):\n    def test(self): add(1, 2)\n",
+]
+
+
+@pytest.mark.parametrize("test_file", TEST_FILES)
+def test_a_test_file_behind_the_program_is_no_program(test_file: str):
+    assert program_of(fenced(ADD) + fenced(test_file), [{"add"}]) == ADD
+    assert program_of(fenced(test_file) + fenced(ADD), [{"add"}]) == ADD
+
+
+def test_an_import_from_the_standard_library_is_a_definition():
+    gcd = "from math import gcd\n"
+    assert program_of(fenced("def gcd(a, b): return a\n") + fenced(gcd), [{"gcd"}]) == gcd
 
 
 def test_blocks_that_build_on_each_other_are_joined():
@@ -76,6 +119,24 @@ def test_a_completion_that_is_a_program_as_a_whole_counts():
     assert program_of(f"<answer>So:\n{ADD}</answer>", [{"add"}]) == ADD
 
 
+SCRIPT = "a, b = map(int, input().split())\nprint(a + b)\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["Here is my solution:\n\n{}", "So:\n{}", "{}\nIt is linear.", "I add.\n\n{}\nIt is done."]
+)
+def test_a_bare_program_between_words_counts(words: str):
+    assert program_of(f"<answer>\n{words.format(SCRIPT)}\n</answer>").strip() == SCRIPT.strip()
+    assert program_of(words.format(SCRIPT), ended=True).strip() == SCRIPT.strip()
+
+
+def test_a_line_of_inline_code_counts_if_it_reads_or_defines():
+    assert program_of("A line does it: `print(int(input()) + 1)`", ended=True) == "print(int(input()) + 1)"
+    assert program_of("Take `add = lambda a, b: a + b`.", [{"add"}], ended=True) == "add = lambda a, b: a + b"
+    assert program_of("It prints `print(3)`", ended=True) is None
+    assert program_of("Call `add(1, 2)`", [{"add"}], ended=True) is None
+
+
 def test_a_function_without_a_body_is_no_definition():
     stub = 'def add(a, b):\n    """Adds."""\n    ...\n'
     assert program_of(fenced(ADD) + fenced(stub), [{"add"}]) == ADD
@@ -108,4 +169,5 @@ def test_hostile_programs_are_parsed_or_refused_in_a_second(source: str):
     start = time.process_time()
     parsed(source)
     program_of(fenced(source + "\n") * 10, [{"f"}])
+    program_of("\n\n".join([source] * 10), [{"f"}], ended=True)
     assert time.process_time() - start < 2
