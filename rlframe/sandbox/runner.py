@@ -154,11 +154,14 @@ def _run_session(source: str, *_: object) -> None:
 
 
 def _run_calls(source: str, function: str, inputs: "list[dict[str, Any]]") -> None:
-    """Calls the program's function on each input and writes a line for each result, as `values` encodes it."""
-    call: Any = execute(source, IMPORTED)
-    for name in function.split("."):
-        call = call[name] if isinstance(call, dict) else getattr(call() if isinstance(call, type) else call, name)
+    """Calls the program's function on each input and writes a line for each result, as `values` encodes it. A method
+    is called on a new object each time, as on LeetCode."""
+    name, *attributes = function.split(".")
+    owner = execute(source, IMPORTED)[name]
     for arguments in inputs:
+        call: Any = owner
+        for attribute in attributes:
+            call = getattr(call() if isinstance(call, type) else call, attribute)
         result = call(*arguments["args"], **arguments["kwargs"])
         posix.write(RESULTS, encode(result).encode() + b"\n")
 

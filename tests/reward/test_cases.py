@@ -183,3 +183,10 @@ F = {"function": "f", "cases": [{"args": [1], "returns": 2}]}
 def test_a_reference_that_no_program_can_meet_is_refused(code: Code, reference: Any, what: str):
     with pytest.raises(ValueError, match=what):
         code.check(reference if isinstance(reference, str) else json.dumps(reference))
+
+
+def test_a_method_is_called_on_a_new_object_each_time(code: Code):
+    counts = "class Solution:\n    def __init__(self): self.n = 0\n    def f(self): self.n += 1; return self.n\n"
+    tests = {"function": "Solution.f", "cases": [{"args": [], "returns": 1}] * 3}
+    assert judge(code, counts, tests).score == 1.0
+    assert judge(code, counts, {**tests, "function": "f"}).score == 1.0
