@@ -5,9 +5,15 @@
                             ◀── return 3 ─────────  add(1, 2)
 
 Arguments and results are values (see `values`). Any other object of the program is a `Remote` in the tests: calls,
-attributes, items, iteration, len and str reach the object. A `Remote` equals only itself and has neither order nor
-arithmetic, so no object of the program can claim to be the expected one. Functions and objects that the tests pass as
-arguments are `Remote` in the program: it can call these functions, and use public attributes of these objects.
+attributes, items, iteration, len and str reach the object. No object of the program can claim to be an expected value:
+
+- `Remote` and value: never equal, and without order. Arithmetic, as in `2 * Vec(1, 2)`, must result in a `Remote`.
+- `Remote` and `Remote`: the program's own operators decide, as both objects are the program's. A program gains nothing
+  by a false `__eq__`: its constructor may return the same object for all arguments. Yet an `__eq__` that reads nothing
+  of its objects decides nothing (see `equals` in `exchange_program`).
+
+Functions and objects that the tests pass as arguments are `Remote` in the program: it can call these functions, and use
+public attributes of these objects.
 
 Both sides run this module in a session. A program can change its own copy; it then sends other lines, and a line can
 only be a value, an object or an exception.
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
 TESTS = "tests"  # the module of the tests, and of classes that they define
 MAX_BASES = 32  # of an exception's class
 MUTABLE = (list, dict, set)
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+ORDER = ("lt", "le", "gt", "ge")
+UNARY = ("neg", "pos", "invert")
 TYPES = frozenset(("int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"))
 
 
@@ -236,11 +245,33 @@ class Remote:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Remote):
-            return self._number == other._number
+            is_same = self._number == other._number
+            return is_same or (not self._peer.is_program and self._peer.call("equals", self, other) is True)
         return bool(self._base) and self._peer.call(self._base, self) == other
 
     def __hash__(self) -> int:
-        return self._number
+        return self._number if self._peer.is_program else self._peer.call("hash", self)
+
+
+def _operator(name: str, *, is_reflected: bool = False) -> "Callable[..., Any]":
+    """The method of `Remote` for an operator. With a value, only another `Remote` can be its result."""
+
+    def method(self: Remote, *others: "Any") -> "Any":
+        if not self._peer.is_program:
+            result = self._peer.call(f"operator {name}", *((*others, self) if is_reflected else (self, *others)))
+            if isinstance(result, Remote) or (others and isinstance(others[0], Remote)):
+                return result
+        if others:
+            return NotImplemented
+        raise TypeError(f"the operator {name} does not make a value of an object of the program")
+
+    return method
+
+
+for name in (*ARITHMETIC, *ORDER, *UNARY):
+    setattr(Remote, f"__{name}__", _operator(name))
+for name in ARITHMETIC:
+    setattr(Remote, f"__r{name}__", _operator(name, is_reflected=True))
 
 
 def _update(arguments: "list[Any]", changed: "Any") -> None:

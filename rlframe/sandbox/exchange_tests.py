@@ -67,13 +67,20 @@ def _guarded(name: str) -> "Callable[..., Any]":
 
 
 def _execute(source: str, module: "ModuleType") -> None:
-    """Runs a part of the tests, and the functions without parameters that it defines as `test…`."""
+    """Runs a part of the tests, and what it defines: functions `test…` without parameters, and classes of unittest."""
+    import sys
+
     before = dict(module.__dict__)
     exec(compile(source, FILENAME, "exec"), module.__dict__)
-    for name, function in list(module.__dict__.items()):
-        code = getattr(function, "__code__", None)
-        if name.startswith("test") and before.get(name) is not function and code and not code.co_argcount:
-            function()
+    unittest = sys.modules.get("unittest")
+    for name, item in list(module.__dict__.items()):
+        code = getattr(item, "__code__", None)
+        if before.get(name) is item:
+            continue
+        if name.startswith("test") and code and not code.co_argcount:
+            item()
+        elif unittest and isinstance(item, type) and issubclass(item, unittest.TestCase):
+            unittest.defaultTestLoader.loadTestsFromTestCase(item).debug()
 
 
 def _description(error: BaseException) -> str:

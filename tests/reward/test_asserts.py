@@ -32,6 +32,24 @@ class Stack:
     def __enter__(self): return self
     def __exit__(self, *error): self.items.clear()
 """
+VEC = """
+class Vec:
+    def __init__(self, x, y): self.x, self.y = x, y
+    def __add__(self, other): return Vec(self.x + other.x, self.y + other.y)
+    def __mul__(self, k): return Vec(self.x * k, self.y * k) if isinstance(k, int) else self.x * k.x + self.y * k.y
+    __rmul__ = __mul__
+    def __neg__(self): return Vec(-self.x, -self.y)
+    def __lt__(self, other): return self.x < other.x
+    def __eq__(self, other): return isinstance(other, Vec) and (self.x, self.y) == (other.x, other.y)
+    def __hash__(self): return hash((self.x, self.y))
+"""
+RATIO = """
+class Ratio:
+    def __init__(self, a, b): self.a, self.b = a, b
+    def __add__(self, other): return Ratio(self.a * other.b + other.a * self.b, self.b * other.b)
+    def __eq__(self, other): return self.a * other.b == other.a * self.b
+"""
+POINT = "from dataclasses import dataclass\n@dataclass(order=True, slots=True)\nclass P:\n    x: int\n    y: int = 0\n"
 NODE = "class Node:\n    def __init__(self, value): self.value, self.left = value, None\n"
 RAISES = "class Empty(ValueError):\n    pass\n\ndef f(x):\n    raise Empty('no', x) if x else KeyError(x)\n"
 
@@ -49,6 +67,31 @@ RIGHT = {
             "assert str(Stack([1])) == 'Stack of 1'",
             "s = Stack()\nassert s == s and s != Stack() and isinstance(s, Stack)",
             "s = Stack([1])\nwith s: pass\nassert len(s) == 0",
+        ],
+    ),
+    "operators": (
+        VEC,
+        [
+            "assert Vec(1, 2) + Vec(3, 4) == Vec(4, 6) and Vec(1, 2) * Vec(3, 4) == 11",
+            "assert (Vec(1, 2) == Vec(1, 3)) is False and Vec(1, 2) != Vec(1, 3) and Vec(1, 2) != (1, 2)",
+            "assert 2 * Vec(1, 2) == Vec(1, 2) * 2 == Vec(2, 4) == -Vec(-2, -4) and Vec(0, 1) in [Vec(0, 1)]",
+            "assert min([Vec(2, 0), Vec(1, 5)]) == Vec(1, 5) and sum([Vec(1, 1)] * 3, Vec(0, 0)) == Vec(3, 3)",
+            "assert {Vec(1, 2): 3}[Vec(1, 2)] == 3 and len({Vec(1, 2), Vec(1, 2)}) == 1",
+            "v = Vec(1, 1)\nv += Vec(1, 1)\nassert v.x == 2",
+        ],
+    ),
+    "a dataclass": (POINT, ["assert P(1, 2) == P(1, 2) != P(2, 1) and P(0) == P(0, 0)", "assert P(1, 2) < P(1, 3)"]),
+    "equal objects with other attributes": (RATIO, ["assert Ratio(1, 2) + Ratio(1, 4) == Ratio(3, 4)"]),
+    "objects without attributes": (
+        "class Nil:\n    def __eq__(self, other): return isinstance(other, Nil)\n",
+        ["assert Nil() == Nil() and Nil() != 5"],
+    ),
+    "unittest": (
+        "def add(a, b): return a + b",
+        [
+            "import unittest\nclass T(unittest.TestCase):\n    def setUp(self): self.one = 1\n"
+            "    def test_add(self): self.assertEqual(add(self.one, 2), 3)\n"
+            "    def test_error(self):\n        with self.assertRaises(TypeError): add(1, 'a')\n",
         ],
     ),
     "attributes": (NODE, ["n = Node(1)\nn.left = Node(2)\nassert n.left.value == 2\nn.value = 7\nassert n.value == 7"]),
