@@ -16,6 +16,7 @@ from rlframe.types import Completion, Prompt
 ADD = "def add(a, b):\n    return a + b\n"
 WRONG = "def add(a, b):\n    return a - b\n"
 SUM = "a, b = map(int, input().split())\nprint(a + b)\n"
+TEST_FILE = "import pytest\nfrom solution import add\n\ndef test_add():\n    assert add(1, 2) == 3\n"
 SESSION = ">>> add(1, 2)\n3\n"
 ASSERTS = "assert add(1, 2) == 3\nassert add(0, 0) == 1\n"
 INDENTED_3, INDENTED_2 = (ADD.rstrip().replace("\n", "\n" + " " * indent) for indent in (3, 2))
@@ -43,7 +44,8 @@ LAYOUTS = {
     "a longer closing fence": f"```python\n{ADD}`````\n",
     "an answer in tags": f"<think>first\n{fenced(WRONG)}</think>\n<answer>\n{fenced(ADD)}</answer>",
     "thoughts with a wrong draft": f"<think>\n{fenced(WRONG)}no</think>\n{fenced(ADD)}",
-    "thoughts with the only program": f"<think>\n{fenced(ADD)}</think>\nThe program above adds.",
+    "a test file behind the program": f"{fenced(ADD)}\n{fenced(TEST_FILE)}",
+    "words and plain code in tags": f"<answer>\nHere it is:\n\n{ADD}\nIt adds.\n</answer>",
     "plain code in tags": f"<answer>\n{ADD}</answer>",
     "a corrected program": f"First:\n\n{fenced(WRONG)}\nThis subtracts. Corrected:\n\n{fenced(ADD)}",
     "C++ first": f"In C++:\n\n{fenced('int add(int a, int b) { return a + b; }', 'cpp')}\nin Python:\n\n{fenced(ADD)}",
@@ -94,6 +96,8 @@ LAYOUTS = {
 SCRIPTS = ("a script", "an example of a script")  # beginnings of the names above
 TRAPS = {
     "no program": "The sum of both numbers.",
+    "thoughts with the only program": f"<think>\n{fenced(ADD)}</think>\nThe program above adds.",
+    "thoughts that never end": f"<think>\n{fenced(ADD)}But wait, let me check the task again.",
     "prose in tags": "<answer>def add: return the sum</answer>",
     "a wrong program": fenced(WRONG),
     "right in the thoughts, wrong in the answer": f"<think>{fenced(ADD)}</think><answer>{fenced(WRONG)}</answer>",

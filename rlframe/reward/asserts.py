@@ -36,8 +36,9 @@ class AssertTests(BaseModel):
     """Tests as code: `{"asserts": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"], "setup": "import math"}`.
 
     Each of `asserts` is a case: statements that raise nothing for a right program, functions `test…()`, or classes of
-    unittest. `setup` runs before the first case. `prefix` is code that stands in front of the program, such as the imports of a prompt. Names
-    that the tests use and do not define are names of the program; it runs in another sandbox than its tests.
+    unittest. `setup` runs before the first case. `prefix` is code that stands in front of the program, such as the
+    imports of a prompt. Names that the tests use and do not define are names of the program; it runs in another sandbox
+    than its tests.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
