@@ -12,9 +12,11 @@ from rlframe.answers.latex import formulas
 from rlframe.answers.reading import read
 from rlframe.answers.values import Value
 
-DIGITS = 30  # of constants that are compared as decimals
-CLOSE = 1e-25  # relative difference of exact constants that are equal
-ROUNDED = 1e-10  # the same, where a constant has a decimal in it
+DIGITS = 30  # of constants that are compared as decimals, behind the point
+MAX_DIGITS = 3000  # in front of the point; larger constants are compared as formulas
+CLOSE = 1e-25  # difference of exact constants that are equal; below 1, relative
+ROUNDED = 1e-10  # relative difference, where a constant has a decimal in it
+POINTS = [(2, 3, 5, 7, 11, 13), (-2, -3, 5, -7, 11, 13), (7, 0.5, 3, 0.2, 2, 5), (-0.7, -0.4, -3, -2, -5, -0.1)]
 
 
 class Unread(Exception):
@@ -50,12 +52,14 @@ def by_math_verify(reference: str, answer: str, within: Fraction | None = None) 
         return is_near(first, second, within)
     constants = numeric(first, second)
     if constants is not None and constants[2]:
-        return abs(constants[0] - constants[1]) <= max(abs(constants[0]), abs(constants[1])) * CLOSE
+        return constants[0] == constants[1] or bool(
+            abs(constants[0] - constants[1]) <= CLOSE * min(1, max(abs(constants[0]), abs(constants[1])))
+        )
     # The reference comes first: math-verify treats the sides differently.
     equal = bool(verify(first, second, timeout_seconds=None, raise_on_error=True))
     if not equal and constants is not None:  # a decimal in an exponent
         return bool(abs(constants[0] - constants[1]) <= max(abs(constants[0]), abs(constants[1])) * ROUNDED)
-    return equal
+    return equal or same_roots(first, second)
 
 
 def parse_all(value: Value) -> None:
@@ -90,14 +94,54 @@ def numeric(first: Any, second: Any) -> tuple[Any, Any, bool] | None:
 
     math-verify takes 2^{-99} and 2^{-98} for equal, and does not simplify every nest of roots.
     """
-    from sympy import Expr, Float
+    from sympy import Expr, Float, log
 
     if not (isinstance(first, Expr) and isinstance(second, Expr)) or first.free_symbols or second.free_symbols:
         return None
-    x, y = first.doit().evalf(DIGITS), second.doit().evalf(DIGITS)
+    exact = not (first.has(Float) or second.has(Float))
+    x, y = first.doit(), second.doit()
+    if exact and x.is_Rational and y.is_Rational:
+        return x, y, True
+    size = max(sizes) if (sizes := [int(log(abs(side), 10).evalf(5)) for side in (x, y) if side != 0]) else 0
+    if size > MAX_DIGITS:
+        return None
+    x, y = (side.evalf(DIGITS + max(0, size)) for side in (x, y))
     if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
         return None
-    return x, y, not (first.has(Float) or second.has(Float))
+    return x, y, exact
+
+
+def same_roots(first: Any, second: Any) -> bool:
+    r"""True for formulas with roots that are equal wherever both are real: \sqrt{m/k} and 1/\sqrt{k/m}.
+
+    math-verify compares complex functions, in which these differ.
+    """
+    from sympy import Expr, Pow
+
+    if not (isinstance(first, Expr) and isinstance(second, Expr)) or first.free_symbols != second.free_symbols:
+        return False
+    roots = [power for power in (first.atoms(Pow) | second.atoms(Pow)) if power.exp.is_Rational and power.exp.q > 1]
+    symbols = sorted(first.free_symbols, key=str)
+    if not roots or not 0 < len(symbols) <= len(POINTS[0]):
+        return False
+    seen = 0
+    for point in POINTS:
+        at = dict(zip(symbols, point, strict=False))
+        bases = [power.base.evalf(DIGITS, subs=at) for power in roots]
+        if not all(base.is_real and base >= 0 for base in bases):
+            continue
+        x, y = first.evalf(DIGITS, subs=at), second.evalf(DIGITS, subs=at)
+        if not (x.is_finite and y.is_finite and abs(x - y) <= CLOSE * max(1, abs(x))):
+            return False
+        seen += 1
+    return seen > 1
+
+
+def with_imaginary_unit(expression: Any) -> Any:
+    """math-verify reads i as a variable that is not real."""
+    from sympy import Expr, I, Symbol
+
+    return expression.subs(Symbol("i", real=False), I) if isinstance(expression, Expr) else expression
 
 
 @functools.cache
@@ -126,6 +170,6 @@ def math_verify() -> tuple[Callable[[str], Any], Callable[..., bool]]:
             parsing_timeout=None,  # pyright: ignore[reportArgumentType]
             raise_on_error=True,
         )
-        return results[0] if results else None
+        return with_imaginary_unit(results[0]) if results else None
 
     return parse_formula, verify

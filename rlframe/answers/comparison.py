@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from rlframe.answers.equations import same_equation
 from rlframe.answers.exact import letter_of, marks, same_digits, same_number, same_words, without_percent
-from rlframe.answers.latex import inequality, latex
+from rlframe.answers.latex import apart, inequality, latex
 from rlframe.answers.moments import same_moment
 from rlframe.answers.quantities import same_quantities
 from rlframe.answers.ranges import same_ranges
@@ -119,7 +119,7 @@ class Comparison:
         reference_text, answer_text = formula(reference, answer), formula(answer, reference)
         if reference_text is None or answer_text is None:
             return False
-        return self._algebra(reference_text, answer_text, within)
+        return self._algebra(*apart(reference_text, answer_text), within)
 
 
 def same_choices(judge: Judge, reference: Value, answer: Value) -> Truth:

@@ -14,20 +14,25 @@ BASED_DIGITS = re.compile(r"[0-9]+\)?_\{[^{}]*\}")
 
 
 def same_number(reference: Number, answer: Number) -> bool:
-    """True for equal numbers; decimals may differ by a millionth (of the reference, if below 1).
+    """True for equal numbers. Beside a decimal, or a fraction without a finite decimal, six places are enough.
 
     A percent sign on one side only is a unit or means hundredths. Data sets ask "what percentage …?" and leave the sign
-    out of the reference, so 50 = 50%; and 0.5 = 50% is true.
+    out of the reference, so 50 = 50%; and 0.5 = 50% is true. A reference below 1 is no percentage: 0.5 is not 0.5%.
     """
     pairs = [(reference.value, answer.value)]
     if reference.percent and not answer.percent:
         pairs.append((reference.value / 100, answer.value))
     if answer.percent and not reference.percent:
-        pairs.append((reference.value, answer.value / 100))
+        is_percentage = abs(reference.value) >= 1
+        pairs = [*pairs[: int(is_percentage)], (reference.value, answer.value / 100)]
     if any(x == y for x, y in pairs):
         return True
-    is_decimal = "." in reference.text or "." in answer.text
-    return is_decimal and any(abs(x - y) <= TOLERANCE * min(1, abs(x)) for x, y in pairs)
+    is_rounded = "." in answer.text and not has_finite_decimal(reference.value)
+    return ("." in reference.text or is_rounded) and any(abs(x - y) <= TOLERANCE * min(1, abs(x)) for x, y in pairs)
+
+
+def has_finite_decimal(value: Fraction) -> bool:
+    return 10 ** value.denominator.bit_length() % value.denominator == 0
 
 
 def same_words(reference: Value, answer: Value) -> bool:

@@ -26,6 +26,8 @@ from rlframe.answers.values import (
 SINGLE_LETTER = re.compile(r"\\text ?\{ ?([A-Za-z]) ?\}")
 SUBSCRIPTED_E = re.compile(r"(?<![A-Za-z\\])E_")
 IMAGINARY = re.compile(r"(?<![A-Za-z\\{])i(?![A-Za-z_}])")
+BARE_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+CAPITAL = re.compile(r"\\(?:text|begin|end|mathbb|operatorname)\{[^{}]*\}|\\[A-Za-z]+|([A-Z])(_\{)?")
 PRIMED = re.compile(r"([A-Za-z])('+)")
 
 
@@ -98,6 +100,18 @@ def expression_text(text: str) -> str:
     text = IMAGINARY.sub(" i ", text)  # apart from digits, math-verify sees that the formula is complex
     text = SUBSCRIPTED_E.sub("Q_", SINGLE_LETTER.sub(r" \1", text).replace("$", ""))
     return PRIMED.sub(lambda match: f"{match[1]}_{{9{len(match[2])}}}", text)
+
+
+def apart(first: str, second: str) -> tuple[str, str]:
+    """Both texts, with capitals renamed where a letter occurs in two sizes, which math-verify does not tell apart."""
+    letters = set(BARE_LETTER.findall(first + " " + second))
+    if not any(letter.lower() in letters for letter in letters if letter.isupper()):
+        return first, second
+
+    def renamed(text: str) -> str:
+        return CAPITAL.sub(lambda match: f"{match[1]}_{{8{'' if match[2] else '}'}" if match[1] else match[0], text)
+
+    return renamed(first), renamed(second)
 
 
 def formulas(value: Value) -> list[str]:
