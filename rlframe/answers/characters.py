@@ -3,6 +3,7 @@ r"""Characters outside of ASCII as plain LaTeX: √, ², ½, ≤, full-width dig
 from __future__ import annotations
 
 import re
+import unicodedata
 
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "0123456789+-()nix", strict=True))
 SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
@@ -54,6 +55,7 @@ SIGNS = {
     "∖": r"\setminus", "±": r"\pm", "∓": r"\mp", "…": r"\ldots", "∠": r"\angle", "∘": r"\circ", "∑": r"\sum",
     "∏": r"\prod", "∫": r"\int", "⟨": r"\langle", "⟩": r"\rangle", "⌊": r"\lfloor", "⌋": r"\rfloor", "⌈": r"\lceil",
     "⌉": r"\rceil", "→": r"\to", "⇒": r"\Rightarrow", "⊂": r"\subset", "⊆": r"\subseteq", "≡": r"\equiv", "∣": r"\mid",
+    "△": r"\triangle", "∆": r"\Delta", "∨": r"\lor", "∧": r"\land", "↦": r"\mapsto", "∴": r"\therefore",
 }  # fmt: skip
 CHARACTERS = str.maketrans(
     {sign: f"{latex} " for sign, latex in (SIGNS | GREEK).items()}
@@ -62,11 +64,12 @@ CHARACTERS = str.maketrans(
     | {chr(code): " " for code in (0x00A0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)}
     | {nothing: "" for nothing in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062\u2063"}
     | {letter: rf"\mathbb{{{name}}}" for letter, name in zip("ℝℤℕℚℂ", "RZNQC", strict=True)}
-    | {"÷": "/", "∕": "/", "⁄": "/", "°": r"^{\circ}", "º": r"^{\circ}", "℃": r"^{\circ}C"}
+    | {"÷": "/", "∶": ":", "∕": "/", "⁄": "/", "°": r"^{\circ}", "º": r"^{\circ}", "℃": r"^{\circ}C"}
     | {"′": "'", "’": "'", "‘": "'", "″": "''"}
     | {chr(0x2460 + index): rf"\textcircled{{{index + 1}}}" for index in range(20)}
     | {"“": '"', "”": '"', "。": ".", "、": ",", "∛": r"\sqrt[3]"}
 )  # fmt: skip
+STYLED = re.compile("[\U0001d400-\U0001d7ff]")  # letters and digits in bold, italic and other styles
 VULGAR = re.compile("[" + "".join(FRACTIONS) + "]")
 RAISED = re.compile("[" + "".join(SUPERSCRIPTS) + "]+")
 LOWERED = re.compile("[" + "".join(SUBSCRIPTS) + "]+")
@@ -81,4 +84,6 @@ def ascii_only(text: str) -> str:
     text = RAISED.sub(lambda run: "^{" + "".join(SUPERSCRIPTS[sign] for sign in run[0]) + "}", text)
     text = LOWERED.sub(lambda run: "_{" + "".join(SUBSCRIPTS[sign] for sign in run[0]) + "}", text)
     text = VULGAR.sub(lambda sign: r"\frac{{{}}}{{{}}}".format(*FRACTIONS[sign[0]]), text)
+    text = STYLED.sub(lambda letter: unicodedata.normalize("NFKC", letter[0]), text)
+    text = re.sub(r"[^\W_a-zA-Z0-9]", lambda sign: str(unicodedata.decimal(sign[0], sign[0])), text)
     return text.translate(CHARACTERS)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Literal, Protocol, TypeAlias
 
 from rlframe.answers.equations import same_equation
-from rlframe.answers.exact import letter_of, marks, same_digits, same_number, same_words, without_percent
+from rlframe.answers.exact import letter_of, marks, restates, same_digits, same_number, same_words, without_percent
 from rlframe.answers.latex import apart, inequality, latex
 from rlframe.answers.moments import same_moment
 from rlframe.answers.quantities import same_quantities
@@ -108,7 +108,7 @@ class Comparison:
             return True
         if len(reference.text) == len(answer.text) == 1:
             return reference.text.casefold() == answer.text.casefold()
-        if marks(reference) != marks(answer):
+        if marks(reference) != marks(answer) or restates(reference, answer):
             return False
         pairs = [(reference, answer)]
         if reference.percent != answer.percent:

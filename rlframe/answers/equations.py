@@ -51,7 +51,8 @@ def same_named_tuple(judge: Judge, equation: Equation, collection: Collection) -
         variables = [name.strip() for name in names[1].split(",")]
         if len(variables) == len(equation.value.items):
             items = tuple(
-                Equation(name, value, "") for name, value in zip(variables, equation.value.items, strict=True)
+                Equation(name, value, f"{name} = {latex(value)}")
+                for name, value in zip(variables, equation.value.items, strict=True)
             )
             return same_collections(judge, Collection("list", items), collection)
     return judge.same(equation.value, collection) if is_label(equation.name) else False

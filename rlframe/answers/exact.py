@@ -10,6 +10,9 @@ from rlframe.answers.words import is_word
 
 TOLERANCE = Fraction(1, 10**6)  # a decimal is compared to six places; below 1, of the reference
 RUN = re.compile(r"\\(?:text|operatorname) ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
+WORK = re.compile(
+    r"\\(int|oint|iint|sum|prod|lim|gcd|lcm|det)(?![A-Za-z])|\\frac\{(?:d|\\partial)(?:\^\{?[0-9]\}?)? ?[a-z]?\}\{ ?(d|\\partial)"
+)
 BASED_DIGITS = re.compile(r"[0-9]+\)?_\{[^{}]*\}")
 
 
@@ -74,6 +77,11 @@ def marks(value: Number | Expression) -> set[str]:
     words = {re.sub(r"\\text ?\{ ?([^{}]*?) ?\}", r"\1", word) for word in words}
     primes = set(re.findall(r"[A-Za-z]'+", value.text))
     return {word for word in words if len(word) > 1} | primes | set(BASED_DIGITS.findall(value.text))
+
+
+def restates(reference: Number | Expression, answer: Number | Expression) -> bool:
+    """True for an answer that leaves an integral, sum, limit, derivative or divisor to be worked out."""
+    return bool(set(WORK.findall(answer.text)) - set(WORK.findall(reference.text)))
 
 
 def without_percent(value: Number | Expression) -> Number | Expression:

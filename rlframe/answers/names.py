@@ -6,11 +6,17 @@ import re
 
 VARIABLE = re.compile(r"\|?(?:[A-Za-z]|\\[a-z]+)(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?: ?\([^()]*\))?\|?")
 COMMAND = re.compile(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?")
+GREEK = re.compile(  # variables; π is a constant
+    r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|kappa|lambda|mu|nu|xi|rho|sigma|tau"
+    r"|(?:var)?phi|chi|psi|omega|[A-Z][a-z]+)(?![A-Za-z])"
+)
 LETTER = re.compile(r"[A-Za-z]")
 
 
 def is_constant(text: str) -> bool:
     """True for a text without variables; e and i count as constants."""
+    if GREEK.search(text):
+        return False
     bare = COMMAND.sub("", re.sub(r"\\text ?\{[^{}]*\}", "", text))
     return not any(letter not in "ei" for letter in LETTER.findall(bare))
 

@@ -7,8 +7,13 @@ from fractions import Fraction
 from rlframe.answers.exact import same_number
 from rlframe.answers.latex import latex
 from rlframe.answers.truth import Judge, Truth, any_true
-from rlframe.answers.units import parse_unit
+from rlframe.answers.units import Unit, parse_unit
 from rlframe.answers.values import Expression, Moments, Number, Quantity, Value, Words
+
+
+# Another unit of these is another value, even where units are ignored: 90 radians are not 90°, nor 50 cents $50.
+ANGLE = (("angle", 1),)
+MONEY = {((currency, 1),) for currency in ("dollar", "cent", "euro", "yen", "pound sterling", "rupee", "yuan")}
 
 
 def same_quantities(judge: Judge, reference: Value, answer: Value) -> Truth:
@@ -16,6 +21,9 @@ def same_quantities(judge: Judge, reference: Value, answer: Value) -> Truth:
     match reference, answer:
         case Quantity(), Quantity():
             first, second = parse_unit(reference.unit), parse_unit(answer.unit)
+            if is_radian(first) != is_radian(second) and ANGLE in (first.dimension, second.dimension):
+                degrees, radians = (answer, reference) if is_radian(first) else (reference, answer)
+                return same_in_radians(judge, degrees, radians.body)
             bodies = judge.same(reference.body, answer.body)
             if (
                 first.dimension is None
@@ -23,21 +31,31 @@ def same_quantities(judge: Judge, reference: Value, answer: Value) -> Truth:
                 or (first.size == second.size and (first.dimension == second.dimension))
             ):
                 return bodies
-            if first.dimension != second.dimension:
-                return False if judge.compare_units else bodies
+            if first.dimension != second.dimension and judge.compare_units:
+                return False
             converted = same_converted(judge, reference.body, answer.body, second.size / first.size)
+            if {first.dimension, second.dimension} <= MONEY or first.dimension == second.dimension == ANGLE:
+                return converted
+            if first.dimension != second.dimension:
+                return bodies
             return converted if judge.compare_units else any_true([bodies, converted])
         case Quantity(), Words() | Moments():
             return False
         case Words() | Moments(), Quantity():
             return False
+        case (Quantity(unit="°") as degrees, Expression(text=text) as other) | (
+            Expression(text=text) as other, Quantity(unit="°") as degrees
+        ) if r"\pi" in text:  # fmt: skip
+            return same_in_radians(judge, degrees, other)
         case Quantity(), _:
-            if reference.glued:
-                return False
-            return any_true([judge.same(reference.body, answer), same_in_radians(judge, reference, answer)])
+            return False if reference.glued else judge.same(reference.body, answer)
         case _, Quantity():
-            return any_true([judge.same(reference, answer.body), same_in_radians(judge, answer, reference)])
+            return judge.same(reference, answer.body)
     return False
+
+
+def is_radian(unit: Unit) -> bool:
+    return unit.name in ("rad", "radian", "radians")
 
 
 def same_converted(judge: Judge, reference: Value, answer: Value, factor: Fraction) -> Truth:
@@ -51,9 +69,12 @@ def same_converted(judge: Judge, reference: Value, answer: Value, factor: Fracti
     return judge.by_algebra(reference, scaled)
 
 
-def same_in_radians(judge: Judge, degrees: Quantity, other: Value) -> Truth:
+def same_in_radians(judge: Judge, degrees: Quantity, radians: Value) -> Truth:
     """45° is π/4."""
-    if degrees.unit != "°" or not (isinstance(other, Expression) and r"\pi" in other.text):
+    in_degrees, in_radians = latex(degrees.body), latex(radians)
+    if in_degrees is None or in_radians is None:
         return False
-    text = latex(degrees.body)
-    return text is not None and judge.by_algebra(other, Expression(rf"\frac{{{text} \pi}}{{180}}"))
+    size = parse_unit(degrees.unit).size / 180
+    return judge.by_algebra(
+        Expression(in_radians), Expression(rf"\frac{{{size.numerator} ({in_degrees}) \pi}}{{{size.denominator}}}")
+    )

@@ -13,6 +13,7 @@ from rlframe.answers.spelling import plain
 from rlframe.answers.structures import (
     read_based,
     read_bracketed,
+    read_cases,
     read_list,
     read_matrix,
     read_pair_of_signs,
@@ -39,7 +40,7 @@ MAX_PARTS = 1000  # of a text that are read; the others are left to algebra
 # The first reader that returns a value decides.
 READERS = [
     read_moment, read_number, read_choice, read_words, read_wrapped, read_sentence, read_list, read_relation,
-    read_based, read_bracketed, read_union, read_ratio, read_matrix, read_pair_of_signs,
+    read_based, read_bracketed, read_union, read_ratio, read_matrix, read_cases, read_pair_of_signs,
 ]  # fmt: skip
 
 

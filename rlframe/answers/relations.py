@@ -126,7 +126,7 @@ def equation(texts: list[str], signs: list[str], text: str, read: Read) -> Value
     constants = [part for part in exact[:-1] if is_constant(part) and not is_words(part)]
     name = "" if exact[0] in constants or is_words(exact[0]) else exact[0]
     value = read(exact[-1])
-    if isinstance(value, Collection) and value.kind == "set" and is_label(name):  # x = \pm 2
+    if r"\pm" in exact[-1] and isinstance(value, Collection) and value.kind == "set" and is_label(name):
         return Collection("set", tuple(Equation(name, item, f"{name} = {latex(item)}") for item in value.items))
     return Equation(
         name,

@@ -7,7 +7,7 @@ import re
 from rlframe.answers.brackets import inside
 from rlframe.answers.moments import moments
 from rlframe.answers.numerals import DECIMAL_COMMA, INDIAN, in_words, numeral, ungrouped
-from rlframe.answers.units import compound, split_unit
+from rlframe.answers.units import angle, compound, split_unit
 from rlframe.answers.values import (
     Choice,
     Collection,
@@ -55,6 +55,8 @@ def read_number(text: str, read: Read) -> Value | None:
         value = numeral(digits)
         if value is not None:
             return Quantity(Number(value, number.endswith("%"), ungrouped(digits)), unit, glued)
+    if (degrees := angle(text)) is not None:
+        return Quantity(Number(degrees, text="."), "°")
     sum_of_units = compound(text)
     return None if sum_of_units is None else Quantity(Number(sum_of_units[0]), sum_of_units[1])
 

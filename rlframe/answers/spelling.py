@@ -12,7 +12,7 @@ MULTILINE = re.compile(r"\\begin|\\end")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")  # an escape too many, from JSON: \\frac
 PYTHON = [("abs", "|", "|"), ("floor", r"\lfloor ", r"\rfloor "), ("ceil", r"\lceil ", r"\rceil ")]
 PHRASE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[`\"*_!.,;]|^[\s=~]|\\approx|\\sim|^\$?[A-Za-z]\$?\s+is\b")
-WORDY = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}|%|\\text|\\[pb]?mod|\\Omega|\\in|\]\^|\\mathbb")
+WORDY = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[a-e]\)|_|0[box]|\([a-z]|%|\\text|\\[pb]?mod|\\Omega|\\in|\]\^|\\mathbb")
 LETTERS = re.compile(r"[A-Za-z*^=_!<>+]")
 
 
@@ -28,7 +28,7 @@ def plain(text: str) -> str:
     if PHRASE.search(text):
         text = substitute(PHRASES, text)
     text = without_dollars(text)
-    if "\\" in text or "{" in text or "~" in text:
+    if any(sign in text for sign in "\\{~_"):
         if "\\\\" in text and not MULTILINE.search(text):
             text = DOUBLED.sub(r"\\", text)
         text = substitute(LATEX, text)
@@ -52,12 +52,14 @@ def substitute(rows: list[Row], text: str) -> str:
     return text
 
 
-CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds sterling", "¥": "yen", "₹": "rupees", "R": "rupees"}
+CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds sterling", "¥": "yen", "₹": "rupees", "R": "rupees", "¢": "cents",
+              "USD": "dollars", "EUR": "euros", "GBP": "pounds sterling"}  # fmt: skip
+SIGNS = [*CURRENCIES]
 LONE_PRICE = re.compile(r"(?<!\\)\$\s*[-.]?[0-9]|[0-9]\s*\$")
 PRICE = re.compile(
-    r"(?P<sign>[-+]?\s*)(?P<money>\\\$|[€£¥₹]|(?<![A-Z])(?:US|A|C)\\?\$|Rs\.? *)\s*"
-    r"(?P<amount>-?(?:[0-9][0-9,.{}\\! ]*[0-9]|[0-9]))"
-    r"|(?P<before>[0-9])\s*(?P<behind>\\\$|[€£¥₹])(?![0-9])"
+    r"(?P<sign>[-+]?\s*)(?P<money>\\\$|[€£¥₹]|(?<![A-Z])(?:US|A|C)\\?\$|(?:USD|EUR|GBP)(?= ?[0-9])|Rs\.? *)\s*"
+    r"(?P<amount>-?(?:\.[0-9]+|[0-9][0-9,.{}\\! ]*[0-9]|[0-9]))"
+    r"|(?P<before>[0-9])\s*(?P<behind>\\\$|[€£¥₹¢])(?![0-9])"
 )
 
 
@@ -67,7 +69,7 @@ def without_dollars(text: str) -> str:
     >>> without_dollars(r"$5 or 6$"), without_dollars(r"\$5")
     ('5 or 6', '5\\text{ dollars}')
     """
-    if not any(sign in text for sign in "$€£¥₹R"):
+    if not any(sign in text for sign in SIGNS):
         return text
     if len(re.findall(r"(?<!\\)\$", text)) == 1 and LONE_PRICE.search(text):
         text = re.sub(r"(?<!\\)\$", r"\\$", text)

@@ -18,6 +18,7 @@ from rlframe.answers.values import (
     Read,
     Unreadable,
     Value,
+    Words,
 )  # fmt: skip
 
 BASED = re.compile(r"\(?([0-9A-Fa-f]{1,200})\)?_ ?\{? ?(?:\\text ?\{ ?)?([0-9]{1,2}|[a-z]+) ?\}*")
@@ -25,6 +26,8 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
          "twelve": 12, "sixteen": 16, "bin": 2, "oct": 8, "hex": 16, "dec": 10}  # fmt: skip  # fmt: skip
 MATRIX = re.compile(r"[(\[]? ?\\begin\{pmatrix\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{pmatrix\} ?[)\]]?", re.DOTALL)
 TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+CASES = re.compile(r"\\begin\{cases\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{cases\}", re.DOTALL)
+CONDITION = re.compile(r"\\text ?\{ ?(?:if|for|when|where|,)? ?\}|\b(?:if|for|when|where)\b")
 PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
 MAX_ITEMS = 200  # of a list
 
@@ -128,6 +131,8 @@ def read_set(content: str, read: Read) -> Value | None:
         return read(condition)
     if separators:
         return Expression(rf"\{{{content}\}}")
+    if content.strip() == r"\emptyset":  # a set with one element, which is no empty set
+        return Words(r"\{\emptyset\}")
     texts, _ = pieces(content, lambda token: token in (",", ";", "and", "or"))
     items: list[Value] = []
     for item in (read(item) for item in texts if item.strip()):
@@ -160,6 +165,20 @@ def read_matrix(text: str, read: Read) -> Value | None:
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match["body"]) if row.strip(" \\")]
     cells = tuple(tuple(read(cell) for cell in row.replace(r"\hline", "").split("&")) for row in rows)
     return Matrix(cells) if cells else Unreadable("an empty matrix")
+
+
+def read_cases(text: str, read: Read) -> Value | None:
+    """A function by cases: a set of (value, condition). Rows without conditions are equations that hold together."""
+    match = CASES.fullmatch(text)
+    if match is None:
+        return None
+    rows = [[cell.strip(" ,.;") for cell in row.split("&")] for row in match["body"].split(r"\\") if row.strip()]
+    if all(len(row) == 1 for row in rows):
+        return combined([read(row[0]) for row in rows], True) if rows else None
+    if any(len(row) != 2 for row in rows):
+        return None
+    pairs = [(read(value), read(CONDITION.sub(" ", condition).strip() or "otherwise")) for value, condition in rows]
+    return Collection("set", tuple(Collection("tuple", pair) for pair in pairs))
 
 
 def read_pair_of_signs(text: str, read: Read) -> Value | None:

@@ -14,8 +14,8 @@ NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 FUNCTIONS = r"arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|lg|exp"
 GREEK_WORDS = "pi|alpha|beta|gamma|delta|theta|lambda|mu|sigma|omega|phi"
 LEAD = (
-    r"(?:(?:so|thus|hence|therefore|finally|then|and|we (?:get|have|find|obtain)|this (?:gives|means|is)|i think|okay"
-    r"|which (?:gives|is))\b(?: that)?[,:]? *)"
+    r"(?:(?:\\therefore(?![a-z])|(?:so|in total|altogether|thus|hence|therefore|finally|then|and|we (?:get|have|find|obtain)|this (?:gives|means|is)|i think|okay"
+    r"|which (?:gives|is))\b(?: that)?)[,:]? *)"
 )
 SUBJECT = "(?:it|this|that|the|there|here|our|his|her|their|its|he|she|they|we|each|every|all)"
 
@@ -52,6 +52,11 @@ UNICODE = [
 PHRASES = [
     row(r"^\\text\{([A-Za-z ,']*(?:\bis|\bare|:|=)) *\} *", r"\1 ", r"\text{The answer is } 5", "The answer is 5"),
     row(r"^[\s`\"_]+|[\s`\"_]+$", "", "`34`", "34"),
+    row(r"^[-*•] +(?=[A-Za-z])", "", "- Total: 72", "Total: 72"),
+    row(r"^[A-Za-z].*[ ,](?:for|in|making|gives|is) (?:a|the) total of (?=[^ ]+$)", "", "He has 3 and 4, for a total of 7", "7"),
+    row(r",? (?:so|hence|thus|therefore)(?: the answer is| it is)? (?=[-+$\\0-9][^ ]*$)", "; ", "6/2 = 3, so 3", "6/2 = 3; 3"),
+    row(r" \((?:that is|i\.e\.|since|because|namely)\b[^()]*\)$", "", "72 (that is, 48 + 24)", "72"),
+    row(r"^(?:the |an? )?(?=[a-z])(?:point |vertex |focus |cent(?:er|re) )+(?=[(A-Z$\\])", "", "the point (1, 2)", "(1, 2)", I),
     row(r"^\*\*([^*]+)\*\*([.!]?)$", r"\1\2", "**34**", "34"),
     row(r"\*\*([A-Za-z ]+:)\*\* *", r"\1 ", "**Answer:** 34", "Answer: 34"),
     row(r"\*\*([^*]+)\*\*(?![*\w(])", r"\1", "the sum is **34** cm", "the sum is 34 cm"),
@@ -106,8 +111,22 @@ LATEX = [
     row(r"\\backslash(?![A-Za-z])", r"\\setminus", r"A \backslash B", r"A \setminus B"),
     row(r"\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degrees?|\\textdegree)(?![A-Za-z])",
         r"^{\\circ}", r"90^\circ", r"90^{\circ}"),
-    row(r"\s*\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime)", "'", r"f^{\prime}(x)", "f'(x)"),
+    row(r"\s*\^\s*(?:\{\s*\\prime\s*\\prime\s*\}|\\prime\s*\\prime)", "''", r"y^{\prime\prime}", "y''"),
+    row(r"\s*\^\s*(?:\{\s*\\prime\s*\}|\\prime)", "'", r"f^{\prime}(x)", "f'(x)"),
     row(r"\\(?:dots|cdots|dotsc|dotsb)(?![A-Za-z])", r"\\ldots", r"1,\dots,n", r"1,\ldots,n"),
+    row(r"\\(?:operatorname\*?|text)\{ *(arc)?(a?)(sin|cos|tan|tg|cot|ctg|sec|csc|sinh|cosh|tanh|ln|log|lg|exp|gcd|lcm|max|min|abs"
+        r"|cis|floor|ceil) *\}(?![A-Za-z])", r" \1\2\3", r"\operatorname{arctg} 2", " arctg 2"),
+    row(r"\\lbrack(?![A-Za-z])", "[", r"\lbrack 1", "[ 1"),
+    row(r"\\rbrack(?![A-Za-z])", "]", r"1\rbrack", "1]"),
+    row(r"\\bigcup(?![A-Za-z]) *(?![_^])", r"\\cup ", r"A\bigcup B", r"A\cup B"),
+    row(r" *\\lor(?![A-Za-z]) *| *\\vee(?![A-Za-z]) *", " or ", r"x=2 \lor x=3", "x=2 or x=3"),
+    row(r" *\\l?wedge(?![A-Za-z]) *| *\\land(?![A-Za-z]) *", " and ", r"x=2 \land y=3", "x=2 and y=3"),
+    row(r"\\text\{ ?to ?\}", " to ", r"\sqrt{2}\text{ to }1", r"\sqrt{2} to 1"),
+    row(r"\\text\{ ?\\?\$ ?\}", r"\\$", r"\text{\$}5", r"\$5"),
+    row(r"\\frac\{ ?(\\text\{[^{}]*\}(?:\^\{?[0-9]\}?)?) ?\}\{ ?(\\text\{[^{}]*\}(?:\^\{?[0-9]\}?)?) ?\}", r"\1/\2",
+        r"9.8 \frac{\text{m}}{\text{s}^2}", r"9.8 \text{m}/\text{s}^2"),
+    row(r"\{ *([^{}]+?) *\\choose *([^{}]+?) *\}", r"\\binom{\1}{\2}", r"{n \choose 2}", r"\binom{n}{2}"),
+    row(r"(?<![A-Za-z\\])f: *([a-z]) *\\(?:mapsto|to)(?![A-Za-z])", r"f(\1) = ", r"f:x\mapsto x^2", "f(x) =  x^2"),
     row(r"\\div(?![A-Za-z])", "/", r"6 \div 2", "6 / 2"),
     row(r"\\(?:ast|bullet)(?![A-Za-z])", r"\\cdot", r"2 \ast 3", r"2 \cdot 3"),
     row(r"\\colon(?![A-Za-z])", ":", r"2\colon 3", "2: 3"),
@@ -124,10 +143,22 @@ LATEX = [
 CODE = [
     row(r"<=|=<|≤", r"\\le ", "x <= 3", r"x \le  3"),
     row(r">=|=>", r"\\ge ", "x >= 3", r"x \ge  3"),
-    row(r"!=", r"\\ne ", "x != 3", r"x \ne  3"),
+    row(r"(?<![0-9n)])!=", r"\\ne ", "x != 3", r"x \ne  3"),
     row(r"==", "=", "x == 3", "x = 3"),
     row(r"\+ ?/ ?-|\+-", r"\\pm ", "+/- 2", r"\pm  2"),
     row(r"\*\*", "^", "x**2", "x^2"),
+    row(r"(?<![A-Za-z])(?:math|np|numpy|sympy|sp|cmath|fractions)\.(?=[A-Za-z])", "", "math.sqrt(2)", "sqrt(2)"),
+    row(r"(?<![A-Za-z])(?:Rational|Fraction|frac)\((-?[0-9]+), ?([0-9]+)\)", r"\\frac{\1}{\2}", "Rational(3,4)",
+        r"\frac{3}{4}"),
+    row(r"(?<![\\A-Za-z])(?:lambda ([a-z])|([a-z]) *(?:\\mapsto|->)) *:? *", "", "lambda x: x+1", "x+1"),
+    row(r"(?<![\\A-Za-z])(?:arctg|atan|tan\^\{?-1\}?)(?![A-Za-z])", "arctan", "atan(2)", "arctan(2)"),
+    row(r"(?<![\\A-Za-z])a(sin|cos)(?=[ (])", r"arc\1", "asin(1)", "arcsin(1)"),
+    row(r"(?<![\\A-Za-z])tg(?![A-Za-z])|\\tg(?![A-Za-z])", "tan", "tg x", "tan x"),
+    row(r"(?<![\\A-Za-z])ctg(?![A-Za-z])|\\ctg(?![A-Za-z])", "cot", "ctg x", "cot x"),
+    row(r"(?<![\\A-Za-z])Abs(?=\()", "abs", "Abs(x)", "abs(x)"),
+    row(r"(?<![\\A-Za-z])cis *(\\frac\{[^{}]*\}\{[^{}]*\}|[^\s()]+)", r"e^{i \1}", r"cis \frac{\pi}{3}", r"e^{i \frac{\pi}{3}}"),
+    row(r"(?<![\\A-Za-z])cis *\(([^()]*)\)", r"e^{i (\1)}", "cis(2)", "e^{i (2)}"),
+    row(r"^([-+0-9./ ]*[0-9] ?\*? ?|[-+0-9./ ]*[-+] ?)[jI]$", r"\1i", "3 + 4*I", "3 + 4*i"),
     row(rf"(?<![A-Za-z0-9._\\{{])({NUMBER})[eE]([+-]?)0*([0-9]+)(?![0-9.A-Za-z])", r"\1 \\cdot 10^{\2\3}",
         "1e-10", r"1 \cdot 10^{-10}"),
     row(r"\^\s*\{?\s*\+\s*([0-9])", r"^{\1", "10^{+5}", "10^{5}"),
@@ -139,6 +170,9 @@ CODE = [
     row(rf"(?<![\\A-Za-z])({GREEK_WORDS})(?![A-Za-z])", r"\\\1", "2pi", r"2\pi", I),
     row(r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty", "-infinity", r"-\infty", I),
     row(r" *\*", r" \\cdot", "2*x", r"2 \cdotx"),
+    row(r"(\\(?:sin|cos|tan|cot|ln|log)) ?([A-Za-z0-9])(?= ?\\(?:cdot|times)(?![A-Za-z]))", r"\1(\2)", r"\sin x\cdot 2",
+        r"\sin(x)\cdot 2"),
+    row(r"(/ ?[0-9]+) +(?=[A-Za-z](?![A-Za-z]))", r"\1 \\cdot ", "1/2 x", r"1/2 \cdot x"),
     row(r"\\cdot(?=[A-Za-z])", r"\\cdot ", r"2 \cdotx", r"2 \cdot x"),
     row(r"\^ *(-?[0-9]+|[A-Za-z])(?!\})", r"^{\1}", "x^2", "x^{2}"),
     row(r"\\log_ *([0-9]+)(?=[ (A-Za-z\\])", r"\\log_{\1}", r"\log_10 5", r"\log_{10} 5"),
@@ -146,6 +180,26 @@ CODE = [
 ]  # fmt: skip
 
 WORDS = [
+    row(r"([0-9][0-9A-F]*) *(?:\(? *(?:in )?base *([0-9]+) *\)?)$", r"\1_{\2}", "1011 (base 2)", "1011_{2}"),
+    row(r"_\{\(([0-9]+)\)\}", r"_{\1}", "101_{(2)}", "101_{2}"),
+    row(r"^0b([01]+)$", r"\1_{2}", "0b101", "101_{2}"),
+    row(r"^0o([0-7]+)$", r"\1_{8}", "0o17", "17_{8}"),
+    row(r"^0x([0-9a-fA-F]+)$", r"\1_{16}", "0x1A", "1A_{16}"),
+    row(r"\\text\{([0-9A-F]+)\}(?=[0-9A-F]*_\{?[0-9])", r"\1", r"1\text{A}3_{16}", "1A3_{16}"),
+    row(r" (?:is )?(?:greater|more|larger) than or equal to ", r" \\ge ", "x is greater than or equal to 3", r"x \ge 3", I),
+    row(r" (?:is )?(?:less|smaller) than or equal to ", r" \\le ", "x is less than or equal to 3", r"x \le 3", I),
+    row(r"(?<![A-Za-z])([a-z]) is (?:greater|more|larger) than (?=[-0-9\\])", r"\1 > ", "x is greater than 3", "x > 3"),
+    row(r"(?<![A-Za-z])([a-z]) is (?:less|smaller) than (?=[-0-9\\])", r"\1 < ", "x is less than 3", "x < 3"),
+    row(r"(?<![A-Za-z])([a-z]) (?:is|equals) (?=[-0-9\\])", r"\1 = ", "if a is 3", "if a = 3"),
+    row(r"(?:(?<=^)|(?<=[;,.] )|(?<=[0-9}] ))\(?([a-e])\) +(?=[-0-9\\])", r"; \1 = ", "(a) 3 (b) 5", "; a = 3 ; b = 5"),
+    row(r"% of (?:the |all )?[A-Za-z]+$", "%", "25% of the students", "25%"),
+    row(r"(?<=[0-9]) and (?=[0-9]+/[0-9]+$)", " ", "5 and 1/4", "5 1/4"),
+    row(r"(?<=[0-9]) times (?=[0-9\\(]|the (?:square|cube) root)", r" \\cdot ", "2 times 3", r"2 \cdot 3"),
+    row(r"\b(?:the )?cube root of ([0-9]+|[a-z])\b", r"\\sqrt[3]{\1}", "the cube root of 4", r"\sqrt[3]{4}", I),
+    row(r"^([a-z]) *\\in *\\mathbb\{R\} *(?:,|and|such that|:|\\mid)? *(?=\1 )", "", r"x\in\mathbb{R}, x > 0", "x > 0"),
+    row(r"^[a-z] *\\in *\\mathbb\{R\}$", r"(-\\infty, \\infty)", r"x \in \mathbb{R}", r"(-\infty, \infty)"),
+    row(r"(?<=[0-9A-Za-z)}\]]) *\( *[a-z] *(?:\\(?:ge|in|ne)(?![a-z])|>|=)[^()]*(?:\([^()]*\))?\)$", "", r"2n - 1 (n \ge 1)", "2n - 1"),
+    row(r"^(?:\\text\{ *)?(angle|triangle)(?: *\})? *(?=\$?[A-Z]{3}$)", r"\\\1 ", "triangle ABC", r"\triangle ABC", I),
     row(r"\s*(?:\\text\s*\{\s*(?:percent|per cent|percentage|pct\.?|%)\s*\}"
         r"|(?<![A-Za-z])(?:percent|per cent|percentage|pct)(?![A-Za-z])\.?)",
         "%", "28 percent", "28%", I),
@@ -155,7 +209,7 @@ WORDS = [
         "90 degrees", r"90^{\circ}", I),
     row(r"\(? *(?:\\[pb]?|(?<![A-Za-z\\]))mod *\{? *([0-9]+) *\}? *\)?", r" \\pmod{\1}", "3 (mod 5)", r"3  \pmod{5}"),
     row(r"\b(?:plus or minus|plus/minus)\b", r"\\pm", "plus or minus 2", r"\pm 2", I),
-    row(r"(?<=[0-9A-Za-z)}\]]),? (?:\\text *\{ *)?(?:for (?:all|any|every|each|some)|where) [^=<>]*$", "",
+    row(r"(?<=[0-9A-Za-z)}\]]),? (?:\\text *\{ *)?(?:for (?:all|any|every|each|some)|where)\b [^=<>]*?(?= and |$)", "",
         "f(x) = x for all x", "f(x) = x"),
     row(r"(?<=.), ?\(?[a-z] *\\in *\\mathbb\{[ZNR]\}\)?$", "", r"x = k\pi, k \in \mathbb{Z}", r"x = k\pi"),
     row(r"(?<=[0-9]) *\\Omega(?![A-Za-z])", r"\\text{ ohms}", r"25 \Omega", r"25\text{ ohms}"),

@@ -29,7 +29,7 @@ SIZES: dict[str, dict[str, str]] = {
         "l liter litre": "1", "ml milliliter millilitre cc": "1/1000", "cl centiliter": "1/100", "dl deciliter": "1/10",
         "gallon gal": "3.785411784", "quart qt": "0.946352946", "pint pt": "0.473176473", "cup": "0.2365882365",
     },
-    "angle": {"°": "1", "rad radian": "0"},
+    "angle": {"° deg degree": "1", "arcmin arcminute": "1/60", "arcsec arcsecond": "1/3600"},
     "celsius": {"°c celsius": "1"}, "fahrenheit": {"°f fahrenheit": "1"}, "kelvin": {"kelvin": "1"},
     "dollar": {"dollar usd buck": "1", "cent": "1/100"}, "euro": {"euro eur": "1"}, "yen": {"yen jpy": "1"},
     "pound sterling": {"pounds_sterling gbp": "1"}, "rupee": {"rupee rs inr": "1"}, "yuan": {"yuan rmb": "1"},
@@ -152,6 +152,21 @@ def singular(word: str) -> str:
 
 
 PART = re.compile(r" ?(?:and |, ?)?([0-9]+(?:\.[0-9]+)?) ?(?:\\text ?\{ ?)?([A-Za-z]+\.?)(?: ?\})?")
+
+
+DEGREES = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?) ?\^\{\\circ\} ?(?:([0-9]+(?:\.[0-9]+)?) ?(?:'|\^\{'\}))? ?(?:([0-9]+(?:\.[0-9]+)?) ?(?:''|\"))?"
+)
+MINUTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?'")
+
+
+def angle(text: str) -> Fraction | None:
+    """The degrees of 45° 30', or None."""
+    if match := MINUTES.fullmatch(text):
+        return Fraction(match[1]) / 60
+    if match := DEGREES.fullmatch(text):
+        return sum((Fraction(part or 0) / 60**power for power, part in enumerate(match.groups())), Fraction(0))
+    return None
 
 
 def compound(text: str) -> tuple[Fraction, str] | None:
