@@ -13,6 +13,9 @@ RUN = re.compile(r"\\(?:text|operatorname) ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
 WORK = re.compile(
     r"\\(int|oint|iint|sum|prod|lim|gcd|lcm|det)(?![A-Za-z])|\\frac\{(?:d|\\partial)(?:\^\{?[0-9]\}?)? ?[a-z]?\}\{ ?(d|\\partial)"
 )
+STATEMENT = re.compile(r".*?\b(?:is|are|was|were|be|equals|facing|facing to)\b (?P<what>.+)")
+PREPOSITION = re.compile(r"^(?:(?:to|on|in|at|facing|heading|called|named|point|towards?|always|also) )+")
+NOUN = re.compile(r" (?:function|number|solutions?|direction|side|one|team|option|colou?r|angle|triangle)$")
 BASED_DIGITS = re.compile(r"[0-9]+\)?_\{[^{}]*\}")
 
 
@@ -43,11 +46,18 @@ def same_words(reference: Value, answer: Value) -> bool:
         case Words(text=expected), Words(text=given):
             if expected == given:
                 return True
-            head, verb, tail = given.rpartition(" is ")
-            return bool(verb) and tail == expected and not {"or", "not", "either", "if"} & set(head.split())
+            stated = STATEMENT.fullmatch(given)
+            if stated is None or {"or", "not", "nor", "either", "neither", "if", "never"} & set(given.split()):
+                return core(given) == core(expected)
+            return core(stated["what"]) == core(expected)
         case (Words(text=words), Expression(text=text)) | (Expression(text=text), Words(text=words)):
             return len(words) == 1 and text.casefold() == words
     return False
+
+
+def core(words: str) -> str:
+    """Without prepositions before and nouns of kinds behind: "to east", "odd function", "on tuesday"."""
+    return NOUN.sub("", PREPOSITION.sub("", words)) or words
 
 
 def same_digits(reference: Value, answer: Value) -> bool:

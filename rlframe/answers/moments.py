@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from rlframe.answers.numerals import ONES, TENS
+
 MONTHS = [
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december",
@@ -38,6 +40,31 @@ TIMES = [
 NAMED_TIMES = {"noon": (12, 0, "p"), "midnight": (12, 0, "a"), "12 noon": (12, 0, "p"), "12 midnight": (12, 0, "a")}
 
 
+AROUND = re.compile(  # the sentence before a date or time, without a denial
+    r"^(?:(?!.*\b(?:not|no|never|or|before|after|until|except|between|nor)\b)[a-z][a-z ']* )?(?:on|at|is|be) (?:an? |the )?(?=[0-9a-z])"
+)
+CHINESE = re.compile(r"([0-9]{4})年([0-9]{1,2})月([0-9]{1,2})[日号]")
+SPOKEN = re.compile(
+    rf"^(?:(?:a )?(?P<part>half|quarter|{'|'.join(list(ONES)[1:])}|{'|'.join(TENS)})(?: minutes)? (?P<side>past|to|after) )?"
+    rf"(?P<hour>{'|'.join(list(ONES)[1:13])}|1?[0-9])(?P<oclock> o'?clock)?(?: (?:in the (?P<day>morning|afternoon|evening)|at (?P<night>night)))?$"
+)
+
+
+def spoken(match: re.Match[str]) -> str:
+    """A time in words as hour, minute and half of the day: "half past seven in the morning" is 7:30 am."""
+    part, side, hour, day = match["part"], match["side"], match["hour"], match["day"] or match["night"]
+    if not (part or match["oclock"] or day):
+        return match[0]
+    minute = {"half": 30, "quarter": 15, None: 0}.get(part)
+    if minute is None:
+        minute = int((ONES | TENS)[str(part)])
+    number = int(hour) if hour.isdigit() else ONES[hour]
+    if side == "to":
+        number, minute = (number - 1) or 12, 60 - minute
+    half = "" if day is None else " am" if day == "morning" else " pm"
+    return f"{number}:{minute:02}{half}"
+
+
 class Moment(NamedTuple):
     """A date or a time of day; fields that the text leaves out are None.
 
@@ -58,7 +85,10 @@ class Moment(NamedTuple):
 def moments(text: str) -> list[Moment]:
     """The readings of a date or time: none, one, or, for 3/4/2024, day first and month first."""
     text = text.strip().lower().replace("\\text{", "").replace("}", "").strip().removesuffix(".")
-    text = text.removeprefix("on ").removeprefix("at ")
+    text = AROUND.sub("", re.sub(r"(?<=[ap])\. ?m$", "m", re.sub(r"\s+", " ", re.sub(r" ?: ?", ":", text))))
+    if match := CHINESE.fullmatch(text):
+        return [Moment(*map(int, match.groups()))]
+    text = SPOKEN.sub(spoken, text)
     if match := NUMERIC.fullmatch(text):
         first, second, year = int(match[1]), int(match[3]), int(match[4])
         readings = [(first, second), (second, first)]

@@ -23,6 +23,7 @@ REPEATING = re.compile(
     r"(?:\\(?:overline|bar|dot)\s*\{(?P<period>[0-9]{1,50})\}|\((?P<round>[0-9]{1,50})\)"
     r"|(?P<digits>[0-9]{1,20}?)(?:(?P=digits)){1,50} ?(?:\\ldots|\.\.\.))"
 )
+COMMA_PERIOD = re.compile(r"[+-]?[0-9]{1,100},(?:[0-9]{0,50}\(|[0-9]{0,50}\\overline|[0-9]{3,50} ?(?:\\ldots|\.\.\.))")
 ELLIPSIS = re.compile(r"(?P<sign>[+-]? ?)(?P<whole>[0-9]{1,100})\.(?P<digits>[0-9]{3,50}) ?(?:\\ldots|\.\.\.)")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 INDIAN = re.compile(r"[+-]?[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?")
@@ -72,6 +73,8 @@ def numeral(text: str) -> Fraction | None:
     (Fraction(5, 2), Fraction(300000000, 1), Fraction(1, 3), Fraction(34, 1))
     """
     text = ungrouped(text)
+    if COMMA_PERIOD.match(text):
+        text = text.replace(",", ".", 1)
     if NUMBER.fullmatch(text):
         return Fraction(text.replace(" ", ""))
     if match := FRACTION.fullmatch(text):
@@ -141,9 +144,9 @@ def in_words(text: str) -> Fraction | None:
         return None if value is None else -value
     if words[0] in ("a", "an") and len(words) > 1 and (words[1] == "hundred" or words[1] in SCALES):
         words[0] = "one"
-    if words[-3:] == ["and", "a", "half"]:
+    if len(words) > 3 and words[-3] == "and" and (part := in_words(" ".join(words[-2:]))) is not None and 0 < part < 1:
         value = whole_words(words[:-3])
-        return None if value is None else value + Fraction(1, 2)
+        return None if value is None else value + part
     part = words[-1].removesuffix("s") if words[-1] != "halves" else "half"
     if part in PARTS and ((len(words) == 1 and part == "half") or len(words) > 1):
         count = Fraction(1) if words[:-1] in ([], ["a"], ["an"]) else whole_words(words[:-1])

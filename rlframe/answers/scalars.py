@@ -20,7 +20,7 @@ from rlframe.answers.values import (
     Value,
     Words,
 )
-from rlframe.answers.words import NEGATIONS, is_words, sentence_value, spelled_words
+from rlframe.answers.words import NEGATIONS, is_words, lone_value, sentence_value, spelled_words
 
 CHOICE = re.compile(
     r"(?:(?:option|choice|answer) )?(?:\\text ?\{ ?)?\(?(?P<letter>[A-J])"
@@ -31,8 +31,15 @@ NO_CONTENT = re.compile(
     r"[-+=<>^_/*:,;]|\\(?:cup|cap|cdot|times|in|le|ge|ne|to|mid|setminus)(?![A-Za-z])|(?:or|and|not)\b"
 )
 TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-MOMENT = re.compile(r"[A-Za-z]{3}|:|[0-9] ?[ap]\.?m|[0-9][-/.][0-9]+[-/.]", re.IGNORECASE)
+MOMENT = re.compile(r"[A-Za-z]{3}|年|:|[0-9] ?[ap]\.?m|[0-9][-/.][0-9]+[-/.]", re.IGNORECASE)
 PERCENT = re.compile(r"\s*%$")
+VERDICT = re.compile(r"(yes|no|true|false)(?: ?[,;:–(]|\. | -|,? (?:because|since|as)\b)", re.IGNORECASE)  # and a reason
+OPPOSITES = {
+    word: re.compile(rf"\b(?:{other}|but|unless|or|not sure|maybe)\b", re.IGNORECASE)
+    for pair in (("yes", "no"), ("true", "false"))
+    for word, other in (pair, pair[::-1])
+}
+MIXED = re.compile(r"([0-9]{1,9}) and ([0-9]{1,9} ?/ ?[0-9]{1,9}|\\frac\{[0-9]{1,9}\}\{[0-9]{1,9}\})")
 MAX_NAMES = 20  # of a list of words
 
 
@@ -46,6 +53,10 @@ def read_number(text: str, read: Read) -> Value | None:
         return Number(value, text.endswith("%"), ungrouped(body))
     if DECIMAL_COMMA.fullmatch(body):
         return number_or_list(body, body.replace(",", "."), text.endswith("%"), read)
+    if match := MIXED.fullmatch(text):  # five and a quarter, or 5 and 1/4
+        value = numeral(f"{match[1]} {match[2]}")
+        items = Collection("list", (read(match[1]), read(match[2])))
+        return items if value is None else Either((Number(value), items))
     if INDIAN.fullmatch(body):
         return number_or_list(body, body.replace(",", ""), False, read)
     number, unit, glued = split_unit(text)
@@ -87,6 +98,10 @@ def read_choice(text: str, read: Read) -> Value | None:
 
 
 def read_words(text: str, read: Read) -> Value | None:
+    if (value := lone_value(text)) is not None:
+        return read(value)
+    if (verdict := VERDICT.match(text)) and not OPPOSITES[verdict[1].lower()].search(text):
+        return Words(verdict[1].lower())
     if not is_words(text):
         return None
     if (value := in_words(TEXT.sub(r"\1", text).strip(" ."))) is not None:
@@ -103,8 +118,9 @@ def read_words(text: str, read: Read) -> Value | None:
 
 def read_counted(text: str) -> Value | None:
     """A number in words before a noun: "five centimeters"; or at the end of a sentence: "The number is five"."""
-    head, _, tail = re.sub(r"\bare\b", "is", text.rstrip(".")).rpartition(" is ")
-    if head and not NEGATIONS.search(text) and (value := in_words(tail)) is not None:
+    head, _, tail = re.sub(r"\b(?:are|equals)\b", "is", text.rstrip(".")).rpartition(" is ")
+    tail = re.sub(r" (?:of (?:them|these)|in (?:all|total)|altogether)$", "", tail)
+    if head and not NEGATIONS.search(head) and (value := in_words(tail)) is not None:
         return Number(value)
     words = text.split()
     for count in range(min(3, len(words) - 1), 0, -1):

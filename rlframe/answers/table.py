@@ -17,6 +17,11 @@ LEAD = (
     r"(?:(?:\\therefore(?![a-z])|(?:so|in total|altogether|thus|hence|therefore|finally|then|and|we (?:get|have|find|obtain)|this (?:gives|means|is)|i think|okay"
     r"|which (?:gives|is))\b(?: that)?)[,:]? *)"
 )
+# "The answer is" in other languages, beside English.
+FOREIGN_ANSWER = (
+    r"(?:antwort|lösung|ergebnis|respuesta|solución|resultado|réponse|solution|résultat|resposta|solução|risposta"
+    r"|soluzione|risultato|antwoord|odpowiedź|cevap|svar|đáp án|đáp số|jawaban)"
+)
 SUBJECT = "(?:it|this|that|the|there|here|our|his|her|their|its|he|she|they|we|each|every|all)"
 
 
@@ -61,6 +66,8 @@ PHRASES = [
     row(r"\*\*([A-Za-z ]+:)\*\* *", r"\1 ", "**Answer:** 34", "Answer: 34"),
     row(r"\*\*([^*]+)\*\*(?![*\w(])", r"\1", "the sum is **34** cm", "the sum is 34 cm"),
     row(rf"^{LEAD}+", "", "Therefore, x = 5", "x = 5", I),
+    row(rf"^[^\W\d_]{{0,8}} ?(?:[^\W\d_]+ )?{FOREIGN_ANSWER} *(?:ist|lautet|es|est|é|è|är|jest|là|adalah|:) *:? *", "",
+        "La respuesta es 3,5", "3,5", I),
     row(r"^[A-Za-z ,']*\b(?:answers?|solutions?|results?)\b[^\n.:=]{0,60}?(?:\b(?:is|are|equals?|be)\b:?|[:=]) *(?=\S)",
         "", "The final answer is $34$", "$34$", I),
     row(rf"^{LEAD}+", "", "So we get 5", "5", I),
@@ -193,7 +200,8 @@ WORDS = [
     row(r"(?<![A-Za-z])([a-z]) (?:is|equals) (?=[-0-9\\])", r"\1 = ", "if a is 3", "if a = 3"),
     row(r"(?:(?<=^)|(?<=[;,.] )|(?<=[0-9}] ))\(?([a-e])\) +(?=[-0-9\\])", r"; \1 = ", "(a) 3 (b) 5", "; a = 3 ; b = 5"),
     row(r"% of (?:the |all )?[A-Za-z]+$", "%", "25% of the students", "25%"),
-    row(r"(?<=[0-9]) and (?=[0-9]+/[0-9]+$)", " ", "5 and 1/4", "5 1/4"),
+    row(r"^(?:the |this )?(?:system|equation|problem|inequality|it|there) (?:has|have|are|is) (?=no |infinitely )", "",
+        "The system has no solution", "no solution", I),
     row(r"(?<=[0-9]) times (?=[0-9\\(]|the (?:square|cube) root)", r" \\cdot ", "2 times 3", r"2 \cdot 3"),
     row(r"\b(?:the )?cube root of ([0-9]+|[a-z])\b", r"\\sqrt[3]{\1}", "the cube root of 4", r"\sqrt[3]{4}", I),
     row(r"^([a-z]) *\\in *\\mathbb\{R\} *(?:,|and|such that|:|\\mid)? *(?=\1 )", "", r"x\in\mathbb{R}, x > 0", "x > 0"),

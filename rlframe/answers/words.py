@@ -78,10 +78,31 @@ NEGATIONS = re.compile(
     r"\b(?:or|not|no|never|cannot|either|maybe|perhaps|unless|if|between|than|least|most|half)\b", re.IGNORECASE
 )
 VALUE = re.compile(
-    r"(?<![\w.\\])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?: ?/ ?[0-9]+)?%?"
+    r"(?<![\w.\\])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+,[0-9]+|[0-9]+)(?:\.[0-9]+)?(?: ?/ ?[0-9]+)?%?"
     r"|-?(?:[0-9]+ ?)?\\(?:frac|sqrt)(?:\{(?:[^{}]|\{[^{}]*\})*\}){1,2}(?:\\pi)?|-?[0-9]*\\pi(?![A-Za-z])"
 )
+# Words that deny, hedge or offer a choice in other languages.
+FOREIGN_HEDGES = re.compile(
+    r"\b(?:nicht|kein\w*|oder|vielleicht|etwa|mehr|weniger|nie|ningun\w*|quizás|menos|más|pas|ou|peut-être|plus|moins|não|talvez"
+    r"|non|forse|niet|geen|of|nie|lub|не|нет|или|больше|меньше|около|không|hoặc)\b|[不没非否或无約约]|ない|ません|または|아니|또는|않",
+    re.IGNORECASE,
+)
+FOREIGN_LETTERS = r"[^\W\d_a-zA-Z]"
+LONE = re.compile(rf"(?:{FOREIGN_LETTERS}|[\s:,—-])*(?<![-])(?P<value>[^\s:,].*?)(?: ?{FOREIGN_LETTERS}(?:{FOREIGN_LETTERS}|[\s.])*)?")
 PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}(?![A-Za-z}])")
+
+
+def lone_value(text: str) -> str | None:
+    """The only formula between words of another script, or None.
+
+    >>> lone_value("Ответ: 42 яблока"), lone_value("Ответ: не 42"), lone_value("选B")
+    ('42', None, 'B')
+    """
+    if text.isascii() or FOREIGN_HEDGES.search(text):
+        return None
+    match = LONE.fullmatch(text)
+    value = match["value"].strip() if match is not None else ""
+    return value if value and value != text and not re.search(FOREIGN_LETTERS, value) else None
 
 
 def sentence_value(text: str) -> str | None:
@@ -90,7 +111,7 @@ def sentence_value(text: str) -> str | None:
     >>> sentence_value("She has 34 apples left"), sentence_value("It is not 34"), sentence_value("34 and 35 are right")
     ('34', None, None)
     """
-    if len(PROSE.findall(text)) < 2 or HEDGES.search(text):
+    if len(PROSE.findall(text)) < 2 or HEDGES.search(text) or FOREIGN_HEDGES.search(text):
         return None
     found = [match for match in VALUE.finditer(text) if match[0].strip()]
     if len(found) != 1 or re.search(
