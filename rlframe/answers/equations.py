@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rlframe.answers.exact import same_number
 from rlframe.answers.latex import latex
 from rlframe.answers.names import is_label, is_name
 from rlframe.answers.sequences import same_collections
 from rlframe.answers.truth import Judge, Truth, all_true, any_true
-from rlframe.answers.values import Collection, Equation, Number, Value
+from rlframe.answers.values import Collection, Equation, Expression, Number, Value
+
+
+FUNCTION = re.compile(r"(?P<name>(?:[A-Za-z]|\\[a-z]+)(?:\^\{-1\})?'*) ?\( ?(?P<variable>[a-z]) ?\)")
 
 
 def same_equation(judge: Judge, reference: Value, answer: Value) -> Truth:
@@ -35,6 +39,7 @@ def same_equation(judge: Judge, reference: Value, answer: Value) -> Truth:
 
 def same_equations(judge: Judge, reference: Equation, answer: Equation) -> Truth:
     """y = 2x is 2x = y, and by algebra y - 2x = 0; x = 5 contradicts y = 5."""
+    answer = renamed(reference, answer)
     names = reference.name.replace(" ", ""), answer.name.replace(" ", "")
     if names[0] == names[1] or not all(names):
         same_value = judge.same(reference.value, answer.value)
@@ -42,6 +47,19 @@ def same_equations(judge: Judge, reference: Equation, answer: Equation) -> Truth
     if is_name(reference.name) and is_name(answer.name) and not (depends(reference) or depends(answer)):
         return False
     return judge.by_algebra(reference, answer)
+
+
+def renamed(reference: Equation, answer: Equation) -> Equation:
+    """f(t) = t^2 as f(x) = x^2 beside f(x): the name of a function's variable does not count."""
+    first, second = FUNCTION.fullmatch(reference.name), FUNCTION.fullmatch(answer.name)
+    text = latex(answer.value)
+    if first is None or second is None or first["name"] != second["name"] or text is None:
+        return answer
+    old, new = (rf"(?<![A-Za-z\\]){match['variable']}(?![A-Za-z])" for match in (second, first))
+    if first["variable"] == second["variable"] or re.search(new, text):
+        return answer
+    text = re.sub(old, first["variable"], text)
+    return Equation(reference.name, Expression(text), f"{reference.name} = {text}")
 
 
 def same_named_tuple(judge: Judge, equation: Equation, collection: Collection) -> Truth:
@@ -70,7 +88,7 @@ def consistent(judge: Judge, exact: Value, value: Value) -> Truth:
         return judge.same(exact, value)
     unit = Fraction(1, 2 * 10 ** len(decimals))  # half of the last place
     if isinstance(exact, Number) and isinstance(value, Number):
-        return abs(exact.value - value.value) <= unit
+        return same_number(exact, value) or abs(exact.value - value.value) <= unit
     return judge.by_algebra(exact, value, unit)
 
 

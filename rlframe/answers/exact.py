@@ -51,7 +51,7 @@ def same_words(reference: Value, answer: Value) -> bool:
                 return core(given) == core(expected)
             return core(stated["what"]) == core(expected)
         case (Words(text=words), Expression(text=text)) | (Expression(text=text), Words(text=words)):
-            return len(words) == 1 and text.casefold() == words
+            return text.replace(" ", "").casefold() == words
     return False
 
 

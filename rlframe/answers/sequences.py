@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlframe.answers.truth import Judge, Truth, all_true, any_true
-from rlframe.answers.values import Collection, Equation, Expression, Matrix, Number, Ratio, Value
+from rlframe.answers.values import Collection, Equation, Expression, Matrix, Number, Ratio, Value, Words
 
 
 def same_collections(judge: Judge, reference: Value, answer: Value) -> Truth:
@@ -14,6 +14,9 @@ def same_collections(judge: Judge, reference: Value, answer: Value) -> Truth:
         same = [judge.same(second.items[0], item) for item in second.items[1:]]
         if all_true(same) is not True:
             return False if False in same else None
+    if (letters := same_letters(reference, answer)) is not None:
+        return letters
+    first, second = without_indices(first, second), without_indices(second, first)
     kinds = {first.kind, second.kind}
     if kinds == {"tuple", "set"} or ("tuple" in kinds and not (reference is first and answer is second)):
         return False
@@ -23,6 +26,38 @@ def same_collections(judge: Judge, reference: Value, answer: Value) -> Truth:
             return False
         return same_sequences(judge, first.items, second.items)
     return same_sets(judge, first.items, second.items)
+
+
+def without_indices(side: Collection, other: Collection) -> Collection:
+    """x = 2, x = 3 for x_1 = 2, x_2 = 3 beside values without indices."""
+    bases = {item.name.partition("_")[0] for item in side.items if isinstance(item, Equation) and "_" in item.name}
+    others = {item.name for item in other.items if isinstance(item, Equation)}
+    if len(bases) != 1 or not others <= bases or not all(isinstance(item, Equation) for item in side.items):
+        return side
+    base = bases.pop()
+    return Collection(
+        side.kind, tuple(Equation(base, item.value, "") for item in side.items if isinstance(item, Equation))
+    )
+
+
+def same_letters(reference: Value, answer: Value) -> bool | None:
+    """Letters in a row beside a list: DEBAC is D, E, B, A, C; and AC is C, A, both options. None for other values."""
+    sides = [letters_of(reference), letters_of(answer)]
+    if None in sides or isinstance(reference, Collection) == isinstance(answer, Collection):
+        return None
+    first, second = str(sides[0]), str(sides[1])
+    return first == second or (sorted(first) == sorted(second) and first == "".join(sorted(first)))
+
+
+def letters_of(value: Value) -> str | None:
+    match value:
+        case Words(text=text) | Expression(text=text):
+            letters = text.replace(" ", "")
+            return letters.upper() if letters.isalpha() and letters.isascii() else None
+        case Collection(kind="list" | "set" | "tuple", items=items):
+            letters = [letters_of(item) for item in items]
+            return "".join(map(str, letters)) if all(letter and len(letter) == 1 for letter in letters) else None
+    return None
 
 
 def same_sequences(judge: Judge, reference: tuple[Value, ...] | None, answer: tuple[Value, ...] | None) -> Truth:

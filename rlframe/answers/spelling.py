@@ -11,7 +11,7 @@ from rlframe.answers.table import CODE, INTERVALS, LATEX, PHRASES, SPACES, UNICO
 MULTILINE = re.compile(r"\\begin|\\end")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")  # an escape too many, from JSON: \\frac
 PYTHON = [("abs", "|", "|"), ("floor", r"\lfloor ", r"\rfloor "), ("ceil", r"\lceil ", r"\rceil ")]
-PHRASE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[`\"*_!.,;]|^[\s=~]|\\approx|\\sim|^\$?[A-Za-z]\$?\s+is\b")
+PHRASE = re.compile(r"\\therefore|(?<![\\A-Za-z])[A-Za-z]{2}|[`\"*_!.,;]|^[\s=~]|\\approx|\\sim|^\$?[A-Za-z]\$?\s+is\b")
 WORDY = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[a-e]\)|_|0[box]|\([a-z]|%|\\text|\\[pb]?mod|\\Omega|\\in|\]\^|\\mathbb")
 LETTERS = re.compile(r"[A-Za-z*^=_!<>+]")
 
@@ -25,7 +25,7 @@ def plain(text: str) -> str:
     if not text.isascii():
         text = substitute(UNICODE, ascii_only(text))
     text = text.strip()
-    if PHRASE.search(text):
+    if PHRASE.search(text) or not text.isascii():
         text = substitute(PHRASES, text)
     text = without_dollars(text)
     if any(sign in text for sign in "\\{~_"):
@@ -42,7 +42,24 @@ def plain(text: str) -> str:
         text = substitute(INTERVALS, text)
     if WORDY.search(text):
         text = substitute(WORDS, text)
-    return substitute(SPACES, text).strip()
+    text = substitute(SPACES, text).strip()
+    return PERIOD.sub(any_integer, text) if "\\in" in text or "integer" in text else text
+
+
+PERIOD = re.compile(
+    r"^(?P<body>.*[^\s,;({]) ?(?:,|;|\(|\\text ?\{ ?,?)? ?(?:(?:for (?:any|all|every|some)|where|with) )?"
+    r"(?:integers? ?\}? ?(?P<last>[a-z])|(?P<name>[a-z]) ?\\in ?(?:\\mathbb|\\text)?\{Z\}|(?P<is>[a-z]) is an(?:y)? integer)\)?$"
+)
+
+
+def any_integer(match: re.Match[str]) -> str:
+    r"""A general solution with n for its integer: the letter does not count.
+
+    >>> plain(r"x = 2k\pi, k \in \mathbb{Z}"), plain(r"2\pi m \text{ for any integer } m")
+    ('x = 2n\\pi', '2\\pi n')
+    """
+    letter = match["last"] or match["name"] or match["is"]
+    return re.sub(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", "n", match["body"])
 
 
 def substitute(rows: list[Row], text: str) -> str:

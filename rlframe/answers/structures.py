@@ -3,6 +3,7 @@ r"""Readers of values with parts: lists, sets, tuples, intervals, unions, ratios
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from rlframe.answers import values
 from rlframe.answers.brackets import inside, pieces
@@ -14,6 +15,7 @@ from rlframe.answers.values import (
     Expression,
     Interval,
     Matrix,
+    Number,
     Ratio,
     Read,
     Unreadable,
@@ -26,9 +28,13 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
          "twelve": 12, "sixteen": 16, "bin": 2, "oct": 8, "hex": 16, "dec": 10}  # fmt: skip  # fmt: skip
 MATRIX = re.compile(r"[(\[]? ?\\begin\{pmatrix\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{pmatrix\} ?[)\]]?", re.DOTALL)
 TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+FIGURE = re.compile(r"\\(?P<kind>angle|triangle) ?(?P<points>[A-Z]{3})")
 CASES = re.compile(r"\\begin\{cases\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{cases\}", re.DOTALL)
 CONDITION = re.compile(r"\\text ?\{ ?(?:if|for|when|where|,)? ?\}|\b(?:if|for|when|where)\b")
-PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")
+PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|^ ?\\mp(?![A-Za-z])")
+ROWS = re.compile(r"(?:[A-Za-z.]{0,12}\()?\[ ?(?P<body>\[[^\[\]]*\](?: ?, ?\[[^\[\]]*\])*) ?\]\)?")
+UNIT_VECTOR = re.compile(r"(?P<factor>[^ijk]*?) ?(?:\\text|\\hat|\\vec) ?\{ ?(?:\\text\{)?\\?(?P<name>[ijk])(?:math)?\}{1,2}")
+POINT = re.compile(r"(?P<name>[A-Z])'* ?(?P<point>\(.*\))")
 MAX_ITEMS = 200  # of a list
 
 
@@ -59,11 +65,17 @@ def read_list(text: str, read: Read) -> Value | None:
         texts, separators = pieces(text, is_separator)
         if not separators:
             continue
-        items = [read(item) for item in texts if item.strip()]
+        items = [signs_apart(item, read(item)) for item in texts if item.strip()]
         if len(texts) > MAX_ITEMS:
             return Unreadable(f"more than {MAX_ITEMS} values")
         return combined(items, "and" in separators) if items else None
     return None
+
+
+def signs_apart(text: str, value: Value) -> Value:
+    r"""\pm 1 beside other values is two values of the list."""
+    is_pair = PLUS_MINUS.search(text) is not None and isinstance(value, Collection) and value.kind == "set"
+    return Collection("list", value.items) if is_pair and isinstance(value, Collection) else value
 
 
 def combined(items: list[Value], with_and: bool) -> Value:
@@ -158,13 +170,51 @@ def read_ratio(text: str, read: Read) -> Value | None:
     return Ratio(tuple(read(item) for item in texts))
 
 
+def read_point(text: str, read: Read) -> Value | None:
+    """P(1, 2) is a point; C(5, 2) may be one too, or a binomial coefficient."""
+    match = POINT.fullmatch(text)
+    if match is None or not isinstance(point := read(match["point"]), Collection) or point.kind != "tuple":
+        return None
+    arguments = pieces(match["point"][1:-1], is_comma)[0]
+    if match["name"] != "C" or len(arguments) != 2:
+        return point
+    return Either((Expression(rf"\binom{{{arguments[0]}}}{{{arguments[1]}}}"), point))
+
+
+def read_vector(text: str, read: Read) -> Value | None:
+    """i - 2j + 3k with upright or hatted letters is (1, -2, 3)."""
+    parts, end = {}, 0
+    while match := UNIT_VECTOR.match(text, end):
+        factor = match["factor"].strip().removeprefix("+").strip()
+        parts[match["name"]] = read(factor + "1" if factor in ("", "-") else factor)
+        end = match.end()
+    if end < len(text) or len(parts) < 2:
+        return None
+    zero = Number(Fraction(0), text="0")
+    return Collection("tuple", tuple(parts.get(name, zero) for name in ("ijk" if "k" in parts else "ij")))
+
+
 def read_matrix(text: str, read: Read) -> Value | None:
+    if match := ROWS.fullmatch(text):
+        rows = [row.strip(" []") for row in re.split(r"\] ?, ?\[", match["body"])]
+        return Matrix(tuple(tuple(read(cell) for cell in row.split(",")) for row in rows))
     match = MATRIX.fullmatch(text)
     if match is None:
         return None
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match["body"]) if row.strip(" \\")]
     cells = tuple(tuple(read(cell) for cell in row.replace(r"\hline", "").split("&")) for row in rows)
     return Matrix(cells) if cells else Unreadable("an empty matrix")
+
+
+def read_figure(text: str, read: Read) -> Value | None:
+    """An angle or a triangle, named by its points: angle BAC is angle CAB, and triangle ABC is triangle CAB."""
+    match = FIGURE.fullmatch(text)
+    if match is None:
+        return None
+    points = match["points"]
+    if match["kind"] == "triangle":
+        points = "".join(sorted(points))
+    return Words(f"{match['kind']} {min(points, points[::-1])}")
 
 
 def read_cases(text: str, read: Read) -> Value | None:

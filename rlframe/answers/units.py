@@ -94,6 +94,8 @@ def split_unit(text: str) -> tuple[str, str | None, bool]:
         bare = [word for word in words if len(word) < 3]
         if not known and ((bare and bare[0] == words[0]) or len(words) > 3 or not match["space"]):
             return text, None, False
+        if len(words) > 1 and re.fullmatch(r"[a-z](?: [a-z])*(?: ?\^\{?[0-9]\}?)?", unit):
+            return text, None, False  # a product of variables: m v^2
         if known and len(words) == 1 and (words[0] == "in" or len(words[0]) == 1):
             if words[0] not in SINGLE or numeral(text[: match.start()]) is None:
                 return text, None, False

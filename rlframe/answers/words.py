@@ -88,7 +88,7 @@ FOREIGN_HEDGES = re.compile(
     re.IGNORECASE,
 )
 FOREIGN_LETTERS = r"[^\W\d_a-zA-Z]"
-LONE = re.compile(rf"(?:{FOREIGN_LETTERS}|[\s:,—-])*(?<![-])(?P<value>[^\s:,].*?)(?: ?{FOREIGN_LETTERS}(?:{FOREIGN_LETTERS}|[\s.])*)?")
+LONE = re.compile(rf"(?:{FOREIGN_LETTERS}|[\s:,—-])*(?<![-])(?P<value>[^\s:,].*?)(?: ?[^\W\d_]*{FOREIGN_LETTERS}(?:[^\W\d_]|[\s.])*)?")
 PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}(?![A-Za-z}])")
 
 
