@@ -16,7 +16,7 @@ DIGITS = 30  # of constants that are compared as decimals, behind the point
 MAX_DIGITS = 3000  # in front of the point; larger constants are compared as formulas
 CLOSE = 1e-25  # difference of exact constants that are equal; below 1, relative
 ROUNDED = 1e-10  # relative difference, where a constant has a decimal in it
-POINTS = [(2, 3, 5, 7, 11, 13), (-2, -3, 5, -7, 11, 13), (7, 0.5, 3, 0.2, 2, 5), (-0.7, -0.4, -3, -2, -5, -0.1)]
+POINTS = ["2 3 5 7 11 13", "-2 -3 5 -7 11 13", "7 1/2 3 1/5 2 5", "-5/7 -2/5 -3 -2 -5 -1/9"]  # values of variables
 
 
 class Unread(Exception):
@@ -102,6 +102,8 @@ def numeric(first: Any, second: Any) -> tuple[Any, Any, bool] | None:
     x, y = first.doit(), second.doit()
     if exact and x.is_Rational and y.is_Rational:
         return x, y, True
+    if not (x.is_finite and y.is_finite):
+        return None
     size = max(sizes) if (sizes := [int(log(abs(side), 10).evalf(5)) for side in (x, y) if side != 0]) else 0
     if size > MAX_DIGITS:
         return None
@@ -116,17 +118,19 @@ def same_roots(first: Any, second: Any) -> bool:
 
     math-verify compares complex functions, in which these differ.
     """
-    from sympy import Expr, Pow
+    from sympy import Expr, Pow, Rational
 
     if not (isinstance(first, Expr) and isinstance(second, Expr)) or first.free_symbols != second.free_symbols:
         return False
-    roots = [power for power in (first.atoms(Pow) | second.atoms(Pow)) if power.exp.is_Rational and power.exp.q > 1]
+    roots = [
+        power for power in (first.atoms(Pow) | second.atoms(Pow)) if isinstance(power.exp, Rational) and power.exp.q > 1
+    ]
     symbols = sorted(first.free_symbols, key=str)
-    if not roots or not 0 < len(symbols) <= len(POINTS[0]):
+    if not roots or not 0 < len(symbols) <= len(POINTS[0].split()):
         return False
     seen = 0
     for point in POINTS:
-        at = dict(zip(symbols, point, strict=False))
+        at: dict[Any, Any] = dict(zip(symbols, map(Rational, point.split()), strict=False))
         bases = [power.base.evalf(DIGITS, subs=at) for power in roots]
         if not all(base.is_real and base >= 0 for base in bases):
             continue

@@ -83,6 +83,8 @@ class Comparison:
                 return same_equation(self, reference, answer)
             case (Quantity(), _) | (_, Quantity()):
                 return same_quantities(self, reference, answer)
+            case (Words(), Collection()) | (Collection(), Words()):
+                return same_collections(self, reference, answer)
             case (Words(), _) | (_, Words()):
                 return same_words(reference, answer)
             case (Moments(), _) | (_, Moments()):

@@ -12,7 +12,6 @@ from rlframe.answers.sequences import same_collections
 from rlframe.answers.truth import Judge, Truth, all_true, any_true
 from rlframe.answers.values import Collection, Equation, Expression, Number, Value
 
-
 FUNCTION = re.compile(r"(?P<name>(?:[A-Za-z]|\\[a-z]+)(?:\^\{-1\})?'*) ?\( ?(?P<variable>[a-z]) ?\)")
 
 

@@ -11,7 +11,8 @@ from rlframe.answers.words import is_word
 TOLERANCE = Fraction(1, 10**6)  # a decimal is compared to six places; below 1, of the reference
 RUN = re.compile(r"\\(?:text|operatorname) ?\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z]+")
 WORK = re.compile(
-    r"\\(int|oint|iint|sum|prod|lim|gcd|lcm|det)(?![A-Za-z])|\\frac\{(?:d|\\partial)(?:\^\{?[0-9]\}?)? ?[a-z]?\}\{ ?(d|\\partial)"
+    r"\\(int|oint|iint|sum|prod|lim|gcd|lcm|det)(?![A-Za-z])"
+    r"|\\frac\{(?:d|\\partial)(?:\^\{?[0-9]\}?)? ?[a-z]?\}\{ ?(d|\\partial)"
 )
 STATEMENT = re.compile(r".*?\b(?:is|are|was|were|be|equals|facing|facing to)\b (?P<what>.+)")
 PREPOSITION = re.compile(r"^(?:(?:to|on|in|at|facing|heading|called|named|point|towards?|always|also) )+")

@@ -41,12 +41,15 @@ NAMED_TIMES = {"noon": (12, 0, "p"), "midnight": (12, 0, "a"), "12 noon": (12, 0
 
 
 AROUND = re.compile(  # the sentence before a date or time, without a denial
-    r"^(?:(?!.*\b(?:not|no|never|or|before|after|until|except|between|nor)\b)[a-z][a-z ']* )?(?:on|at|is|be) (?:an? |the )?(?=[0-9a-z])"
+    r"^(?:(?!.*\b(?:not|no|never|or|before|after|until|except|between|nor)\b)[a-z][a-z ']* )?"
+    r"(?:on|at|is|be) (?:an? |the )?(?=[0-9a-z])"
 )
 CHINESE = re.compile(r"([0-9]{4})年([0-9]{1,2})月([0-9]{1,2})[日号]")
 SPOKEN = re.compile(
-    rf"^(?:(?:a )?(?P<part>half|quarter|{'|'.join(list(ONES)[1:])}|{'|'.join(TENS)})(?: minutes)? (?P<side>past|to|after) )?"
-    rf"(?P<hour>{'|'.join(list(ONES)[1:13])}|1?[0-9])(?P<oclock> o'?clock)?(?: (?:in the (?P<day>morning|afternoon|evening)|at (?P<night>night)))?$"
+    rf"^(?:(?:a )?(?P<part>half|quarter|{'|'.join(list(ONES)[1:])}|{'|'.join(TENS)})(?: minutes)?"
+    r" (?P<side>past|to|after) )?"
+    rf"(?P<hour>{'|'.join(list(ONES)[1:13])}|1?[0-9])(?P<oclock> o'?clock)?"
+    r"(?: (?:in the (?P<day>morning|afternoon|evening)|at (?P<night>night)))?$"
 )
 
 
@@ -87,7 +90,8 @@ def moments(text: str) -> list[Moment]:
     text = text.strip().lower().replace("\\text{", "").replace("}", "").strip().removesuffix(".")
     text = AROUND.sub("", re.sub(r"(?<=[ap])\. ?m$", "m", re.sub(r"\s+", " ", re.sub(r" ?: ?", ":", text))))
     if match := CHINESE.fullmatch(text):
-        return [Moment(*map(int, match.groups()))]
+        year, month, day = map(int, match.groups())
+        return [Moment(year, month, day)]
     text = SPOKEN.sub(spoken, text)
     if match := NUMERIC.fullmatch(text):
         first, second, year = int(match[1]), int(match[3]), int(match[4])

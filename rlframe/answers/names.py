@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-VARIABLE = re.compile(r"\|?(?:[A-Za-z]|\\[a-z]+)(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?(?:\^\{-1\}(?= ?\())?'*(?: ?\([^()]*\))?\|?")
+VARIABLE = re.compile(
+    r"\|?(?:[A-Za-z]|\\[a-z]+)(?:_ ?(?:\{[^{}]*\}|[A-Za-z0-9]))?(?:\^\{-1\}(?= ?\())?'*(?: ?\([^()]*\))?\|?"
+)
 COMMAND = re.compile(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?")
 GREEK = re.compile(  # variables; π is a constant
     r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|kappa|lambda|mu|nu|xi|rho|sigma|tau"

@@ -10,7 +10,6 @@ from rlframe.answers.truth import Judge, Truth, any_true
 from rlframe.answers.units import Unit, parse_unit
 from rlframe.answers.values import Expression, Moments, Number, Quantity, Value, Words
 
-
 # Another unit of these is another value, even where units are ignored: 90 radians are not 90°, nor 50 cents $50.
 ANGLE = (("angle", 1),)
 MONEY = {((currency, 1),) for currency in ("dollar", "cent", "euro", "yen", "pound sterling", "rupee", "yuan")}

@@ -33,7 +33,9 @@ NO_CONTENT = re.compile(
 TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 MOMENT = re.compile(r"[A-Za-z]{3}|年|:|[0-9] ?[ap]\.?m|[0-9][-/.][0-9]+[-/.]", re.IGNORECASE)
 PERCENT = re.compile(r"\s*%$")
-VERDICT = re.compile(r"(yes|no|true|false)(?: ?[,;:–(]|\. | -|,? (?:because|since|as)\b)", re.IGNORECASE)  # and a reason
+VERDICT = re.compile(  # and a reason
+    r"(yes|no|true|false)(?: ?[,;:–(]|\. | -|,? (?:because|since|as)\b)", re.IGNORECASE
+)
 OPPOSITES = {
     word: re.compile(rf"\b(?:{other}|but|unless|or|not sure|maybe)\b", re.IGNORECASE)
     for pair in (("yes", "no"), ("true", "false"))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from rlframe.answers.latex import latex
 from rlframe.answers.truth import Judge, Truth, all_true, any_true
 from rlframe.answers.values import Collection, Equation, Expression, Matrix, Number, Ratio, Value, Words
 
 
 def same_collections(judge: Judge, reference: Value, answer: Value) -> Truth:
     """Lists and sets have no order. A tuple is no set, but equals a list in the written order; so do x = 1, y = 2."""
+    if (letters := same_letters(reference, answer)) is not None:
+        return letters
     first = reference if isinstance(reference, Collection) else Collection("list", (reference,))
     second = answer if isinstance(answer, Collection) else Collection("list", (answer,))
     if len(first.items) == 1 and len(second.items) > 1:  # several spellings of one value; 15 or 0.15 is no 15%
         same = [judge.same(second.items[0], item) for item in second.items[1:]]
         if all_true(same) is not True:
             return False if False in same else None
-    if (letters := same_letters(reference, answer)) is not None:
-        return letters
     first, second = without_indices(first, second), without_indices(second, first)
     kinds = {first.kind, second.kind}
     if kinds == {"tuple", "set"} or ("tuple" in kinds and not (reference is first and answer is second)):
@@ -35,9 +36,8 @@ def without_indices(side: Collection, other: Collection) -> Collection:
     if len(bases) != 1 or not others <= bases or not all(isinstance(item, Equation) for item in side.items):
         return side
     base = bases.pop()
-    return Collection(
-        side.kind, tuple(Equation(base, item.value, "") for item in side.items if isinstance(item, Equation))
-    )
+    items = (item.value for item in side.items if isinstance(item, Equation))
+    return Collection(side.kind, tuple(Equation(base, value, f"{base} = {latex(value)}") for value in items))
 
 
 def same_letters(reference: Value, answer: Value) -> bool | None:

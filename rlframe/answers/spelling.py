@@ -12,7 +12,9 @@ MULTILINE = re.compile(r"\\begin|\\end")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}()\[\]])")  # an escape too many, from JSON: \\frac
 PYTHON = [("abs", "|", "|"), ("floor", r"\lfloor ", r"\rfloor "), ("ceil", r"\lceil ", r"\rceil ")]
 PHRASE = re.compile(r"\\therefore|(?<![\\A-Za-z])[A-Za-z]{2}|[`\"*_!.,;]|^[\s=~]|\\approx|\\sim|^\$?[A-Za-z]\$?\s+is\b")
-WORDY = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[a-e]\)|_|0[box]|\([a-z]|%|\\text|\\[pb]?mod|\\Omega|\\in|\]\^|\\mathbb")
+WORDY = re.compile(
+    r"(?<![\\A-Za-z])[A-Za-z]{2}|[a-e]\)|_|0[box]|\||^\{|\)\^|\([a-z]|%|\\text|\\[pb]?mod|\\Omega|\\in|\]\^|\\mathbb"
+)
 LETTERS = re.compile(r"[A-Za-z*^=_!<>+]")
 
 
@@ -47,8 +49,9 @@ def plain(text: str) -> str:
 
 
 PERIOD = re.compile(
-    r"^(?P<body>.*[^\s,;({]) ?(?:,|;|\(|\\text ?\{ ?,?)? ?(?:(?:for (?:any|all|every|some)|where|with) )?"
-    r"(?:integers? ?\}? ?(?P<last>[a-z])|(?P<name>[a-z]) ?\\in ?(?:\\mathbb|\\text)?\{Z\}|(?P<is>[a-z]) is an(?:y)? integer)\)?$"
+    r"^(?P<body>.*[^\s,;({])(?: ?[,;(]| ?\\text ?\{ ?,?| ) ?(?:(?:for (?:any|all|every|some)|where|with) )?"
+    r"(?:integers? ?\}? ?(?P<last>[a-z])|(?P<name>[a-z]) ?\\in ?(?:\\mathbb|\\text)?\{Z\}"
+    r"|(?P<is>[a-z]) is an(?:y)? integer)\)?$"
 )
 
 
@@ -59,7 +62,8 @@ def any_integer(match: re.Match[str]) -> str:
     ('x = 2n\\pi', '2\\pi n')
     """
     letter = match["last"] or match["name"] or match["is"]
-    return re.sub(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", "n", match["body"])
+    is_taken = letter != "n" and re.search(r"(?<![A-Za-z\\])n(?![A-Za-z])", match["body"])
+    return match[0] if is_taken else re.sub(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", "n", match["body"])
 
 
 def substitute(rows: list[Row], text: str) -> str:
@@ -69,8 +73,8 @@ def substitute(rows: list[Row], text: str) -> str:
     return text
 
 
-CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds sterling", "¥": "yen", "₹": "rupees", "R": "rupees", "¢": "cents",
-              "USD": "dollars", "EUR": "euros", "GBP": "pounds sterling"}  # fmt: skip
+CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds sterling", "¥": "yen", "₹": "rupees", "R": "rupees",
+              "¢": "cents", "USD": "dollars", "EUR": "euros", "GBP": "pounds sterling"}  # fmt: skip
 SIGNS = [*CURRENCIES]
 LONE_PRICE = re.compile(r"(?<!\\)\$\s*[-.]?[0-9]|[0-9]\s*\$")
 PRICE = re.compile(
@@ -88,6 +92,7 @@ def without_dollars(text: str) -> str:
     """
     if not any(sign in text for sign in SIGNS):
         return text
+    text = text.replace(r"\text{\$}", r"\$").replace(r"\text{$}", r"\$")
     if len(re.findall(r"(?<!\\)\$", text)) == 1 and LONE_PRICE.search(text):
         text = re.sub(r"(?<!\\)\$", r"\\$", text)
     text = re.sub(r"(?<!\\)\$\$?", " ", text)

@@ -28,13 +28,16 @@ BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eigh
          "twelve": 12, "sixteen": 16, "bin": 2, "oct": 8, "hex": 16, "dec": 10}  # fmt: skip  # fmt: skip
 MATRIX = re.compile(r"[(\[]? ?\\begin\{pmatrix\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{pmatrix\} ?[)\]]?", re.DOTALL)
 TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-FIGURE = re.compile(r"\\(?P<kind>angle|triangle) ?(?P<points>[A-Z]{3})")
+FIGURE = re.compile(r"\\(?P<kind>angle|triangle) ?(?P<points>(?:[A-Z] ?){3})")
 CASES = re.compile(r"\\begin\{cases\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{cases\}", re.DOTALL)
 CONDITION = re.compile(r"\\text ?\{ ?(?:if|for|when|where|,)? ?\}|\b(?:if|for|when|where)\b")
 PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|^ ?\\mp(?![A-Za-z])")
 ROWS = re.compile(r"(?:[A-Za-z.]{0,12}\()?\[ ?(?P<body>\[[^\[\]]*\](?: ?, ?\[[^\[\]]*\])*) ?\]\)?")
-UNIT_VECTOR = re.compile(r"(?P<factor>[^ijk]*?) ?(?:\\text|\\hat|\\vec) ?\{ ?(?:\\text\{)?\\?(?P<name>[ijk])(?:math)?\}{1,2}")
+UNIT_VECTOR = re.compile(
+    r"(?P<factor>[^ijk]*?) ?(?:\\text|\\hat|\\vec) ?\{ ?(?:\\text\{)?\\?(?P<name>[ijk])(?:math)?\}{1,2}"
+)
 POINT = re.compile(r"(?P<name>[A-Z])'* ?(?P<point>\(.*\))")
+TERM = re.compile(r"\s*(?:[0-9.]+|\\sqrt\{[0-9]+\}|[a-z](?![a-z]))+\s*")  # of a ratio with the word "to"
 MAX_ITEMS = 200  # of a list
 
 
@@ -165,7 +168,7 @@ def read_ratio(text: str, read: Read) -> Value | None:
     texts, separators = pieces(text, lambda token: token in (":", "to"))
     if not separators or not all(item.strip() for item in texts):
         return None
-    if "to" in separators and not all(re.fullmatch(r"\s*[0-9.]+\s*", item) for item in texts):
+    if "to" in separators and not all(TERM.fullmatch(item) for item in texts):
         return None
     return Ratio(tuple(read(item) for item in texts))
 
@@ -211,7 +214,7 @@ def read_figure(text: str, read: Read) -> Value | None:
     match = FIGURE.fullmatch(text)
     if match is None:
         return None
-    points = match["points"]
+    points = match["points"].replace(" ", "")
     if match["kind"] == "triangle":
         points = "".join(sorted(points))
     return Words(f"{match['kind']} {min(points, points[::-1])}")

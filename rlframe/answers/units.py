@@ -53,9 +53,9 @@ TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 # A unit at the end of a text, behind a digit or a bracket. The words "and", "or" and numbers' names are no units.
 NO_UNIT = (
     r"and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?|hundreds?|thousands?"
-    r"|millions?|billions?|trillions?|dozens?|percent|sqrt|to|not|if|when|for|is|are|where|with|mod|choose|base"
+    r"|millions?|billions?|trillions?|dozens?|tausend|million(?:en)?|milliarden?|mil|mill[oó]n(?:es)?|mille|percent|sqrt|to|not|if|when|for|is|are|where|with|mod|choose|base"
 )
-WORD = rf"(?!(?:{NO_UNIT})\b)[A-Za-z]+\.?(?:\^\{{-?[1-3]\}}|\^[23])?"
+WORD = rf"(?!(?i:{NO_UNIT})\b)[A-Za-z]+\.?(?:\^\{{-?[1-3]\}}|\^[23])?"
 UNIT = re.compile(
     r"(?:(?<=[0-9.)}])|(?<=\\pi))(?P<space> ?)(?P<unit>(?:\^\{\\circ\} ?(?:\\text ?\{ ?)?[CFK]?\b ?\}?|\^\{\\circ\})"
     r"|(?:\\text ?\{[^{}]*\}(?:\^\{-?[1-3]\}|\^[123])?(?: ?(?:/|\\cdot|-) ?)?){1,4}"
@@ -157,7 +157,8 @@ PART = re.compile(r" ?(?:and |, ?)?([0-9]+(?:\.[0-9]+)?) ?(?:\\text ?\{ ?)?([A-Z
 
 
 DEGREES = re.compile(
-    r"([0-9]+(?:\.[0-9]+)?) ?\^\{\\circ\} ?(?:([0-9]+(?:\.[0-9]+)?) ?(?:'|\^\{'\}))? ?(?:([0-9]+(?:\.[0-9]+)?) ?(?:''|\"))?"
+    r"([0-9]+(?:\.[0-9]+)?) ?\^\{\\circ\} ?(?:([0-9]+(?:\.[0-9]+)?) ?(?:'|\^\{'\}))?"
+    r" ?(?:([0-9]+(?:\.[0-9]+)?) ?(?:''|\"))?"
 )
 MINUTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?'")
 
