@@ -42,7 +42,7 @@ NAMED_TIMES = {"noon": (12, 0, "p"), "midnight": (12, 0, "a"), "12 noon": (12, 0
 
 AROUND = re.compile(  # the sentence before a date or time, without a denial
     r"^(?:(?!.*\b(?:not|no|never|or|before|after|until|except|between|nor)\b)[a-z][a-z ']* )?"
-    r"(?:on|at|is|be) (?:an? |the )?(?=[0-9a-z])"
+    r"(?:on|at|is|was|be) (?:an? |the )?(?=[0-9a-z])"
 )
 CHINESE = re.compile(r"([0-9]{4})年([0-9]{1,2})月([0-9]{1,2})[日号]")
 SPOKEN = re.compile(
@@ -88,11 +88,11 @@ class Moment(NamedTuple):
 def moments(text: str) -> list[Moment]:
     """The readings of a date or time: none, one, or, for 3/4/2024, day first and month first."""
     text = text.strip().lower().replace("\\text{", "").replace("}", "").strip().removesuffix(".")
-    text = AROUND.sub("", re.sub(r"(?<=[ap])\. ?m$", "m", re.sub(r"\s+", " ", re.sub(r" ?: ?", ":", text))))
+    text = re.sub(r"(?<=[ap])\. ?m$", "m", re.sub(r"\s+", " ", re.sub(r" ?: ?", ":", text)))
+    text = SPOKEN.sub(spoken, AROUND.sub("", SPOKEN.sub(spoken, text)))
     if match := CHINESE.fullmatch(text):
         year, month, day = map(int, match.groups())
         return [Moment(year, month, day)]
-    text = SPOKEN.sub(spoken, text)
     if match := NUMERIC.fullmatch(text):
         first, second, year = int(match[1]), int(match[3]), int(match[4])
         readings = [(first, second), (second, first)]

@@ -42,8 +42,8 @@ MAX_PARTS = 1000  # of a text that are read; the others are left to algebra
 
 # The first reader that returns a value decides.
 READERS = [
-    read_moment, read_number, read_choice, read_words, read_matrix, read_wrapped, read_sentence, read_list,
-    read_relation, read_based, read_bracketed, read_union, read_ratio, read_point, read_vector, read_cases,
+    read_vector, read_moment, read_number, read_choice, read_words, read_matrix, read_wrapped, read_sentence, read_list,
+    read_relation, read_based, read_bracketed, read_union, read_ratio, read_point, read_cases,
     read_figure, read_pair_of_signs,
 ]  # fmt: skip
 

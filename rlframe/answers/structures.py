@@ -36,6 +36,7 @@ ROWS = re.compile(r"(?:[A-Za-z.]{0,12}\()?\[ ?(?P<body>\[[^\[\]]*\](?: ?, ?\[[^\
 UNIT_VECTOR = re.compile(
     r"(?P<factor>[^ijk]*?) ?(?:\\text|\\hat|\\vec) ?\{ ?(?:\\text\{)?\\?(?P<name>[ijk])(?:math)?\}{1,2}"
 )
+VECTOR = re.compile(r"\{\\?[ijk](?:math)?\}")
 POINT = re.compile(r"(?P<name>[A-Z])'* ?(?P<point>\(.*\))")
 TERM = re.compile(r"\s*(?:[0-9.]+|\\sqrt\{[0-9]+\}|[a-z](?![a-z]))+\s*")  # of a ratio with the word "to"
 MAX_ITEMS = 200  # of a list
@@ -111,7 +112,7 @@ def has_names(item: Collection) -> bool:
 
 def read_based(text: str, read: Read) -> Value | None:
     match = BASED.fullmatch(text)
-    if match is None or (not match[1][0].isdigit() and not any(digit.isdigit() for digit in match[1])):
+    if match is None or not (any(digit.isdigit() for digit in match[1]) or (len(match[1]) > 1 and match[2] == "16")):
         return None
     base = int(match[2]) if match[2].isdigit() else BASES.get(match[2])
     if base is None or not 2 <= base <= 16 or any(int(digit, 16) >= base for digit in match[1]):
@@ -186,6 +187,8 @@ def read_point(text: str, read: Read) -> Value | None:
 
 def read_vector(text: str, read: Read) -> Value | None:
     """i - 2j + 3k with upright or hatted letters is (1, -2, 3)."""
+    if not VECTOR.search(text):
+        return None
     parts, end = {}, 0
     while match := UNIT_VECTOR.match(text, end):
         factor = match["factor"].strip().removeprefix("+").strip()
