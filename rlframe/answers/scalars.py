@@ -20,7 +20,7 @@ from rlframe.answers.values import (
     Value,
     Words,
 )
-from rlframe.answers.words import NEGATIONS, is_words, lone_value, sentence_value, spelled_words
+from rlframe.answers.words import HEDGES, NEGATIONS, is_words, lone_value, sentence_value, spelled_words
 
 CHOICE = re.compile(
     r"(?:(?:option|choice|answer) )?(?:\\text ?\{ ?)?\(?(?P<letter>[A-J])"
@@ -127,7 +127,7 @@ def read_counted(text: str) -> Value | None:
     words = text.split()
     for count in range(min(3, len(words) - 1), 0, -1):
         value = in_words(" ".join(words[:-count]))
-        if value is not None and not NEGATIONS.search(" ".join(words[-count:])):
+        if value is not None and not HEDGES.search(" ".join(words[-count:])):
             return Quantity(Number(value), " ".join(words[-count:]))
     return None
 

@@ -22,6 +22,7 @@ from rlframe.answers.values import (
     Value,
     Words,
 )  # fmt: skip
+from rlframe.answers.words import PROSE
 
 BASED = re.compile(r"\(?([0-9A-Fa-f]{1,200})\)?_ ?\{? ?(?:\\text ?\{ ?)?([0-9]{1,2}|[a-z]+) ?\}*")
 BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
@@ -167,7 +168,7 @@ def read_union(text: str, read: Read) -> Value | None:
 
 def read_ratio(text: str, read: Read) -> Value | None:
     texts, separators = pieces(text, lambda token: token in (":", "to"))
-    if not separators or not all(item.strip() for item in texts):
+    if not separators or not all(item.strip() and len(PROSE.findall(item)) < 2 for item in texts):
         return None
     if "to" in separators and not all(TERM.fullmatch(item) for item in texts):
         return None

@@ -53,7 +53,7 @@ TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 # A unit at the end of a text, behind a digit or a bracket. The words "and", "or" and numbers' names are no units.
 NO_UNIT = (
     r"and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?|hundreds?|thousands?"
-    r"|millions?|billions?|trillions?|dozens?|tausend|million(?:en)?|milliarden?|mil|mill[oó]n(?:es)?|mille|percent|sqrt|to|not|if|when|for|is|are|where|with|mod|choose|base"
+    r"|millions?|billions?|trillions?|dozens?|tausend|million(?:en)?|milliarden?|mil|mill[oó]n(?:es)?|mille|percent|sqrt|to|not|ist|est|es|nicht|falsch|falso|faux|wrong|incorrect|false|if|when|for|is|are|where|with|mod|choose|base"
 )
 WORD = rf"(?!(?i:{NO_UNIT})\b)[A-Za-z]+\.?(?:\^\{{-?[1-3]\}}|\^[23])?"
 UNIT = re.compile(

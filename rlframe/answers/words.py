@@ -83,10 +83,10 @@ VALUE = re.compile(
 )
 # Words that deny, hedge or offer a choice in other languages.
 FOREIGN_HEDGES = re.compile(
-    r"\b(?:nicht|kein\w*|oder|vielleicht|etwa|mehr|weniger|nie|ningun\w*|quizás|menos|más|pas|ou|peut-être|plus|moins|não|talvez"
+    r"\b(?:nicht|nein|kein\w*|falsch|falso|faux|неверно|incorrect\w*|oder|vielleicht|etwa|mehr|weniger|nie|ningun\w*|quizás|menos|más|pas|ou|peut-être|plus|moins|não|talvez"
     r"|non|forse|niet|geen|of|nie|lub|не|нет|или|больше|меньше|около|không|hoặc)\b|плюс|минус|половин\w*|тысяч\w*|миллион\w*|млн|тыс|минимум|максимум"
     r"|[不没非否或无約约负負半万亿億千百倍]|大于|小于|超过|超過|至少|至多|最多|最少|以上|以下|左右|之间|之間|分之|未満|ない|ません|または|マイナス"
-    r"|아니|또는|않|이상|이하|미만|약 ?(?=[0-9])|[0-9] ?[만억천배]",
+    r"|아니|아님|또는|않|이상|이하|미만|약 ?(?=[0-9])|[0-9] ?[만억천배]",
     re.IGNORECASE,
 )
 FOREIGN_LETTERS = r"[^\W\d_a-zA-Z]"
