@@ -12,14 +12,15 @@ STOPPED = 130  # by a signal, after a checkpoint
 
 
 def complain(text: str) -> None:
-    """Prints on stderr, for an error may quote what a model wrote."""
+    """Prints an error on stderr, without escape codes, passwords and values from the environment."""
+    from rlframe.config.environment import hidden
     from rlframe.record.text import printable, without_passwords
 
-    print(printable(without_passwords(text)), file=sys.stderr)
+    print(printable(without_passwords(hidden(text))), file=sys.stderr)
 
 
 def complain_of_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook`."""
+    """Prints an uncaught exception; a `sys.excepthook`."""
     complain("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 

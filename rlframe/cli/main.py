@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
+from typing import NoReturn
 
 import rlframe
 from rlframe.cli import exits
@@ -27,9 +29,12 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
 def main() -> None:
     """Entry point of the console script.
 
-    No verb reads stdin, which is closed to all libraries: a library that asks a question there would wait for ever.
+    No verb asks a question. A library that does would wait for ever, so stdin is /dev/null, git asks nothing, and
+    `getpass`, which reads the terminal itself, raises EOFError.
     """
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "false", "SSH_ASKPASS": "false"}
+    getpass.getpass = _no_password
     sys.excepthook = exits.complain_of_exception
     verb, *arguments = sys.argv[1:] or ["--help"]
     match verb:
@@ -56,3 +61,7 @@ def main() -> None:
         case _:
             print(f"rlframe: there is no verb {verb!r}\n\n{USAGE}", file=sys.stderr, end="")
             sys.exit(exits.CONFIG)
+
+
+def _no_password(prompt: str = "Password: ", *_: object) -> NoReturn:
+    raise EOFError(f"a library asks {prompt!r}, and rlframe has no terminal to ask at: set its environment variable")

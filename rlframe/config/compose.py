@@ -30,6 +30,7 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
     """
     from omegaconf import OmegaConf
 
+    environment.forget()
     with environment.explained():
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
@@ -40,7 +41,7 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
     try:
         run = kind.model_validate(settings)
     except ValidationError as error:  # without its cause, which shows values from the environment
-        raise ConfigError(environment.hidden(describe(error), settings, names)) from None
+        raise ConfigError(environment.hidden(describe(error))) from None
     run.keep_names(settings, names)
     return run
 
@@ -101,16 +102,16 @@ def _unresolved(composed: Any, key: str) -> Any:
 def reward_settings(name: str, settings: list[str], saved: Path) -> dict[str, Any]:
     """Settings for `reward.build`: `name`, then the saved term of that name, updated by `settings`.
 
-    `saved` is a run's config.yaml, which need not exist; `settings` are `key=value`, the value in YAML. Raises
-    ConfigError for an environment variable that is not set.
+    `saved` is a run's config.yaml, which need not exist; `settings` are `key=value`, the value in YAML. Either may name
+    environment variables. Raises ConfigError for a variable that is not set.
     """
     from omegaconf import OmegaConf
 
     terms: Any = OmegaConf.load(saved).reward.terms if saved.is_file() else {}
     with environment.explained():
         matching = [environment.resolve(term)[0] for term in terms.values() if term.name == name]
+        overrides, _ = environment.resolve(OmegaConf.from_dotlist(settings))
     saved_term = matching[0] if matching else {"weight": 1.0}
-    overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
     return {**saved_term, "name": name, **overrides}
 
 

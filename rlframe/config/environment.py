@@ -6,6 +6,8 @@ reward.terms.judge.base_url: ${oc.env:JUDGE_URL}      the judge gets the value o
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ from typing import Any, TypeAlias
 from rlframe.errors import ConfigError
 
 Path: TypeAlias = tuple[str | int, ...]  # of a value in nested settings: ("reward", "terms", "judge", "base_url")
-MIN_HIDDEN = 4  # characters of a value that is hidden in errors; shorter ones, as 0 or yes, are parts of other words
+MIN_HIDDEN = 6  # characters of a value that is hidden in errors; shorter ones, as math, are parts of other words
+_names_of_values: dict[str, str] = {}  # of this process: value -> its name, for errors
 NOT_SET = re.compile(r"Environment variable '(.+?)' not found")
 
 
@@ -24,13 +27,27 @@ class Name(str):
 
 def resolve(composed: Any) -> tuple[Any, Any]:
     """A config's settings twice: with every value resolved, and with a `Name` for each value that an environment
-    variable is a part of, through whatever other keys or resolvers.
+    variable is a part of, through whatever other keys or resolvers. `hidden` knows the values from now on.
+
+    Raises ConfigError for a mapping in a variable: a key inside could not be written as a name.
     """
     from omegaconf import OmegaConf
 
     with _recorded_reads() as reads:
         names = _named(composed, OmegaConf.to_container(composed, resolve=False), reads)
-        return OmegaConf.to_container(composed, resolve=True), names
+        settings = OmegaConf.to_container(composed, resolve=True)
+    for path, name in paths(names).items():
+        value = value_at(settings, path)
+        if isinstance(value, dict):
+            key = ".".join(map(str, path))
+            raise ConfigError(f"{key}: {name} holds several keys; give each its own environment variable")
+        _names_of_values.update({str(text): name for text in (value if isinstance(value, list) else [value])})
+    return settings, names
+
+
+def forget() -> None:
+    """`hidden` knows no values any more: another run begins."""
+    _names_of_values.clear()
 
 
 @contextmanager
@@ -62,12 +79,12 @@ def value_at(settings: Any, path: Path) -> Any:
     return settings
 
 
-def hidden(text: str, settings: Any, names: Any) -> str:
-    """A message in which names take the place of values from the environment."""
-    values = {str(value_at(settings, path)): name for path, name in paths(names).items()}
-    for value in sorted(values, key=len, reverse=True):
+def hidden(text: str) -> str:
+    """A message in which names take the place of the values that `resolve` has read from the environment."""
+    for value in sorted(_names_of_values, key=len, reverse=True):
         if len(value) >= MIN_HIDDEN:
-            text = text.replace(value, values[value])
+            for spelling in {value, repr(value)[1:-1], json.dumps(value)[1:-1]}:
+                text = text.replace(spelling, _names_of_values[value])
     return text
 
 
@@ -80,9 +97,11 @@ def _named(node: Any, raw: Any, reads: list[str]) -> Any:
             return _named(node[key], text, reads) if isinstance(text, dict | list) else node[key]
         reads.clear()
         value = node[key]
-        if OmegaConf.is_config(value):  # `a: ${b}` reads what stands inside b
-            value = OmegaConf.to_container(value, resolve=True)
-        return Name(text) if reads else value
+        if reads:
+            return Name(text)
+        if OmegaConf.is_config(value):  # `a: ${b}`, and values in b may come from the environment
+            return _named(value, OmegaConf.to_container(value, resolve=False), reads)
+        return value
 
     if isinstance(raw, dict):
         return {key: named(key, text) for key, text in raw.items()}
@@ -99,6 +118,8 @@ def _recorded_reads() -> Iterator[list[str]]:
 
     def read(key: str, *default: Any) -> Any:
         reads.append(key)
+        if (value := os.environ.get(key)) is not None:
+            _names_of_values[value] = f"${{oc.env:{key}}}"
         return oc.env(key, *default)
 
     OmegaConf.register_new_resolver("oc.env", read, replace=True)

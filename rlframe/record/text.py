@@ -6,7 +6,10 @@ import re
 from typing import Any
 
 USER_OF_URL = re.compile(r"(?<=://)[^/?#\s]+@")
-SECRET_KEY = re.compile(r"(?:^|_)(?:key|token|password|passwd|secret|credentials?)$", re.IGNORECASE)
+QUERY_OF_URL = re.compile(r"([?&][\w.-]*(?:key|token|secret|password|signature)=)[^&#\s'\"]+", re.IGNORECASE)
+SECRET_KEY = re.compile(
+    r"(?:^|[_.-])(?i:key|token|password|passwd|secret|credential|authorization)s?$|(?:Key|Token|Password|Secret)s?$"
+)
 HIDDEN = "***"
 
 
@@ -16,24 +19,29 @@ def printable(text: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """The text with *** for the user and password of every URL.
+    """The text with *** for the user and password of every URL, and for keys and tokens in its query.
 
     >>> without_passwords("at https://me:secret@judge.example/v1")
     'at https://***@judge.example/v1'
     """
-    return USER_OF_URL.sub(f"{HIDDEN}@", text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return QUERY_OF_URL.sub(rf"\1{HIDDEN}", USER_OF_URL.sub(f"{HIDDEN}@", text))
 
 
-def without_secrets(settings: Any) -> Any:
-    """Nested settings with *** for passwords in URLs and for every text under a key such as api_key or password."""
+def without_secrets(settings: Any, secret: bool = False) -> Any:
+    """Nested settings with *** for passwords in URLs and for every text under a key such as api_key or password.
+
+    `secret`: the settings stand under such a key.
+    """
     match settings:
         case str():
-            return without_passwords(settings)
+            return HIDDEN if secret else without_passwords(settings)
         case dict():
             return {
-                key: HIDDEN if isinstance(value, str) and SECRET_KEY.search(str(key)) else without_secrets(value)
+                key: without_secrets(value, secret or bool(SECRET_KEY.search(str(key))))
                 for key, value in settings.items()
             }
         case list():
-            return [without_secrets(value) for value in settings]
+            return [without_secrets(value, secret) for value in settings]
     return settings

@@ -94,6 +94,19 @@ class Asks(Reward):
     assert "EOFError" in output
 
 
+def test_a_library_that_asks_for_a_password_gets_an_error(tmp_path: Path):
+    (tmp_path / "asks.py").write_text("""
+import getpass
+from rlframe.reward import Reward
+class Asks(Reward):
+    answer: str = getpass.getpass("API key: ")
+    def __call__(self, prompt, completion): return 0.0
+""")
+    code, output = at_a_terminal(tmp_path, "reward", "try", f"{tmp_path}/asks.py:Asks", "--rollouts", "nowhere")
+    assert code == 1
+    assert "a library asks 'API key: '" in output
+
+
 def test_a_models_text_in_an_error_or_traceback_steers_no_terminal(monkeypatch, capsys: pytest.CaptureFixture[str]):
     exits.complain("it wrote \x1b[2J at https://me:pw@host")
     exits.refuse("This config cannot run", "row 3: \x1b]0;title\x07")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from rlframe.cli.exits import complain
 from rlframe.config import environment
 from rlframe.config.compose import load, merge_saved, reward_settings, save
 from rlframe.errors import ConfigError
@@ -135,6 +136,37 @@ def test_an_error_shows_the_name_in_place_of_the_value(composed):
         load(composed("steps=${oc.env:WALLS_SECRET}", "learner.lr=${oc.env:WALLS_PATH}"))
     assert SECRET not in str(error.value) and error.value.__suppress_context__
     assert "steps: Input should be a valid integer, not '${oc.env:WALLS_SECRET}'" in str(error.value)
+
+
+def test_a_whole_source_from_another_key_is_written_as_names(composed, tmp_path, monkeypatch):
+    monkeypatch.setenv("WALLS_HELD", "openai/" + SECRET)
+    heldout = ["prompts=hub", "prompts.train.path='${oc.env:WALLS_HELD}'", "prompts.heldout='${prompts.train}'"]
+    run = load(composed(*heldout, "+evaluate.sets={greedy: {temperature: 0, samples: 1}}"))
+    assert run.evaluate.sets["greedy"].source.path == "openai/" + SECRET
+    save(run, tmp_path / "config.yaml")
+    assert SECRET not in (tmp_path / "config.yaml").read_text()
+    assert load(merge_saved(tmp_path / "config.yaml", composed(), [])) == run
+
+
+def test_a_variable_that_holds_several_keys_is_refused(composed, monkeypatch):
+    monkeypatch.setenv("WALLS_SOURCE", "{name: hub, path: x}")
+    with pytest.raises(ConfigError, match=r"prompts\.heldout: \$\{oc\.decode:.*holds several keys; give each its own"):
+        load(composed("prompts=hub", "prompts.heldout='${oc.decode:${oc.env:WALLS_SOURCE}}'"))
+
+
+def test_errors_show_the_name_for_any_spelling_of_a_value(composed, monkeypatch, capsys):
+    monkeypatch.setenv("WALLS_QUOTES", "it's a \\ " + SECRET)
+    monkeypatch.setenv("WALLS_HOST", SECRET + ".example")
+    with pytest.raises(ConfigError) as error:
+        load(composed("steps='${oc.env:WALLS_QUOTES}'", "model.path='https://${oc.env:WALLS_HOST}/v1'"))
+    assert SECRET not in str(error.value)
+    complain(f"there is no file /work/{SECRET}.example.jsonl")
+    assert capsys.readouterr().err == "there is no file /work/${oc.env:WALLS_HOST}.jsonl\n"
+
+
+def test_a_setting_of_a_reward_that_is_tried_may_name_a_variable(tmp_path):
+    settings = reward_settings("mine.py:Mine", ["user=${oc.env:WALLS_SECRET}"], tmp_path / "none.yaml")
+    assert settings["user"] == SECRET
 
 
 def test_a_reward_that_is_tried_reads_the_variables_of_its_saved_term(composed, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ def test_characters_that_steer_a_terminal_become_dots(text, shown):
         ("a https://me:p@w@host b http://u@h:1/x c", "a https://***@host b http://***@h:1/x c"),
         ("https://host/v1/me@home, mail me@host.example", "https://host/v1/me@home, mail me@host.example"),
         ("https://host?user=a@b#c@d", "https://host?user=a@b#c@d"),
+        ("https://host/v1?api-key=a&n=1&token=b", "https://host/v1?api-key=***&n=1&token=***"),
     ],
 )
 def test_urls_lose_their_user_and_password(text, shown):
@@ -39,6 +40,9 @@ def test_settings_lose_texts_under_keys_of_secrets_and_passwords_in_urls():
         "hf_token": "b",
         "nested": [{"Password": "c", "base_url": "https://me:pw@host"}],
         "key_env": "JUDGE_KEY",
+        "apiKey": "d",
+        "headers": {"x-api-key": "e", "Authorization": "Bearer f"},
+        "api_keys": ["g", "h"],
         "max_tokens": 16,
         "stop_token_ids": [1],
         "token": None,
@@ -47,4 +51,7 @@ def test_settings_lose_texts_under_keys_of_secrets_and_passwords_in_urls():
         "api_key": "***",
         "hf_token": "***",
         "nested": [{"Password": "***", "base_url": "https://***@host"}],
+        "apiKey": "***",
+        "headers": {"x-api-key": "***", "Authorization": "***"},
+        "api_keys": ["***", "***"],
     }
