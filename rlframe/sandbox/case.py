@@ -38,8 +38,9 @@ class Case:
 
     def bounds(self) -> bytes:
         """The kernel's own limits on CPU time and address space, as two `struct rlimit`, each soft and hard."""
-        # Ends a runaway program where this process gets no core to do it.
-        seconds = math.ceil(self.limits.case_s if self.calls is None else self.limits.program_s) + 1
+        # Ends a runaway program where this process gets no core to do it. The kernel counts ticks of its clock here,
+        # which may exceed the CPU time by an eighth: a program within its time must not meet this limit.
+        seconds = math.ceil(2 * (self.limits.case_s if self.calls is None else self.limits.program_s)) + 1
         memory = self.limits.memory_mib << 20
         return struct.pack("4Q", seconds, seconds, memory, memory)
 

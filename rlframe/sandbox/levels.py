@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -34,6 +35,7 @@ PACKAGES = ("site-packages", "dist-packages")  # folders inside the standard lib
 SYSTEM_FILES = ("/etc/ld.so.cache", "/usr/lib/locale", "/usr/share/zoneinfo")
 
 
+@functools.cache  # of each server's start
 def readable_paths(packages: str | None = None) -> list[str]:
     """Files and folders that a program may read: the entries of Python's standard library, the shared libraries that
     its C modules need, data of the C library, and the folder of packages. No home, /etc or /proc, and no other package,
@@ -45,6 +47,7 @@ def readable_paths(packages: str | None = None) -> list[str]:
     return [*entries, *_libraries(packages), *_system_files(), *([packages] if packages else [])]
 
 
+@functools.cache
 def _library_folders() -> list[str]:
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}  # the default is the virtual environment
     folders = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
@@ -57,6 +60,7 @@ def package_folders() -> list[str]:
     return list(filter(os.path.isdir, paths))
 
 
+@functools.cache
 def _libraries(packages: str | None) -> tuple[str, ...]:
     """Shared libraries outside the folder of packages."""
     modules = [path for folder in _library_folders() for path in Path(folder, "lib-dynload").glob("*.so")]

@@ -48,6 +48,7 @@ def prepare(dev_null: int) -> None:
         setattr(builtins, name, sys.exit)
     prepared.append(_new_module())
     exec(compile(WARM_UP, FILENAME, "exec"), {})
+    encode(0)  # makes the encoder
     kernel.set_limit(kernel.RLIMIT_NOFILE, MAX_OPEN_FILES)
     for resource in (kernel.RLIMIT_FSIZE, kernel.RLIMIT_CORE, kernel.RLIMIT_MEMLOCK):
         kernel.set_limit(resource, 0)

@@ -22,6 +22,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import json
     from collections.abc import Callable
     from typing import Any
 
@@ -32,6 +33,7 @@ MAX_EQUAL_HASHES = 64  # keys of a dict or set: more would make its construction
 MAX_BYTES, MAX_CONTAINERS, MAX_ITEMS = 10_000_000, 250_000, 1_000_000
 PROGRAM = "solution"  # the module whose classes a program defines
 SCALARS = frozenset((str, bool, type(None)))
+encoders: "list[json.JSONEncoder]" = []
 
 
 def encode(value: "Any", other: "Callable[[Any], dict[str, Any]] | None" = None) -> str:
@@ -40,9 +42,7 @@ def encode(value: "Any", other: "Callable[[Any], dict[str, Any]] | None" = None)
 
     With `other`, containers of classes that the program itself defined are objects: their methods count.
     """
-    import json
-
-    return json.dumps(_jsonable(value, other or _refuse), allow_nan=False)
+    return _encoder().encode(_jsonable(value, other or _refuse))
 
 
 def decode(text: str | bytes, other: "Callable[[dict[str, Any]], Any] | None" = None) -> "Any":
@@ -76,6 +76,15 @@ def decode(text: str | bytes, other: "Callable[[dict[str, Any]], Any] | None" = 
         raise
     except (TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _encoder() -> "json.JSONEncoder":
+    """Made once: to make an encoder takes longer than to encode a short value."""
+    if not encoders:
+        import json
+
+        encoders.append(json.JSONEncoder(allow_nan=False))
+    return encoders[0]
 
 
 def _jsonable(value: "Any", other: "Callable[[Any], dict[str, Any]]") -> "Any":

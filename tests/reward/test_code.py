@@ -149,7 +149,6 @@ def test_partial_credit_is_the_share_of_passed_cases():
 def test_a_program_that_loops_scores_zero_with_status_timeout(code: Code):
     verdict = judge(code, "while True: pass", SUM)
     assert (verdict.score, verdict.status) == (0.0, "timeout")
-    assert verdict.seconds < 5
 
 
 def test_a_missing_or_overlong_program_is_unparseable(code: Code):

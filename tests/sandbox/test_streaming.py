@@ -1,6 +1,6 @@
 """Outcomes come one at a time, and the worker holds one case's output, whatever a program prints."""
 
-import time
+import select
 import tracemalloc
 from typing import Any
 
@@ -10,7 +10,7 @@ from rlframe.sandbox import Limits, Program, Sandbox
 from rlframe.sandbox.values import MAX_CONTAINERS, MAX_ITEMS, decode
 
 LIMITS = Limits(case_s=2.0, program_s=20.0, memory_mib=256, output_bytes=1_000_000)
-SLOW_SECOND = "import time\ndef f(n):\n    time.sleep(3 * (n == 2))\n    return n"
+ENDLESS_SECOND = "def f(n):\n    while n == 2: pass\n    return n"
 
 
 def calls(source: str, *arguments: Any) -> Program:
@@ -22,14 +22,13 @@ def script(source: str, *inputs: str) -> Program:
 
 
 def test_the_first_result_comes_while_the_second_call_runs(sandbox: Sandbox):
-    start = time.monotonic()
-    outcomes = sandbox.run(calls(SLOW_SECOND, 1, 2))
-    assert next(outcomes).output == b"1" and time.monotonic() - start < 3
-    assert next(outcomes).output == b"2" and time.monotonic() - start > 3
-    assert list(outcomes) == []
+    outcomes = sandbox.run(calls(ENDLESS_SECOND, 1, 2))
+    assert next(outcomes).output == b"1"
+    assert sandbox._server and not select.select([sandbox._server.control], [], [], 0)[0]  # no report of an end
+    assert [outcome.status for outcome in outcomes] == ["timeout"]
 
 
-@pytest.mark.parametrize("program", [calls(SLOW_SECOND, 1, 2), script("print(input())", "1", "2")])
+@pytest.mark.parametrize("program", [calls(ENDLESS_SECOND, 1, 2), script("print(input())", "1", "2")])
 def test_a_sandbox_is_free_once_an_iterator_is_closed_or_forgotten(sandbox: Sandbox, program: Program):
     outcomes = sandbox.run(program)
     assert next(outcomes).output.strip() == b"1"

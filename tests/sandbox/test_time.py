@@ -1,6 +1,7 @@
 """CPU time bounds a program, whatever else the machine does; a kill from outside is no verdict."""
 
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from rlframe.sandbox import Limits, Outcome, Program, Sandbox, SandboxFailed
+from rlframe.sandbox.case import Case
 from rlframe.sandbox.timer import WALL_PER_CPU
 
 LIMITS = Limits(case_s=1.0, program_s=2.5, memory_mib=256, output_bytes=1000)
@@ -74,6 +76,15 @@ def test_waiting_programs_have_a_multiple_of_the_time(sandbox: Sandbox):
     start = time.monotonic()
     assert [outcome.status for outcome in run(sandbox, "import time; time.sleep(60)", "", "")] == ["timeout", "skipped"]
     assert 3 <= time.monotonic() - start < 30
+
+
+def test_the_kernels_limit_leaves_room_for_its_coarse_clock():
+    """Its count of ticks was up to an eighth above the CPU time of programs that often wait for a moment."""
+    calls, script = Case(LIMITS, calls=3), Case(LIMITS)
+    for case, total_s in ((calls, LIMITS.program_s), (script, LIMITS.case_s)):
+        soft, hard, _, _ = struct.unpack("4Q", case.bounds())
+        assert soft == hard and soft >= 1.25 * total_s + 1
+        case.close()
 
 
 ESCAPES = {

@@ -121,7 +121,7 @@ def test_any_other_text_is_refused(text: str):
 def test_keys_with_equal_hashes_cost_no_time(key: str):
     numbers = [number * (2**61 - 1) for number in range(50_000)]  # hash 0
     text = json.dumps({key: numbers if key == "$set" else [[number, 0] for number in numbers]})
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="equal hashes"):
         decode(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
