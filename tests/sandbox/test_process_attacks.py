@@ -34,7 +34,7 @@ ATTACKS = {
     "reads the nursery's environment": "open(f'/proc/{{os.getppid()}}/environ')",
     "reads its memory map": "open('/proc/self/maps')",
     "reads the project": "os.listdir('{project}')",
-    "reads a home": "os.listdir(os.path.expanduser('~root'))",
+    "reads a home": "os.listdir('{home}')",
     "writes /tmp": "open('/tmp/rlframe_probe', 'w')",
     "writes beside a secret": "open('{folder}/new', 'w')",
     "writes a file in memory": "os.memfd_create('x')",
@@ -78,6 +78,7 @@ def test_a_call_reaches_nothing_but_the_python_library(child: Process, name: str
     (tmp_path / "token").write_text("secret")
     package = Path(process_child.__file__).parent
     values = {"folder": tmp_path, "parent": os.getpid(), "package": package, "project": package.parents[1]}
+    values["home"] = Path.home()
     with socket.create_server(("127.0.0.1", 0)) as server:
         attack = ATTACKS[name].format(port=server.getsockname()[1], **values)
         child.call(ATTEMPT.format(attack=attack), {}, timeout_s=5)
@@ -104,7 +105,7 @@ def test_a_call_imports_from_the_library_site_packages_and_rlframe_alone(monkeyp
     monkeypatch.chdir(tmp_path)
     reader = Process("builtins:exec", warm_up=[""], max_memory_bytes=2**30)
     with pytest.raises(CallFailed, match="No module named 'planted'"):
-        reader.call("import sympy, rlframe.reward.answer, planted", {}, timeout_s=5)
+        reader.call("import sympy, rlframe.answers, planted", {}, timeout_s=5)
     reader.close()
 
 
