@@ -14,6 +14,7 @@ import marshal
 import os
 import secrets
 import select
+import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -157,6 +158,8 @@ class Session:
     def _ended(self, detail: str = "") -> SessionEnded:
         """Waits for the runner's end and ends the session."""
         exit_code, cpu_s = self._server.receive_report()
+        if self._case.kill_reason == "timeout" and exit_code != -signal.SIGKILL:
+            self._case.kill_reason, detail = None, ""  # it had ended by itself, and on a busy machine nobody noticed
         for descriptor in (self._server.control.fileno(), self._messages):
             with suppress(KeyError):
                 self._case.poll.unregister(descriptor)
