@@ -26,7 +26,11 @@ CHOICE = re.compile(
     r"(?:(?:option|choice|answer) )?(?:\\text ?\{ ?)?\(?(?P<letter>[A-J])"
     r"(?:(?P<mark>[.):])|(?P<end> ?\}[.):]?)) ?(?:\} ?)?(?P<content>[^\s].*)?"
 )
-OPTION = re.compile(r"(?:\\text\{ ?)?(?:option|choice|answer) (?:\\text\{ ?)?\(?([A-J])\)?(?: ?\})*", re.IGNORECASE)
+OPTION = re.compile(
+    r"(?:\\text\{ ?)?(?:the )?(?:correct |right |best )?(?:option|choice|answer) (?:is )?(?:\\text\{ ?)?"
+    r"\(?([A-J])\)?\.?(?: ?\})*",
+    re.IGNORECASE,
+)
 NO_CONTENT = re.compile(
     r"[-+=<>^_/*:,;]|\\(?:cup|cap|cdot|times|in|le|ge|ne|to|mid|setminus)(?![A-Za-z])|(?:or|and|not)\b"
 )

@@ -66,6 +66,8 @@ def same(reference: str, answer: str) -> bool | None:
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1, 2)", True),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "(2, 1)", False),
         ("B", "(B) 12", True),
+        ("B", "The correct option is B.", True),
+        ("B", "The right choice is not B", False),
         ("B. 12", "12", True),
         ("B. 12", "C. 12", False),
         ("18", r"18 \text{ thousand}", False),
