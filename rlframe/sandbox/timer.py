@@ -36,11 +36,11 @@ class Timer:
         self._wall_end_s = min(now + WALL_PER_CPU * cpu_s, total_end_s)
 
     def leave_out(self, wall_s: float) -> None:
-        """Allows more wall time in all: so long the runner has waited for this process."""
+        """Extends the wall time in all by the seconds in which the runner waited for this process."""
         self._start_s += wall_s
 
     def remaining_s(self) -> float:
-        """Seconds in which a runner with a single thread cannot use up its time. 0 or less: it has used up its time."""
+        """Seconds until the earlier of the CPU and the wall deadline, for a runner with one thread; 0 or less: exceeded."""
         now = time.monotonic()
         if self._cpu_s + now - self._read_s >= self._cpu_end_s:
             self._read_cpu_clock()
