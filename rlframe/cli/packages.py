@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from rlframe.cli import exits
 from rlframe.sandbox.failures import PackagesUnavailable
@@ -22,9 +21,9 @@ def main(arguments: list[str]) -> int:
     try:
         print(Packages(options.requirements, options.folder).install())
     except ValueError as error:
-        print(error, file=sys.stderr)
+        exits.complain(str(error))
         return exits.CONFIG
     except PackagesUnavailable as error:
-        print(error, file=sys.stderr)
+        exits.complain(str(error))
         return exits.FAILED
     return 0

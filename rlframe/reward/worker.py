@@ -13,9 +13,9 @@ from math import isfinite
 from typing import Any
 
 from rlframe.errors import Hung
-from rlframe.record.text import without_passwords
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
+from rlframe.urls import without_passwords
 
 
 class RewardWorker:

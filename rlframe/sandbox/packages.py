@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -26,10 +27,13 @@ from pathlib import Path
 
 from rlframe.sandbox.failures import PackagesUnavailable
 from rlframe.sandbox.program import Outcome
+from rlframe.urls import without_passwords
 
 INSTALL_S = 600.0  # a download on a slow network; also bounds the wait for another process that installs
+ABANDONED_S = 2 * INSTALL_S  # pip and compileall take at most INSTALL_S each, and change the folder when they end
 LOCK_POLL_S = 0.2
 PIP_LINES = 8  # of pip's output, in an error
+STAMP = ".complete"  # the last file of an installation
 FREE_MIB = 64  # a program needs some memory beside what its packages take of its bound
 PYTHON = [sys.executable, "-P", "-m"]  # -P: no module of the working directory
 # A name, extras and version specifiers (PEP 508). No path, no URL, no option of pip.
@@ -65,34 +69,34 @@ class Packages:
         python, platform = sys.implementation.cache_tag, sysconfig.get_platform()
         digest = hashlib.sha256("\n".join([platform, *self.requirements]).encode()).hexdigest()[:12]
         self.cache = Path(cache).expanduser().absolute() if cache else _user_cache()
-        self.folder = self.cache / f"and {python}-{digest}"
+        self.folder = self.cache / f"{python}-{digest}"
 
     def install(self) -> Path:
         """Returns the folder, and fills a missing one first. Raises PackagesUnavailable."""
-        if self.folder.is_dir():
-            return self.folder
         try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with self._lock():
-                if not self.folder.is_dir():
-                    self._install()
+            if not self.folder.is_dir():
+                self.cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+                self._refuse_foreign_cache()
+                with self._lock():
+                    if not self.folder.is_dir():
+                        self._install()
+            self._refuse_open_cache()
         except OSError as error:
             raise PackagesUnavailable(f"the packages of programs cannot be stored in {self.cache}: {error}") from error
+        self._refuse_gaps()
         return self.folder
 
     def modules(self) -> list[str]:
         """Names to import, of the required packages without their dependencies."""
-        found = distributions(path=[str(self.folder)])
-        return sorted(
-            {name for each in found if _normalized(each.metadata["Name"]) in self.names for name in _tops(each)}
-        )
+        return sorted({name for found in self._distributions().values() for name in _tops(found)})
 
     def probe(self) -> str:
         """A program that imports the required packages and needs some memory."""
         return "".join(f"import {name}\n" for name in self.modules()) + f"bytearray({FREE_MIB} << 20)"
 
     def check(self, outcome: Outcome, memory_mib: int) -> None:
-        """Raises PackagesUnavailable unless the program `probe()` returned."""
+        """Raises PackagesUnavailable if a package is missing, and unless the program `probe()` returned."""
+        self._refuse_gaps()
         if outcome.status != "returned":
             raise PackagesUnavailable(
                 f"programs cannot use {' and '.join(self.modules())}: {outcome.status}: {outcome.detail}\n"
@@ -100,10 +104,46 @@ class Packages:
                 f"and {FREE_MIB} MiB more."
             )
 
+    def _distributions(self) -> dict[str, Distribution]:
+        """The required packages in the folder, by name."""
+        found = {_normalized(each.metadata["Name"]): each for each in distributions(path=[str(self.folder)])}
+        return {name: found[name] for name in self.names & found.keys()}
+
+    def _refuse_gaps(self) -> None:
+        missing = sorted(self.names - self._distributions().keys())
+        if missing or not (self.folder / STAMP).is_file():
+            problem = f"lacks {' and '.join(missing)}" if missing else f"is incomplete: it lacks the file {STAMP}"
+            raise PackagesUnavailable(
+                f"the folder of programs' packages {self.folder} {problem}. Delete the folder, and retry: it is filled "
+                "anew. If it is a copy, copy it again with all of its files."
+            )
+
+    def _refuse_open_cache(self) -> None:
+        """Raises PackagesUnavailable where every user of the machine can replace the packages."""
+        mode = self.cache.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PackagesUnavailable(
+                f"every user can replace the packages of programs in {self.cache}: it is writable for all and has no "
+                f"sticky bit. Run `chmod o-w {shlex.quote(str(self.cache))}`, or name another folder."
+            )
+
+    def _refuse_foreign_cache(self) -> None:
+        """Raises PackagesUnavailable where an installation would write into another user's folder."""
+        self._refuse_open_cache()
+        owner = self.cache.stat().st_uid
+        if owner not in (0, os.geteuid()):
+            raise PackagesUnavailable(
+                f"the packages of programs cannot be installed in {self.cache}: it belongs to the user {owner}, and "
+                f"this process runs as {os.geteuid()}. Let its owner run `rlframe packages`, or name a folder of your "
+                "own."
+            )
+
     def _install(self) -> None:
         """Fills the folder, which appears in a single step: no process sees a part of the packages."""
-        for abandoned in self.cache.glob(f"{self.folder.name}.*.tmp"):  # by a process that was killed
-            shutil.rmtree(abandoned, ignore_errors=True)
+        for temporary in self.cache.glob(f"{self.folder.name}.*.tmp"):
+            with suppress(FileNotFoundError):  # another machine on a shared file system has just finished
+                if time.time() - temporary.stat().st_mtime > ABANDONED_S:  # its process was killed
+                    shutil.rmtree(temporary, ignore_errors=True)
         temporary = tempfile.mkdtemp(prefix=f"{self.folder.name}.", suffix=".tmp", dir=self.cache)
         try:
             self._unpack_wheels(temporary)
@@ -111,6 +151,7 @@ class Packages:
             options = ["-q", "--invalidation-mode", "unchecked-hash", "-j", "0", temporary]
             with suppress(subprocess.TimeoutExpired):  # programs then compile what they import
                 subprocess.run([*PYTHON, "compileall", *options], capture_output=True, timeout=INSTALL_S)
+            Path(temporary, STAMP).touch()
             os.chmod(temporary, 0o755)
             try:
                 os.rename(temporary, self.folder)
@@ -135,7 +176,7 @@ class Packages:
             raise self._failure([f"pip took more than {INSTALL_S:g} s"]) from None
         if pip.returncode != 0:
             lines = [line.strip() for line in (pip.stdout + pip.stderr).splitlines() if line.strip()]
-            raise self._failure(lines[-PIP_LINES:])
+            raise self._failure([without_passwords(line) for line in lines[-PIP_LINES:]])
 
     def _failure(self, lines: list[str]) -> PackagesUnavailable:
         requirements = shlex.join(self.requirements)
@@ -151,7 +192,9 @@ class Packages:
     def _lock(self) -> Iterator[None]:
         """Lets one process install at a time. Raises PackagesUnavailable after a long wait."""
         path, deadline = self.cache / f"{self.folder.name}.lock", time.monotonic() + INSTALL_S
-        with open(path, "w") as file:
+        # A link at this path may point to any file of this user: it is refused, and nothing is truncated.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "r+") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when its holder ends

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlframe.record.text import printable, without_passwords, without_secrets
+from rlframe.record.text import printable, without_secrets
+from rlframe.urls import without_passwords
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Programs import the packages that a run asks for, from a folder that is filled once from wheels, at each level."""
 
+import os
 import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -192,7 +194,9 @@ def test_a_module_of_the_standard_library_comes_before_a_package(wheels: Path) -
 def test_an_installer_that_was_killed_leaves_no_trace_and_no_lock(wheels: Path) -> None:
     wheel(wheels, "tiny", "x = 1")
     packages = Packages(["tiny"], str(wheels / "cache"))
-    (packages.cache / f"{packages.folder.name}.dead.tmp").mkdir(parents=True)
+    dead = packages.cache / f"{packages.folder.name}.dead.tmp"
+    dead.mkdir(parents=True)
+    os.utime(dead, (0, 0))
     threads = [threading.Thread(target=packages.install) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -205,3 +209,84 @@ def test_a_package_that_starts_threads_when_it_is_imported_is_refused(wheels: Pa
     wheel(wheels, "threaded", "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()")
     with pytest.raises(SandboxUnavailable, match="a package starts threads when it is imported"):
         Sandbox(LIMITS, "landlock", Packages(["threaded"], str(wheels / "cache"))).start()
+
+
+def test_the_folder_of_another_machine_that_still_installs_is_kept(wheels: Path) -> None:
+    wheel(wheels, "tiny", "x = 1")
+    packages = Packages(["tiny"], str(wheels / "cache"))
+    live = packages.cache / f"{packages.folder.name}.live.tmp"
+    live.mkdir(parents=True)
+    assert packages.install().is_dir() and live.is_dir()
+
+
+def test_a_folder_is_named_after_this_python(tmp_path: Path) -> None:
+    name = Packages(["tiny"], str(tmp_path)).folder.name
+    assert name.startswith(f"{sys.implementation.cache_tag}-") and " " not in name
+
+
+def test_a_folder_without_a_required_package_is_refused(wheels: Path) -> None:
+    wheel(wheels, "tiny", "x = 1")
+    packages = Packages(["tiny"], str(wheels / "cache"))
+    packages.folder.mkdir(parents=True)
+    with pytest.raises(PackagesUnavailable, match="lacks tiny. Delete the folder, and retry"):
+        packages.install()
+    with pytest.raises(PackagesUnavailable, match="lacks tiny"):
+        packages.check(Outcome(status="returned", output=b"", detail=""), memory_mib=512)
+
+
+def test_a_copy_without_its_last_file_is_refused(wheels: Path) -> None:
+    wheel(wheels, "tiny", "x = 1")
+    packages = Packages(["tiny"], str(wheels / "cache"))
+    (packages.install() / ".complete").unlink()
+    with pytest.raises(PackagesUnavailable, match=r"is incomplete: it lacks the file \.complete"):
+        packages.install()
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_kept(wheels: Path) -> None:
+    wheel(wheels, "tiny", "x = 1")
+    packages = Packages(["tiny"], str(wheels / "cache"))
+    packages.cache.mkdir()
+    diary = wheels / "diary"
+    diary.write_text("dear")
+    (packages.cache / f"{packages.folder.name}.lock").symlink_to(diary)
+    with pytest.raises(PackagesUnavailable, match="cannot be stored"):
+        packages.install()
+    assert diary.read_text() == "dear"
+
+
+def test_a_cache_that_every_user_can_change_is_refused(wheels: Path) -> None:
+    wheel(wheels, "tiny", "x = 1")
+    packages = Packages(["tiny"], str(wheels / "cache"))
+    packages.install()
+    packages.cache.chmod(0o777)
+    with pytest.raises(PackagesUnavailable, match="writable for all and has no sticky bit. Run `chmod o-w"):
+        packages.install()
+    packages.cache.chmod(0o1777)
+    assert packages.install() == packages.folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_nothing_is_installed_in_the_folder_of_another_user(wheels: Path) -> None:
+    wheel(wheels, "tiny", "x = 1")
+    packages = Packages(["tiny"], str(wheels / "cache"))
+    packages.cache.mkdir()
+    os.chown(packages.cache, 12345, -1)
+    with pytest.raises(PackagesUnavailable, match="belongs to the user 12345"):
+        packages.install()
+    os.chown(packages.cache, 0, -1)
+    packages.install()
+    os.chown(packages.cache, 12345, -1)
+    assert packages.install() == packages.folder  # a colleague has filled it
+
+
+def test_pips_errors_show_no_token_of_an_index(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # it answers that it cannot do GET
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        link = f"http://127.0.0.1:{server.server_port}/tiny-1.0-py3-none-any.whl?token=hunter2"
+        (wheels / "links.html").write_text(f'<a href="{link}">tiny-1.0-py3-none-any.whl</a>')
+        for name, value in {"PIP_FIND_LINKS": str(wheels / "links.html"), "PIP_RETRIES": "0"}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(PackagesUnavailable, match=r"whl\?token=\*\*\*") as failure:
+            Packages(["tiny"], str(wheels / "cache")).install()
+        server.shutdown()
+    assert "hunter2" not in str(failure.value)
