@@ -14,9 +14,10 @@ import psutil
 import ray
 from ray import cloudpickle
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader  # pyright: ignore[reportAttributeAccessIssue]
+from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
 from rlframe.actors.replicas import Handle
+from rlframe.errors import RunFailed
 from rlframe.schema import user_modules
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
     if config.address is None:
         # On a laptop actors share the cores: generation and learning take turns, so each may use all cores.
         with _own_process_group(), _environment(local_environment()), _loopback_node():
-            AuthenticationTokenLoader.instance().reset_cache()  # perhaps of a cluster that was joined before
+            _read_environment()  # Ray may remember a cluster that was joined before
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -54,14 +55,26 @@ def local_environment() -> dict[str, str]:
     runs in a file that everybody on this machine may read.
     """
     addresses = psutil.net_if_addrs().items()
-    loopback = next(name for name, found in addresses if any(address.address == LOOPBACK for address in found))
+    loopback = next((name for name, found in addresses if LOOPBACK in [address.address for address in found]), None)
+    if loopback is None:
+        raise RunFailed(
+            f"cluster.address=null: a local cluster needs {LOOPBACK}, and no network interface of this machine has it. "
+            "Run `ip link set lo up`, or set cluster.address to a Ray cluster."
+        )
     return {
+        "RAY_AUTH_MODE": "token",  # also where the user's shell switches tokens off
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
         "VLLM_HOST_IP": LOOPBACK,
     }
+
+
+def _read_environment() -> None:
+    """Lets Ray in this process read anew whether it needs a token, and the token."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
@@ -108,7 +121,7 @@ def end(handles: dict[str, Handle]) -> None:
             ray.kill(handle)
     finally:
         ray.shutdown()
-        AuthenticationTokenLoader.instance().reset_cache()  # the token of this run is no other cluster's
+        _read_environment()  # the token of this run is no other cluster's
         _, alive = psutil.wait_procs(offspring, timeout=5)
         for process in alive:
             with suppress(psutil.NoSuchProcess):

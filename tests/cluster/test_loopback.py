@@ -14,6 +14,7 @@ import ray
 from rlframe.cluster import ray_cluster
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
+from rlframe.errors import RunFailed
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -65,7 +66,18 @@ print("answer", GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, timeo
 """
 
 
-def test_only_processes_with_the_token_get_an_answer_of_a_local_cluster(tiny_run: RunConfig, tiny_model: Path) -> None:
+def test_a_machine_without_a_loopback_interface_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)
+    with pytest.raises(RunFailed, match=r"needs 127\.0\.0\.1, .* Run `ip link set lo up`"):
+        ray_cluster.local_environment()
+
+
+def test_only_processes_with_the_token_get_an_answer_of_a_local_cluster(
+    tiny_run: RunConfig, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the user's shell switches Ray's tokens off."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
     def answer(token: str) -> bool:
         environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
         command = [sys.executable, "-c", ASK, address]
