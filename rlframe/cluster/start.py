@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from rlframe.cluster.placement import RL, Role, Slot, cpu_demand, engine_slot, p
 from rlframe.errors import RunFailed, Stalled
 from rlframe.learner import selftest
 from rlframe.learner.group import LearnerGroup
+from rlframe.learner.meeting import free_address
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective import Objective
 from rlframe.reward.pool import RewardPool, RewardWorkers
@@ -272,13 +272,7 @@ def objective(run: RunConfig) -> Objective:
 
 def meeting_point(actor: Handle) -> str:
     """host:port on the actor's machine, free a moment ago: the address at which torch.distributed lets ranks meet."""
-
-    def free_port(_: object) -> str:
-        with socket.socket() as probe:
-            probe.bind((host := ray.util.get_node_ip_address(), 0))
-            return f"{host}:{probe.getsockname()[1]}"
-
-    address: Any = ray.get(actor.__ray_call__.remote(free_port))
+    address: Any = ray.get(actor.__ray_call__.remote(lambda _: free_address(ray.util.get_node_ip_address())))
     return address
 
 

@@ -228,7 +228,7 @@ def test_a_folder_without_a_required_package_is_refused(wheels: Path) -> None:
     wheel(wheels, "tiny", "x = 1")
     packages = Packages(["tiny"], str(wheels / "cache"))
     packages.folder.mkdir(parents=True)
-    with pytest.raises(PackagesUnavailable, match="lacks tiny. Delete the folder, and retry"):
+    with pytest.raises(PackagesUnavailable, match=r"lacks tiny\. Delete the folder, and retry"):
         packages.install()
     with pytest.raises(PackagesUnavailable, match="lacks tiny"):
         packages.check(Outcome(status="returned", output=b"", detail=""), memory_mib=512)
@@ -259,7 +259,7 @@ def test_a_cache_that_every_user_can_change_is_refused(wheels: Path) -> None:
     packages = Packages(["tiny"], str(wheels / "cache"))
     packages.install()
     packages.cache.chmod(0o777)
-    with pytest.raises(PackagesUnavailable, match="writable for all and has no sticky bit. Run `chmod o-w"):
+    with pytest.raises(PackagesUnavailable, match=r"writable for all and has no sticky bit\. Run `chmod o-w"):
         packages.install()
     packages.cache.chmod(0o1777)
     assert packages.install() == packages.folder
