@@ -1,6 +1,12 @@
-"""Errors with a message for a person. The command prints the message without a traceback."""
+"""Errors with a message for a person, which the command prints without a traceback; and what no message may hold."""
 
 from __future__ import annotations
+
+import re
+
+USER_OF_URL = re.compile(r"(?<=://)[^/?#\s]+@")
+QUERY_OF_URL = re.compile(r"([?&][\w.-]*(?:key|token|secret|password|signature)=)[^&#\s'\"]+", re.IGNORECASE)
+HIDDEN = "***"
 
 
 class RunFailed(RuntimeError):
@@ -17,3 +23,14 @@ class ConfigError(ValueError):
 
 class Hung(RuntimeError):
     """An earlier call never returned: the worker refuses further calls and must be replaced."""
+
+
+def without_passwords(text: str) -> str:
+    """The text with *** for the user and password of every URL, and for keys and tokens in its query.
+
+    >>> without_passwords("at https://me:secret@judge.example/v1")
+    'at https://***@judge.example/v1'
+    """
+    if "://" not in text:
+        return text
+    return QUERY_OF_URL.sub(rf"\1{HIDDEN}", USER_OF_URL.sub(f"{HIDDEN}@", text))

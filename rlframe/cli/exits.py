@@ -14,8 +14,8 @@ STOPPED = 130  # by a signal, after a checkpoint
 def complain(text: str) -> None:
     """Prints an error on stderr, without escape codes, passwords and values from the environment."""
     from rlframe.config.environment import hidden
+    from rlframe.errors import without_passwords
     from rlframe.record.text import printable
-    from rlframe.urls import without_passwords
 
     print(printable(without_passwords(hidden(text))), file=sys.stderr)
 

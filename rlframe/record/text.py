@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlframe.urls import HIDDEN, without_passwords
+from rlframe.errors import HIDDEN, without_passwords
 
 SECRET_KEY = re.compile(
     r"(?:^|[_.-])(?i:key|token|password|passwd|secret|credential|authorization)s?$|(?:Key|Token|Password|Secret)s?$"

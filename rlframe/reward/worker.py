@@ -12,10 +12,9 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from rlframe.errors import Hung
+from rlframe.errors import Hung, without_passwords
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
-from rlframe.urls import without_passwords
 
 
 class RewardWorker:

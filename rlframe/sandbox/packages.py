@@ -25,9 +25,9 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+from rlframe.errors import without_passwords
 from rlframe.sandbox.failures import PackagesUnavailable
 from rlframe.sandbox.program import Outcome
-from rlframe.urls import without_passwords
 
 INSTALL_S = 600.0  # a download on a slow network; also bounds the wait for another process that installs
 ABANDONED_S = 2 * INSTALL_S  # pip and compileall take at most INSTALL_S each, and change the folder when they end

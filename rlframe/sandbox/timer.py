@@ -40,7 +40,7 @@ class Timer:
         self._start_s += wall_s
 
     def remaining_s(self) -> float:
-        """Seconds until the earlier of the CPU and the wall deadline, for a runner with one thread; 0 or less: exceeded."""
+        """Seconds to the earlier of the CPU and wall deadlines, for a runner with one thread; 0 or less: exceeded."""
         now = time.monotonic()
         if self._cpu_s + now - self._read_s >= self._cpu_end_s:
             self._read_cpu_clock()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from rlframe.errors import without_passwords
 from rlframe.record.text import printable, without_secrets
-from rlframe.urls import without_passwords
 
 
 @pytest.mark.parametrize(
