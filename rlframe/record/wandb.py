@@ -27,6 +27,8 @@ def check_key(tracking: TrackingConfig) -> None:
             key = wbauth.authenticate_session(host=host, source="rlframe", prompt=False, update_session=False)
         except wandb.Error as error:  # a key of another form
             key, problem = None, f" ({error})"
+        finally:
+            wandb.teardown()  # its service process: children of this process would go on to look for the service
         if key is None:
             raise ConfigError(
                 f"tracking.mode: online finds no key of W&B{problem}; set WANDB_API_KEY, or run `wandb login` once, or "

@@ -1,5 +1,6 @@
 """Weights & Biases without a network."""
 
+import os
 import sys
 
 import pytest
@@ -44,6 +45,7 @@ def test_only_an_online_run_without_a_key_is_refused(tmp_path, monkeypatch):
         check_key(TrackingConfig(wandb=True, project="p", mode="online"))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     check_key(TrackingConfig(wandb=True, project="p", mode="online"))
+    assert "WANDB_SERVICE" not in os.environ  # else a run that this process starts would look for a service
     monkeypatch.setenv("WANDB_API_KEY", "short")
     with pytest.raises(ConfigError, match=r"no key of W&B \(.*\); set WANDB_API_KEY"):
         check_key(TrackingConfig(wandb=True, project="p", mode="online"))

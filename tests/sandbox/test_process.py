@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -151,7 +152,15 @@ def test_a_killed_calls_result_never_reaches_the_next_call():
     child.close()
 
 
-def test_an_interrupted_calls_reply_never_reaches_the_next_call():
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where a shell has started the tests in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_an_interrupted_calls_reply_never_reaches_the_next_call(interrupts: None):
     child = process("builtins:eval", "0")
     child.call("0", timeout_s=5)
     for delay_s in (0.01, 0.05, 0.1):
