@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[A-Za-z]+|[0-9]+|\s+|.", re.DOTALL)
+TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 OPENING = {"(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil", r"\begin"}
 CLOSING = {")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil", r"\end"}
 

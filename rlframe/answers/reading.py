@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from rlframe.answers.brackets import nesting
+from rlframe.answers.brackets import TEXT, nesting
 from rlframe.answers.relations import read_relation
 from rlframe.answers.scalars import read_choice, read_moment, read_number, read_sentence, read_words
 from rlframe.answers.spelling import plain
@@ -34,7 +34,6 @@ SIMPLE = re.compile(
 )
 UNREAD_COMMAND = re.compile(r"\\(?:textcircled|pmod|equiv|cap|mho)(?![A-Za-z])")
 SPACED_NUMBERS = re.compile(r"[0-9] +[0-9]")
-TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 TWICE = re.compile(r"([^:]*(?:[<>]|\\le|\\ge)[^:]*):\s*[(\[\\].*[)\]}]")  # x < 2 : (-\infty, 2)
 PERCENT = re.compile(r"\s*%$")
 MAX_DEPTH = 20  # of brackets; a deeper text is left to algebra as a whole

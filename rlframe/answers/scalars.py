@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rlframe.answers.brackets import inside
+from rlframe.answers.brackets import TEXT, inside
 from rlframe.answers.moments import moments
 from rlframe.answers.numerals import DECIMAL_COMMA, INDIAN, in_words, numeral, ungrouped
 from rlframe.answers.units import angle, compound, split_unit
@@ -34,7 +34,6 @@ OPTION = re.compile(
 NO_CONTENT = re.compile(
     r"[-+=<>^_/*:,;]|\\(?:cup|cap|cdot|times|in|le|ge|ne|to|mid|setminus)(?![A-Za-z])|(?:or|and|not)\b"
 )
-TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 MOMENT = re.compile(r"[A-Za-z]{3}|年|:|[0-9] ?[ap]\.?m|[0-9][-/.][0-9]+[-/.]", re.IGNORECASE)
 PERCENT = re.compile(r"\s*%$")
 VERDICT = re.compile(  # and a reason

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from rlframe.answers import values
-from rlframe.answers.brackets import inside, pieces
+from rlframe.answers.brackets import TEXT, inside, pieces
 from rlframe.answers.values import (
     Based,
     Collection,
@@ -26,9 +26,8 @@ from rlframe.answers.words import PROSE
 
 BASED = re.compile(r"\(?([0-9A-Fa-f]{1,200})\)?_ ?\{? ?(?:\\text ?\{ ?)?([0-9]{1,2}|[a-z]+) ?\}*")
 BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-         "twelve": 12, "sixteen": 16, "bin": 2, "oct": 8, "hex": 16, "dec": 10}  # fmt: skip  # fmt: skip
+         "twelve": 12, "sixteen": 16, "bin": 2, "oct": 8, "hex": 16, "dec": 10}  # fmt: skip
 MATRIX = re.compile(r"[(\[]? ?\\begin\{pmatrix\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{pmatrix\} ?[)\]]?", re.DOTALL)
-TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 FIGURE = re.compile(r"\\(?P<kind>angle|triangle) ?(?P<points>(?:[A-Z] ?){3})")
 CASES = re.compile(r"\\begin\{cases\}(?P<body>(?:(?!\\begin|\\end).)*)\\end\{cases\}", re.DOTALL)
 CONDITION = re.compile(r"\\text ?\{ ?(?:if|for|when|where|,)? ?\}|\b(?:if|for|when|where)\b")

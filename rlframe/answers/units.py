@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import NamedTuple
 
+from rlframe.answers.brackets import TEXT
 from rlframe.answers.numerals import numeral
 
 # dimension -> unit in lower case, singular -> its size in the dimension's first unit
@@ -49,7 +50,6 @@ SINGLE = {"in", "m", "s", "h", "g", "l", "L", "N", "J", "W", "V", "A", "K", "C",
 VARIABLES = set("iejxyznkpqab")  # in \\text{}, yet no units
 
 FACTOR = re.compile(r"(°[CF]?|[A-Za-z_]+\.?)(?:\^?\{?(-?[1-3])\}?)?")
-TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 # A unit at the end of a text, behind a digit or a bracket. The words "and", "or" and numbers' names are no units.
 NO_UNIT = (
     r"and|or|plus|minus|times|over|mod|squared|cubed|factorial|half|halves|thirds?|quarters?|hundreds?|thousands?"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rlframe.answers.brackets import TEXT
+
 VOWELS = set("aeiou")
 SHORT_WORDS = {
     "no", "on", "up", "so", "go", "of", "if", "is", "he", "we", "me", "us", "or", "ok", "it", "in", "at", "by", "my",
@@ -18,7 +20,6 @@ RUN = re.compile(r"[A-Za-z][A-Za-z'.]*")
 WORDS = re.compile(r"[A-Za-z][A-Za-z '’.,!?/&:\"()-]*")
 FOREIGN = re.compile(r"(?=.*[^\W\d_a-zA-Z])[^\d\\^_=+*/<>$]+")  # a name in another script or with accents
 ARTICLES = {"the", "a", "an"}
-TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 
 
 def is_word(letters: str) -> bool:

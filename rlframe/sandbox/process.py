@@ -30,6 +30,7 @@ from typing import Any
 
 from rlframe.sandbox.levels import readable_paths
 from rlframe.sandbox.process_child import MAX_MESSAGE_BYTES, Confinement, describe_exit
+from rlframe.sandbox.timer import cpu_seconds
 
 STARTUP_S = 120.0  # imports on a cold, busy disk; far above the 1 to 4 s that sympy takes
 REPLACE_S = 30.0  # to kill a worker, which may have gigabytes to give back, and to fork another
@@ -232,7 +233,7 @@ class Child:
     def _cpu_seconds(self) -> float:
         """CPU time of the worker so far; wall time where the kernel has no such clock."""
         try:
-            return time.clock_gettime(~self._worker_pid << 3 | 2)  # as clock_getcpuclockid(3) makes it
+            return cpu_seconds(self._worker_pid)
         except OSError:
             return time.monotonic()
 

@@ -63,7 +63,7 @@ class Timer:
                 # In a namespace of its own the runner has another number there.
                 with open(f"/proc/self/fdinfo/{self._pidfd}", "rb", buffering=0) as file:
                     self._process = int(file.read().partition(b"\nPid:")[2].split()[0])
-            self._cpu_s = time.clock_gettime((~self._process << 3) | CPU_CLOCK)
+            self._cpu_s = cpu_seconds(self._process)
 
     def _count_core_waits(self) -> None:
         """Moves the wall deadline by the time that the runner was ready to run and had no core."""
@@ -72,3 +72,8 @@ class Timer:
             core_waits_s = int(Path(f"/proc/{self._process}/schedstat").read_text().split()[1]) / 1e9
             self._wall_end_s += core_waits_s - self._core_waits_s
             self._core_waits_s = core_waits_s
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU time of a running process, all threads together. Raises OSError."""
+    return time.clock_gettime((~process << 3) | CPU_CLOCK)

@@ -3,17 +3,15 @@
 import gc
 import os
 import select
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from rlframe.sandbox import CellResult, Cells, Limits, Program, Sandbox
 from tests.tiny.attacks import CALL, PROBES, probe_values
+from tests.tiny.killed_worker import assert_a_killed_worker_leaves_no_process
 
 LIMITS = Limits(case_s=1.0, program_s=4.0, memory_mib=256, output_bytes=2000)
 
@@ -151,13 +149,4 @@ def test_a_killed_worker_leaves_no_process_of_its_sessions(tmp_path: Path) -> No
         "cells = Cells(s, 10); cells.run('import threading, time'); print(s._server._process.pid, flush=True)\n"
         "cells.run('threading.Thread(target=time.sleep, args=(60,)).start()\\nwhile True: pass')\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    server = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(0.5)
-    processes = [server, *server.children(recursive=True)]
-    assert len(processes) >= 3
-    parent.kill()
-    parent.wait()
-    _, alive = psutil.wait_procs(processes, timeout=5)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert_a_killed_worker_leaves_no_process(script)

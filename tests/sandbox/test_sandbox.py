@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from rlframe.sandbox import Limits, Outcome, Program, Sandbox, SandboxFailed, SandboxUnavailable
 from rlframe.sandbox import sandbox as module
+from tests.tiny.killed_worker import assert_a_killed_worker_leaves_no_process
 
 LIMITS = Limits(case_s=1.0, program_s=6.0, memory_mib=256, output_bytes=100_000)
 
@@ -183,16 +182,7 @@ def test_a_killed_worker_leaves_no_process_of_the_sandbox(tmp_path: Path):
         "s.start(); print(s._server._process.pid, flush=True)\n"
         "list(s.run(Program(source='while True: pass', function=None, inputs=[''])))\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    server = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(0.5)
-    processes = [server, *server.children(recursive=True)]
-    assert len(processes) >= 3
-    parent.kill()
-    parent.wait()
-    _, alive = psutil.wait_procs(processes, timeout=5)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert_a_killed_worker_leaves_no_process(script)
 
 
 def test_without_landlock_no_program_runs_and_the_error_says_why(monkeypatch: pytest.MonkeyPatch):
