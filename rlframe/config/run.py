@@ -8,8 +8,10 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
+from rlframe.config.device_checks import DEVICE_CHECKS
 from rlframe.config.evaluation_checks import EVALUATION_CHECKS
 from rlframe.config.keys import RunKeys
+from rlframe.config.learner_checks import LEARNER_CHECKS
 
 
 class RunConfig(RunKeys):
@@ -18,7 +20,12 @@ class RunConfig(RunKeys):
     Raises `ValueError` with one line for each rule in `checks` that the settings break.
     """
 
-    checks: ClassVar[list[Callable[[RunKeys], str | None]]] = [*CHECKS, *EVALUATION_CHECKS]
+    checks: ClassVar[list[Callable[[RunKeys], str | None]]] = [
+        *CHECKS,
+        *DEVICE_CHECKS,
+        *LEARNER_CHECKS,
+        *EVALUATION_CHECKS,
+    ]
 
     @model_validator(mode="after")
     def _passes_checks(self) -> RunConfig:

@@ -1,0 +1,51 @@
+"""Makes one Ray actor of a plain class, and waits for the calls of a run's start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from rlframe.actors.calls import wait
+from rlframe.actors.replicas import Handle
+from rlframe.cluster.placement import Slot
+from rlframe.errors import Stalled
+from rlframe.learner.meeting import free_address
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+
+def start_actor(
+    slot: Slot, cls: type, arguments: tuple[Any, ...], handles: dict[str, Handle], **options: Any
+) -> Handle:
+    """Makes an actor of a plain class, whose first argument is the actor's name, and adds the handle to `handles`."""
+    environment: dict[str, Any] = {"env_vars": slot.environment} if slot.environment else {}
+    if slot.pip:
+        environment["pip"] = slot.pip
+    if environment:
+        options["runtime_env"] = environment
+    remote_class = ray.remote(cls).options(name=slot.name, num_cpus=slot.cpus, num_gpus=slot.gpus, **options)
+    handles[slot.name] = remote_class.remote(slot.name, *arguments)
+    return handles[slot.name]
+
+
+def meeting_point(actor: Handle) -> str:
+    """host:port on the actor's machine, free a moment ago: the address at which torch.distributed lets ranks meet."""
+    address: Any = ray.get(actor.__ray_call__.remote(lambda _: free_address(ray.util.get_node_ip_address())))
+    return address
+
+
+def wait_for(calls: dict[str, ObjectRef], doing: str, deadline: float) -> None:
+    """Waits for calls of the start. Raises Stalled with the cluster's resources."""
+    try:
+        wait(calls, doing, deadline - time.monotonic(), "cluster.start_timeout_s")
+    except Stalled as error:
+        total, free = _resources(ray.cluster_resources()), _resources(ray.available_resources())
+        raise Stalled(f"{error}; the cluster has {total}, free {free}") from None
+
+
+def _resources(amounts: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {amounts.get(kind, 0):g}" for kind in ("CPU", "GPU"))

@@ -1,0 +1,179 @@
+"""`Starter`: starts a run's actors, all at the start and an engine at any later time, by the same functions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rlframe.actors.calls import numbered
+from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
+from rlframe.cluster.actor import meeting_point, start_actor, wait_for
+from rlframe.cluster.placement import Role, Slot, engine_slot
+from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, reward_pool, start_workers
+from rlframe.errors import RunFailed
+from rlframe.learner.group import LearnerGroup
+from rlframe.learner.rank import LearnerRank
+from rlframe.reward.pool import RewardPool
+from rlframe.rollout.pool import RolloutPool
+from rlframe.weights.sync import WeightSync
+from rlframe.weights.transport import Broadcast, ObjectStore
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+    from rlframe.config.run import RunConfig
+    from rlframe.training import Packing
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actors:
+    """A run's roles behind typed handles. A role that the run did not ask for is None."""
+
+    starter: Starter
+    rollouts: RolloutPool | None
+    rewards: RewardPool | None
+    learner: LearnerGroup | None
+    weights: WeightSync | None  # of a run with engines and a learner
+
+    def add_engine(self) -> Replica:
+        """Starts a further engine, which serves with the current weights once this returns. For any thread.
+
+        An engine that received wrong weights is quarantined until the next sync. Raises Stalled where the engine does
+        not start within `cluster.start_timeout_s`, perhaps for lack of resources, and RunFailed where this run's
+        engines cannot be joined.
+        """
+        if self.rollouts is None:
+            raise RunFailed("this run has no engines, so none can be added: the role rollout was not started")
+        replica = self.starter.start_late_engine()
+        self.rollouts.replicas.join(replica)
+        try:
+            self.weights.bring(replica) if self.weights else self.rollouts.replicas.serve(replica)
+        except BaseException:
+            self.rollouts.replicas.drain(replica.name)
+            ray.kill(replica.handle)
+            raise
+        return replica
+
+
+class Starter:
+    """Starts a run's actors, and keeps all handles until the end of the run."""
+
+    def __init__(self, run: RunConfig, model_path: Path, namespace: str, packing: Packing) -> None:
+        """`packing`: of the learner's micro-batches."""
+        self.run = run
+        self.packing: Packing = packing
+        self.model_path = model_path
+        self.namespace = namespace
+        self.handles: dict[str, Handle] = {}  # name -> actor
+
+    def start(self, slots: dict[Role, list[Slot]]) -> Actors:
+        """Starts every actor of `slots`."""
+        run, deadline = self.run, self._deadline()
+        engines = [self._start_engine(slot) for slot in slots.get("rollout", [])]
+        ranks = self._start_ranks(slots.get("learner", []))
+        workers = start_workers(run.reward, slots.get("reward", []), self.handles)
+        wait_for({name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}, "start", deadline)
+        wait_for(self._connect_ranks(ranks) | self._connect_engines(engines), "load the model", deadline)
+        if run.kl is not None:
+            calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
+            wait_for(numbered("learner", calls), "copy the reference", deadline)
+        if engines and ranks:
+            self._connect_weights(engines, ranks, deadline)
+        self._stamp(engines, deadline)
+        for engine in engines:
+            engine.state = ReplicaState.SERVING
+        timeout_s = run.cluster.stall_timeout_s
+        rollouts = RolloutPool(Replicas("engine", engines), timeout_s=timeout_s) if engines else None
+        rewards = reward_pool(run.reward, workers) if workers else None
+        learner = learner_group(run, ranks, self.packing) if ranks else None
+        weights = None
+        if rollouts and learner:
+            transport = ObjectStore if run.weights.backend == "object_store" else Broadcast
+            weights = WeightSync(transport(learner, rollouts), rollouts)
+        return Actors(starter=self, rollouts=rollouts, rewards=rewards, learner=learner, weights=weights)
+
+    def start_late_engine(self) -> Replica:
+        """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
+        if self.run.weights.backend != "object_store":
+            raise RunFailed(
+                f"weights.backend={self.run.weights.backend}: engines and ranks meet once, at the start; "
+                "only with object_store an engine can be added later"
+            )
+        deadline = self._deadline()
+        index = sum(name.startswith("rollout-") for name in self.handles)
+        engine = self._start_engine(engine_slot(self.run.rollout, index))
+        try:
+            wait_for({engine.name: engine.handle.__ray_ready__.remote()}, "start", deadline)
+            wait_for(self._connect_engines([engine]), "load the model", deadline)
+            self._stamp([engine], deadline)
+        except BaseException:
+            ray.kill(engine.handle)
+            raise
+        return engine
+
+    def _start_engine(self, slot: Slot) -> Replica:
+        from rlframe.rollout.vllm import VLLMEngine
+
+        run = self.run
+        max_model_len, backend, head_dtype = run.max_model_len, run.weights.backend, run.learner.head_dtype
+        arguments = (run.rollout, self.model_path, max_model_len, backend, head_dtype)
+        handle = start_actor(slot, VLLMEngine, arguments, self.handles, max_concurrency=CONCURRENT_CALLS)
+        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+
+    def _start_ranks(self, slots: list[Slot]) -> list[Handle]:
+        """Starts the ranks in slots that are reserved together: a part of the ranks would only wait for the rest."""
+        if not slots:
+            return []
+        bundles = [{"CPU": slot.cpus} | ({"GPU": slot.gpus} if slot.gpus else {}) for slot in slots]
+        gang = placement_group(bundles, strategy="PACK")
+        arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps, self.packing)
+        return [
+            start_actor(
+                slot,
+                LearnerRank,
+                arguments,
+                self.handles,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=slot.index),
+            )
+            for slot in slots
+        ]
+
+    def _connect_ranks(self, ranks: list[Handle]) -> dict[str, ObjectRef]:
+        if not ranks:
+            return {}
+        address, timeout_s = meeting_point(ranks[0]), self.run.cluster.stall_timeout_s
+        return numbered("learner", [rank.connect.remote(address, index, timeout_s) for index, rank in enumerate(ranks)])
+
+    def _connect_engines(self, engines: list[Replica]) -> dict[str, ObjectRef]:
+        if self.run.weights.backend != "object_store":
+            return {}
+        address = ray.get_runtime_context().gcs_address
+        return {engine.name: engine.handle.join_object_store.remote(address, self.namespace) for engine in engines}
+
+    def _connect_weights(self, engines: list[Replica], ranks: list[Handle], deadline: float) -> None:
+        """Prepares the way of the weights from ranks to engines."""
+        settings = self.run.weights
+        if settings.backend == "object_store":
+            calls = [rank.prepare_publishing.remote(settings.chunk_mib * MIB, settings.full_every) for rank in ranks]
+            doing = "prepare to publish weights"
+        else:
+            handles, address = [engine.handle for engine in engines], meeting_point(ranks[0])
+            engine_workers = len(engines) * max(1, self.run.rollout.gpus)
+            calls = [rank.join_engines.remote(settings.backend, handles, address, engine_workers) for rank in ranks]
+            doing = f"join weights.backend={settings.backend}"
+        wait_for(numbered("learner", calls), doing, deadline)
+
+    def _stamp(self, engines: list[Replica], deadline: float) -> None:
+        calls = {engine.name: engine.handle.stamp.remote(0) for engine in engines}
+        wait_for(calls, "take version 0", deadline)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.run.cluster.start_timeout_s

@@ -1,0 +1,26 @@
+"""Combinations of settings that the run's machines cannot meet: GPUs, transports of weights, placement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlframe.config.keys import RunKeys
+
+
+def weights_backend_has_gpus(run: RunKeys) -> str | None:
+    if run.weights.backend != "object_store" and not (run.rollout.gpus and run.learner.gpus):
+        return (
+            f"weights.backend: {run.weights.backend} moves weights between GPUs, but rollout.gpus="
+            f"{run.rollout.gpus} and learner.gpus={run.learner.gpus}; use object_store"
+        )
+
+
+def routed_experts_have_gpus(run: RunKeys) -> str | None:
+    if run.rollout.routed_experts and not run.rollout.gpus:
+        return "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false"
+
+
+DEVICE_CHECKS: list[Callable[[RunKeys], str | None]] = [
+    weights_backend_has_gpus,
+    routed_experts_have_gpus,
+]
