@@ -62,7 +62,8 @@ def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
 
 
 def engine_slot(config: RolloutConfig, index: int) -> Slot:
-    settings = environment(config.cpus, gpus=config.gpus)
+    threads = config.cpus if config.gpus else config.cpus // config.workers  # on a CPU, of each worker process
+    settings = environment(threads, gpus=config.gpus)
     return Slot(kind="rollout", index=index, cpus=config.cpus, gpus=config.gpus, environment=settings)
 
 
@@ -75,13 +76,12 @@ def reward_slots(config: RewardConfig) -> list[Slot]:
     slots = []
     for kind, terms in reward_kinds(config).items():
         actors = next(iter(terms.values())).actors
-        if actors is None:
-            slots += [Slot(kind=kind, index=index, cpus=config.cpus, gpus=0) for index in range(config.workers)]
-        else:
-            slots += [
-                Slot(kind=kind, index=index, cpus=actors.cpus, gpus=actors.gpus, pip=actors.pip)
-                for index in range(actors.count)
-            ]
+        shared = (config.workers, config.cpus, 0, [])
+        count, cpus, gpus, pip = shared if actors is None else (actors.count, actors.cpus, actors.gpus, actors.pip)
+        slots += [
+            Slot(kind=kind, index=index, cpus=cpus, gpus=gpus, environment=visible_gpus(gpus), pip=pip)
+            for index in range(count)
+        ]
     return slots
 
 
@@ -92,11 +92,17 @@ def reward_kinds(config: RewardConfig) -> dict[str, dict[str, Reward]]:
     return ({"reward": shared} if shared else {}) | apart
 
 
-def environment(cpus: int, *, gpus: int) -> dict[str, str]:
+def environment(threads: int, *, gpus: int) -> dict[str, str]:
     """Environment variables of an engine's or a rank's process."""
-    return ({} if gpus else KEEP_MEMORY) | {
-        "OMP_NUM_THREADS": str(max(1, cpus)),
+    machine = visible_gpus(gpus) | ({} if gpus else KEEP_MEMORY)
+    return machine | {
+        "OMP_NUM_THREADS": str(max(1, threads)),
         "HF_HUB_OFFLINE": "1",  # the driver downloads; an actor reads a folder
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
     }
+
+
+def visible_gpus(gpus: float) -> dict[str, str]:
+    """Environment variables that hide GPUs from an actor that asked for none: Ray leaves all of them visible."""
+    return {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}

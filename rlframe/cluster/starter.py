@@ -166,7 +166,7 @@ class Starter:
             doing = "prepare to publish weights"
         else:
             handles, address = [engine.handle for engine in engines], meeting_point(ranks[0])
-            engine_workers = len(engines) * max(1, self.run.rollout.gpus)
+            engine_workers = len(engines) * self.run.rollout.workers
             calls = [rank.join_engines.remote(settings.backend, handles, address, engine_workers) for rank in ranks]
             doing = f"join weights.backend={settings.backend}"
         wait_for(numbered("learner", calls), doing, deadline)

@@ -20,7 +20,18 @@ def routed_experts_have_gpus(run: RunKeys) -> str | None:
         return "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false"
 
 
+def engine_gpus_are_its_workers(run: RunKeys) -> str | None:
+    rollout = run.rollout
+    if rollout.gpus and rollout.gpus != rollout.workers:
+        return (
+            f"rollout.gpus: an engine of tensor_parallel={rollout.tensor_workers} x pipeline_parallel="
+            f"{rollout.pipeline_parallel} x data_parallel={rollout.data_parallel} = {rollout.workers} workers uses as "
+            f"many GPUs, not {rollout.gpus}; set rollout.gpus={rollout.workers}, or change a factor"
+        )
+
+
 DEVICE_CHECKS: list[Callable[[RunKeys], str | None]] = [
     weights_backend_has_gpus,
     routed_experts_have_gpus,
+    engine_gpus_are_its_workers,
 ]

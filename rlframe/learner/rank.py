@@ -59,7 +59,7 @@ class LearnerRank:
         self.temperature = temperature
         self.steps = steps
         self.reference: Reference | None = None
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if config.gpus else "cpu")
         self.skipped = 0  # steps without any update, since the run's start
         self.skipped_in_a_row = 0
         self.writer = ThreadPoolExecutor(1, "checkpoint")

@@ -35,12 +35,28 @@ class RolloutConfig(Config):
     compile: bool
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0)
+    tensor_parallel: int | None = Field(ge=1)
+    pipeline_parallel: int = Field(ge=1)
+    data_parallel: int = Field(ge=1)
+    expert_parallel: bool
+    executor: Literal["auto", "mp", "ray"]
+    engine_args: dict[str, Any]
     routed_experts: bool
 
     @model_validator(mode="before")
     @classmethod
     def _resolve_auto(cls, settings: Any) -> Any:
         return resolve_auto(settings, "dtype")
+
+    @property
+    def tensor_workers(self) -> int:
+        """Workers that divide every layer: `tensor_parallel`, or else all GPUs that the other two divisions leave."""
+        return self.tensor_parallel or max(1, self.gpus // (self.pipeline_parallel * self.data_parallel))
+
+    @property
+    def workers(self) -> int:
+        """vLLM's worker processes of an engine; on GPUs each has one GPU."""
+        return self.tensor_workers * self.pipeline_parallel * self.data_parallel
 
     def sampling(self, seed: int) -> Sampling:
         """The sampling of training prompts."""

@@ -13,18 +13,24 @@ from typing import Any
 import torch
 
 
-def engine_settings(model_path: Path, kv_cache_gib: int) -> dict[str, Any]:
+def engine_settings(model_path: Path, kv_cache_gib: int, workers: int) -> dict[str, Any]:
     """Sets environment variables -> arguments of `AsyncEngineArgs`: for an engine on a CPU; none on a GPU."""
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)  # before vLLM is imported
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
         return {}
-    # A single process schedules and computes. With two processes a waiting scheduler spins on a core, which is lost
-    # for computing. vLLM falls back to two processes unless the clients' multiprocessing is off.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     # A prompt that is prefilled in several chunks ends vLLM's CPU worker if the request has a seed.
-    settings: dict[str, Any] = {"enable_chunked_prefill": False, "distributed_executor_backend": "uni"}
+    settings: dict[str, Any] = {"enable_chunked_prefill": False}
+    if workers == 1:
+        # A single process schedules and computes. With two processes a waiting scheduler spins on a core, which is lost
+        # for computing. vLLM falls back to two processes unless the clients' multiprocessing is off.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        settings["distributed_executor_backend"] = "uni"
+    else:
+        # vLLM would give each worker the cores of a memory node alone, and most machines have fewer nodes than workers.
+        # Workers share the actor's cores by OMP_NUM_THREADS instead.
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     if "kv_lora_rank" in json.loads((model_path / "config.json").read_text()):  # DeepSeek's latent attention
         # vLLM's CPU kernel rotates heads at wrong positions where heads are a dimension of their own.
         settings["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlframe.prompts.visible_text import VisibleText
-from rlframe.rollout import cpu
+from rlframe.rollout.arguments import engine_arguments
 from rlframe.training import Loaded
 from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, VersionSpan
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
     from rlframe.weights.snapshot import Snapshot
 
-MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no prompt waits for the next step
-
 
 class VLLMEngine:
     """A replica of the policy, which samples completions with vLLM's `AsyncLLM`."""
@@ -32,40 +30,16 @@ class VLLMEngine:
     def __init__(
         self, name: str, config: RolloutConfig, model_path: Path, max_model_len: int, backend: str, head_dtype: str
     ) -> None:
-        """`max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer.
-
-        `head_dtype`: of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone
-        worth a mean difference of 0.01 nats a token.
-        """
+        """`max_model_len`, `backend` and `head_dtype`: see `engine_arguments`."""
         self.name = name
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        device_settings = cpu.engine_settings(model_path, config.kv_cache_gib)
+        arguments = engine_arguments(
+            config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype
+        )
         from vllm import AsyncEngineArgs
-        from vllm.config import WeightTransferConfig
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self.llm = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(
-                model=str(model_path),
-                trust_remote_code=False,
-                dtype=config.dtype,
-                max_model_len=max_model_len,
-                max_num_seqs=config.max_concurrent,
-                max_num_batched_tokens=max(max_model_len, MIN_BATCHED_TOKENS),
-                gpu_memory_utilization=config.gpu_memory_share,
-                tensor_parallel_size=max(1, config.gpus),
-                enable_prefix_caching=True,
-                enable_return_routed_experts=config.routed_experts,
-                enforce_eager=not config.compile,
-                hf_overrides={"head_dtype": head_dtype},
-                logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, after temperature
-                generation_config="vllm",
-                weight_transfer_config=WeightTransferConfig(backend=backend),
-                enable_log_requests=False,
-                disable_log_stats=True,
-                **device_settings,
-            )
-        )
+        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         tokenizer: Any = self.llm.get_tokenizer()  # transformers' class, with a cache
         self.visible_text = VisibleText(tokenizer)
         self.in_flight = 0  # completions

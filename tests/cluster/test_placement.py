@@ -53,14 +53,27 @@ def test_only_ranks_are_reserved_together(composed: Composed) -> None:
     }
 
 
-def test_an_actor_on_a_cpu_keeps_memory_and_one_on_a_gpu_does_not(composed: Composed) -> None:
+def test_an_actor_on_a_cpu_keeps_memory_and_sees_no_gpu(composed: Composed) -> None:
     run = load(composed("rollout.cpus=3", "learner.cpus=0"))
-    (engine, *_), (rank, *_) = placement(run)["rollout"], placement(run)["learner"]
+    (engine, *_), (rank, *_), (reward, *_) = placement(run).values()
     common = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1"}
     memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-    assert engine.environment == common | memory | {"OMP_NUM_THREADS": "3"}
-    assert rank.environment == common | memory | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    assert engine.environment == common | memory | hidden | {"OMP_NUM_THREADS": "3"}
+    assert rank.environment == common | memory | hidden | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    assert reward.environment == hidden
     assert environment(3, gpus=1) == common | {"OMP_NUM_THREADS": "3"}
+
+
+def test_a_reward_s_own_actor_sees_the_gpus_that_it_asked_for(composed: Composed) -> None:
+    run = load(composed(APART))
+    assert [slot.environment for slot in placement(run)["reward"]] == [{"CUDA_VISIBLE_DEVICES": ""}, {}, {}]
+
+
+def test_workers_of_an_engine_share_its_cores(composed: Composed) -> None:
+    run = load(composed("rollout.cpus=7", "rollout.tensor_parallel=2"))
+    (engine,) = placement(run, ["rollout"])["rollout"]
+    assert (engine.cpus, engine.environment["OMP_NUM_THREADS"]) == (7, "3")
 
 
 def faults(variables: dict[str, str]) -> int:
