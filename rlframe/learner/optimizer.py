@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlframe.learner.partition import whole_shape
+
 if TYPE_CHECKING:
     from rlframe.learner.config import LearnerConfig
     from rlframe.model.policy import Policy
@@ -54,9 +56,10 @@ def _muon_groups(policy: Policy, config: LearnerConfig) -> list[dict[str, Any]]:
     by_shape: dict[tuple[int, int], list[Any]] = {}
     adam_parameters = []
     for parameter in _trained(policy):
-        parameter.use_muon = parameter.ndim == 2 and parameter.is_matrix and id(parameter) not in embeddings_and_head
+        shape = whole_shape(parameter)
+        parameter.use_muon = len(shape) == 2 and parameter.is_matrix and id(parameter) not in embeddings_and_head
         if parameter.use_muon:
-            by_shape.setdefault((parameter.shape[0], parameter.shape[1]), []).append(parameter)
+            by_shape.setdefault((shape[0], shape[1]), []).append(parameter)
         else:
             adam_parameters.append(parameter)
     muon = {"use_muon": True, "momentum": MUON_MOMENTUM, "lr": config.lr, "weight_decay": config.weight_decay}
@@ -91,5 +94,5 @@ def _trained(policy: Policy) -> list[Any]:
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
             parameters.append(parameter)
-            parameters[-1].is_matrix = parameter.ndim >= 2 and not name.endswith(("bias", "A_log"))
+            parameters[-1].is_matrix = len(whole_shape(parameter)) >= 2 and not name.endswith(("bias", "A_log"))
     return parameters

@@ -16,6 +16,7 @@ from rlframe.batch.collate import collate
 from rlframe.learner import meeting, optimizer, state, zero3
 from rlframe.learner.cpu import use_cpu
 from rlframe.learner.export import gather
+from rlframe.learner.loading import load_shards
 from rlframe.learner.merge import merged
 from rlframe.learner.reference import Reference
 from rlframe.learner.schedule import learning_rate
@@ -25,7 +26,7 @@ from rlframe.learner.ulysses import Ulysses
 from rlframe.learner.update import Updater
 from rlframe.model import lora
 from rlframe.model.moe import Routers, blocks_of_separate_experts
-from rlframe.model.policy import PREFIX, Policy, load_model
+from rlframe.model.policy import PREFIX, Policy, empty_model
 from rlframe.objective import combine, kl
 from rlframe.training import Packing, TrainBatch, TrainSample
 
@@ -69,12 +70,16 @@ class LearnerRank:
         return self.name  # in Ray's errors and logs
 
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
-        """Meets the other ranks at `address`, loads the model and partitions it."""
+        """Meets the other ranks at `address`, and loads this rank's shards of the model."""
         import deepspeed
 
         self.rank = rank
         self._meet(address, timeout_s)
-        model: Any = load_model(self.model_path, getattr(torch, self.config.dtype), self.config.attention, self.packing)
+        settings = zero3.settings(self.config)
+        model: Any = empty_model(
+            self.model_path, getattr(torch, self.config.dtype), self.config.attention, self.packing
+        )
+        load_shards(model, self.model_path, settings)
         if self.config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.lora:
@@ -85,7 +90,7 @@ class LearnerRank:
         for block in blocks_of_separate_experts(policy):
             deepspeed.utils.set_z3_leaf_module(block, True)
         engine, zero_optimizer, *_ = deepspeed.initialize(
-            model=policy, optimizer=optimizer.build(policy, self.config), config=zero3.settings(self.config)
+            model=policy, optimizer=optimizer.build(policy, self.config), config=settings
         )
         self.engine: Any = engine
         self.optimizer: Any = zero_optimizer

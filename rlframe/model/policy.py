@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.model import attention
+from rlframe.model.checkpoint_names import carried_buffers
 from rlframe.model.layout import Layout
 from rlframe.model.logprobs import LogprobHead
 from rlframe.model.rows import Rows
@@ -95,18 +96,39 @@ class Policy(nn.Module):
         return backbone(use_cache=False, return_dict=True, **arguments).last_hidden_state
 
 
-def load_model(path: Path, dtype: torch.dtype, attention_name: str, packing: Packing) -> nn.Module:
-    """The model at a Hugging Face folder, in `dtype`, ready for batches in `packing`; without dropout."""
+def empty_model(path: Path, dtype: torch.dtype, attention_name: str, packing: Packing) -> nn.Module:
+    """The model at a Hugging Face folder, ready for batches in `packing`; without dropout.
+
+    Its parameters are on `meta`, and buffers that checkpoints carry have no values yet.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import meta_device_safe_creation_ops
 
     attention.register()
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        config=without_noise(AutoConfig.from_pretrained(path, trust_remote_code=False)),
-        dtype=dtype,
-        attn_implementation=attention_of(attention_name, packing),
-        trust_remote_code=False,
-    )
+    with torch.device("meta"), meta_device_safe_creation_ops():
+        model: Any = AutoModelForCausalLM.from_config(
+            without_noise(AutoConfig.from_pretrained(path, trust_remote_code=False)),
+            dtype=dtype,
+            attn_implementation=attention_of(attention_name, packing),
+            trust_remote_code=False,
+        )
+    _compute_buffers(model)
+    return model
+
+
+def _compute_buffers(model: Any) -> None:
+    """Moves buffers from `meta` to the host, and computes those that no checkpoint carries, as rotary tables."""
+    kept_in_float32 = [name.replace("*", ".*") for name in model._keep_in_fp32_modules_strict]
+    carried = carried_buffers(model)
+    for module_name, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            full_name = f"{module_name}.{name}"
+            precise = full_name in carried and any(re.search(pattern, full_name) for pattern in kept_in_float32)
+            dtype = torch.float32 if precise else buffer.dtype
+            setattr(module, name, torch.empty_like(buffer, device="cpu", dtype=dtype) if buffer.is_meta else buffer)
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True  # so that transformers computes buffers only
+    model.initialize_weights()
 
 
 def attention_of(name: str, packing: Packing) -> str | None:

@@ -131,19 +131,25 @@ class SeparateExpertsRank(dense.GradientRank):
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
         from rlframe.learner import rank as rank_module
 
-        load = rank_module.load_model
-        rank_module.load_model = lambda *arguments: put_experts_in(load(*arguments))
+        load = rank_module.load_shards
+
+        def load_and_replace(model: nn.Module, *arguments: Any) -> None:
+            load(model, *arguments)
+            put_experts_in(model)
+
+        rank_module.load_shards = load_and_replace
         try:
             super().connect(address, rank, timeout_s)
         finally:
-            rank_module.load_model = load
+            rank_module.load_shards = load
 
 
 def test_ranks_with_tokens_for_different_experts_do_not_deadlock(start: Start, untied_model: Path) -> None:
     from rlframe.batch.collate import collate
     from rlframe.batch.shares import to_shares
-    from rlframe.model.policy import Policy, load_model
+    from rlframe.model.policy import Policy
     from rlframe.training import PACKED_ATTENTION
+    from tests.tiny.models import load_model
 
     handles = start(untied_model, "learner.max_grad_norm=1e9", kind=SeparateExpertsRank)
     gradients = dense.gradients(handles, dense.make_samples(), 128, dense.OBJECTIVE)

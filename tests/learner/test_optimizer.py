@@ -17,10 +17,11 @@ from rlframe.batch.shares import to_shares
 from rlframe.learner import optimizer
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.optimizer import build, rms_scale
-from rlframe.model.policy import PREFIX, Policy, load_model
+from rlframe.model.policy import PREFIX, Policy
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import OBJECTIVE, InspectedRank, differing, load, make_samples, save, state, step
+from tests.tiny.models import load_model
 
 NORM = "model.layers.0.input_layernorm.weight"  # [64]
 HIDDEN = "model.layers.0.mlp.down_proj.weight"  # [64, 128]

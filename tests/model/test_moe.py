@@ -14,8 +14,9 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkR
 
 from rlframe.errors import RunFailed
 from rlframe.model.moe import Routers, blocks_of_separate_experts
-from rlframe.model.policy import Policy, load_model
+from rlframe.model.policy import Policy
 from rlframe.training import PACKED_ATTENTION, UNRECORDED_EXPERT, Packing, TrainBatch
+from tests.tiny.models import load_model
 
 MODELS = ["qwen3_moe_model", "deepseek_v3_model"]
 

@@ -21,8 +21,9 @@ from transformers import (
 
 from rlframe.batch.collate import collate
 from rlframe.model import attention
-from rlframe.model.policy import Policy, load_model
+from rlframe.model.policy import Policy
 from rlframe.training import PACKED_ATTENTION, Packing, TrainBatch, TrainSample
+from tests.tiny.models import load_model
 
 PROMPT_TOKENS = 2
 LENGTHS = [7, 3, 12, 4]

@@ -139,3 +139,18 @@ def byte_tokenizer():
     fast.add_special_tokens({"additional_special_tokens": ["<|system|>", "<|user|>", "<|assistant|>"]})
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def load_model(folder: Path, dtype: Any, attention_name: str, packing: Any) -> Any:
+    """The whole model at a folder by transformers' own loading, ready for batches in `packing`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from rlframe.model.policy import attention, attention_of, without_noise
+
+    attention.register()
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=without_noise(AutoConfig.from_pretrained(folder)),
+        dtype=dtype,
+        attn_implementation=attention_of(attention_name, packing),
+    )

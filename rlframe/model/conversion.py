@@ -1,0 +1,178 @@
+"""Conversions of a checkpoint's tensors into a model's, as transformers does them while it loads.
+
+Most tensors only change their names. Others are made of many: Qwen3-MoE's files have three matrices an expert, and the
+model has `experts.gate_up_proj` [E, 2 I, H] and `experts.down_proj` [E, H, I] for all experts of a layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlframe.errors import RunFailed
+from rlframe.model.checkpoint_files import TensorRange
+
+if TYPE_CHECKING:
+    from rlframe.model.checkpoint_files import CheckpointFiles
+
+
+@dataclass(slots=True)
+class Conversion:
+    """Makes one or more of the model's tensors from tensors of the files."""
+
+    target: str  # transformers' name for the conversion, which is its first tensor's
+    converter: Any | None  # transformers' WeightConverter; None: the tensor only changes its name
+    sources: dict[str, list[str]] = field(default_factory=dict)  # the converter's pattern -> names in the files
+    targets: list[str] = field(default_factory=list)  # all of the model's tensors that it makes
+
+    def shapes(self, model: Any, files: CheckpointFiles) -> dict[str, tuple[int, ...]]:
+        """The model's tensors that this conversion makes -> their shapes. Reads nothing."""
+        if self.converter is None:
+            return {self.target: files.shape(self._source)}
+        sources = {
+            pattern: [torch.empty(files.shape(name), device="meta") for name in names]
+            for pattern, names in self.sources.items()
+        }
+        return {name: tuple(tensor.shape) for name, tensor in self._convert(model, sources).items()}
+
+    def fill(self, model: Any, files: CheckpointFiles, parts: Mapping[str, TensorRange]) -> None:
+        """Reads parts of the tensors that this conversion makes.
+
+        `model`: transformers', whose own tensors of these names have whole shapes.
+        """
+        if self.converter is None:
+            files.fill(self._source, parts[self.target])
+            return
+        if not any(len(part.values) for part in parts.values()):
+            return
+        dtype = next(iter(parts.values())).values.dtype
+        first, last = self._experts(model, parts)
+        sources = {
+            pattern: [files.read(name, dtype) for name in names[first:last]] for pattern, names in self.sources.items()
+        }
+        for name, tensor in self._convert(model, sources).items():
+            parts[name].cut(tensor, first or 0)
+
+    @property
+    def source(self) -> str | None:
+        """The only source of a tensor that only changes its name; None for any other conversion."""
+        return self._source if self.converter is None else None
+
+    @property
+    def _source(self) -> str:
+        [[source]] = self.sources.values()
+        return source
+
+    def _experts(self, model: Any, parts: Mapping[str, TensorRange]) -> tuple[int | None, int | None]:
+        """The experts [first, last) that hold the part of a tensor [E, ...]; (None, None): all sources are needed."""
+        from transformers.core_model_loading import Concatenate, MergeModulelist, Transpose
+
+        first, *others = self.converter.operations  # pyright: ignore[reportOptionalMemberAccess]
+        keeps_experts = all(
+            (isinstance(operation, Concatenate) and operation.dim > 0)
+            or (isinstance(operation, Transpose) and min(operation.dim0, operation.dim1) > 0)
+            for operation in others
+        )
+        if not isinstance(first, MergeModulelist) or first.dim != 0 or not keeps_experts:
+            return None, None
+        [(name, part)] = parts.items()
+        return part.rows(tuple(model.get_parameter(name).shape))
+
+    def _convert(self, model: Any, sources: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        converter = copy.deepcopy(self.converter)
+        for pattern, tensors in sources.items():
+            for tensor in tensors:
+                converter.add_tensor(self.target, pattern, pattern, tensor)  # pyright: ignore
+        converted = converter.convert(self.target, model=model, config=model.config)  # pyright: ignore
+        return {name: value[0] if isinstance(value, list) else value for name, value in converted.items()}
+
+
+def conversions(model: Any, files: CheckpointFiles) -> list[Conversion]:
+    """The conversions that fill `model` of transformers, whose tensors may be on `meta`, in the order of layers.
+
+    Raises RunFailed naming tensors that the model has and the files lack, the other way around, or of other shapes.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    tensors = model.state_dict(keep_vars=True)
+    found: dict[str, Conversion] = {}
+    unexpected = set()
+    for source in sorted(files.names(), key=dot_natural_key):
+        target, pattern = rename_source_key(source, renamings, converters, model.base_model_prefix, tensors)
+        if target not in tensors and source in tensors:
+            target, pattern = rename_source_key(source, [], [], model.base_model_prefix, tensors)
+        if target not in tensors:
+            unexpected.add(target)
+            continue
+        converter = by_pattern[pattern] if pattern else None
+        found.setdefault(target, Conversion(target, converter)).sources.setdefault(pattern or source, []).append(source)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for conversion in found.values():
+        made = conversion.shapes(model, files)
+        conversion.targets = list(made)
+        shapes |= made
+    _check(model, files, shapes, unexpected)
+    # transformers undoes these where a model is saved, and no others.
+    model._weight_conversions = [transform for transform in transforms if transform.was_used()]
+    return _without_ties(tensors, files, list(found.values()))
+
+
+def _check(model: Any, files: CheckpointFiles, shapes: dict[str, tuple[int, ...]], unexpected: set[str]) -> None:
+    from transformers.utils.loading_report import LoadStateDictInfo
+
+    tensors = model.state_dict(keep_vars=True)
+    filled = {id(tensors[name]) for name in shapes if name in tensors}  # tied tensors have several names
+    missing = {name for name, tensor in tensors.items() if id(tensor) not in filled}
+    report = LoadStateDictInfo(
+        missing_keys=missing,
+        unexpected_keys=unexpected | (shapes.keys() - tensors.keys()),
+        mismatched_keys=set(),
+        conversion_errors={},
+        error_msgs=[],
+        skipped_pp_keys=set(),
+    )
+    model._adjust_missing_and_unexpected_keys(report)  # tensors that this architecture can do without
+    # Without a value a parameter would train from nothing.
+    missing = report.missing_keys | {name for name in missing if isinstance(tensors[name], torch.nn.Parameter)}
+    odd = [f"lack {name}" for name in sorted(missing)]
+    odd += [f"have {name}, which the model has not" for name in sorted(report.unexpected_keys)]
+    odd += [
+        f"have {name} in the shape {shape}, the model in {tuple(tensors[name].shape)}"
+        for name, shape in shapes.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if odd:
+        raise RunFailed(
+            f"model.path: the files in {files.folder} {odd[0]} ({len(odd)} tensors differ from the model of its "
+            f"config.json, {type(model).__name__}); give the folder of a causal language model that transformers saved"
+        )
+
+
+def _without_ties(tensors: dict[str, Tensor], files: CheckpointFiles, found: list[Conversion]) -> list[Conversion]:
+    """One conversion for each tensor. Raises RunFailed where the files have two values for tied tensors."""
+    first: dict[int, Conversion] = {}
+    kept = []
+    for conversion in found:
+        earlier = first.setdefault(id(tensors[conversion.target]), conversion)
+        if earlier is conversion:
+            kept.append(conversion)
+        elif not (earlier.source and conversion.source and _same(files, earlier.source, conversion.source)):
+            raise RunFailed(
+                f"model.path: config.json in {files.folder} ties {conversion.target} to {earlier.target}, and the "
+                "files have different values for them; set tie_word_embeddings to false there"
+            )
+    return kept
+
+
+def _same(files: CheckpointFiles, one: str, other: str) -> bool:
+    return torch.equal(files.read(one, torch.float32), files.read(other, torch.float32))
