@@ -10,6 +10,8 @@ keeps for all processes. `read` is the time in which as many processes read the 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import tempfile
@@ -115,6 +117,8 @@ def measure(folder: Path, ranks: int) -> list[Loading]:
 
     from rlframe.learner.meeting import free_address
 
+    # Freed memory goes back to the system at once, as that of large tensors always does.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
     context = multiprocessing.get_context("spawn")
     results: Any = context.SimpleQueue()
     address = free_address("127.0.0.1")
@@ -146,6 +150,8 @@ def _load(rank: int, ranks: int, folder: Path, address: str, results: Any) -> No
     model: Any = empty_model(folder, torch.bfloat16, "rlframe_packed", "shared")
     largest = max(sum(p.nbytes for p in layer.parameters()) for layer in model.model.layers)
     deepspeed.zero.Init(module=torch.nn.Module(), config_dict_or_path=zero3.settings(config))  # imports its parts
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     before = _own_pages()
     torch.distributed.barrier()
     with _Peak() as peak:
