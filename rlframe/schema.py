@@ -9,11 +9,18 @@ import sys
 import sysconfig
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 USER_MODULE = "rlframe_user_"  # prefix of the name of a module that was loaded from a user's file
+LABEL = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+# Names and values of labels that a node of the Ray cluster must have: {"rlframe.io/role": "rollout"}. Ray also takes
+# the values "!x", "in(x, y)" and "!in(x, y)".
+Labels: TypeAlias = dict[
+    Annotated[str, Field(pattern=rf"^([a-z0-9.-]+/)?{LABEL}$")],
+    Annotated[str, Field(pattern=rf"^!?({LABEL}|in\({LABEL}(, ?{LABEL})*\))$")],
+]
 user_modules: set[str] = set()  # names of modules that exist on this machine alone, so Ray must send their code
 
 

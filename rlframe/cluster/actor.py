@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Handle
+from rlframe.cluster import nodes
 from rlframe.cluster.placement import Slot
 from rlframe.errors import Stalled
 from rlframe.learner.meeting import free_address
@@ -27,6 +27,8 @@ def start_actor(
         environment["pip"] = slot.pip
     if environment:
         options["runtime_env"] = environment
+    if slot.labels and slot.gang is None:  # a gang's bundles have the labels
+        options["label_selector"] = slot.labels
     remote_class = ray.remote(cls).options(name=slot.name, num_cpus=slot.cpus, num_gpus=slot.gpus, **options)
     handles[slot.name] = remote_class.remote(slot.name, *arguments)
     return handles[slot.name]
@@ -39,13 +41,8 @@ def meeting_point(actor: Handle) -> str:
 
 
 def wait_for(calls: dict[str, ObjectRef], doing: str, deadline: float) -> None:
-    """Waits for calls of the start. Raises Stalled with the cluster's resources."""
+    """Waits for calls of the start. Raises Stalled with the cluster's nodes, their resources and labels."""
     try:
         wait(calls, doing, deadline - time.monotonic(), "cluster.start_timeout_s")
     except Stalled as error:
-        total, free = _resources(ray.cluster_resources()), _resources(ray.available_resources())
-        raise Stalled(f"{error}; the cluster has {total}, free {free}") from None
-
-
-def _resources(amounts: Mapping[str, float]) -> str:
-    return ", ".join(f"{kind} {amounts.get(kind, 0):g}" for kind in ("CPU", "GPU"))
+        raise Stalled(f"{error}; the cluster's nodes: {nodes.describe(nodes.living())}") from None

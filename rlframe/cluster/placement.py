@@ -38,6 +38,7 @@ class Slot:
     gpus: float
     environment: dict[str, str] = field(default_factory=dict)
     pip: list[str] = field(default_factory=list)  # packages that the actor's process has beside the cluster's
+    labels: dict[str, str] = field(default_factory=dict)  # of a node that may run the actor; Ray's label selector
     gang: str | None = None  # slots of a gang are reserved together: all or none
 
     @property
@@ -64,12 +65,27 @@ def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
 def engine_slot(config: RolloutConfig, index: int) -> Slot:
     threads = config.cpus if config.gpus else config.cpus // config.workers  # on a CPU, of each worker process
     settings = environment(threads, gpus=config.gpus)
-    return Slot(kind="rollout", index=index, cpus=config.cpus, gpus=config.gpus, environment=settings)
+    return Slot(
+        kind="rollout",
+        index=index,
+        cpus=config.cpus,
+        gpus=config.gpus,
+        environment=settings,
+        labels=config.labels,
+    )
 
 
 def rank_slot(config: LearnerConfig, index: int) -> Slot:
     settings = environment(config.cpus, gpus=config.gpus) | ({} if config.gpus else {"DS_ACCELERATOR": "cpu"})
-    return Slot(kind="learner", index=index, cpus=config.cpus, gpus=config.gpus, environment=settings, gang="learner")
+    return Slot(
+        kind="learner",
+        index=index,
+        cpus=config.cpus,
+        gpus=config.gpus,
+        environment=settings,
+        labels=config.labels,
+        gang="learner",
+    )
 
 
 def reward_slots(config: RewardConfig) -> list[Slot]:
@@ -78,8 +94,9 @@ def reward_slots(config: RewardConfig) -> list[Slot]:
         actors = next(iter(terms.values())).actors
         shared = (config.workers, config.cpus, 0, [])
         count, cpus, gpus, pip = shared if actors is None else (actors.count, actors.cpus, actors.gpus, actors.pip)
+        labels = config.labels if actors is None or actors.labels is None else actors.labels
         slots += [
-            Slot(kind=kind, index=index, cpus=cpus, gpus=gpus, environment=visible_gpus(gpus), pip=pip)
+            Slot(kind=kind, index=index, cpus=cpus, gpus=gpus, environment=visible_gpus(gpus), labels=labels, pip=pip)
             for index in range(count)
         ]
     return slots

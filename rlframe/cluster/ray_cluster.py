@@ -17,6 +17,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
 from rlframe.actors.replicas import Handle
+from rlframe.cluster import existing
 from rlframe.errors import RunFailed
 from rlframe.schema import user_modules
 
@@ -29,7 +30,10 @@ SHUTDOWN_S = 20.0  # for actors to end their own processes; then the actors are 
 
 
 def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
-    """Joins the cluster at `cluster.address`; without an address makes a local cluster with `cpus`."""
+    """Joins the cluster at `cluster.address`; without an address makes a local cluster with `cpus`.
+
+    Raises RunFailed where the cluster cannot be joined.
+    """
     settings: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice against Ray's warning
     if config.address is None:
@@ -44,7 +48,8 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
                 **settings,
             )
     else:
-        ray.init(config.address, **settings)
+        _read_environment()
+        existing.join(config.address, **settings)
     send_user_modules()
 
 

@@ -133,7 +133,7 @@ class Starter:
         if not slots:
             return []
         bundles = [{"CPU": slot.cpus} | ({"GPU": slot.gpus} if slot.gpus else {}) for slot in slots]
-        gang = placement_group(bundles, strategy="PACK")
+        gang = placement_group(bundles, strategy="PACK", bundle_label_selector=[slot.labels for slot in slots])
         arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps, self.packing)
         return [
             start_actor(

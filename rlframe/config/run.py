@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
+from rlframe.config.cluster_checks import CLUSTER_CHECKS
 from rlframe.config.device_checks import DEVICE_CHECKS
 from rlframe.config.evaluation_checks import EVALUATION_CHECKS
 from rlframe.config.keys import RunKeys
@@ -22,6 +23,7 @@ class RunConfig(RunKeys):
 
     checks: ClassVar[list[Callable[[RunKeys], str | None]]] = [
         *CHECKS,
+        *CLUSTER_CHECKS,
         *DEVICE_CHECKS,
         *LEARNER_CHECKS,
         *EVALUATION_CHECKS,
@@ -38,4 +40,9 @@ class RunConfig(RunKeys):
 class EvaluationRun(RunConfig):
     """A run that only evaluates: rules that concern training alone do not apply."""
 
-    checks: ClassVar = [raw_prompts_have_no_chat_template, sequence_fits_model, *EVALUATION_CHECKS]
+    checks: ClassVar = [
+        raw_prompts_have_no_chat_template,
+        sequence_fits_model,
+        *CLUSTER_CHECKS,
+        *EVALUATION_CHECKS,
+    ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rlframe.model.config import LoraConfig, resolve_auto
-from rlframe.schema import Config
+from rlframe.schema import Config, Labels
 from rlframe.training import Packing
 
 
@@ -48,6 +48,7 @@ class LearnerConfig(Config):
     moe: MoEConfig
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
+    labels: Labels
 
     @model_validator(mode="before")
     @classmethod

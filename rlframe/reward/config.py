@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator, model_validator
 
 from rlframe.reward import AnyReward, Reward
-from rlframe.schema import Config
+from rlframe.schema import Config, Labels
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,6 +18,7 @@ class RewardConfig(Config):
 
     workers: int = Field(ge=1)
     cpus: float = Field(ge=0)
+    labels: Labels
     timeout_s: float = Field(gt=0)
     attempts: int = Field(ge=1)
     max_failed_share: float = Field(ge=0, le=1)

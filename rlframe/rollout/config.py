@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from rlframe.model.config import resolve_auto
-from rlframe.schema import Config
+from rlframe.schema import Config, Labels
 from rlframe.types import Sampling
 
 LEAST_TEMPERATURE = 0.01  # above 0; vLLM raises a lower one to it
@@ -35,6 +35,7 @@ class RolloutConfig(Config):
     compile: bool
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0)
+    labels: Labels
     tensor_parallel: int | None = Field(ge=1)
     pipeline_parallel: int = Field(ge=1)
     data_parallel: int = Field(ge=1)

@@ -147,7 +147,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             tokenizer = open_tokenizer(model_path)
             stream, heldout = open_prompts(run, tokenizer, console.warn)
         with console.phase("starting engines, learner and reward workers"):
-            actors = stack.enter_context(cluster.start(run, model_path, roles))
+            actors = stack.enter_context(cluster.start(run, model_path, roles, console.warn))
             signals.listen()  # Ray has installed other handlers
         rollouts, rewards, learner, weights = actors.rollouts, actors.rewards, actors.learner, actors.weights
         if rollouts is None or rewards is None or learner is None or weights is None:

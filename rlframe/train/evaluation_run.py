@@ -41,7 +41,7 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
         with console.phase("reading the prompts"):
             heldout = open_held_out(run, open_tokenizer(model_path), console.warn)
         with console.phase("starting engines and reward workers"):
-            actors = stack.enter_context(cluster.start(run, model_path, EVALUATION))
+            actors = stack.enter_context(cluster.start(run, model_path, EVALUATION, console.warn))
             signals.listen()  # Ray has installed other handlers
         if actors.rollouts is None or actors.rewards is None:
             raise ValueError("an evaluation needs engines and reward workers")

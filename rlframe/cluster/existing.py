@@ -1,0 +1,61 @@
+"""Joins a running Ray cluster. Whatever prevents it ends as an error with the key and the remedy, within a minute."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import ray
+from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+from ray.exceptions import AuthenticationError, RpcError
+
+from rlframe.errors import RunFailed
+
+ANSWER_S = 10.0  # for the head to accept a connection
+TOKEN = (
+    "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file of mode 0600 with the token that the cluster was "
+    "started with"
+)
+HEAD = "give host:port of the head, as `ray start --head` prints it, or auto on a machine of the cluster"
+
+
+def join(address: str, **settings: Any) -> None:
+    """Connects this process to the cluster at `address`, host:port or "auto"; `settings` are those of `ray.init`.
+
+    By itself Ray would try an address without an answer for 14 minutes, and a wrong token for 20 s. Raises RunFailed.
+    """
+    try:
+        head: str = canonicalize_bootstrap_address_or_die(address)
+    except (ConnectionError, ValueError, OSError) as error:
+        raise RunFailed(f"cluster.address={address}: {_first_line(error)}; {HEAD}") from None
+    key = f"cluster.address={address}" + (f" (the head at {head})" if head != address else "")
+    _reach(head, key)
+    try:
+        ensure_token_if_auth_enabled(create_token_if_missing=False)
+        GcsClient(address=head)
+    except AuthenticationError as error:
+        raise RunFailed(f"{key}: the cluster refuses this process ({_first_line(error)}); {TOKEN}") from None
+    except RpcError as error:
+        raise RunFailed(f"{key}: what listens there is no head of a Ray cluster ({error}); {HEAD}") from None
+    try:
+        ray.init(head, **settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunFailed(
+            f"{key}: this process cannot join the cluster: {_first_line(error)}. Start the run on a machine of the "
+            "cluster, in the environment of its nodes, or submit it with launch/join.sh"
+        ) from None
+
+
+def _reach(head: str, key: str) -> None:
+    host, _, port = head.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise RunFailed(f"{key}: nothing answers there within {ANSWER_S:g} s ({error}); {HEAD}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence of Ray's text, which may go on with advice for other programs."""
+    return str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")

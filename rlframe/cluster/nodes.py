@@ -1,0 +1,72 @@
+"""The nodes of the run's Ray cluster: what each has and what is free, and the slots that no node can hold.
+
+A node with labels {"zone": "a"} meets the label selectors zone=a, zone=!b and zone=in(a, b).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import ray
+from ray._private.state import available_resources_per_node
+
+from rlframe.cluster.placement import Slot
+
+NODE_ID = "ray.io/node-id"  # a label that every node has, with a value of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A living node. Amounts are by Ray's names: "CPU", "GPU"."""
+
+    total: dict[str, float]
+    free: dict[str, float]
+    labels: dict[str, str]
+
+    def __str__(self) -> str:
+        amounts = [f"{kind} {self.free.get(kind, 0):g} of {self.total.get(kind, 0):g} free" for kind in ("CPU", "GPU")]
+        labels = ", ".join(f"{name}: {value}" for name, value in sorted(self.labels.items()))
+        return f"{', '.join(amounts)}, labels {{{labels}}}"
+
+    def can_hold(self, slot: Slot) -> bool:
+        """True if the whole node, empty, has room for the slot and meets its labels."""
+        enough = slot.cpus <= self.total.get("CPU", 0) and slot.gpus <= self.total.get("GPU", 0)
+        return enough and all(meets(self.labels.get(name), selector) for name, selector in slot.labels.items())
+
+
+def living() -> list[Node]:
+    free = available_resources_per_node()
+    return [
+        Node(
+            total=node["Resources"],
+            free=free.get(node["NodeID"], {}),
+            labels={name: value for name, value in node["Labels"].items() if name != NODE_ID},
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def describe(nodes: list[Node]) -> str:
+    """The nodes, and how many there are of each kind."""
+    kinds = Counter(str(node) for node in nodes)
+    return "; ".join(f"{count} x ({kind})" for kind, count in kinds.items()) or "none"
+
+
+def homeless(slots: Iterable[Slot], nodes: list[Node]) -> list[str]:
+    """A line for each kind of slot that no node can hold, so that a run waits until such a node joins the cluster."""
+    lines = {
+        slot.kind: f"{slot.name} needs CPU {slot.cpus:g}, GPU {slot.gpus:g} and a node with the labels {slot.labels}"
+        for slot in slots
+        if not any(node.can_hold(slot) for node in nodes)
+    }
+    return [f"{line}, and no node has them; the cluster's nodes: {describe(nodes)}" for line in lines.values()]
+
+
+def meets(value: str | None, selector: str) -> bool:
+    """True if a node's label, None where the node lacks it, meets Ray's selector."""
+    wanted = selector.removeprefix("!")
+    values = [item.strip() for item in wanted.removeprefix("in(").removesuffix(")").split(",")]
+    return (value in values) != selector.startswith("!")

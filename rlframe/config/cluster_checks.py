@@ -1,0 +1,36 @@
+"""Combinations of settings that the run's Ray cluster cannot meet: its address, and labels of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlframe.config.keys import RunKeys
+
+
+def address_is_of_ray_itself(run: RunKeys) -> str | None:
+    address = run.cluster.address
+    if address is not None and "://" in address:
+        return (
+            f"cluster.address: {address} is an address of Ray's jobs API or client, and a run joins the cluster as a "
+            "node's own process; set host:port of the head (6379 by default) or auto on a node of the cluster, or "
+            "submit the run with launch/join.sh"
+        )
+
+
+def labels_have_a_running_cluster(run: RunKeys) -> str | None:
+    asked = {
+        "rollout.labels": run.rollout.labels,
+        "learner.labels": run.learner.labels,
+        "reward.labels": run.reward.labels,
+    } | {
+        f"reward.terms.{name}.actors.labels": term.actors and term.actors.labels
+        for name, term in run.reward.terms.items()
+    }
+    if run.cluster.address is None and (keys := [key for key, labels in asked.items() if labels]):
+        return (
+            f"{keys[0]}: {asked[keys[0]]} is on no node, since cluster.address=null starts a cluster on this machine "
+            "alone; use {}, or cluster=existing"
+        )
+
+
+CLUSTER_CHECKS: list[Callable[[RunKeys], str | None]] = [address_is_of_ray_itself, labels_have_a_running_cluster]
