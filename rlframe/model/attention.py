@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rlframe.model.layout import Layout
 
+VARIANTS = 32  # compiled forms of a function: with and without a window, gradients, more than one block, ...
 ROWS = 512  # queries per call with a mask: bounds the mask's memory, and leaves out keys after the last query
 
 
@@ -125,7 +126,7 @@ def by_sequence(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scori
 def by_block_mask(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> Tensor:
     """FlexAttention, which leaves out blocks that no token attends to -> [1, heads, T, value_dim]; for GPUs.
 
-    On a CPU it has no backward pass, and tests run it without its compiler.
+    Compiled on GPUs. A CPU runs the dense form, which has no backward pass there.
     """
     flex_attention, _ = _flex(query.is_cuda)
     from torch.nn.attention.flex_attention import AuxRequest
@@ -134,7 +135,7 @@ def by_block_mask(query: Tensor, key: Tensor, value: Tensor, layout: Layout, sco
         query,
         key,
         value,
-        score_mod=scoring.softcap and _capped(scoring.softcap),
+        score_mod=scoring.softcap and _capped(scoring.softcap, query.device),
         block_mask=_block_mask(layout, scoring.window),
         scale=scoring.scale,
         enable_gqa=key.shape[1] != query.shape[1],
@@ -170,10 +171,12 @@ def by_boundaries(query: Tensor, key: Tensor, value: Tensor, layout: Layout, sco
 def takes_block_mask(query: Tensor, value: Tensor, layout: Layout, scoring: Scoring) -> bool:
     """True if a batch on a GPU is beyond the varlen kernel.
 
-    The kernel takes whole sequences in 16 bits without a window, a cap or sinks.
+    The kernel takes whole sequences in 16 bits without a window, a cap or sinks; heads of 8, 16, ..., 256 dimensions.
     """
+    dim = query.shape[-1]
     plain = scoring.is_plain and scoring.window is None
-    return not (plain and query.shape[-1] == value.shape[-1] and query.element_size() == 2 and layout.are_whole())
+    heads_fit = dim == value.shape[-1] and dim <= 256 and dim % 8 == 0
+    return not (plain and heads_fit and query.element_size() == 2 and layout.are_whole())
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> list[Tensor]:
@@ -222,12 +225,15 @@ def _capped_attention(query: Tensor, key: Tensor, value: Tensor, visible: Tensor
     return (weights @ value).to(query.dtype)
 
 
-@lru_cache(maxsize=4)  # a function of its own for each cap, since FlexAttention compiles for each function
-def _capped(softcap: float) -> Callable[..., Tensor]:
+@lru_cache(maxsize=4)
+def _capped(softcap: float, device: torch.device) -> Callable[..., Tensor]:
     import torch
 
+    # A tensor, since under `dynamic` the compiler makes numbers unknowns too, and then cannot translate the function.
+    cap = torch.tensor(softcap, device=device)
+
     def capped(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return cap * torch.tanh(score / cap)
 
     return capped
 
@@ -235,12 +241,15 @@ def _capped(softcap: float) -> Callable[..., Tensor]:
 @lru_cache(maxsize=2)  # the batch at hand; a model may have layers with a window and layers without
 def _block_mask(layout: Layout, window: int | None) -> Any:
     """FlexAttention's mask: the [T, T] blocks of 128 x 128 with visible tokens, and the visible tokens in them."""
+    import torch
+
     positions = layout.position_ids
     until = layout.until.to(positions.device)
+    limit = None if window is None else torch.tensor(window, device=positions.device)
 
     def is_visible(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
         visible = (row >= column) & (row < until[column])
-        return visible if window is None else visible & (positions[row] - positions[column] < window)
+        return visible if limit is None else visible & (positions[row] - positions[column] < limit)
 
     _, create_block_mask = _flex(positions.is_cuda)
     return create_block_mask(is_visible, None, None, len(until), len(until), device=positions.device.type)
@@ -258,4 +267,7 @@ def _flex(compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     if not compiled:
         return flex_attention, create_block_mask
-    return torch.compile(flex_attention, dynamic=True), torch.compile(create_block_mask, dynamic=True)
+    # Past the limit of compiled variants a call would make all [T, T] scores; `fullgraph` makes that an error.
+    compiler: Any = torch.compile
+    settings = {"dynamic": True, "fullgraph": True, "recompile_limit": VARIANTS}
+    return compiler(flex_attention, **settings), compiler(create_block_mask, **settings)

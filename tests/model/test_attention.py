@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rlframe.model import attention, attention_cpu
-from rlframe.model.attention import Scoring, by_block_mask, by_boundaries, packed_attention, takes_block_mask
+from rlframe.model.attention import Scoring, packed_attention, takes_block_mask
 from rlframe.model.layout import Layout
 from rlframe.training import PACKED_ATTENTION
+from tests.tiny.packed import Packed
 
 # A prompt of 3 tokens with completions of 2, 1 and 4, another sequence of 1, and a prompt of 2 with 1 and 2. Then one
 # of 2 that begins like that, with 2 and 2, so that their first token lies in another prompt than their second.
@@ -110,16 +111,6 @@ def test_a_sliding_window_reaches_into_a_shared_prompt(window, rows, short, monk
     torch.testing.assert_close(attend(*parts, window=window), masked(*parts, window=window))
 
 
-@pytest.mark.parametrize("window", [None, 2])
-def test_flex_attention_under_our_block_mask_gives_the_same_values(window):
-    parts = inputs(heads=4, key_value_heads=2)
-    for softcap, sinks in ((None, None), (0.8, None), (None, torch.randn(4)), (0.8, torch.randn(4))):
-        scoring = Scoring(scale=0.1, window=window, softcap=softcap, sinks=sinks)
-        by_mask = by_block_mask(*parts, LAYOUT, scoring).transpose(1, 2)
-        by_sequence = attend(*parts, scaling=0.1, window=window, softcap=softcap, s_aux=sinks)
-        torch.testing.assert_close(by_mask, by_sequence)
-
-
 @pytest.mark.parametrize("softcap, has_sinks", [(0.7, False), (None, True), (0.7, True)])
 @pytest.mark.parametrize("rows", [2, 512])
 def test_caps_and_sinks_are_those_of_the_definition(softcap, has_sinks, rows, monkeypatch):
@@ -137,38 +128,18 @@ def test_caps_and_sinks_are_those_of_the_definition(softcap, has_sinks, rows, mo
         torch.testing.assert_close(mine.grad, other.grad)
 
 
-def test_blocks_of_128_that_no_token_sees_are_left_out_of_the_mask():
-    whole = laid_out([256, 256], [0, 0])  # 1 + 2 blocks each
-    group = laid_out([384, 128, 128], [0, 256, 256])  # 2 of prompt; completions of 1 see those and themselves
-    for layout, blocks in ((whole, 6), (group, 1 + 2 + 3 * 3)):
-        mask = attention._block_mask(layout, None)
-        assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == blocks
-    assert int(attention._block_mask(group, 128).full_kv_num_blocks.sum()) == 0
-
-
-def test_the_varlen_kernel_takes_heads_that_share_keys():
-    parts = [torch.randn(1, heads, 7, 64, device="meta", requires_grad=True) for heads in (4, 2, 2)]
-    attended = by_boundaries(*parts, laid_out([5, 2], [0, 0], device="meta"), PLAIN)
-    assert attended.shape == parts[0].shape
-    attended.sum().backward()
-    assert [part.grad is not None and part.grad.shape == part.shape for part in parts] == [True] * 3
-
-
 def test_a_gpu_uses_varlen_for_whole_sequences_in_16_bits_only():
     query, value = torch.empty(1, 4, 7, 64, dtype=torch.bfloat16), torch.empty(1, 2, 7, 64, dtype=torch.bfloat16)
-    whole = laid_out([5, 2], [0, 0])
+    whole = Packed([5, 2], [0, 0]).layout()
     assert not takes_block_mask(query, value, whole, PLAIN)
-    assert takes_block_mask(query, value, laid_out([5, 2], [0, 3]), PLAIN)
+    assert takes_block_mask(query, value, Packed([5, 2], [0, 3]).layout(), PLAIN)
     for setting in ({"window": 4}, {"softcap": 30.0}, {"sinks": torch.zeros(4)}):
         assert takes_block_mask(query, value, whole, replace(PLAIN, **setting))
     assert takes_block_mask(query, value[..., :32], whole, PLAIN)
     assert takes_block_mask(query.float(), value.float(), whole, PLAIN)
-
-
-def laid_out(lengths: list[int], begins: list[int], device: str = "cpu") -> Layout:
-    positions = [torch.arange(begin, begin + length) for begin, length in zip(begins, lengths, strict=True)]
-    layout = Layout.of(torch.repeat_interleave(torch.tensor(lengths)), torch.cat(positions))
-    return replace(layout, position_ids=layout.position_ids.to(device))
+    for dim, beyond in ((256, False), (264, True), (12, True)):
+        wide = torch.empty(1, 4, 7, dim, dtype=torch.bfloat16)
+        assert takes_block_mask(wide, wide, whole, PLAIN) == beyond
 
 
 def test_the_first_token_of_a_whole_sequence_sees_its_own_value_only():
