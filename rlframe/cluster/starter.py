@@ -22,7 +22,7 @@ from rlframe.learner.rank import LearnerRank
 from rlframe.reward.pool import RewardPool
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.sync import WeightSync
-from rlframe.weights.transport import Broadcast, ObjectStore
+from rlframe.weights.transport import Broadcast, ObjectStore, Transport
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -46,9 +46,9 @@ class Actors:
     def add_engine(self) -> Replica:
         """Starts a further engine, which serves with the current weights once this returns. For any thread.
 
-        An engine that received wrong weights is quarantined until the next sync. Raises Stalled where the engine does
-        not start within `cluster.start_timeout_s`, perhaps for lack of resources, and RunFailed where this run's
-        engines cannot be joined.
+        An engine that received wrong weights is quarantined until the next sync; with weights.backend nccl or ipc a
+        further engine serves from the next sync on. Raises Stalled where the engine does not start within
+        `cluster.start_timeout_s`, perhaps for lack of resources, and RunFailed in a run without engines.
         """
         if self.rollouts is None:
             raise RunFailed("this run has no engines, so none can be added: the role rollout was not started")
@@ -85,8 +85,10 @@ class Starter:
         if run.kl is not None:
             calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
             wait_for(numbered("learner", calls), "copy the reference", deadline)
-        if engines and ranks:
-            self._connect_weights(engines, ranks, deadline)
+        if engines and ranks and run.weights.backend == "object_store":
+            settings = run.weights
+            calls = [rank.prepare_publishing.remote(settings.chunk_mib * MIB, settings.full_every) for rank in ranks]
+            wait_for(numbered("learner", calls), "prepare to publish weights", deadline)
         self._stamp(engines, deadline)
         for engine in engines:
             engine.state = ReplicaState.SERVING
@@ -96,17 +98,11 @@ class Starter:
         learner = learner_group(run, ranks, self.packing) if ranks else None
         weights = None
         if rollouts and learner:
-            transport = ObjectStore if run.weights.backend == "object_store" else Broadcast
-            weights = WeightSync(transport(learner, rollouts), rollouts)
+            weights = WeightSync(self._transport(learner, rollouts), rollouts)
         return Actors(starter=self, rollouts=rollouts, rewards=rewards, learner=learner, weights=weights)
 
     def start_late_engine(self) -> Replica:
-        """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
-        if self.run.weights.backend != "object_store":
-            raise RunFailed(
-                f"weights.backend={self.run.weights.backend}: engines and ranks meet once, at the start; "
-                "only with object_store an engine can be added later"
-            )
+        """Starts an engine with the weights of version 0. Raises Stalled."""
         deadline = self._deadline()
         index = sum(name.startswith("rollout-") for name in self.handles)
         engine = self._start_engine(engine_slot(self.run.rollout, index))
@@ -118,6 +114,16 @@ class Starter:
             ray.kill(engine.handle)
             raise
         return engine
+
+    def _transport(self, learner: LearnerGroup, rollouts: RolloutPool) -> Transport:
+        """The way of the weights from ranks to engines. Ranks and engines that need a group meet here."""
+        settings = self.run.weights
+        if settings.backend == "object_store":
+            return ObjectStore(learner, rollouts)
+        workers, chunk_bytes = self.run.rollout.workers, settings.chunk_mib * MIB
+        transport = Broadcast(learner, rollouts, backend=settings.backend, workers=workers, chunk_bytes=chunk_bytes)
+        transport.meet(list(rollouts.replicas))
+        return transport
 
     def _start_engine(self, slot: Slot) -> Replica:
         from rlframe.rollout.vllm import VLLMEngine
@@ -157,19 +163,6 @@ class Starter:
             return {}
         address = ray.get_runtime_context().gcs_address
         return {engine.name: engine.handle.join_object_store.remote(address, self.namespace) for engine in engines}
-
-    def _connect_weights(self, engines: list[Replica], ranks: list[Handle], deadline: float) -> None:
-        """Prepares the way of the weights from ranks to engines."""
-        settings = self.run.weights
-        if settings.backend == "object_store":
-            calls = [rank.prepare_publishing.remote(settings.chunk_mib * MIB, settings.full_every) for rank in ranks]
-            doing = "prepare to publish weights"
-        else:
-            handles, address = [engine.handle for engine in engines], meeting_point(ranks[0])
-            engine_workers = len(engines) * self.run.rollout.workers
-            calls = [rank.join_engines.remote(settings.backend, handles, address, engine_workers) for rank in ranks]
-            doing = f"join weights.backend={settings.backend}"
-        wait_for(numbered("learner", calls), doing, deadline)
 
     def _stamp(self, engines: list[Replica], deadline: float) -> None:
         calls = {engine.name: engine.handle.stamp.remote(0) for engine in engines}

@@ -17,15 +17,19 @@ from rlframe.errors import RunFailed
 from rlframe.learner import metrics
 from rlframe.training import Packing, StepReport, TrainSample
 from rlframe.types import ScoredGroup
+from rlframe.weights.client import EngineClient
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from rlframe.actors.replicas import Handle
     from rlframe.objective import Objective
     from rlframe.objective.correction import Correction
+    from rlframe.weights.transport import DeviceBackend
 
 MAX_NAMED = 8  # samples that an error names
+CLIENT_GRACE_S = 10.0  # after the bound: rank 0 waits for engines, and its error names the late engine
 
 
 class LearnerGroup:
@@ -118,9 +122,16 @@ class LearnerGroup:
         calls = [rank.publish.remote(self.version, whole=whole) for rank in self.ranks]
         return Snapshot(version=self.version, ranks=self._wait(calls, f"publish version {self.version}"))
 
-    def send(self) -> None:
-        """Sends the current version from GPU to GPU, to engines that met the ranks at the start."""
-        self._wait([rank.send.remote() for rank in self.ranks], f"send version {self.version}")
+    def join_engines(self, backend: DeviceBackend, engines: dict[str, Handle], workers: int, chunk_bytes: int) -> None:
+        """Lets the ranks meet these engines (name -> actor) alone; `workers`: vLLM's processes in each engine."""
+        client = EngineClient(engines, workers=workers, timeout_s=self.timeout_s)
+        calls = [rank.join_engines.remote(backend, client, chunk_bytes) for rank in self.ranks]
+        self._wait(calls, f"meet {', '.join(engines)} by weights.backend={backend}", CLIENT_GRACE_S)
+
+    def send(self) -> dict[str, int]:
+        """Sends the current version from GPU to GPU, to the engines that were met -> tensor -> fingerprint."""
+        calls = [rank.send.remote() for rank in self.ranks]
+        return self._wait(calls, f"send version {self.version}", CLIENT_GRACE_S)[0]
 
     def save(self, folder: Path, export: Path | None) -> None:
         """Every rank copies its state. When this returns, ranks write it into `folder` while training goes on.
@@ -154,5 +165,5 @@ class LearnerGroup:
             f"the last of them step {self.version}:\n" + "\n".join(f"  {line}" for line in lines)
         )
 
-    def _wait(self, calls: Sequence[ray.ObjectRef], doing: str) -> list[Any]:
-        return wait(numbered("learner", list(calls)), doing, self.timeout_s, "cluster.stall_timeout_s")
+    def _wait(self, calls: Sequence[ray.ObjectRef], doing: str, grace_s: float = 0.0) -> list[Any]:
+        return wait(numbered("learner", list(calls)), doing, self.timeout_s + grace_s, "cluster.stall_timeout_s")

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,11 +31,12 @@ from rlframe.objective import combine, kl
 from rlframe.training import Packing, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
-
     from rlframe.learner.config import LearnerConfig
+    from rlframe.learner.sender import Sender
     from rlframe.objective import Objective
+    from rlframe.weights.client import EngineClient
     from rlframe.weights.snapshot import RankShards
+    from rlframe.weights.transport import DeviceBackend
 
 REFERENCE = "reference"  # the reference's folder in the learner's folder of a checkpoint
 
@@ -60,6 +61,7 @@ class LearnerRank:
         self.temperature = temperature
         self.steps = steps
         self.reference: Reference | None = None
+        self.sender: Sender | None = None  # to the engines that the ranks met last, by weights.backend nccl or ipc
         self.device = torch.device("cuda" if config.gpus else "cpu")
         self.skipped = 0  # steps without any update, since the run's start
         self.skipped_in_a_row = 0
@@ -197,18 +199,22 @@ class LearnerRank:
         with merged(self.engine.module):
             return self.publisher.publish(version, whole=whole)
 
-    def join_engines(
-        self, backend: Literal["nccl", "ipc"], engines: list[ActorHandle], address: str, workers: int
-    ) -> None:
-        """Meets the engines' worker processes for transfers between GPUs."""
-        from rlframe.learner.sender import sender
+    def join_engines(self, backend: DeviceBackend, client: EngineClient, chunk_bytes: int) -> None:
+        """Meets the worker processes of the client's engines, instead of those that were met before."""
+        import ray
 
-        self.sender = sender(backend, engines, self.source, rank=self.rank, address=address, engine_workers=workers)
+        from rlframe.learner.sender import Sender
 
-    def send(self) -> None:
-        """Sends the weights to the engines that were joined."""
+        if self.sender is not None:
+            self.sender.close()
+        address = meeting.free_address(ray.util.get_node_ip_address())  # rank 0's counts
+        self.sender = Sender(backend, client, self.source, rank=self.rank, address=address, chunk_bytes=chunk_bytes)
+
+    def send(self) -> dict[str, int]:
+        """Sends the weights to the engines that were joined -> on rank 0 the fingerprint of each tensor."""
+        assert self.sender is not None, "join_engines comes before send"
         with merged(self.engine.module):
-            self.sender.send_weights()
+            return self.sender.send()
 
     def save(self, folder: Path, export: Path | None) -> None:
         """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.

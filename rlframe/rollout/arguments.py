@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlframe.rollout import cpu
+from rlframe.rollout import cpu, plugin
 
 if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
@@ -41,7 +41,8 @@ def engine_arguments(
         "hf_overrides": {"head_dtype": head_dtype},
         "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from, after temperature
         "generation_config": "vllm",
-        "weight_transfer_config": {"backend": backend},
+        "weight_transfer_config": {"backend": plugin.BACKENDS[backend]},
+        "worker_extension_cls": plugin.WORKER_EXTENSION,
         "enable_log_requests": False,
         "disable_log_stats": True,
         **cpu.engine_settings(model_path, config.kv_cache_gib, config.workers),

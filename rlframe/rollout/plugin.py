@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-BACKEND = "object_store"
+# weights.backend -> the name of our weight-transfer engine in vLLM, with its module and class
+BACKENDS = {"object_store": "object_store", "nccl": "rlframe_nccl", "ipc": "rlframe_ipc"}
+ENGINES = {
+    "object_store": ("rlframe.rollout.weight_loader", "ObjectStoreEngine"),
+    "rlframe_nccl": ("rlframe.rollout.weight_receiver", "NCCLReceiver"),
+    "rlframe_ipc": ("rlframe.rollout.weight_receiver", "IPCReceiver"),
+}
+WORKER_EXTENSION = "rlframe.rollout.verified.VerifiedWorker"
 
 
 def register() -> None:
-    """Adds the backend `object_store` to vLLM's weight transfer; a second call does nothing."""
+    """Adds our backends to vLLM's weight transfer; a second call does nothing."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    if BACKEND not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(BACKEND, "rlframe.rollout.weight_loader", "ObjectStoreEngine")
+    for backend, (module, name) in ENGINES.items():
+        if backend not in WeightTransferEngineFactory._registry:
+            WeightTransferEngineFactory.register_engine(backend, module, name)

@@ -69,10 +69,15 @@ class RolloutPool:
         """Freezes the engines' requests. Raises Stalled."""
         wait({replica.name: replica.handle.pause.remote() for replica in replicas}, "pause", self.timeout_s, BOUND)
 
-    def resume(self, replicas: list[Replica], version: int) -> None:
-        """Lets frozen requests go on, as the policy's `version`. Raises Stalled."""
-        calls = {replica.name: replica.handle.resume.remote(version) for replica in replicas}
-        wait(calls, "resume", self.timeout_s, BOUND)
+    def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]:
+        """Lets frozen requests go on with the weights that came since `pause`, as the policy's `version`.
+
+        An engine whose weights differ from `fingerprints` (of the learner's tensors, by name) stays frozen. Raises
+        Stalled.
+        """
+        calls = {replica.name: replica.handle.resume.remote(version, fingerprints) for replica in replicas}
+        answers = wait(calls, f"resume as version {version}", self.timeout_s, BOUND)
+        return dict(zip(calls, answers, strict=True))
 
     async def _follow(
         self,

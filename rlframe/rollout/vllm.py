@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
     from rlframe.weights.snapshot import Snapshot
 
+DIFFERING = "differing_weights"  # method of `VerifiedWorker`
+
 
 class VLLMEngine:
     """A replica of the policy, which samples completions with vLLM's `AsyncLLM`."""
@@ -143,21 +145,14 @@ class VLLMEngine:
         The weights come to this node's object store first, while the engine still samples. After a load with a wrong
         checksum the engine samples nothing until a load with right checksums.
         """
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
         await asyncio.to_thread(snapshot.fetch)
         async with self.gate:
-            if not self.differing:
-                self.paused_at = time.monotonic()
-            self.snapshot, self.differing = snapshot, set()
-            await self.pause()
-            await self.llm.start_weight_update()
-            await self.llm.update_weights(WeightTransferUpdateRequest(update_info={"version": snapshot.version}))
-            await self.llm.finish_weight_update()
-            if not self.differing:
-                await self.resume(snapshot.version)
-                self.gate.notify_all()
-            return Loaded(stall_s=time.monotonic() - self.paused_at, mismatched_tensors=sorted(self.differing))
+            await self._freeze()
+            self.snapshot = snapshot
+            await self.start_weight_update()
+            await self.update_weights({"version": snapshot.version})
+            await self.finish_weight_update()
+            return await self._go_on(snapshot.version, {})
 
     def published(self, version: int) -> Snapshot:
         """The references of the version that is being loaded; the worker process calls this during `load`."""
@@ -166,30 +161,53 @@ class VLLMEngine:
             raise RuntimeError(f"asked for weights of version {version}, but hold {held_version}")
         return self.snapshot
 
-    def report(self, differing: set[str]) -> None:
-        """Names tensors with wrong checksums; each worker process calls this once during `load`."""
-        self.differing |= differing
-
+    # By weights.backend nccl and ipc an update is: pause, the four methods that `EngineClient` calls, resume.
     async def pause(self) -> None:
-        """Freezes requests. Their keys and values are computed again with the next weights."""
-        await self.llm.pause_generation(mode="keep", clear_cache=True)
+        """Freezes requests, and lets no new request enter before `resume`."""
+        await self.gate.acquire()
+        await self._freeze()
 
-    async def resume(self, version: int) -> None:
-        await self.stamp(version)
-        await self.llm.resume_generation()
+    async def resume(self, version: int, fingerprints: dict[str, int]) -> Loaded:
+        """Lets requests go on with the weights that came since `pause`, if they have the learner's `fingerprints`."""
+        try:
+            return await self._go_on(version, fingerprints)
+        finally:
+            self.gate.release()
 
-    # The four methods of `VLLMWeightSyncClient`, which vLLM's trainer engines (nccl, ipc) call in an update.
-    async def init_weight_transfer_engine(self, request: Any) -> None:
-        await self.llm.init_weight_transfer_engine(request)
+    async def join_learner(self, init_info: dict[str, Any]) -> None:
+        """Lets the worker processes meet the learner's ranks, instead of those that they met before."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self.llm.shutdown_weight_transfer_engine()
+        await self.llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def start_weight_update(self) -> None:
         await self.llm.start_weight_update()
 
-    async def update_weights(self, request: Any) -> None:
-        await self.llm.update_weights(request)
+    async def update_weights(self, update_info: Any) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self.llm.update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def finish_weight_update(self) -> None:
         await self.llm.finish_weight_update()
+
+    async def _freeze(self) -> None:
+        """Freezes requests. Their keys and values are computed again with the next weights."""
+        if not self.differing:
+            self.paused_at = time.monotonic()
+        await self.llm.pause_generation(mode="keep", clear_cache=True)
+
+    async def _go_on(self, version: int, fingerprints: dict[str, int]) -> Loaded:
+        """Resumes frozen requests as the policy's `version`, unless a worker process found wrong weights."""
+        client: Any = self.llm.engine_core  # AsyncLLM.collective_rpc answers for the first data-parallel replica alone
+        answers = await client.call_utility_all_async("collective_rpc", DIFFERING, None, (fingerprints,), {})
+        self.differing = {name for replica in answers for worker_names in replica for name in worker_names}
+        if not self.differing:
+            await self.stamp(version)
+            await self.llm.resume_generation()
+            self.gate.notify_all()
+        return Loaded(stall_s=time.monotonic() - self.paused_at, mismatched_tensors=sorted(self.differing))
 
     def shutdown(self) -> None:
         """Ends vLLM's own processes."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from vllm.distributed.parallel_state import get_tp_group
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -18,6 +21,9 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from rlframe.model.checkpoint_names import to_checkpoint
 from rlframe.rollout.cpu import forget_packed_experts
 from rlframe.rollout.rebuild import differing, rebuild
+from rlframe.weights.fingerprint import fingerprint
+
+PRINT = "fingerprint of "  # before a tensor's name, beside the tensor
 
 
 @dataclass
@@ -41,58 +47,95 @@ class ObjectStoreUpdate(WeightTransferUpdateInfo):
 
 
 class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
-    """Rebuilds tensors from all ranks' shards in the object store, and loads the tensors under checkpoint names."""
+    """Rebuilds tensors from all ranks' shards in the object store, and loads the tensors under checkpoint names.
+
+    Of a tensor-parallel group only the first worker reads the object store; the others receive the tensors from this
+    worker over the group. So a group is one client of Ray, and on GPUs the tensors cross the host's bus once.
+    """
 
     init_info_cls = ObjectStoreInit
     update_info_cls = ObjectStoreUpdate
+    connected = False  # to Ray by this engine
 
     def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
-        import ray
-
-        if not ray.is_initialized():
-            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-            ray.init(init_info.address, namespace=init_info.namespace, **quiet)
-        self.holder = ray.get_actor(init_info.holder, namespace=init_info.namespace)
+        self.group: Any = get_tp_group()
+        self.reads = self.group.rank_in_group == 0
         self.learner_model = _without_storage(self.model_config.model)
         self.checksums = ThreadPoolExecutor(1)  # verifies while the main thread loads
-        self.pending: list[Future[set[str]]] = []  # verifications of the version that is being loaded
+        self.pending: list[Future[set[str]]] = []  # verifications of the version that was loaded last
+        if self.reads:
+            import ray
+
+            if not ray.is_initialized():  # as it is under vLLM's executor for Ray
+                quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+                ray.init(init_info.address, namespace=init_info.namespace, **quiet)
+                self.connected = True
+            self.holder = ray.get_actor(init_info.holder, namespace=init_info.namespace)
 
     def start_weight_update(self) -> None:
         forget_packed_experts(self.model)
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
-        """Loads the version and starts the verification, which `finish_weight_update` ends."""
-        import ray
-
-        snapshot: Any = ray.get(self.holder.published.remote(update_info.version))  # Snapshot
-        arrived: set[str] = set()
+        """Loads the version and starts the verification, which `differing` ends."""
         self.pending = []
-        for shards in snapshot.read():
-            tensors = rebuild(shards)
-            self.pending.append(self.checksums.submit(differing, shards, tensors))
-            named = to_checkpoint(self.learner_model, tensors)
-            arrived |= named.keys()
-            model: Any = self.model
-            model.load_weights(list(named.items()))
-        if missing := set(snapshot.names) - arrived:
-            raise RuntimeError(f"weights of version {update_info.version} came without {sorted(missing)}")
+        model: Any = self.model
+        for tensors in self._read(update_info.version) if self.reads else self._receive():
+            model.load_weights(list(to_checkpoint(self.learner_model, tensors).items()))
 
     def finish_weight_update(self) -> None:
-        """Completes the model, and reports to the holder which tensors differ from the learner's."""
-        import ray
-
         finalize_layerwise_reload(self.model, self.model_config)
         for layer in _tied_layers(self.model):
             layer.quant_method.process_weights_after_loading(layer)
-        # Checksums run on while layers are completed. The engine samples nothing before this report.
+
+    def differing(self, fingerprints: dict[str, int]) -> set[str]:
+        """Names of tensors that differ from the learner's; checksums come with the shards, not by `fingerprints`."""
         pending, self.pending = self.pending, []
-        ray.get(self.holder.report.remote(set().union(*(verification.result() for verification in pending))))
+        return set().union(*(verification.result() for verification in pending))
 
     def shutdown(self) -> None:
         import ray
 
-        ray.shutdown()
+        if self.connected:
+            ray.shutdown()
+
+    def _read(self, version: int) -> Iterator[dict[str, Tensor]]:
+        """Bucket by bucket, tensors by the learner's names, each also sent to the group's other workers."""
+        import ray
+
+        snapshot: Any = ray.get(self.holder.published.remote(version))  # Snapshot
+        arrived: set[str] = set()
+        try:
+            for shards in snapshot.read():
+                tensors = rebuild(shards)
+                self.pending.append(self.checksums.submit(differing, shards, tensors))
+                arrived |= to_checkpoint(self.learner_model, tensors).keys()
+                yield self._send(tensors)
+        finally:
+            self._send({})  # ends `_receive`, also where this worker fails
+        if missing := set(snapshot.names) - arrived:
+            raise RuntimeError(f"weights of version {version} came without {sorted(missing)}")
+
+    def _send(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors where the group's workers have them: on the device, unless the group is this worker alone."""
+        if self.group.world_size == 1:
+            return tensors
+        on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        prints = {f"{PRINT}{name}": fingerprint(tensor) for name, tensor in on_device.items()}
+        self.group.broadcast_tensor_dict({**on_device, **prints})
+        return on_device
+
+    def _receive(self) -> Iterator[dict[str, Tensor]]:
+        """As `_read`, from the group's first worker."""
+        while received := self.group.broadcast_tensor_dict():
+            prints = {name: received.pop(f"{PRINT}{name}") for name in list(received) if not name.startswith(PRINT)}
+            self.pending.append(self.checksums.submit(_changed, received, prints))
+            yield received
+
+
+def _changed(tensors: dict[str, Tensor], prints: dict[str, Tensor]) -> set[str]:
+    """Names of tensors with another fingerprint than at the sender."""
+    return {name for name, tensor in tensors.items() if int(fingerprint(tensor)) != int(prints[name])}
 
 
 def _without_storage(path: str) -> torch.nn.Module:

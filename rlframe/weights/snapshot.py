@@ -36,6 +36,11 @@ class Snapshot:
         return self.ranks[0].names
 
     @property
+    def lasting(self) -> bool:
+        """True where an engine can load the version at any later time."""
+        return bool(self.ranks)
+
+    @property
     def bytes(self) -> int:
         """Bytes that all ranks put for this version."""
         return sum(rank.bytes for rank in self.ranks)

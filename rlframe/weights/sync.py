@@ -63,7 +63,9 @@ class WeightSync:
             published = time.monotonic()
             size = snapshot.bytes
             # 2. Deliver and verify: engines load the version and compare checksums.
-            states = (ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED)
+            states = [ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED]
+            if not snapshot.lasting:
+                states.append(ReplicaState.STARTING)  # late engines, which `bring` left to this sync
             loaded = self._deliver(snapshot, self.engines.replicas.in_state(*states))
             # 3. Repair: engines with wrong values receive all values.
             repaired = [name for name, answer in loaded.items() if answer.mismatched_tensors]
@@ -91,12 +93,13 @@ class WeightSync:
     def bring(self, replica: Replica) -> None:
         """Brings a late or restarted engine to the current version; then the engine serves.
 
-        An engine whose checksums differ is quarantined until the next sync. Raises Stalled.
+        An engine whose checksums differ is quarantined until the next sync. A version that the ranks themselves sent
+        (nccl, ipc) is gone: the engine keeps starting, and serves from the next sync on. Raises Stalled.
         """
         with self._lock:
             if self.current is None:
                 self.engines.replicas.serve(replica)
-            else:
+            elif self.current.lasting:
                 self._deliver(self.current, [replica])
 
     def _deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:

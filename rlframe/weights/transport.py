@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
 
-from rlframe.actors.replicas import Replica, Replicas
+from rlframe.actors.replicas import Handle, Replica, Replicas
 from rlframe.training import Loaded
 from rlframe.weights.snapshot import Snapshot
+
+DeviceBackend: TypeAlias = Literal["nccl", "ipc"]  # vLLM's transports between GPUs
 
 
 class Learner(Protocol):
@@ -18,7 +19,11 @@ class Learner(Protocol):
 
     def publish(self, *, whole: bool) -> Snapshot: ...
 
-    def send(self) -> None: ...
+    def join_engines(
+        self, backend: DeviceBackend, engines: dict[str, Handle], workers: int, chunk_bytes: int
+    ) -> None: ...
+
+    def send(self) -> dict[str, int]: ...
 
 
 class Engines(Protocol):
@@ -31,7 +36,7 @@ class Engines(Protocol):
 
     def pause(self, replicas: list[Replica]) -> None: ...
 
-    def resume(self, replicas: list[Replica], version: int) -> None: ...
+    def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]: ...
 
 
 class Transport(Protocol):
@@ -62,18 +67,31 @@ class ObjectStore:
 
 @dataclass
 class Broadcast:
-    """vLLM's own transports between GPUs (nccl, ipc): ranks send to paused engines. All engines meet at the start."""
+    """vLLM's own transports between GPUs (nccl, ipc): ranks send to paused engines.
+
+    Ranks and engines form a group, which is formed anew whenever other engines are to receive a version: after a
+    repair of some, after an engine has died, and for a late engine.
+    """
 
     learner: Learner
     engines: Engines
+    backend: DeviceBackend
+    workers: int  # vLLM's worker processes in each engine
+    chunk_bytes: int  # of tensors that travel together
+    members: list[Replica] = field(default_factory=list)  # engines of the group
 
     def publish(self, *, whole: bool) -> Snapshot:
         return Snapshot(version=self.learner.version, ranks=[])
 
     def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        started = time.monotonic()
+        self.meet(replicas)
         self.engines.pause(replicas)
-        self.learner.send()
-        self.engines.resume(replicas, snapshot.version)
-        stall_s = time.monotonic() - started
-        return {replica.name: Loaded(stall_s=stall_s, mismatched_tensors=[]) for replica in replicas}
+        return self.engines.resume(replicas, snapshot.version, self.learner.send())
+
+    def meet(self, replicas: list[Replica]) -> None:
+        """Forms the group of the ranks and these engines, unless it is the current group."""
+        if replicas != self.members:
+            self.members = []  # until all have met
+            handles = {replica.name: replica.handle for replica in replicas}
+            self.learner.join_engines(self.backend, handles, self.workers, self.chunk_bytes)
+            self.members = list(replicas)

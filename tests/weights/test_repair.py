@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.errors import RunFailed
 from rlframe.training import Loaded
-from rlframe.weights.snapshot import Snapshot
+from rlframe.weights.snapshot import RankShards, Snapshot
 from rlframe.weights.sync import WeightSync
 from rlframe.weights.transport import Broadcast
 
@@ -19,12 +21,17 @@ class Pool:
         self.replicas = Replicas("engine", replicas)
         self.version = 0
         self.calls: list[str] = []
+        self.breaks: list[str] = []  # engines whose next weights are broken
 
     def pause(self, replicas: list[Replica]) -> None:
         self.calls += [f"pause {replica.name}" for replica in replicas]
 
-    def resume(self, replicas: list[Replica], version: int) -> None:
-        self.calls += [f"resume {replica.name} at {version}" for replica in replicas]
+    def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]:
+        assert fingerprints == {"w": 7}
+        names = [replica.name for replica in replicas]
+        self.calls += [f"resume {name} at {version}" for name in names]
+        broken, self.breaks = self.breaks, []
+        return {name: Loaded(stall_s=1.0, mismatched_tensors=["w"] if name in broken else []) for name in names}
 
 
 class Transport:
@@ -38,7 +45,8 @@ class Transport:
 
     def publish(self, *, whole: bool) -> Snapshot:
         self.whole = whole
-        return Snapshot(version=self.version, ranks=[])
+        shards = RankShards(base=self.version, buckets=[], deltas=[], checksums=[], names=[], bytes=0)
+        return Snapshot(version=self.version, ranks=[shards])
 
     def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
         names = [replica.name for replica in replicas]
@@ -95,18 +103,62 @@ def test_before_any_sync_a_late_engine_serves_with_the_weights_of_its_start() ->
     assert late.state == "serving" and transport.deliveries == []
 
 
+class Ranks:
+    """The learner's ranks, which record their calls beside those of the pool."""
+
+    def __init__(self, pool: Pool, version: int = 1) -> None:
+        self.pool = pool
+        self.version = version
+
+    def publish(self, *, whole: bool) -> Snapshot:
+        raise AssertionError("nothing is put into the object store")
+
+    def join_engines(self, backend: str, engines: dict[str, Any], workers: int, chunk_bytes: int) -> None:
+        self.pool.calls.append(f"meet {' '.join(engines)} by {backend}")
+
+    def send(self) -> dict[str, int]:
+        self.pool.calls.append("send")
+        return {"w": 7}
+
+
+def broadcast(pool: Pool) -> tuple[Ranks, WeightSync]:
+    ranks = Ranks(pool)
+    return ranks, WeightSync(Broadcast(ranks, pool, backend="nccl", workers=1, chunk_bytes=1), pool)
+
+
 def test_a_broadcast_sends_between_pause_and_resume() -> None:
     pool = Pool(engine("a"), engine("b"))
+    ranks, weights = broadcast(pool)
+    synced = weights.sync(1)
+    assert pool.calls == ["meet a b by nccl", "pause a", "pause b", "send", "resume a at 1", "resume b at 1"]
+    assert (synced.version, synced.bytes, synced.repaired, pool.version) == (1, 0, [], 1)
+    pool.calls.clear()
+    ranks.version = 2
+    weights.sync(2)
+    assert pool.calls[0] == "pause a"  # the same engines need no new group
 
-    class Learner:
-        version = 3
 
-        def publish(self, *, whole: bool) -> Snapshot:
-            raise AssertionError("nothing is put into the object store")
+def test_a_broadcast_repairs_in_a_group_of_the_broken_engine() -> None:
+    pool = Pool(engine("a"), engine("b"))
+    pool.breaks = ["b"]
+    ranks, weights = broadcast(pool)
+    assert weights.sync(1).repaired == ["b"]
+    assert pool.calls[6:] == ["meet b by nccl", "pause b", "send", "resume b at 1"]
+    pool.calls.clear()
+    ranks.version = 2
+    weights.sync(2)
+    assert pool.calls[0] == "meet a b by nccl"
 
-        def send(self) -> None:
-            pool.calls.append("send")
 
-    synced = WeightSync(Broadcast(Learner(), pool), pool).sync(3)
-    assert pool.calls == ["pause a", "pause b", "send", "resume a at 3", "resume b at 3"]
-    assert (synced.version, synced.bytes, pool.version) == (3, 0, 3)
+def test_by_a_broadcast_a_late_engine_serves_from_the_next_sync_on() -> None:
+    pool = Pool(engine("a"))
+    ranks, weights = broadcast(pool)
+    weights.sync(1)
+    pool.replicas.join(late := engine("b", ReplicaState.STARTING))
+    weights.bring(late)
+    assert late.state == "starting"
+    pool.calls.clear()
+    ranks.version = 2
+    weights.sync(2)
+    assert late.state == "serving"
+    assert pool.calls[0] == "meet a b by nccl"

@@ -1,0 +1,57 @@
+"""vLLM's own weight-transfer engines between GPUs, with a fingerprint of each tensor that arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from vllm.distributed.weight_transfer.base import WeightTransferEngine
+from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
+from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
+
+from rlframe.rollout.cpu import forget_packed_experts
+from rlframe.weights.fingerprint import fingerprint, read_fingerprints
+
+
+class FingerprintedModel:
+    """A model that remembers the fingerprint of each tensor before it loads the tensor."""
+
+    def __init__(self, model: nn.Module, fingerprints: dict[str, Tensor]) -> None:
+        self.model: Any = model
+        self.fingerprints = fingerprints
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
+        named = list(weights)
+        self.fingerprints |= {name: fingerprint(tensor) for name, tensor in named}
+        return self.model.load_weights(named)
+
+
+class Fingerprinted(WeightTransferEngine):
+    """Adds fingerprints to an engine that hands whole tensors to the model's `load_weights`."""
+
+    def start_weight_update(self) -> None:
+        self.fingerprints: dict[str, Tensor] = {}  # of the version that is being loaded, by checkpoint name
+        forget_packed_experts(self.model)
+        super().start_weight_update()  # pyright: ignore[reportAbstractUsage] - vLLM's class follows in the bases
+
+    def receive_weights(self, update_info: Any) -> None:
+        model: Any = self.model
+        self.model: Any = FingerprintedModel(model, self.fingerprints)
+        try:
+            super().receive_weights(update_info)  # pyright: ignore[reportAbstractUsage]
+        finally:
+            self.model = model
+
+    def differing(self, fingerprints: dict[str, int]) -> set[str]:
+        """Names of tensors that came with other values than `fingerprints` tell, or that did not come."""
+        arrived = read_fingerprints(self.fingerprints)
+        return {name for name in fingerprints.keys() | arrived.keys() if fingerprints.get(name) != arrived.get(name)}
+
+
+class NCCLReceiver(Fingerprinted, NCCLWeightTransferEngine):
+    """Receives tensors that rank 0 broadcasts."""
+
+
+class IPCReceiver(Fingerprinted, IPCWeightTransferEngine):
+    """Reads tensors in the memory of the rank on the same GPU."""
