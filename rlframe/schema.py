@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 USER_MODULE = "rlframe_user_"  # prefix of the name of a module that was loaded from a user's file
 LABEL = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -32,6 +32,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+
+# A mapping whose keys another library defines. null in YAML: empty.
+Passthrough: TypeAlias = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
 T = TypeVar("T", bound=Config)
 
@@ -71,6 +74,15 @@ def import_class(path: str, base: type[T]) -> type[T]:
     if not (isinstance(member, type) and issubclass(member, base)):
         raise ValueError(f"{path!r}: {location} has no class {name!r} that extends {base.__module__}:{base.__name__}")
     return member
+
+
+def deep_merge(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with the values of `changes`; a mapping in both is merged, at any depth."""
+    merged = dict(settings)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = deep_merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _installed(module: ModuleType) -> bool:

@@ -30,8 +30,23 @@ def engine_gpus_are_its_workers(run: RunKeys) -> str | None:
         )
 
 
-DEVICE_CHECKS: list[Callable[[RunKeys], str | None]] = [
-    weights_backend_has_gpus,
+def experts_are_divided_on_gpus(run: RunKeys) -> str | None:
+    if run.rollout.expert_parallel and not run.rollout.gpus:
+        return (
+            "rollout.expert_parallel: vLLM's kernels for CPUs compute all experts of a layer, and rollout.gpus=0; use "
+            "false, and rollout.tensor_parallel, which divides the experts' matrices"
+        )
+
+
+def ray_executor_has_gpus(run: RunKeys) -> str | None:
+    if run.rollout.executor == "ray" and not run.rollout.gpus:
+        return "rollout.executor: vLLM's Ray executor has no CPU workers, and rollout.gpus=0; use auto"
+
+
+ENGINE_CHECKS: list[Callable[[RunKeys], str | None]] = [
     routed_experts_have_gpus,
     engine_gpus_are_its_workers,
+    experts_are_divided_on_gpus,
+    ray_executor_has_gpus,
 ]
+DEVICE_CHECKS = [weights_backend_has_gpus, *ENGINE_CHECKS]

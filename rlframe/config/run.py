@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
+from rlframe.config.argument_checks import ARGUMENT_CHECKS, ENGINE_ARGUMENT_CHECKS
 from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
 from rlframe.config.cluster_checks import CLUSTER_CHECKS
-from rlframe.config.device_checks import DEVICE_CHECKS
+from rlframe.config.device_checks import DEVICE_CHECKS, ENGINE_CHECKS
 from rlframe.config.evaluation_checks import EVALUATION_CHECKS
 from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
@@ -27,6 +28,7 @@ class RunConfig(RunKeys):
         *DEVICE_CHECKS,
         *LEARNER_CHECKS,
         *EVALUATION_CHECKS,
+        *ARGUMENT_CHECKS,
     ]
 
     @model_validator(mode="after")
@@ -44,5 +46,7 @@ class EvaluationRun(RunConfig):
         raw_prompts_have_no_chat_template,
         sequence_fits_model,
         *CLUSTER_CHECKS,
+        *ENGINE_CHECKS,
         *EVALUATION_CHECKS,
+        *ENGINE_ARGUMENT_CHECKS,
     ]

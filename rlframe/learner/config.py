@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rlframe.model.config import LoraConfig, resolve_auto
-from rlframe.schema import Config, Labels
+from rlframe.schema import Config, Labels, Passthrough
 from rlframe.training import Packing
 
 
@@ -46,6 +46,7 @@ class LearnerConfig(Config):
     offload_parameters: bool
     expert_parallel: int | None = Field(ge=2)
     moe: MoEConfig
+    deepspeed: Passthrough
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
     labels: Labels

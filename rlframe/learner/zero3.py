@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlframe.schema import deep_merge
+
 if TYPE_CHECKING:
     from rlframe.learner.config import LearnerConfig
 
@@ -15,7 +17,7 @@ STEP_BUCKET = 1 << 25
 
 
 def settings(config: LearnerConfig) -> dict[str, Any]:
-    """DeepSpeed's JSON configuration (https://www.deepspeed.ai/docs/config-json/)."""
+    """DeepSpeed's JSON configuration (https://www.deepspeed.ai/docs/config-json/) with a user's own keys."""
     zero: dict[str, Any] = {
         "stage": 3,
         # Small parameters are partitioned too: checkpoints and weight sync then read shards only.
@@ -33,7 +35,7 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if config.offload_parameters:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
-    return _expert_parallel(config) | {
+    defaults = _expert_parallel(config) | {
         # Micro-batches hold whole sequences, a different number at every step. `Updater` therefore ends the
         # accumulation itself, and these two numbers only satisfy DeepSpeed's arithmetic.
         "train_micro_batch_size_per_gpu": 1,
@@ -50,6 +52,7 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
+    return deep_merge(defaults, config.deepspeed)
 
 
 def _expert_parallel(config: LearnerConfig) -> dict[str, Any]:

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlframe.rollout import cpu, plugin
+from rlframe.schema import deep_merge
 
 if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
+
+_MODEL = "use model.path"
+_PLACE = "rlframe places an engine's workers; use rollout.data_parallel and rollout.executor"
+_ADAPTERS = "rlframe brings adapters to the engines by itself; use learner.lora"
+
+# Argument of vLLM -> the reason of its refusal, and the key to use.
+OWNED = {
+    **dict.fromkeys(
+        ["model", "model_weights", "tokenizer", "skip_tokenizer_init", "hf_config_path", "hf_token"], _MODEL
+    ),
+    **dict.fromkeys(["revision", "code_revision", "tokenizer_revision"], "use model.path=owner/name@revision"),
+    "trust_remote_code": "rlframe never runs code of a model's folder; remove it",
+    "dtype": "use rollout.dtype",
+    "seed": "every completion has its own seed; use seed",
+    "max_model_len": "use prompts.max_tokens and rollout.max_tokens",
+    "max_num_seqs": "use rollout.max_concurrent",
+    "gpu_memory_utilization": "use rollout.gpu_memory_share",
+    "tensor_parallel_size": "use rollout.tensor_parallel",
+    "pipeline_parallel_size": "use rollout.pipeline_parallel",
+    "data_parallel_size": "use rollout.data_parallel",
+    "prefill_context_parallel_size": "rlframe does not know engines that divide a prompt's tokens; remove it",
+    "enable_expert_parallel": "use rollout.expert_parallel",
+    "distributed_executor_backend": "use rollout.executor",
+    **dict.fromkeys(["data_parallel_rank", "data_parallel_start_rank", "data_parallel_size_local"], _PLACE),
+    **dict.fromkeys(["data_parallel_address", "data_parallel_rpc_port", "data_parallel_backend"], _PLACE),
+    **dict.fromkeys(["data_parallel_hybrid_lb", "data_parallel_external_lb"], _PLACE),
+    **dict.fromkeys(["data_parallel_multi_port_external_lb", "device_ids"], _PLACE),
+    **dict.fromkeys(["nnodes", "node_rank", "master_addr", "master_port"], _PLACE),
+    "enable_return_routed_experts": "use rollout.routed_experts",
+    "aux_output_config": "use rollout.routed_experts",
+    "enforce_eager": "use rollout.compile",
+    "hf_overrides": "the learner reads config.json of model.path too; change it there",
+    "logprobs_mode": "the loss needs log-probabilities of the distribution that is sampled from; remove it",
+    "generation_config": "use rollout.temperature, top_p, top_k, min_p, stop",
+    "override_generation_config": "use rollout.temperature, top_p, top_k, min_p, stop",
+    "weight_transfer_config": "use weights.backend",
+    "worker_extension_cls": "rlframe's own verifies weights; remove it",
+    **dict.fromkeys(["enable_lora", "max_loras", "max_lora_rank", "max_cpu_loras", "lora_dtype"], _ADAPTERS),
+    **dict.fromkeys(["lora_target_modules", "default_mm_loras", "fully_sharded_loras"], _ADAPTERS),
+    "enable_sleep_mode": "engines sleep where they share GPUs with the learner; use placement=colocated",
+    "runner": "an engine samples completions; remove it",
+    "convert": "an engine samples completions; remove it",
+}
 
 MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no prompt waits for the next step
 
@@ -22,7 +68,7 @@ def engine_arguments(
     of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone worth a mean
     difference of 0.01 nats a token.
     """
-    return {
+    arguments = {
         "model": str(model_path),
         "trust_remote_code": False,
         "dtype": config.dtype,
@@ -45,6 +91,17 @@ def engine_arguments(
         "worker_extension_cls": plugin.WORKER_EXTENSION,
         "enable_log_requests": False,
         "disable_log_stats": True,
-        **cpu.engine_settings(model_path, config.kv_cache_gib, config.workers),
-        **config.engine_args,
+        **cpu.engine_settings(config, model_path),
     }
+    return deep_merge(arguments, config.engine_args)
+
+
+def known_names() -> set[str] | None:
+    """Names of the arguments that the installed vLLM takes, read without importing vLLM; None if there is no vLLM."""
+    package = importlib.util.find_spec("vllm")
+    if package is None or package.origin is None:
+        return None
+    source = (Path(package.origin).parent / "engine" / "arg_utils.py").read_text()
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    fields = [field for node in classes if node.name in ("EngineArgs", "AsyncEngineArgs") for field in node.body]
+    return {f.target.id for f in fields if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from rlframe.model.config import resolve_auto
-from rlframe.schema import Config, Labels
+from rlframe.schema import Config, Labels, Passthrough
 from rlframe.types import Sampling
 
 LEAST_TEMPERATURE = 0.01  # above 0; vLLM raises a lower one to it
@@ -41,7 +41,7 @@ class RolloutConfig(Config):
     data_parallel: int = Field(ge=1)
     expert_parallel: bool
     executor: Literal["auto", "mp", "ray"]
-    engine_args: dict[str, Any]
+    engine_args: Passthrough
     routed_experts: bool
 
     @model_validator(mode="before")

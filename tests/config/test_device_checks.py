@@ -36,6 +36,11 @@ def test_an_engine_has_a_worker_for_each_of_its_gpus(composed: Composed, overrid
             "rollout.gpus: an engine of tensor_parallel=2 x pipeline_parallel=1 x data_parallel=2 = 4 workers uses as "
             "many GPUs, not 8; set rollout.gpus=4, or change a factor",
         ),
+        (
+            "rollout.expert_parallel=true",
+            "rollout.expert_parallel: vLLM's kernels for CPUs compute all experts of a layer, and rollout.gpus=0",
+        ),
+        ("rollout.executor=ray", "rollout.executor: vLLM's Ray executor has no CPU workers, and rollout.gpus=0"),
     ],
 )
 def test_an_engine_that_no_machine_can_run_is_refused(composed: Composed, override: str, message: str) -> None:

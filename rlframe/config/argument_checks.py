@@ -1,0 +1,46 @@
+"""Rules on arguments that pass through to vLLM and DeepSpeed: `rollout.engine_args` and `learner.deepspeed`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from rlframe.config.keys import RunKeys
+from rlframe.learner import deepspeed_keys, zero3
+from rlframe.rollout import arguments
+
+
+def engine_arguments_are_free(run: RunKeys) -> str | None:
+    for name in run.rollout.engine_args:
+        if reason := arguments.OWNED.get(name):
+            return f"rollout.engine_args.{name}: {reason}"
+
+
+def engine_arguments_exist(run: RunKeys) -> str | None:
+    if not run.rollout.engine_args or (known := arguments.known_names()) is None:
+        return None
+    for name in run.rollout.engine_args:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            return f"rollout.engine_args.{name}: the installed vLLM has no such argument{hint}"
+
+
+def deepspeed_keys_are_free(run: RunKeys) -> str | None:
+    for path in deepspeed_keys.paths(run.learner.deepspeed):
+        if reason := deepspeed_keys.OWNED.get(path):
+            return f"learner.deepspeed.{path}: {reason}"
+
+
+def deepspeed_keys_exist(run: RunKeys) -> str | None:
+    own = run.learner.deepspeed
+    if (
+        own
+        and not deepspeed_keys_are_free(run)
+        and (problem := deepspeed_keys.problem(zero3.settings(run.learner), own))
+    ):
+        return f"learner.deepspeed.{problem}"
+
+
+ENGINE_ARGUMENT_CHECKS: list[Callable[[RunKeys], str | None]] = [engine_arguments_are_free, engine_arguments_exist]
+ARGUMENT_CHECKS = [*ENGINE_ARGUMENT_CHECKS, deepspeed_keys_are_free, deepspeed_keys_exist]
