@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import xxhash
 
 BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}  # item size -> dtype of bits; NumPy has no bfloat16
 
@@ -63,4 +62,6 @@ class ArrivedShard(NamedTuple):
 
 def checksum(values: np.ndarray) -> int:
     """xxh3, 64 bits."""
+    import xxhash
+
     return xxhash.xxh3_64_intdigest(cast(Any, values))  # takes any buffer

@@ -1,0 +1,102 @@
+"""The GPU check in its small form on a CPU, and what it makes of parts that fail, hang, or cannot run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.gpu_parts import PARTS, Figure, Part, Skip
+
+LEARNER_PARTS = [name for name, part in PARTS.items() if part.module != "engine" and not part.needs_gpu]
+# The learner's parts run on machines with torch, transformers and DeepSpeed alone.
+ABSENT = ["ray", "vllm", "hydra", "omegaconf", "xxhash", "peft", "datasets", "rich", "openai", "accelerate", "pytest"]
+
+
+def check(folder: Path, *arguments: str, absent: list[str]) -> dict[str, dict]:
+    """Rows of the table of `gpu_check.py --small`, by part, where packages are `absent`."""
+    for package in absent:
+        (folder / f"{package}.py").write_text(f"raise ImportError('{package} is not here')")
+    command = [sys.executable, gpu_check.__file__, "--small", "--json", str(folder / "table.json"), *arguments]
+    finished = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=400
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return {row["name"]: row for row in json.loads((folder / "table.json").read_text())["parts"]}
+
+
+def figures(row: dict) -> dict[str, float]:
+    return {figure["name"]: figure["value"] for figure in row["figures"]}
+
+
+def test_the_learner_s_parts_need_no_ray_or_vllm(tmp_path: Path):
+    arguments = [argument for name in LEARNER_PARTS for argument in ("--only", name)]
+    table = check(tmp_path, *arguments, absent=ABSENT)
+    assert {name: row["outcome"] for name, row in table.items()} == dict.fromkeys(LEARNER_PARTS, "passed")
+    resumed = figures(table["resume"])
+    assert resumed["tensors that this step left as they were"] == 0
+    assert resumed["tensors of the state"] == 24 * 4  # master, two moments and a step counter of each parameter
+    assert figures(table["step"])["groups of 8: speed"] > 0
+
+
+def test_an_engine_agrees_with_the_learner_after_each_step(tmp_path: Path):
+    table = check(tmp_path, "--only", "engine", absent=[])
+    assert table["engine"]["outcome"] == "passed" and figures(table["engine"])["steps"] == 3
+
+
+def test_the_parts_that_need_a_gpu_are_skipped_without_one(tmp_path: Path):
+    names = [name for name, part in PARTS.items() if part.needs_gpu]
+    table = check(tmp_path, *[argument for name in names for argument in ("--only", name)], absent=[])
+    assert {name: row["reason"] for name, row in table.items()} == dict.fromkeys(names, "needs a GPU")
+
+
+def test_the_limits_of_all_parts_add_up_to_ten_minutes():
+    assert sum(part.limit_s for part in PARTS.values()) <= 600
+
+
+def part_of(monkeypatch: pytest.MonkeyPatch, run) -> Part:
+    monkeypatch.setattr(Part, "run", lambda part, small: run())
+    return Part("nowhere", "nothing", 1)
+
+
+def test_a_part_that_raises_keeps_its_figures_and_the_end_of_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def run() -> Iterator[Figure]:
+        yield Figure("speed", 3.0)
+        raise ValueError("no such kernel")
+
+    told = gpu_check.run_part(part_of(monkeypatch, run), small=True)
+    assert told["figures"][0]["value"] == 3.0 and told["skipped"] == ""
+    assert told["error"].splitlines()[-1] == "ValueError: no such kernel"
+
+
+def test_a_part_may_skip_itself_with_a_reason(monkeypatch: pytest.MonkeyPatch):
+    def run() -> Iterator[Figure]:
+        raise Skip("needs two GPUs")
+        yield
+
+    assert gpu_check.run_part(part_of(monkeypatch, run), small=True) == {
+        "figures": [],
+        "skipped": "needs two GPUs",
+        "error": "",
+    }
+
+
+def test_a_part_that_takes_too_long_is_ended_and_failed():
+    result = gpu_check.in_process("publish", PARTS["publish"]._replace(limit_s=0.2), small=True)
+    assert (result.outcome, result.reason.splitlines()[0]) == ("failed", "not done in 0.2 s")
+
+
+@pytest.mark.parametrize("value, holds", [(0.9, False), (1.0, True), (2.0, True), (2.1, False), (float("nan"), False)])
+def test_a_figure_holds_within_its_bounds(value, holds):
+    assert Figure("error", value, at_least=1.0, at_most=2.0).holds == holds
+
+
+def test_a_line_of_the_table_says_what_bound_was_missed():
+    figure = Figure("pack", 1.25, "GiB/s", at_least=5)
+    assert str(figure) == "pack 1.25 GiB/s (NOT at least 5)"
