@@ -32,9 +32,7 @@ def merged(module: nn.Module) -> Iterator[None]:
             originals.append((shard, shard.clone()))
             with GatheredParameters([down, up]):
                 rank = torch.distributed.get_rank(group=weight.ds_process_group)
-                change = _product(down, up, rank * len(shard), (rank + 1) * len(shard)) * layer.scaling[ADAPTER]
-            unpadded = shard[: len(change)]
-            unpadded.copy_(unpadded.float() + change)
+                _add_product(shard, down, up, rank * len(shard), layer.scaling[ADAPTER])
     try:
         yield
     finally:
@@ -45,6 +43,13 @@ def merged(module: nn.Module) -> Iterator[None]:
 def adapted(module: nn.Module) -> list[Any]:
     """The layers with an adapter."""
     return [layer for layer in module.modules() if ADAPTER in getattr(layer, "lora_A", {})]
+
+
+def _add_product(shard: Tensor, down: Tensor, up: Tensor, start: int, scale: float) -> None:
+    """Adds scale * B A to a shard from entry `start` on. With offloaded parameters the shard alone is on the host."""
+    change = _product(down, up, start, start + len(shard)) * scale
+    unpadded = shard[: len(change)]
+    unpadded.copy_(unpadded.float() + change.to(shard.device))
 
 
 def _product(down: Tensor, up: Tensor, start: int, end: int) -> Tensor:

@@ -27,6 +27,7 @@ class FlatShard(NamedTuple):
     flat: Tensor  # float32; a parameter to the optimizer
     span: slice  # of the shard in `flat`, without padding
     range: ShardRange  # of the shard in the whole parameter
+    group: dict[str, Any]  # the optimizer's settings for the parameter
 
 
 def snapshot(module: nn.Module, optimizer: Any, counters: dict[str, int], *, rank: int) -> RankState:
@@ -67,7 +68,9 @@ def restore(module: nn.Module, optimizer: Any, folder: Path) -> dict[str, int]:
                 shard.flat[shard.span].copy_(values)
                 shard.parameter.ds_tensor.data[: len(values)].copy_(values)
             elif values.ndim == 0:
-                state[kind] = values
+                # As torch's `load_state_dict`: a fused kernel reads the counter of steps on the device.
+                on_device = shard.group.get("fused") or shard.group.get("capturable")
+                state[kind] = values.to(shard.flat.device) if on_device else values
             else:
                 state.setdefault(kind, torch.zeros_like(shard.flat, dtype=values.dtype, requires_grad=False))
                 state[kind][shard.span].copy_(values)
@@ -87,7 +90,8 @@ def _flat_shards(module: nn.Module, optimizer: Any) -> Iterator[tuple[str, FlatS
         subgroup, offset, _ = optimizer.grad_position[optimizer.get_param_id(parameter)]
         in_parameter = shard_range(parameter)
         span = slice(offset, offset + in_parameter.end - in_parameter.start)
-        yield name, FlatShard(parameter, optimizer.fp32_partitioned_groups_flat[subgroup], span, in_parameter)
+        group = optimizer.optimizer.param_groups[optimizer.sub_group_to_group_id[subgroup]]
+        yield name, FlatShard(parameter, optimizer.fp32_partitioned_groups_flat[subgroup], span, in_parameter, group)
 
 
 def _state(optimizer: Any, flat: Tensor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from rlframe.learner.config import LearnerConfig
-from rlframe.learner.merge import _product
+from rlframe.learner.merge import _add_product, _product
 from rlframe.model.checkpoint_names import checkpoint_name
 from rlframe.model.config import LoraConfig
 from rlframe.rollout.rebuild import rebuild
@@ -52,6 +52,14 @@ def test_shards_of_the_product_make_the_whole_product(ranks: int) -> None:
     length = -(-35 // ranks)
     slices = [_product(down, up, rank * length, (rank + 1) * length) for rank in range(ranks)]
     torch.testing.assert_close(torch.cat(slices), (up @ down).reshape(-1))
+
+
+def test_a_shard_on_another_device_than_the_adapters_is_merged_there() -> None:
+    down, up = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]])  # B A = [[3, 6], [4, 8]]
+    shard = torch.tensor([10.0, 20.0, 0.0], dtype=torch.bfloat16)  # entries 2 and 3, and padding
+    _add_product(shard, down, up, 2, scale=0.5)
+    assert shard.tolist() == [12, 24, 0]
+    _add_product(shard.to("meta"), down, up, 2, scale=0.5)  # in place of a host beside a GPU
 
 
 def test_only_adapters_train_and_no_other_bit_changes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,20 @@ import numpy as np
 import pytest
 import ray
 
+from rlframe.learner import state as learner_state
 from rlframe.learner.config import LearnerConfig
+from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import differing, load, make_samples, save, state, step
 
 Start = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def by_value() -> None:
+    """Sends this module's functions to the ranks' processes, which cannot import it."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,28 @@ def test_a_resumed_schedule_does_not_count_skipped_steps(start: Start, tmp_path:
     assert differing(state(one), state(resumed)) == []
     skipped = ray.get(resumed[0].__ray_call__.remote(lambda rank: rank.skipped))
     assert skipped == 1
+
+
+def devices_of_restored_state(rank: LearnerRank, folder: Path, fused: bool) -> dict[str, str]:
+    """Restores into master weights that are on torch's device without storage, in place of a GPU."""
+    flats = rank.optimizer.fp32_partitioned_groups_flat
+    flats[:] = [flat.detach().to("meta") for flat in flats]
+    torch_optimizer = rank.optimizer.optimizer
+    torch_optimizer.state.clear()
+    for group in torch_optimizer.param_groups:
+        group["fused"] = fused
+    learner_state.restore(rank.engine.module, rank.optimizer, folder)
+    return {kind: value.device.type for state in torch_optimizer.state.values() for kind, value in state.items()}
+
+
+def test_a_restored_state_is_where_torchs_fused_and_plain_adam_read_it(start: Start, tmp_path: Path) -> None:
+    one = start(1)
+    step(one, 0)
+    save(one, tmp_path)
+    moments = {"exp_avg": "meta", "exp_avg_sq": "meta"}
+    for fused, place in ((True, "meta"), (False, "cpu")):
+        devices = ray.get(one[0].__ray_call__.remote(devices_of_restored_state, tmp_path, fused))
+        assert devices == {**moments, "step": place}
 
 
 def test_a_failed_write_is_an_error_of_its_rank(start: Start, tmp_path: Path) -> None:
