@@ -19,6 +19,7 @@ from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, reward_pool, 
 from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
+from rlframe.model import quantisation
 from rlframe.reward.pool import RewardPool
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.sync import WeightSync
@@ -73,10 +74,13 @@ class Starter:
         self.model_path = model_path
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
+        self.engines_start_empty = False
 
     def start(self, slots: dict[Role, list[Slot]]) -> Actors:
         """Starts every actor of `slots`."""
         run, deadline = self.run, self._deadline()
+        # A learner dequantises the model, so the engines' own weights would differ from the policy's.
+        self.engines_start_empty = "learner" in slots and quantisation.method(self.model_path) is not None
         engines = [self._start_engine(slot) for slot in slots.get("rollout", [])]
         ranks = self._start_ranks(slots.get("learner", []))
         workers = start_workers(run.reward, slots.get("reward", []), self.handles)
@@ -99,6 +103,8 @@ class Starter:
         weights = None
         if rollouts and learner:
             weights = WeightSync(self._transport(learner, rollouts), rollouts)
+            if self.engines_start_empty:
+                weights.sync(learner.version)
         return Actors(starter=self, rollouts=rollouts, rewards=rewards, learner=learner, weights=weights)
 
     def start_late_engine(self) -> Replica:
@@ -130,7 +136,7 @@ class Starter:
 
         run = self.run
         max_model_len, backend, head_dtype = run.max_model_len, run.weights.backend, run.learner.head_dtype
-        arguments = (run.rollout, self.model_path, max_model_len, backend, head_dtype)
+        arguments = (run.rollout, self.model_path, max_model_len, backend, head_dtype, self.engines_start_empty)
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, max_concurrency=CONCURRENT_CALLS)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 

@@ -112,11 +112,13 @@ def sequence_fits_model(run: RunKeys) -> str | None:
     return beyond_context(run, "rollout.max_tokens", max_tokens, f"rollout.max_tokens={max_tokens}")
 
 
-def model_is_not_quantised(run: RunKeys) -> str | None:
-    if method := model.quantisation_method(run.model.path):
+def model_can_be_dequantised(run: RunKeys) -> str | None:
+    method = model.quantisation_method(run.model.path)
+    if method and not model.is_dequantised_in_loading(run.model.path):
         return (
-            f"model.path: the weights are quantised ({method}), and the learner trains bfloat16 or float32; save them "
-            "dequantised with transformers, and give that folder"
+            f"model.path: the weights are quantised ({method}), and the learner trains bfloat16 or float32; of "
+            "quantised weights it reads FP8 with weight_block_size only; save them dequantised with transformers, and "
+            "give that folder"
         )
 
 
@@ -158,6 +160,6 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     training_samples_from_the_whole_softmax,
     training_temperature_is_the_engines,
     sequence_fits_model,
-    model_is_not_quantised,
+    model_can_be_dequantised,
     sequence_fits_micro_batch,
 ]

@@ -1,62 +1,109 @@
-"""`Export`: a copy of the policy for other programs, gathered from all ranks and written by rank 0."""
+"""`Export`: a copy of the policy for other programs, which all ranks write: every rank one of the files of weights."""
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlframe.learner.merge import merged
 from rlframe.model import lora
+from rlframe.model.checkpoint_files import INDEX, WHOLE
 from rlframe.model.checkpoint_names import checkpoint_name
 from rlframe.model.policy import PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from rlframe.learner.source import Zero3Source
+    from rlframe.learner.source import ParamMeta, Zero3Source
     from rlframe.model.config import LoraConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """The whole policy in rank 0's host memory, so that training can go on while a thread writes."""
+class ExportPlan:
+    """The file of each tensor, in the order of layers: `model-00001-of-00002.safetensors`. Rank 0 writes the first."""
 
-    weights: dict[str, Tensor]  # merged with adapters, by checkpoint name; empty on other ranks
-    adapters: dict[str, Tensor]  # by the model's name; empty on other ranks and without adapters
+    files: dict[str, str]  # by checkpoint name
+    owners: dict[str, int]  # by checkpoint name, the rank that writes the tensor
+    bytes: int  # of all tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """A rank's part of the policy in host memory, so that training can go on while a thread writes."""
+
+    plan: ExportPlan
+    rank: int
+    weights: dict[str, Tensor]  # this rank's, merged with adapters, by checkpoint name
+    adapters: dict[str, Tensor]  # rank 0's, by the model's name; empty on other ranks and without adapters
 
     def write(self, folder: Path, *, base: Path, adapter: LoraConfig | None) -> None:
-        """Writes a Hugging Face folder that transformers and vLLM open, and beside it `adapter`, which PEFT opens.
+        """Writes this rank's file of a Hugging Face folder that transformers and vLLM open.
 
-        `base`: the folder of the base model, whose settings the export keeps. Only rank 0 writes.
+        Rank 0 also writes settings and tokenizer, and beside the folder `adapter`, which PEFT opens. `base`: the folder
+        of the base model, whose settings the export keeps.
         """
         from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.weights:
+            file = self.plan.files[next(iter(self.weights))]
+            save_file(self.weights, folder / file, metadata={"format": "pt"})
+        if self.rank == 0:
+            self._write_settings(folder, base)
+            if self.adapters and adapter:
+                lora.write(self.adapters, adapter, base, folder.with_name("adapter"))
+
+    def _write_settings(self, folder: Path, base: Path) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
-        if self.weights:
-            folder.mkdir(parents=True)
-            save_file(self.weights, folder / "model.safetensors", metadata={"format": "pt"})
-            config: Any = AutoConfig.from_pretrained(base, trust_remote_code=False)
-            config.dtype = next(iter(self.weights.values())).dtype
-            if hasattr(config, "quantization_config"):  # the learner's weights are not quantised
-                del config.quantization_config
-            config.save_pretrained(folder)
-            if (generation := base / "generation_config.json").is_file():
-                shutil.copy(generation, folder)
-            AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
-        if self.adapters and adapter:
-            lora.write(self.adapters, adapter, base, folder.with_name("adapter"))
+        if WHOLE not in self.plan.files.values():
+            index = {"metadata": {"total_size": self.plan.bytes}, "weight_map": self.plan.files}
+            (folder / INDEX).write_text(json.dumps(index, indent=2))
+        config: Any = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        config.dtype = next(iter(self.weights.values())).dtype
+        if hasattr(config, "quantization_config"):  # the learner's weights are not quantised
+            del config.quantization_config
+        config.save_pretrained(folder)
+        if (generation := base / "generation_config.json").is_file():
+            shutil.copy(generation, folder)
+        AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
 
 
-def gather(module: nn.Module, source: Zero3Source, rank: int) -> Export:
-    """Copies the whole policy to rank 0's host memory. A collective."""
+def gather(module: nn.Module, source: Zero3Source, rank: int, ranks: int) -> Export:
+    """Copies this rank's part of the policy to its host memory; one layer at a time is whole. A collective."""
     from deepspeed.runtime.zero import GatheredParameters
 
+    plan = export_plan(source.metadata(), ranks)
     with merged(module):
-        weights = {name: tensor.to("cpu", copy=True) for name, tensor in source if rank == 0}
+        weights = {name: tensor.to("cpu", copy=True) for name, tensor in source if plan.owners[name] == rank}
     adapters = {name: tensor for name, tensor in module.named_parameters() if checkpoint_name(name) is None}
     with GatheredParameters(list(adapters.values())):
         whole = adapters.items() if rank == 0 else ()
         copies = {name.removeprefix(PREFIX): tensor.detach().to("cpu", copy=True) for name, tensor in whole}
-    return Export(weights=weights, adapters=copies)
+    return Export(plan=plan, rank=rank, weights=weights, adapters=copies)
+
+
+def export_plan(tensors: Iterable[ParamMeta], ranks: int) -> ExportPlan:
+    """Gives each rank neighbouring tensors, of about the same number of bytes.
+
+    Four tensors of 4 bytes on two ranks: the first two are rank 0's. A tensor is the rank's in whose share of the bytes
+    it begins, so a rank has at most its share and a tensor.
+    """
+    sizes = {tensor.name: math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors}
+    total = sum(sizes.values())
+    owners: dict[str, int] = {}
+    begin = 0
+    for name, size in sizes.items():
+        owners[name] = min(begin * ranks // total, ranks - 1)
+        begin += size
+    writers = sorted(set(owners.values()))
+    if len(writers) == 1:
+        return ExportPlan(files=dict.fromkeys(owners, WHOLE), owners=owners, bytes=total)
+    numbers = {rank: number for number, rank in enumerate(writers, start=1)}
+    files = {name: f"model-{numbers[rank]:05d}-of-{len(writers):05d}.safetensors" for name, rank in owners.items()}
+    return ExportPlan(files=files, owners=owners, bytes=total)

@@ -219,12 +219,12 @@ class LearnerRank:
     def save(self, folder: Path, export: Path | None) -> None:
         """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
 
-        `export`: rank 0 also writes a Hugging Face folder here, and adapters beside it. Poll `saved` for the end.
+        `export`: the ranks also write a Hugging Face folder here, and adapters beside it. Poll `saved` for the end.
         """
         states = {folder: state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)}
         if self.reference is not None:
             states[folder / REFERENCE] = self.reference.snapshot()
-        policy = gather(self.engine.module, self.source, self.rank) if export else None
+        policy = gather(self.engine.module, self.source, self.rank, self.config.ranks) if export else None
 
         def write_all() -> None:
             for path, rank_state in states.items():

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rlframe.errors import ConfigError
-from rlframe.model import hub
+from rlframe.model import hub, quantisation
 
 PACKAGE = "package://"
 BIAS = "e_score_correction_bias"  # [E] of a router, added to scores for the choice of experts, not for their weights
@@ -199,11 +199,13 @@ def _context_length(settings: dict[str, Any]) -> int | None:
 def quantisation_method(path: str) -> str | None:
     """The method by which the weights in the folder at `path` are quantised; None for any other model."""
     source = locate(path)
-    if not source.is_dir():
-        return None
-    config = json.loads((source / "config.json").read_text())
-    quantisation = config.get("quantization_config") or config.get("text_config", {}).get("quantization_config")
-    return quantisation and quantisation.get("quant_method", "unknown")
+    return quantisation.method(source) if source.is_dir() else None
+
+
+def is_dequantised_in_loading(path: str) -> bool:
+    """True for FP8 weights in blocks, which the learner dequantises as it loads them."""
+    source = locate(path)
+    return source.is_dir() and quantisation.fp8_block(source) is not None
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -60,18 +60,20 @@ MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no p
 
 
 def engine_arguments(
-    config: RolloutConfig, model_path: Path, *, max_model_len: int, backend: str, head_dtype: str
+    config: RolloutConfig, model_path: Path, *, max_model_len: int, backend: str, head_dtype: str, empty: bool
 ) -> dict[str, Any]:
     """Arguments of `AsyncEngineArgs`. On a CPU sets environment variables too, so call it before vLLM is imported.
 
     `max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer; `head_dtype`:
     of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone worth a mean
-    difference of 0.01 nats a token.
+    difference of 0.01 nats a token. `empty`: start with random weights and without the model's quantisation, because
+    the learner's dequantised weights come before the engine samples.
     """
     arguments = {
         "model": str(model_path),
         "trust_remote_code": False,
         "dtype": config.dtype,
+        "load_format": "dummy" if empty else "auto",
         "max_model_len": max_model_len,
         "max_num_seqs": config.max_concurrent,
         "max_num_batched_tokens": max(max_model_len, MIN_BATCHED_TOKENS),
@@ -84,7 +86,7 @@ def engine_arguments(
         "enable_prefix_caching": True,
         "enable_return_routed_experts": config.routed_experts,
         "enforce_eager": not config.compile,
-        "hf_overrides": {"head_dtype": head_dtype},
+        "hf_overrides": {"head_dtype": head_dtype} | ({"quantization_config": None} if empty else {}),
         "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from, after temperature
         "generation_config": "vllm",
         "weight_transfer_config": {"backend": plugin.BACKENDS[backend]},

@@ -30,13 +30,20 @@ class VLLMEngine:
     """A replica of the policy, which samples completions with vLLM's `AsyncLLM`."""
 
     def __init__(
-        self, name: str, config: RolloutConfig, model_path: Path, max_model_len: int, backend: str, head_dtype: str
+        self,
+        name: str,
+        config: RolloutConfig,
+        model_path: Path,
+        max_model_len: int,
+        backend: str,
+        head_dtype: str,
+        empty: bool,
     ) -> None:
-        """`max_model_len`, `backend` and `head_dtype`: see `engine_arguments`."""
+        """`max_model_len` and the arguments after it: see `engine_arguments`."""
         self.name = name
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         arguments = engine_arguments(
-            config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype
+            config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype, empty=empty
         )
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import ray
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from rlframe.learner.config import LearnerConfig
@@ -20,7 +19,7 @@ from rlframe.rollout.rebuild import rebuild
 from rlframe.weights.snapshot import Snapshot
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
-from tests.tiny.learner import load, logprobs, make_samples, save, step
+from tests.tiny.learner import exported, load, logprobs, make_samples, save, step
 
 Start = Callable[..., list[Any]]
 
@@ -82,11 +81,14 @@ def test_spread_experts_equal_gathered_experts_from_training_to_resuming(start: 
     ]  # after one step a tenth of the gradients
     assert farthest(*gradients) < 1e-4
 
-    exported = [load_file(tmp_path / f"{name}_export" / "model.safetensors") for name in ("gathered", "spread")]
-    assert "model.layers.1.mlp.experts.7.down_proj.weight" in exported[1]
-    assert farthest(*exported) < 1e-3
+    exports = [
+        {key: torch.from_numpy(tensor) for key, tensor in exported(tmp_path / f"{name}_export").items()}
+        for name in ("gathered", "spread")
+    ]
+    assert "model.layers.1.mlp.experts.7.down_proj.weight" in exports[1]
+    assert farthest(*exports) < 1e-3
     names, tensors = published(spread, 1)
-    assert names == exported[1].keys()
+    assert names == exports[1].keys()
     assert farthest(tensors, published(gathered, 1)[1]) < 1e-3
 
     with pytest.raises(ray.exceptions.RayTaskError, match=r"learner.expert_parallel null or not as it was there"):

@@ -19,7 +19,7 @@ from rlframe.rollout.rebuild import rebuild
 from rlframe.weights.snapshot import Snapshot
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
-from tests.tiny.learner import differing, load, save, state, step
+from tests.tiny.learner import differing, exported, load, save, state, step
 from tests.tiny.ranks import RankProcesses
 
 LORA = "{rank: 3, alpha: 6, targets: [q_proj, down_proj]}"
@@ -107,9 +107,9 @@ def test_published_weights_equal_exported_weights(two: list[Any], tmp_path: Path
     ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in two])
     snapshot = Snapshot(version=1, ranks=ray.get([handle.publish.remote(1, whole=True) for handle in two]))
     published = {name: tensor for shards in snapshot.read() for name, tensor in rebuild(shards).items()}
-    exported = load_file(tmp_path / "whole" / "model.safetensors")
-    assert set(snapshot.names) == published.keys() == exported.keys()
-    assert [name for name in published if not np.array_equal(published[name].numpy(), exported[name])] == []
+    weights = exported(tmp_path / "whole")
+    assert set(snapshot.names) == published.keys() == weights.keys()
+    assert [name for name in published if not np.array_equal(published[name].numpy(), weights[name])] == []
 
 
 def test_an_error_names_a_target_that_the_model_lacks(config: LearnerConfig, tiny_model: Path, launch: Launch) -> None:

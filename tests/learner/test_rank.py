@@ -101,10 +101,8 @@ def step(
 
 
 def exported(handles: list[Any], folder: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
     tiny.save(handles, folder.with_name(f"{folder.name}_state"), folder)
-    return load_file(folder / "model.safetensors")
+    return tiny.exported(folder)
 
 
 def largest_difference(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> float:

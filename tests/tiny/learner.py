@@ -115,6 +115,13 @@ def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:
         time.sleep(0.05)
 
 
+def exported(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors in the files of an exported folder."""
+    from safetensors.numpy import load_file
+
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
 def load(handles: list[Any], folder: Path) -> None:
     ray.get([handle.load.remote(folder) for handle in handles])
 

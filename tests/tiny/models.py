@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +96,36 @@ def make_deepseek_v3(folder: Path) -> Path:
     with torch.no_grad():
         model.model.layers[1].mlp.gate.e_score_correction_bias.copy_(torch.linspace(-0.2, 0.2, 8))
     return _save_model(model, folder)
+
+
+def make_fp8(source: Path, folder: Path, block: tuple[int, int]) -> Path:
+    """The model at `source` with its projections in FP8, a scale for each block, as DeepSeek-V3 is published."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    tensors = {}
+    for name, tensor in load_file(source / "model.safetensors").items():
+        if "_proj" not in name:
+            tensors[name] = tensor
+            continue
+        scales = torch.empty([math.ceil(size / part) for size, part in zip(tensor.shape, block, strict=True)])
+        values = torch.empty_like(tensor, dtype=torch.float8_e4m3fn)
+        for row, column in itertools.product(*map(range, scales.shape)):
+            part = (slice(row * block[0], (row + 1) * block[0]), slice(column * block[1], (column + 1) * block[1]))
+            scales[row, column] = tensor[part].abs().max() / 448  # the largest float8
+            values[part] = (tensor[part] / scales[row, column]).to(torch.float8_e4m3fn)
+        tensors |= {name: values, f"{name}_scale_inv": scales}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text())
+    quantisation = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": list(block),
+    }
+    (folder / "config.json").write_text(json.dumps(settings | {"quantization_config": quantisation}))
+    return folder
 
 
 def _common() -> dict[str, Any]:

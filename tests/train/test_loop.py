@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from tests.conftest import tiny_overrides
+from tests.tiny.learner import exported
 
 TIMEOUT_S = 420
 RLFRAME = [sys.executable, "-m", "rlframe.cli", "train"]
@@ -150,12 +151,11 @@ def test_a_second_run_in_a_directory_that_holds_one_is_refused(six_steps: Path, 
 
 
 def test_an_export_has_single_experts_and_opens_in_transformers(six_steps: Path, deepseek_v3_model: Path) -> None:
-    from safetensors.numpy import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = six_steps / "checkpoints" / "step_000006" / "huggingface"
     assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
-    now, began = (load_file(where / "model.safetensors") for where in (folder, deepseek_v3_model))
+    now, began = exported(folder), exported(deepseek_v3_model)
     assert {name: values.shape for name, values in now.items()} == {
         name: values.shape for name, values in began.items()
     }
