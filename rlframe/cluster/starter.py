@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
     from rlframe.config.run import RunConfig
+    from rlframe.model.config import LoraConfig
     from rlframe.training import Packing
 
 MIB = 1 << 20
@@ -75,12 +76,15 @@ class Starter:
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
         self.engines_start_empty = False
+        self.lora: LoraConfig | None = None  # of engines that take adapters beside their base weights
 
     def start(self, slots: dict[Role, list[Slot]]) -> Actors:
         """Starts every actor of `slots`."""
         run, deadline = self.run, self._deadline()
         # A learner dequantises the model, so the engines' own weights would differ from the policy's.
         self.engines_start_empty = "learner" in slots and quantisation.method(self.model_path) is not None
+        if slots.get("learner") and run.weights.adapters == "alone":
+            self.lora = run.learner.lora
         engines = [self._start_engine(slot) for slot in slots.get("rollout", [])]
         ranks = self._start_ranks(slots.get("learner", []))
         workers = start_workers(run.reward, slots.get("reward", []), self.handles)
@@ -91,7 +95,8 @@ class Starter:
             wait_for(numbered("learner", calls), "copy the reference", deadline)
         if engines and ranks and run.weights.backend == "object_store":
             settings = run.weights
-            calls = [rank.prepare_publishing.remote(settings.chunk_mib * MIB, settings.full_every) for rank in ranks]
+            arguments = (settings.chunk_mib * MIB, settings.full_every, self.lora is not None)
+            calls = [rank.prepare_publishing.remote(*arguments) for rank in ranks]
             wait_for(numbered("learner", calls), "prepare to publish weights", deadline)
         self._stamp(engines, deadline)
         for engine in engines:
@@ -136,7 +141,15 @@ class Starter:
 
         run = self.run
         max_model_len, backend, head_dtype = run.max_model_len, run.weights.backend, run.learner.head_dtype
-        arguments = (run.rollout, self.model_path, max_model_len, backend, head_dtype, self.engines_start_empty)
+        arguments = (
+            run.rollout,
+            self.model_path,
+            max_model_len,
+            backend,
+            head_dtype,
+            self.engines_start_empty,
+            self.lora,
+        )
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, max_concurrency=CONCURRENT_CALLS)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 

@@ -1,18 +1,10 @@
-"""Combinations of settings that the run's machines cannot meet: GPUs, transports of weights, placement."""
+"""Combinations of settings that the run's machines cannot meet: GPUs, placement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from rlframe.config.keys import RunKeys
-
-
-def weights_backend_has_gpus(run: RunKeys) -> str | None:
-    if run.weights.backend != "object_store" and not (run.rollout.gpus and run.learner.gpus):
-        return (
-            f"weights.backend: {run.weights.backend} moves weights between GPUs, but rollout.gpus="
-            f"{run.rollout.gpus} and learner.gpus={run.learner.gpus}; use object_store"
-        )
 
 
 def routed_experts_have_gpus(run: RunKeys) -> str | None:
@@ -43,10 +35,9 @@ def ray_executor_has_gpus(run: RunKeys) -> str | None:
         return "rollout.executor: vLLM's Ray executor has no CPU workers, and rollout.gpus=0; use auto"
 
 
-ENGINE_CHECKS: list[Callable[[RunKeys], str | None]] = [
+DEVICE_CHECKS: list[Callable[[RunKeys], str | None]] = [
     routed_experts_have_gpus,
     engine_gpus_are_its_workers,
     experts_are_divided_on_gpus,
     ray_executor_has_gpus,
 ]
-DEVICE_CHECKS = [weights_backend_has_gpus, *ENGINE_CHECKS]

@@ -10,10 +10,11 @@ from pydantic import model_validator
 from rlframe.config.argument_checks import ARGUMENT_CHECKS, ENGINE_ARGUMENT_CHECKS
 from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
 from rlframe.config.cluster_checks import CLUSTER_CHECKS
-from rlframe.config.device_checks import DEVICE_CHECKS, ENGINE_CHECKS
+from rlframe.config.device_checks import DEVICE_CHECKS
 from rlframe.config.evaluation_checks import EVALUATION_CHECKS
 from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
+from rlframe.config.weights_checks import WEIGHTS_CHECKS
 
 
 class RunConfig(RunKeys):
@@ -26,6 +27,7 @@ class RunConfig(RunKeys):
         *CHECKS,
         *CLUSTER_CHECKS,
         *DEVICE_CHECKS,
+        *WEIGHTS_CHECKS,
         *LEARNER_CHECKS,
         *EVALUATION_CHECKS,
         *ARGUMENT_CHECKS,
@@ -46,7 +48,7 @@ class EvaluationRun(RunConfig):
         raw_prompts_have_no_chat_template,
         sequence_fits_model,
         *CLUSTER_CHECKS,
-        *ENGINE_CHECKS,
+        *DEVICE_CHECKS,
         *EVALUATION_CHECKS,
         *ENGINE_ARGUMENT_CHECKS,
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlframe.learner.merge import merged
+from rlframe.learner.source import adapters
 from rlframe.model import lora
 from rlframe.model.checkpoint_files import INDEX, WHOLE
-from rlframe.model.checkpoint_names import checkpoint_name
 from rlframe.model.policy import PREFIX
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def gather(module: nn.Module, source: Zero3Source, rank: int, ranks: int) -> Exp
     plan = export_plan(source.metadata(), ranks)
     with merged(module):
         weights = {name: tensor.to("cpu", copy=True) for name, tensor in source if plan.owners[name] == rank}
-    adapters = {name: tensor for name, tensor in module.named_parameters() if checkpoint_name(name) is None}
-    with GatheredParameters(list(adapters.values())):
-        whole = adapters.items() if rank == 0 else ()
-        copies = {name.removeprefix(PREFIX): tensor.detach().to("cpu", copy=True) for name, tensor in whole}
+    of_adapters = adapters(module, PREFIX)
+    with GatheredParameters(list(of_adapters.values())):
+        whole = of_adapters.items() if rank == 0 else ()
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole}
     return Export(plan=plan, rank=rank, weights=weights, adapters=copies)
 
 

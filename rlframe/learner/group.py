@@ -17,7 +17,6 @@ from rlframe.errors import RunFailed
 from rlframe.learner import metrics
 from rlframe.training import Packing, StepReport, TrainSample
 from rlframe.types import ScoredGroup
-from rlframe.weights.client import EngineClient
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -124,8 +123,8 @@ class LearnerGroup:
 
     def join_engines(self, backend: DeviceBackend, engines: dict[str, Handle], workers: int, chunk_bytes: int) -> None:
         """Lets the ranks meet these engines (name -> actor) alone; `workers`: vLLM's processes in each engine."""
-        client = EngineClient(engines, workers=workers, timeout_s=self.timeout_s)
-        calls = [rank.join_engines.remote(backend, client, chunk_bytes) for rank in self.ranks]
+        arguments = (backend, engines, workers, chunk_bytes, self.timeout_s)
+        calls = [rank.join_engines.remote(*arguments) for rank in self.ranks]
         self._wait(calls, f"meet {', '.join(engines)} by weights.backend={backend}", CLIENT_GRACE_S)
 
     def send(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ from rlframe.weights.shards import Bucket, Delta, checksum
 from rlframe.weights.snapshot import RankShards
 
 if TYPE_CHECKING:
-    from rlframe.learner.source import Zero3Source
+    from rlframe.learner.source import AdapterSource, Zero3Source
 
 
 class Publisher:
@@ -23,7 +23,9 @@ class Publisher:
     version to version, so each takes the memory of a bucket two versions back, once nobody holds that version.
     """
 
-    def __init__(self, source: Zero3Source, rank: int, *, bucket_bytes: int, ranks: int, full_every: int) -> None:
+    def __init__(
+        self, source: Zero3Source | AdapterSource, rank: int, *, bucket_bytes: int, ranks: int, full_every: int
+    ) -> None:
         """`bucket_bytes`: of a rank's bucket. `full_every`: versions from a whole version to the next whole version.
 
         Between two whole versions only deltas from the first whole version travel, if deltas are fewer bytes. The whole

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from rlframe.learner.merge import merged
 from rlframe.learner.reference import Reference
 from rlframe.learner.schedule import learning_rate
 from rlframe.learner.shards import write
-from rlframe.learner.source import Zero3Source
+from rlframe.learner.source import AdapterSource, Zero3Source
 from rlframe.learner.ulysses import Ulysses
 from rlframe.learner.update import Updater
 from rlframe.model import lora
@@ -31,10 +33,10 @@ from rlframe.objective import combine, kl
 from rlframe.training import Packing, TrainBatch, TrainSample
 
 if TYPE_CHECKING:
+    from rlframe.actors.replicas import Handle
     from rlframe.learner.config import LearnerConfig
     from rlframe.learner.sender import Sender
     from rlframe.objective import Objective
-    from rlframe.weights.client import EngineClient
     from rlframe.weights.snapshot import RankShards
     from rlframe.weights.transport import DeviceBackend
 
@@ -185,26 +187,35 @@ class LearnerRank:
         """A line for each of this rank's samples in the last step with a number that is not finite."""
         return self.suspects
 
-    def prepare_publishing(self, bucket_bytes: int, full_every: int) -> None:
-        """See Publisher."""
+    def prepare_publishing(self, bucket_bytes: int, full_every: int, adapters_alone: bool) -> None:
+        """See Publisher. `adapters_alone`: adapters are published, and no other weight is."""
         from rlframe.learner.publisher import Publisher
 
-        ranks = self.config.ranks
+        module, ranks = self.engine.module, self.config.ranks
+        self.merging = nullcontext if adapters_alone else partial(merged, module)
         self.publisher = Publisher(
-            self.source, self.rank, bucket_bytes=bucket_bytes, ranks=ranks, full_every=full_every
+            AdapterSource(module, PREFIX) if adapters_alone else self.source,
+            self.rank,
+            bucket_bytes=bucket_bytes,
+            ranks=ranks,
+            full_every=full_every,
         )
 
     def publish(self, version: int, *, whole: bool) -> RankShards:
-        """Puts this rank's slices of the weights into the object store; only adapters are gathered before."""
-        with merged(self.engine.module):
+        """Puts this rank's slices of the weights into the object store; to merge adapters, only these are gathered."""
+        with self.merging():
             return self.publisher.publish(version, whole=whole)
 
-    def join_engines(self, backend: DeviceBackend, client: EngineClient, chunk_bytes: int) -> None:
-        """Meets the worker processes of the client's engines, instead of those that were met before."""
+    def join_engines(
+        self, backend: DeviceBackend, engines: dict[str, Handle], workers: int, chunk_bytes: int, timeout_s: float
+    ) -> None:
+        """Meets the worker processes of `engines` (name -> actor), instead of those that were met before."""
         import ray
 
         from rlframe.learner.sender import Sender
+        from rlframe.weights.client import EngineClient
 
+        client = EngineClient(engines, workers=workers, timeout_s=timeout_s)
         if self.sender is not None:
             self.sender.close()
         address = meeting.free_address(ray.util.get_node_ip_address())  # rank 0's counts

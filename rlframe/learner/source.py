@@ -1,4 +1,4 @@
-"""`Zero3Source`: the learner's weights for vLLM's trainers, as whole tensors, layer by layer, by checkpoint names."""
+"""Sources of the learner's weights: `Zero3Source` of all tensors by checkpoint names, `AdapterSource` of adapters."""
 
 from __future__ import annotations
 
@@ -20,6 +20,26 @@ class ParamMeta(NamedTuple):
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
+
+
+def adapters(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The weights of adapters, by the model's own names; `prefix`: of the module's names, before the model's."""
+    return {
+        name.removeprefix(prefix): tensor for name, tensor in module.named_parameters() if checkpoint_name(name) is None
+    }
+
+
+class AdapterSource:
+    """The adapters alone of a module that ZeRO-3 has partitioned, for `Publisher`."""
+
+    def __init__(self, module: nn.Module, prefix: str) -> None:
+        self._adapters = adapters(module, prefix)
+
+    def groups(self) -> list[list[str]]:
+        return [list(self._adapters)]
+
+    def layers(self) -> list[dict[str, Tensor]]:
+        return [self._adapters]
 
 
 class Zero3Source:
@@ -67,9 +87,11 @@ class Zero3Source:
 
         for group in self._module_groups():
             tensors = [self._tensor(name) for name in group]
+            _wait_for_streams(tensors)
             with GatheredParameters([tensor for tensor in tensors if hasattr(tensor, "ds_id")]):
                 whole = {name: _whole(tensor) for name, tensor in zip(group, tensors, strict=True)}
                 named = to_checkpoint(self._model, whole)
+                _wait_for_streams(tensors)
                 yield list(named), list(named.values())
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
@@ -100,6 +122,18 @@ class Zero3Source:
 
     def _tensor(self, name: str) -> Tensor:
         return self._parameters[name] if name in self._parameters else self._buffers[name]
+
+
+def _wait_for_streams(tensors: list[Tensor]) -> None:
+    """Waits until the tensors' GPU has done all its work; does nothing on a CPU.
+
+    A transport may read a layer on several streams of its own, and torch orders work within a stream alone. So a layer
+    is complete before any stream reads it, and read before the next layer takes its memory.
+    """
+    import torch
+
+    if any(tensor.is_cuda for tensor in tensors):
+        torch.cuda.synchronize()
 
 
 def _whole(parameter: Any) -> Tensor:

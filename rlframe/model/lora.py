@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlframe.model.checkpoint_names import ADAPTER
+from rlframe.model.checkpoint_names import ADAPTER, checkpoint_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,6 +22,22 @@ def add(model: nn.Module, config: LoraConfig) -> None:
     from peft import inject_adapter_in_model
 
     inject_adapter_in_model(_settings(config), model)
+
+
+def unchanging(base: Path, config: LoraConfig) -> dict[str, Tensor]:
+    """Weights of adapters that change nothing, all 0, by their names in the model whose folder is `base`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
+        add(model, config)
+    return {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in model.named_parameters()
+        if checkpoint_name(name) is None
+    }
 
 
 def write(weights: dict[str, Tensor], config: LoraConfig, base: Path, folder: Path) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlframe.prompts.visible_text import VisibleText
+from rlframe.rollout import adapters
+from rlframe.rollout.adapters import Adapters
 from rlframe.rollout.arguments import engine_arguments
 from rlframe.training import Loaded
 from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, VersionSpan
@@ -20,6 +22,7 @@ from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, Versi
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
+    from rlframe.model.config import LoraConfig
     from rlframe.rollout.config import RolloutConfig
     from rlframe.weights.snapshot import Snapshot
 
@@ -38,8 +41,9 @@ class VLLMEngine:
         backend: str,
         head_dtype: str,
         empty: bool,
+        lora: LoraConfig | None,
     ) -> None:
-        """`max_model_len` and the arguments after it: see `engine_arguments`."""
+        """`max_model_len` to `empty`: see `engine_arguments`. `lora`: of adapters that travel alone."""
         self.name = name
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         arguments = engine_arguments(
@@ -48,7 +52,9 @@ class VLLMEngine:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        arguments |= adapters.engine_arguments(lora) if lora else {}
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self.adapters = Adapters(self.llm, lora, model_path) if lora else None
         tokenizer: Any = self.llm.get_tokenizer()  # transformers' class, with a cache
         self.visible_text = VisibleText(tokenizer)
         self.in_flight = 0  # completions
@@ -62,7 +68,12 @@ class VLLMEngine:
         return self.name
 
     async def join_object_store(self, address: str, namespace: str) -> None:
-        """Lets the engine's worker process reach the cluster's object store, and this actor by name."""
+        """Lets the engine's worker processes reach the cluster's object store, and this actor by name.
+
+        Adapters alone are read by this actor itself.
+        """
+        if self.adapters:
+            return await self.adapters.reset()
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         init = {"address": address, "namespace": namespace, "holder": self.name}
@@ -123,7 +134,12 @@ class VLLMEngine:
         )
         self.requests += 1
         request_id = f"{prompt.id}#{index}/{self.requests}"
-        return await self.llm.add_request(request_id, {"prompt_token_ids": prompt.token_ids}, parameters)
+        return await self.llm.add_request(
+            request_id,
+            {"prompt_token_ids": prompt.token_ids},
+            parameters,
+            lora_request=self.adapters.request() if self.adapters else None,
+        )
 
     async def _completion(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> SampledCompletion:
         request: Any = await queue.get()
@@ -155,11 +171,13 @@ class VLLMEngine:
         await asyncio.to_thread(snapshot.fetch)
         async with self.gate:
             await self._freeze()
+            if self.adapters:
+                return await self._go_on(snapshot.version, await self.adapters.load(snapshot))
             self.snapshot = snapshot
             await self.start_weight_update()
             await self.update_weights({"version": snapshot.version})
             await self.finish_weight_update()
-            return await self._go_on(snapshot.version, {})
+            return await self._go_on(snapshot.version, await self._differing({}))
 
     def published(self, version: int) -> Snapshot:
         """The references of the version that is being loaded; the worker process calls this during `load`."""
@@ -177,7 +195,7 @@ class VLLMEngine:
     async def resume(self, version: int, fingerprints: dict[str, int]) -> Loaded:
         """Lets requests go on with the weights that came since `pause`, if they have the learner's `fingerprints`."""
         try:
-            return await self._go_on(version, fingerprints)
+            return await self._go_on(version, await self._differing(fingerprints))
         finally:
             self.gate.release()
 
@@ -205,11 +223,15 @@ class VLLMEngine:
             self.paused_at = time.monotonic()
         await self.llm.pause_generation(mode="keep", clear_cache=True)
 
-    async def _go_on(self, version: int, fingerprints: dict[str, int]) -> Loaded:
-        """Resumes frozen requests as the policy's `version`, unless a worker process found wrong weights."""
+    async def _differing(self, fingerprints: dict[str, int]) -> set[str]:
+        """Names of tensors of which a worker process has other values than the learner, after an update."""
         client: Any = self.llm.engine_core  # AsyncLLM.collective_rpc answers for the first data-parallel replica alone
         answers = await client.call_utility_all_async("collective_rpc", DIFFERING, None, (fingerprints,), {})
-        self.differing = {name for replica in answers for worker_names in replica for name in worker_names}
+        return {name for replica in answers for worker_names in replica for name in worker_names}
+
+    async def _go_on(self, version: int, differing: set[str]) -> Loaded:
+        """Resumes frozen requests as the policy's `version`, unless tensors are `differing`."""
+        self.differing = differing
         if not self.differing:
             await self.stamp(version)
             await self.llm.resume_generation()

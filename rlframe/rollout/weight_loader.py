@@ -15,15 +15,15 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from rlframe.model.checkpoint_names import to_checkpoint
 from rlframe.rollout.cpu import forget_packed_experts
 from rlframe.rollout.rebuild import differing, rebuild
+from rlframe.rollout.tied import prepare_tied_layers
 from rlframe.weights.fingerprint import fingerprint
 
-PRINT = "fingerprint of "  # before a tensor's name, beside the tensor
+FINGERPRINTS = "fingerprints"  # key of the fingerprints beside the tensors of a bucket, which have names with dots
 
 
 @dataclass
@@ -63,6 +63,7 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         self.learner_model = _without_storage(self.model_config.model)
         self.checksums = ThreadPoolExecutor(1)  # verifies while the main thread loads
         self.pending: list[Future[set[str]]] = []  # verifications of the version that was loaded last
+        self.changed: list[tuple[list[str], Tensor]] = []  # names; [names] bool: changed between the group's workers
         if self.reads:
             import ray
 
@@ -78,20 +79,28 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
         """Loads the version and starts the verification, which `differing` ends."""
-        self.pending = []
+        self.pending, self.changed = [], []
         model: Any = self.model
+        arrived: set[str] = set()
         for tensors in self._read(update_info.version) if self.reads else self._receive():
-            model.load_weights(list(to_checkpoint(self.learner_model, tensors).items()))
+            named = to_checkpoint(self.learner_model, tensors)
+            arrived |= named.keys()
+            model.load_weights(list(named.items()))
+        if self.reads and (missing := set(self.names) - arrived):
+            raise RuntimeError(f"weights of version {update_info.version} came without {sorted(missing)}")
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
-        for layer in _tied_layers(self.model):
-            layer.quant_method.process_weights_after_loading(layer)
+        prepare_tied_layers(self.model)
 
     def differing(self, fingerprints: dict[str, int]) -> set[str]:
         """Names of tensors that differ from the learner's; checksums come with the shards, not by `fingerprints`."""
         pending, self.pending = self.pending, []
-        return set().union(*(verification.result() for verification in pending))
+        changed, self.changed = self.changed, []
+        on_the_way = {
+            name for names, flags in changed for name, flag in zip(names, flags.tolist(), strict=True) if flag
+        }
+        return on_the_way.union(*(verification.result() for verification in pending))
 
     def shutdown(self) -> None:
         import ray
@@ -104,38 +113,34 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         import ray
 
         snapshot: Any = ray.get(self.holder.published.remote(version))  # Snapshot
-        arrived: set[str] = set()
+        self.names: list[str] = snapshot.names
         try:
             for shards in snapshot.read():
                 tensors = rebuild(shards)
                 self.pending.append(self.checksums.submit(differing, shards, tensors))
-                arrived |= to_checkpoint(self.learner_model, tensors).keys()
                 yield self._send(tensors)
         finally:
             self._send({})  # ends `_receive`, also where this worker fails
-        if missing := set(snapshot.names) - arrived:
-            raise RuntimeError(f"weights of version {version} came without {sorted(missing)}")
 
     def _send(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors where the group's workers have them: on the device, unless the group is this worker alone."""
         if self.group.world_size == 1:
             return tensors
         on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-        prints = {f"{PRINT}{name}": fingerprint(tensor) for name, tensor in on_device.items()}
-        self.group.broadcast_tensor_dict({**on_device, **prints})
+        self.group.broadcast_tensor_dict({**on_device, FINGERPRINTS: _fingerprints(on_device)} if tensors else {})
         return on_device
 
     def _receive(self) -> Iterator[dict[str, Tensor]]:
         """As `_read`, from the group's first worker."""
         while received := self.group.broadcast_tensor_dict():
-            prints = {name: received.pop(f"{PRINT}{name}") for name in list(received) if not name.startswith(PRINT)}
-            self.pending.append(self.checksums.submit(_changed, received, prints))
+            sent = received.pop(FINGERPRINTS)
+            self.changed.append((list(received), sent != _fingerprints(received)))
             yield received
 
 
-def _changed(tensors: dict[str, Tensor], prints: dict[str, Tensor]) -> set[str]:
-    """Names of tensors with another fingerprint than at the sender."""
-    return {name for name, tensor in tensors.items() if int(fingerprint(tensor)) != int(prints[name])}
+def _fingerprints(tensors: dict[str, Tensor]) -> Tensor:
+    """[tensors] int64, on their device."""
+    return torch.stack([fingerprint(tensor) for tensor in tensors.values()])
 
 
 def _without_storage(path: str) -> torch.nn.Module:
@@ -146,19 +151,3 @@ def _without_storage(path: str) -> torch.nn.Module:
         return AutoModelForCausalLM.from_config(
             AutoConfig.from_pretrained(path, trust_remote_code=False), trust_remote_code=False
         )
-
-
-def _tied_layers(model: torch.nn.Module) -> list[Any]:
-    """Layers whose weight is an earlier layer's, for example a head that is tied to the embeddings.
-
-    vLLM's reload prepares a layer again once the layer's own weights have come. A tied head receives none, and on a
-    CPU computes with a packed copy, which would keep the old weights.
-    """
-    earlier: set[int] = set()
-    tied = []
-    for layer in model.modules():
-        parameters = {id(parameter) for parameter in layer.parameters(recurse=False)}
-        if parameters & earlier and isinstance(getattr(layer, "quant_method", None), QuantizeMethodBase):
-            tied.append(layer)
-        earlier |= parameters
-    return tied

@@ -11,6 +11,7 @@ from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 
 from rlframe.rollout.cpu import forget_packed_experts
+from rlframe.rollout.tied import prepare_tied_layers
 from rlframe.weights.fingerprint import fingerprint, read_fingerprints
 
 
@@ -42,6 +43,10 @@ class Fingerprinted(WeightTransferEngine):
             super().receive_weights(update_info)  # pyright: ignore[reportAbstractUsage]
         finally:
             self.model = model
+
+    def finish_weight_update(self) -> None:
+        super().finish_weight_update()  # pyright: ignore[reportAbstractUsage]
+        prepare_tied_layers(self.model)
 
     def differing(self, fingerprints: dict[str, int]) -> set[str]:
         """Names of tensors that came with other values than `fingerprints` tell, or that did not come."""

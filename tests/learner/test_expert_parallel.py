@@ -42,7 +42,7 @@ def experts_of(rank: Any) -> set[int]:
 
 def published(handles: list[Any], version: int) -> tuple[set[str], dict[str, Tensor]]:
     """The names that engines expect, and the tensors that engines would load."""
-    ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in handles])
+    ray.get([handle.prepare_publishing.remote(1 << 20, 1, False) for handle in handles])
     snapshot = Snapshot(
         version=version, ranks=ray.get([handle.publish.remote(version, whole=True) for handle in handles])
     )

@@ -104,7 +104,7 @@ def test_the_export_equals_peft_merging_the_adapter_folder(two: list[Any], tiny_
 
 def test_published_weights_equal_exported_weights(two: list[Any], tmp_path: Path) -> None:
     save(two, tmp_path / "learner", tmp_path / "whole")
-    ray.get([handle.prepare_publishing.remote(1 << 20, 1) for handle in two])
+    ray.get([handle.prepare_publishing.remote(1 << 20, 1, False) for handle in two])
     snapshot = Snapshot(version=1, ranks=ray.get([handle.publish.remote(1, whole=True) for handle in two]))
     published = {name: tensor for shards in snapshot.read() for name, tensor in rebuild(shards).items()}
     weights = exported(tmp_path / "whole")

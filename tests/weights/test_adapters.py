@@ -1,0 +1,122 @@
+"""Adapters alone on their way from a real ZeRO-3 learner to a real vLLM engine, which keeps the base weights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlframe.algorithm import rate
+from rlframe.batch.samples import to_samples
+from rlframe.cluster import start as cluster
+from rlframe.config.run import RunConfig
+from rlframe.errors import RunFailed
+from rlframe.types import Completion, Sampling
+from rlframe.weights.snapshot import Snapshot
+from rlframe.weights.transport import ObjectStore
+from tests.conftest import compose, tiny_overrides
+from tests.tiny.learner import save
+from tests.weights.test_sync import disagreement, prompt, sample_groups, sync
+
+RANK, LAYERS = 3, 2
+SHAPES = {"q_proj": (64, 64), "down_proj": (128, 64)}  # width in, width out
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path) -> RunConfig:
+    lora = f"learner.lora={{rank: {RANK}, alpha: 6, targets: [{', '.join(SHAPES)}]}}"
+    settings = [lora, "weights.adapters=alone", "rollout.max_tokens=380", "learner.lr=0.05"]
+    return compose([*tiny_overrides(tiny_model), *settings])
+
+
+@pytest.fixture(scope="module")
+def actors(run: RunConfig) -> Iterator[cluster.Actors]:
+    with cluster.start(run, Path(run.model.path)) as actors:
+        yield actors
+
+
+def step(actors: cluster.Actors, run: RunConfig) -> None:
+    actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+
+
+def versions(actors: cluster.Actors) -> set[int]:
+    completions = [completion for group in sample_groups(actors) for completion in group.group.completions]
+    return {span.version for completion in completions for span in completion.versions}
+
+
+def test_engine_and_learner_agree_after_steps_by_the_adapters_bytes(actors: cluster.Actors, run: RunConfig) -> None:
+    assert disagreement(actors, run) < 2e-3
+    for _ in range(3):
+        step(actors, run)
+    assert disagreement(actors, run) > 0.1
+    synced = sync(actors)
+    assert disagreement(actors, run) < 2e-3
+    # A [rank, in] and B [out, rank] in float32, of every target in every layer: 4 * 2 * (3 * 128 + 3 * 192).
+    assert synced.bytes == 4 * LAYERS * sum(RANK * (wide + out) for wide, out in SHAPES.values()) == 7_680
+    assert versions(actors) == {3}
+    names = actors.weights.current.names
+    assert len(names) == 2 * LAYERS * len(SHAPES) and all(".lora_" in name for name in names)
+
+
+def test_a_frozen_completion_goes_on_with_the_new_adapter(actors: cluster.Actors, run: RunConfig) -> None:
+    long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
+    step(actors, run)
+
+    async def sample_through_an_update() -> list[Completion]:
+        stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(sync, actors)
+        return [(await first).completion, *[sampled.completion async for sampled in stream]]
+
+    old = actors.rollouts.version
+    completions = asyncio.run(sample_through_an_update())
+    crossed = [[span.version for span in c.versions] for c in completions if len(c.versions) == 2]
+    assert crossed and all(found == [old, old + 1] for found in crossed)
+    assert disagreement(actors, run) < 2e-3
+
+
+class Harming(ObjectStore):
+    """Changes the first checksum of a version's first publication, or of all."""
+
+    always = False
+
+    def publish(self, *, whole: bool) -> Snapshot:
+        snapshot = super().publish(whole=whole)
+        first = snapshot.ranks[0]
+        checksums = [[first.checksums[0][0] ^ 1, *first.checksums[0][1:]], *first.checksums[1:]]
+        harmed = replace(snapshot, ranks=[replace(first, checksums=checksums), *snapshot.ranks[1:]])
+        return harmed if self.always or not whole else snapshot
+
+
+def test_a_broken_adapter_is_sent_again(actors: cluster.Actors, run: RunConfig, monkeypatch) -> None:
+    step(actors, run)
+    monkeypatch.setattr(actors.weights, "transport", harming := Harming(actors.learner, actors.rollouts))
+    assert sync(actors).repaired == ["rollout-0"]
+    assert disagreement(actors, run) < 2e-3
+    harming.always = True
+    with pytest.raises(RunFailed, match=r"broken, twice: rollout-0 \(model.layers.0.self_attn.q_proj.lora_A"):
+        sync(actors)
+    monkeypatch.undo()
+    sync(actors)
+    assert versions(actors) == {actors.learner.version}
+
+
+def test_a_restored_learner_brings_its_adapter_to_the_engine(
+    actors: cluster.Actors, run: RunConfig, tmp_path: Path
+) -> None:
+    save(actors.learner.ranks, tmp_path)
+    saved_version = actors.learner.version
+    step(actors, run)
+    sync(actors)
+    actors.learner.load(tmp_path, saved_version)
+    assert disagreement(actors, run) > 1e-2
+    sync(actors)
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_the_engine_leaves_no_file_behind(actors: cluster.Actors) -> None:
+    assert list(Path("/dev/shm").glob("rlframe-adapter-*")) == []
