@@ -55,10 +55,12 @@ class EngineClient:
         Raises the first engine's error, or Stalled with the names of late engines.
         """
         try:
-            handles = self.engines.values()
-            own = [(argument,) for argument in arguments] or [()] * len(handles)
-            calls = [getattr(handle, method).remote(*given) for handle, given in zip(handles, own, strict=True)]
-            wait(dict(zip(self.engines, calls, strict=True)), doing, self.timeout_s, "cluster.stall_timeout_s")
+            engine_arguments = [(argument,) for argument in arguments] or [()] * len(self.engines)
+            calls = {
+                name: getattr(handle, method).remote(*call_arguments)
+                for (name, handle), call_arguments in zip(self.engines.items(), engine_arguments, strict=True)
+            }
+            wait(calls, doing, self.timeout_s, "cluster.stall_timeout_s")
         except BaseException as error:
             if not self.failure.done():
                 self.failure.set_exception(error)
