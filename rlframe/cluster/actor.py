@@ -34,10 +34,14 @@ def start_actor(
     return handles[slot.name]
 
 
-def meeting_point(actor: Handle) -> str:
-    """host:port on the actor's machine, free a moment ago: the address at which torch.distributed lets ranks meet."""
-    address: Any = ray.get(actor.__ray_call__.remote(lambda _: free_address(ray.util.get_node_ip_address())))
-    return address
+def meeting_point(ranks: list[Handle]) -> ObjectRef:
+    """The address at which torch.distributed lets ranks meet: host:port on rank 0's machine, free a moment ago.
+
+    Rank 0 chooses the address once all ranks have started, so no rank waits at the address for a process that Ray has
+    not started. A call that gets the reference as an argument runs once the address is known.
+    """
+    started = [rank.__ray_ready__.remote() for rank in ranks]
+    return ranks[0].__ray_call__.remote(lambda *_: free_address(ray.util.get_node_ip_address()), *started)
 
 
 def wait_for(calls: dict[str, ObjectRef], doing: str, deadline: float) -> None:

@@ -73,6 +73,8 @@ def local_environment() -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
         "VLLM_HOST_IP": LOOPBACK,
+        # Ray would start spare workers, which actors with an environment of their own cannot use, before the actors.
+        "RAY_prestart_worker_first_driver": "0",
     }
 
 

@@ -13,39 +13,66 @@ from typing import TYPE_CHECKING
 from ray.exceptions import RayError
 
 from rlframe.actors.failure import ActorFailed, describe
+from rlframe.actors.replicas import Handle
 from rlframe.cluster import nodes, ray_cluster
-from rlframe.cluster.placement import RL, Role, cpu_demand, placement
+from rlframe.cluster.placement import RL, Role, Slot, cpu_demand, placement
 from rlframe.cluster.starter import Actors, Starter
 from rlframe.learner import selftest
 
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
+    from rlframe.training import Packing
 
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def start(
-    run: RunConfig, model_path: Path, roles: Iterable[Role] = RL, warn: Callable[[str], None] = logger.warning
-) -> Iterator[Actors]:
-    """Joins or makes the Ray cluster and starts the actors of `roles`; at the end, ends all actors.
+class JoinedCluster:
+    """A Ray cluster that holds, or will hold, a run's actors in these slots."""
 
-    `warn` gets a line for actors that no node of a running cluster can hold: the start waits for such a node. Raises
-    ConfigError for a model that the learner cannot compute right, RunFailed where the cluster cannot be joined, Stalled
-    with the names of the actors that did not start within `cluster.start_timeout_s` and the cluster's nodes, and
-    ActorFailed where a call inside the context ends with a Ray error.
+    def __init__(self, run: RunConfig, slots: dict[Role, list[Slot]], namespace: str) -> None:
+        self.run = run
+        self.slots = slots
+        self.namespace = namespace
+        self.handles: dict[str, Handle] = {}  # of the actors that were started
+
+    def start(self, model_path: Path, warn: Callable[[str], None] = logger.warning) -> Actors:
+        """Starts an actor in every slot.
+
+        `warn` gets a line for actors that no node of a running cluster can hold: the start waits for such a node.
+        Raises ConfigError for a model that the learner cannot compute right, and Stalled with the names of the actors
+        that did not start within `cluster.start_timeout_s` and the cluster's nodes.
+        """
+        run, slots = self.run, self.slots
+        packing: Packing = "shared"
+        if slots.get("learner"):
+            packing = selftest.choose_packing(model_path, run.learner, run.longest_sequence)
+        if run.cluster.address is not None:
+            for line in nodes.homeless(chain(*slots.values()), nodes.living()):
+                warn(f"{line}; the start waits for one for {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s)")
+        starter = Starter(run, model_path, self.namespace, packing)
+        self.handles = starter.handles
+        return starter.start(slots)
+
+
+@contextmanager
+def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
+    """Joins or makes a Ray cluster for the actors of `roles`; at the end, ends all actors.
+
+    Raises RunFailed where the cluster cannot be joined, and ActorFailed where a call inside the context ends with a Ray
+    error.
     """
-    namespace = f"rlframe-{uuid.uuid4().hex[:8]}"
-    slots = placement(run, roles)
-    packing = selftest.choose_packing(model_path, run.learner, run.longest_sequence) if slots.get("learner") else None
-    ray_cluster.connect(run.cluster, namespace=namespace, cpus=cpu_demand(slots))
-    if run.cluster.address is not None:
-        for line in nodes.homeless(chain(*slots.values()), nodes.living()):
-            warn(f"{line}; the start waits for one for {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s)")
-    starter = Starter(run, model_path, namespace, packing or "shared")
+    cluster = JoinedCluster(run, placement(run, roles), f"rlframe-{uuid.uuid4().hex[:8]}")
+    ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(cluster.slots))
     try:
-        yield starter.start(slots)
+        yield cluster
     except RayError as error:
         raise ActorFailed(describe(error)) from None
     finally:
-        ray_cluster.end(starter.handles)
+        ray_cluster.end(cluster.handles)
+
+
+@contextmanager
+def start(run: RunConfig, model_path: Path, roles: Iterable[Role] = RL) -> Iterator[Actors]:
+    """The actors of `roles` on the cluster that the config names: `join`, then `JoinedCluster.start`."""
+    with join(run, roles) as cluster:
+        yield cluster.start(model_path)

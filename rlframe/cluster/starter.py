@@ -88,8 +88,9 @@ class Starter:
         engines = [self._start_engine(slot) for slot in slots.get("rollout", [])]
         ranks = self._start_ranks(slots.get("learner", []))
         workers = start_workers(run.reward, slots.get("reward", []), self.handles)
-        wait_for({name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}, "start", deadline)
-        wait_for(self._connect_ranks(ranks) | self._connect_engines(engines), "load the model", deadline)
+        # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
+        started = {name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}
+        wait_for(started | self._connect_ranks(ranks) | self._connect_engines(engines), "start", deadline)
         if run.kl is not None:
             calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
             wait_for(numbered("learner", calls), "copy the reference", deadline)
@@ -118,8 +119,8 @@ class Starter:
         index = sum(name.startswith("rollout-") for name in self.handles)
         engine = self._start_engine(engine_slot(self.run.rollout, index))
         try:
-            wait_for({engine.name: engine.handle.__ray_ready__.remote()}, "start", deadline)
-            wait_for(self._connect_engines([engine]), "load the model", deadline)
+            started = {engine.name: engine.handle.__ray_ready__.remote()}
+            wait_for(started | self._connect_engines([engine]), "start", deadline)
             self._stamp([engine], deadline)
         except BaseException:
             ray.kill(engine.handle)
@@ -174,7 +175,7 @@ class Starter:
     def _connect_ranks(self, ranks: list[Handle]) -> dict[str, ObjectRef]:
         if not ranks:
             return {}
-        address, timeout_s = meeting_point(ranks[0]), self.run.cluster.stall_timeout_s
+        address, timeout_s = meeting_point(ranks), self.run.cluster.stall_timeout_s
         return numbered("learner", [rank.connect.remote(address, index, timeout_s) for index, rank in enumerate(ranks)])
 
     def _connect_engines(self, engines: list[Replica]) -> dict[str, ObjectRef]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlframe.actors.collector import collector_paused
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import adapters
 from rlframe.rollout.adapters import Adapters
@@ -46,11 +47,12 @@ class VLLMEngine:
         """`max_model_len` to `empty`: see `engine_arguments`. `lora`: of adapters that travel alone."""
         self.name = name
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        arguments = engine_arguments(
-            config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype, empty=empty
-        )
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with collector_paused():
+            arguments = engine_arguments(
+                config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype, empty=empty
+            )
+            from vllm import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments |= adapters.engine_arguments(lora) if lora else {}
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))

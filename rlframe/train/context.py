@@ -28,6 +28,7 @@ from rlframe.record.rollouts import RolloutWriter
 from rlframe.record.wandb import WandbSink, check_key
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
+from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.prompts import open_prompts
 from rlframe.train.signals import Stop, StopSignals
@@ -143,12 +144,14 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             console.warn(warning)
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
+        with console.phase(joining(run.cluster)), transformers_meanwhile():
+            joined_cluster = stack.enter_context(cluster.join(run, roles))
+            signals.listen()  # Ray has installed other handlers
         with console.phase("reading the prompts"):
             tokenizer = open_tokenizer(model_path)
             stream, heldout = open_prompts(run, tokenizer, console.warn)
         with console.phase("starting engines, learner and reward workers"):
-            actors = stack.enter_context(cluster.start(run, model_path, roles, console.warn))
-            signals.listen()  # Ray has installed other handlers
+            actors = joined_cluster.start(model_path, console.warn)
         rollouts, rewards, learner, weights = actors.rollouts, actors.rewards, actors.learner, actors.weights
         if rollouts is None or rewards is None or learner is None or weights is None:
             raise ValueError(

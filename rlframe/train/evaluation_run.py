@@ -16,6 +16,7 @@ from rlframe.record.wandb import check_key
 from rlframe.train.context import open_tokenizer, open_watchers
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.held_out import open_held_out
+from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
         console = stack.enter_context(Console(0, run.deciding_reward))
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
+        with console.phase(joining(run.cluster)), transformers_meanwhile():
+            joined_cluster = stack.enter_context(cluster.join(run, EVALUATION))
+            signals.listen()  # Ray has installed other handlers
         with console.phase("reading the prompts"):
             heldout = open_held_out(run, open_tokenizer(model_path), console.warn)
         with console.phase("starting engines and reward workers"):
-            actors = stack.enter_context(cluster.start(run, model_path, EVALUATION, console.warn))
-            signals.listen()  # Ray has installed other handlers
+            actors = joined_cluster.start(model_path, console.warn)
         if actors.rollouts is None or actors.rewards is None:
             raise ValueError("an evaluation needs engines and reward workers")
         scorer = Scorer(actors.rollouts, actors.rewards, stall_timeout_s=run.cluster.stall_timeout_s)

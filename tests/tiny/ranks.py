@@ -87,7 +87,7 @@ class RankProcesses:
         learner = next(self._learners)
         ray.get([process.create.remote(learner, kind, settings, model, 1.0, STEPS, packing) for process in processes])
         handles = [RankHandle(process, learner) for process in processes]
-        address = meeting_point(processes[0])
+        address = meeting_point(processes)
         ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])
         return handles
 
