@@ -60,6 +60,21 @@ def test_one_and_three_ranks_continue_from_the_files_of_two(start: Start, tmp_pa
         assert differing(saved, state(two)) == []
 
 
+def test_offloaded_ranks_continue_from_the_files_of_ranks_on_the_device(
+    config: LearnerConfig, tiny_model: Path, launch: Launch, tmp_path: Path
+) -> None:
+    offload = config.model_copy(update={"offload_optimizer": True, "offload_parameters": True})
+    on_device, offloaded = launch(config, tiny_model, 2), launch(offload, tiny_model, 2)
+    directions = {"there": (on_device, offloaded), "back": (offloaded, on_device)}
+    for folder, (source, target) in ((tmp_path / name, ranks) for name, ranks in directions.items()):
+        step(source, 0)
+        save(source, folder)
+        saved = state(source)
+        assert differing(saved, state(target)) != []
+        load(target, folder)
+        assert differing(saved, state(target)) == []
+
+
 def test_a_step_during_the_writing_does_not_change_the_saved_state(start: Start, tmp_path: Path) -> None:
     one = start(1)
     step(one, 0)
