@@ -95,7 +95,7 @@ def test_a_command_of_the_docs_can_run(page: str, command: str, tmp_path: Path, 
 
 def test_the_readme_s_commands_are_found():
     found = commands((ROOT / "README.md").read_text())
-    assert len(found) >= 15 and sum("rollout.gpus" in command for command in found) >= 3
+    assert len(found) >= 20 and any("launch/slurm.sbatch" in command for command in found)
 
 
 def test_a_command_with_an_unknown_key_is_refused(tmp_path: Path):

@@ -16,7 +16,7 @@ from benchmarks.gpu_parts import PARTS, Figure, Part, Skip
 
 LEARNER_PARTS = [name for name, part in PARTS.items() if part.module != "engine" and not part.needs_gpu]
 # The learner's parts run on machines with torch, transformers and DeepSpeed alone.
-ABSENT = ["ray", "vllm", "hydra", "omegaconf", "xxhash", "peft", "datasets", "rich", "openai", "accelerate", "pytest"]
+ABSENT = ["ray", "vllm", "hydra", "omegaconf", "xxhash", "peft", "datasets", "rich", "openai", "pytest"]
 
 
 def check(folder: Path, *arguments: str, absent: list[str]) -> dict[str, dict]:

@@ -35,3 +35,10 @@ def test_the_lock_has_the_versions_of_the_package(lock: str):
     wanted = dict(re.match(r"([\w-]+)(?:\[.*?\])?==([^;]+)", dependency).groups() for dependency in dependencies)  # type: ignore[union-attr]
     locked = {name: version.partition("+")[0] for name, (version, _) in pins(lock).items()}
     assert wanted.items() <= locked.items()
+
+
+def test_the_packages_of_the_gpu_check_are_those_of_the_lock():
+    lines = (ROOT / "benchmarks" / "gpu_check.txt").read_text().splitlines()
+    wanted = dict(line.split("==") for line in lines if not line.startswith("#"))
+    locked = {name: version for name, (version, _) in pins("requirements-gpu.lock").items()}
+    assert {"transformers", "deepspeed"} <= wanted.keys() and wanted.items() <= locked.items()
