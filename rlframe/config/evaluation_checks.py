@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rlframe.config.checks import beyond_context
 from rlframe.config.evaluate import SetConfig
 from rlframe.config.keys import RunKeys
+from rlframe.model import base_model as model
 from rlframe.record.evaluations import MAIN_SET
 
 
@@ -44,6 +45,20 @@ def evaluation_fits_model(run: RunKeys) -> str | None:
         tokens = settings.max_tokens
         if tokens is not None and (problem := beyond_context(run, f"{path}.max_tokens", tokens, str(tokens))):
             return problem
+
+
+def fp8_model_has_kernels(run: RunKeys) -> str | None:
+    """Of an evaluation without training: no learner dequantises the model, so vLLM computes in FP8."""
+    if run.rollout.gpus or not model.is_dequantised_in_loading(run.model.path):
+        return None
+    import torch
+
+    if not torch.cpu.get_capabilities().get("amx_tile") or run.rollout.dtype == "float32":
+        return (
+            "model.path: the weights are in FP8, and vLLM multiplies these on GPUs, or on processors with AMX under "
+            "rollout.dtype=bfloat16; set rollout.gpus, or evaluate a dequantised copy, such as the folder huggingface "
+            "of a checkpoint"
+        )
 
 
 EVALUATION_CHECKS: list[Callable[[RunKeys], str | None]] = [

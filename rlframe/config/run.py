@@ -11,7 +11,7 @@ from rlframe.config.argument_checks import ARGUMENT_CHECKS, ENGINE_ARGUMENT_CHEC
 from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
 from rlframe.config.cluster_checks import CLUSTER_CHECKS
 from rlframe.config.device_checks import DEVICE_CHECKS
-from rlframe.config.evaluation_checks import EVALUATION_CHECKS
+from rlframe.config.evaluation_checks import EVALUATION_CHECKS, fp8_model_has_kernels
 from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
 from rlframe.config.weights_checks import WEIGHTS_CHECKS
@@ -47,6 +47,7 @@ class EvaluationRun(RunConfig):
     checks: ClassVar = [
         raw_prompts_have_no_chat_template,
         sequence_fits_model,
+        fp8_model_has_kernels,
         *CLUSTER_CHECKS,
         *DEVICE_CHECKS,
         *EVALUATION_CHECKS,

@@ -73,7 +73,6 @@ def engine_arguments(
         "model": str(model_path),
         "trust_remote_code": False,
         "dtype": config.dtype,
-        "load_format": "dummy" if empty else "auto",
         "max_model_len": max_model_len,
         "max_num_seqs": config.max_concurrent,
         "max_num_batched_tokens": max(max_model_len, MIN_BATCHED_TOKENS),
@@ -95,7 +94,7 @@ def engine_arguments(
         "disable_log_stats": True,
         **cpu.engine_settings(config, model_path),
     }
-    return deep_merge(arguments, config.engine_args)
+    return deep_merge(arguments, config.engine_args) | ({"load_format": "dummy"} if empty else {})
 
 
 def known_names() -> set[str] | None:

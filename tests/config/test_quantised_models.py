@@ -27,6 +27,15 @@ def test_fp8_with_scales_of_blocks_trains(composed: Composed, model_folder: Path
     load(quantised(composed, model_folder, quant_method="fp8", weight_block_size=[128, 128]))
 
 
+def test_an_evaluation_in_fp8_needs_a_device_that_multiplies_fp8(composed: Composed, model_folder: Path) -> None:
+    run = quantised(composed, model_folder, quant_method="fp8", weight_block_size=[128, 128])
+    run.rollout.dtype = "float32"
+    with pytest.raises(ConfigError, match=r"model\.path: the weights are in FP8, and vLLM multiplies these on GPUs"):
+        load(run, EvaluationRun)
+    run.rollout.gpus = 1
+    load(run, EvaluationRun)
+
+
 @pytest.mark.parametrize("settings", [{"quant_method": "mxfp4"}, {"quant_method": "fp8", "weight_block_size": None}])
 def test_other_quantised_weights_do_not_train(composed: Composed, model_folder: Path, settings: dict[str, Any]) -> None:
     run = quantised(composed, model_folder, **settings)
