@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray._private.worker import global_worker
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlframe.errors import RunFailed
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LAST_LINES = 40  # of a failed actor's output
+LOGS_S = 20.0  # for another node to read them
 
 
 class ActorFailed(RunFailed):
@@ -20,22 +23,40 @@ class ActorFailed(RunFailed):
 
 
 def describe(error: RayError) -> str:
-    """The actor's name, the error, and the last lines that the actor and child processes printed."""
+    """The actor's name, the error, and the last lines that the actor and child processes printed.
+
+    Of an error that says itself what to do, the name and the text alone.
+    """
     text = ANSI_COLOUR.sub("", str(error)).rstrip()
     name = re.search(r"repr=([\w-]+)|\bname: ([\w-]+)", text)
-    pid = re.search(r"pid[=:] ?(\d+)", text)
     actor = (name[1] or name[2]) if name else "an actor"
-    return f"{actor} failed with {type(error).__name__}:\n{text}" + (_last_output(int(pid[1])) if pid else "")
+    pid, ip = re.search(r"\bpid[=:] ?(\d+)", text), re.search(r"\bip[=:] ?([\w.:]*\w)", text)
+    if remedy := re.search(r"^rlframe\.errors\.RunFailed: (.*)", text, re.MULTILINE | re.DOTALL):
+        return f"{actor}{f' on {ip[1]}' if ip else ''}: {remedy[1]}"
+    output = _last_output(int(pid[1]), ip[1] if ip else None) if pid else []
+    lines = "\nits last output:\n" + "\n".join(f"  {line}" for line in output) if output else ""
+    return f"{actor} failed with {type(error).__name__}:\n{text}{lines}"
 
 
-def _last_output(pid: int) -> str:
-    """The last lines of the process's log, if the log is on this machine.
+def _last_output(pid: int, ip: str | None) -> list[str]:
+    """The last lines of a process's logs, which are on the actor's node. Empty where the node does not answer.
 
     vLLM runs the model in a child process, whose traceback is nowhere else.
     """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == ip]
+    if ip is None or ray.get_runtime_context().get_node_id() in nodes:
+        return _read_logs(pid)
+    if not nodes:  # the whole node has died
+        return []
+    strategy = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+    read: Any = ray.remote(_read_logs).options(num_cpus=0, scheduling_strategy=strategy)
+    try:
+        return ray.get(read.remote(pid), timeout=LOGS_S)
+    except RayError:
+        return []
+
+
+def _read_logs(pid: int) -> list[str]:
     node: Any = global_worker.node
-    logs = Path(node.get_logs_dir_path())
-    lines = [
-        line for log in sorted(logs.glob(f"worker-*-{pid}.*")) for line in log.read_text(errors="replace").splitlines()
-    ]
-    return "\nits last output:\n" + "\n".join(f"  {line}" for line in lines[-LAST_LINES:]) if lines else ""
+    logs = sorted(Path(node.get_logs_dir_path()).glob(f"worker-*-{pid}.*"))
+    return [line for log in logs for line in log.read_text(errors="replace").splitlines()][-LAST_LINES:]

@@ -14,6 +14,8 @@ import psutil
 import ray
 from ray import cloudpickle
 from ray._private import ray_constants
+from ray._private.state import actors
+from ray._private.worker import global_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
 from rlframe.actors.replicas import Handle
@@ -109,6 +111,12 @@ def _loopback_node() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+def _is_local() -> bool:
+    """True if this process has made the cluster."""
+    node: Any = global_worker.node
+    return node is not None and node.is_head()
+
+
 def send_user_modules() -> None:
     """Lets classes from a user's own files travel by value: a worker may lack the file and its folder."""
     for name in user_modules:
@@ -116,12 +124,16 @@ def send_user_modules() -> None:
 
 
 def end(handles: dict[str, Handle]) -> None:
-    """Lets actors end their own processes, ends the actors, and kills the rest of this driver's offspring."""
+    """Lets actors end their own processes, ends the actors, and kills what is left of a local cluster.
+
+    A cluster that was joined goes on.
+    """
     handles = dict(handles)  # another thread may still add an engine
-    offspring = psutil.Process().children(recursive=True)
+    offspring = psutil.Process().children(recursive=True) if _is_local() else []
     try:
-        goodbyes = [handle.shutdown.remote() for name, handle in handles.items() if name.startswith("rollout")]
-        goodbyes += [handle.close.remote() for name, handle in handles.items() if name.startswith("reward")]
+        alive = {name: handle for name, handle in handles.items() if _is_alive(handle)}
+        goodbyes = [handle.shutdown.remote() for name, handle in alive.items() if name.startswith("rollout")]
+        goodbyes += [handle.close.remote() for name, handle in alive.items() if name.startswith("reward")]
         if goodbyes:
             ray.wait(goodbyes, num_returns=len(goodbyes), timeout=SHUTDOWN_S)
         for handle in handles.values():
@@ -133,6 +145,11 @@ def end(handles: dict[str, Handle]) -> None:
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def _is_alive(handle: Handle) -> bool:
+    """False for an actor that never started, which would answer no call, or that is dead."""
+    return actors(handle._actor_id.hex()).get("State") == "ALIVE"
 
 
 @contextmanager

@@ -143,6 +143,16 @@ class LearnerGroup:
         """True when every rank has written its copy of the last `save`. Raises a writer's exception."""
         return all(self._wait([rank.saved.remote() for rank in self.ranks], "say whether its state is written"))
 
+    def check_shared(self, file: Path) -> None:
+        """Raises RunFailed where a rank's machine does not see a file that this process has just made."""
+        seen = self._wait([rank.sees.remote(file) for rank in self.ranks], f"look for {file}")
+        if blind := [f"learner-{rank}" for rank, answer in enumerate(seen) if not answer]:
+            raise RunFailed(
+                f"run_dir: the machines of {', '.join(blind)} do not see {file.parent}, which is on the driver's "
+                "machine, and ranks write their parts of a checkpoint into it; use a folder that all machines share, "
+                "or checkpoint.every=0"
+            )
+
     def load(self, folder: Path, version: int) -> None:
         """Restores the files of `save`, also with another number of ranks; the policy has `version` again."""
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")

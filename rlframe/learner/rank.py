@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from rlframe.learner.source import AdapterSource, Zero3Source
 from rlframe.learner.ulysses import Ulysses
 from rlframe.learner.update import Updater
 from rlframe.model import lora
+from rlframe.model.base_model import require
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, empty_model
 from rlframe.objective import combine, kl
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from rlframe.weights.snapshot import RankShards
     from rlframe.weights.transport import DeviceBackend
 
+SHARED_FILE_S = 5.0  # for another machine to see a new file
 REFERENCE = "reference"  # the reference's folder in the learner's folder of a checkpoint
 
 
@@ -56,6 +58,7 @@ class LearnerRank:
 
         `packing`: of micro-batches, which the self-test has found to be right for the model.
         """
+        require(model_path)
         self.packing: Packing = packing
         self.name = name
         self.config = config
@@ -250,6 +253,18 @@ class LearnerRank:
         if done := self.writing.done():
             self.writing.result()
         return done
+
+    def sees(self, file: Path) -> bool:
+        """True if this rank's machine sees a file that the driver has just made; a network's file system may be late.
+
+        No collective.
+        """
+        deadline = time.monotonic() + SHARED_FILE_S
+        while not (seen := file.exists()) and time.monotonic() < deadline:
+            time.sleep(SHARED_FILE_S / 10)
+            with suppress(OSError):
+                os.listdir(file.parent)  # lets NFS ask the server anew
+        return seen
 
     def load(self, folder: Path) -> None:
         """Restores the files of `save`, of any number of ranks; a reference that they lack stays the initial policy."""

@@ -15,12 +15,13 @@ import logging
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from rlframe.errors import ConfigError
+from rlframe.errors import ConfigError, RunFailed
 from rlframe.model import hub, quantisation
 
 PACKAGE = "package://"
@@ -158,6 +159,22 @@ def prepare(path: str) -> Path:
     if not folder.is_dir():
         make_folder(folder, lambda aside: _dequantise(source, aside))
     return folder
+
+
+def require(folder: Path) -> None:
+    """Raises RunFailed on a machine without the folder, which `prepare` has found or made on another machine."""
+    if not (folder / "config.json").is_file():
+        raise RunFailed(
+            f"model.path: there is no model at {folder} on this machine ({socket.gethostname()}), and every machine "
+            "with an engine or a rank reads the model under the path that it has on the driver's machine; put it on "
+            "storage that they share (HF_HOME for models of the hub, XDG_CACHE_HOME for GGUF files), or copy it to each"
+        )
+
+
+def absolute(path: str) -> str:
+    """The same path; of a folder or file on this machine, absolute: other processes have other working directories."""
+    here = Path(path).expanduser()
+    return str(here.resolve()) if here.exists() else path
 
 
 def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -50,6 +51,11 @@ class Code(Reward):
     def _packages_are_requirements(cls, packages: list[str]) -> list[str]:
         Packages(packages, cache=None)
         return packages
+
+    @field_validator("packages_folder")
+    @classmethod
+    def _is_the_same_in_every_process(cls, folder: str | None) -> str | None:
+        return folder and str(Path(folder).expanduser().resolve())
 
     def check(self, reference: str) -> None:
         """Raises ValueError that names the wrong test case and its field."""

@@ -8,11 +8,11 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from rlframe.actors.batching import Batcher, error_copy, error_of
 from rlframe.answers.thoughts import THINK_TAGS, Show, check_opened, shown
-from rlframe.model.base_model import locate, prepare
+from rlframe.model.base_model import absolute, locate, prepare
 from rlframe.model.classifier import Classifier
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, Verdict
@@ -45,6 +45,11 @@ class PreferenceModel(Reward):
 
     _loading: Future[Classifier] | None = PrivateAttr(default=None)
     _batcher: Batcher | None = PrivateAttr(default=None)
+
+    @field_validator("path")
+    @classmethod
+    def _is_the_same_on_every_machine(cls, path: str) -> str:
+        return absolute(path)
 
     @model_validator(mode="after")
     def _sequence_fits_a_pass(self) -> PreferenceModel:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 
 from rlframe.actors.collector import collector_paused
+from rlframe.model.base_model import require
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import adapters
 from rlframe.rollout.adapters import Adapters
@@ -46,7 +48,10 @@ class VLLMEngine:
     ) -> None:
         """`max_model_len` to `empty`: see `engine_arguments`. `lora`: of adapters that travel alone."""
         self.name = name
+        require(model_path)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # vLLM by itself asks the route to the internet for this machine's address, which may be another one than Ray's.
+        os.environ.setdefault("VLLM_HOST_IP", ray.util.get_node_ip_address())
         with collector_paused():
             arguments = engine_arguments(
                 config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype, empty=empty

