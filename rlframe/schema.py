@@ -15,12 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 USER_MODULE = "rlframe_user_"  # prefix of the name of a module that was loaded from a user's file
 LABEL = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-# Names and values of labels that a node of the Ray cluster must have: {"rlframe.io/role": "rollout"}. Ray also takes
-# the values "!x", "in(x, y)" and "!in(x, y)".
-Labels: TypeAlias = dict[
-    Annotated[str, Field(pattern=rf"^([a-z0-9.-]+/)?{LABEL}$")],
-    Annotated[str, Field(pattern=rf"^!?({LABEL}|in\({LABEL}(, ?{LABEL})*\))$")],
-]
 user_modules: set[str] = set()  # names of modules that exist on this machine alone, so Ray must send their code
 
 
@@ -33,8 +27,16 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+EMPTY_FOR_NULL = BeforeValidator(lambda value: {} if value is None else value)
 # A mapping whose keys another library defines. null in YAML: empty.
-Passthrough: TypeAlias = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+Passthrough: TypeAlias = Annotated[dict[str, Any], EMPTY_FOR_NULL]
+# Names and values of labels that a node of the Ray cluster must have: {"rlframe.io/role": "rollout"}. Ray also takes
+# the values "!x", "in(x, y)" and "!in(x, y)".
+LabelSelector: TypeAlias = dict[
+    Annotated[str, Field(pattern=rf"^([a-z0-9.-]+/)?{LABEL}$")],
+    Annotated[str, Field(pattern=rf"^!?({LABEL}|in\({LABEL}(, ?{LABEL})*\))$")],
+]
+Labels: TypeAlias = Annotated[LabelSelector, EMPTY_FOR_NULL]
 
 T = TypeVar("T", bound=Config)
 

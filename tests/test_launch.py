@@ -85,15 +85,20 @@ def wait_for(running: subprocess.Popen[bytes], reached: Callable[[], bool], log:
         time.sleep(0.2)
 
 
+def start_script(job: dict[str, str], log: Path, *settings: str) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["bash", str(LAUNCH / "slurm.sbatch"), *settings], env=job, stdout=output, stderr=output
+        )
+
+
 def test_slurms_signal_saves_a_checkpoint_and_ends_all_nodes(
     job: dict[str, str], tmp_path: Path, tiny_model: Path
 ) -> None:
     run_dir, log, token = tmp_path / "run", tmp_path / "log", tmp_path / ".cache" / f"ray-token-{job['SLURM_JOB_ID']}"
-    labels = ["+learner.labels={rlframe.io/role: first}", "+rollout.labels={rlframe.io/role: second}"]
+    labels = ["learner.labels={rlframe.io/role: first}", "rollout.labels={rlframe.io/role: second}"]
     settings = [*tiny_overrides(tiny_model), *labels, "steps=1000", "checkpoint.every=1000", "evaluate.every=0"]
-    command = ["bash", str(LAUNCH / "slurm.sbatch"), *settings, f"run_dir={run_dir}"]
-    with log.open("wb") as output:
-        script = subprocess.Popen(command, env=job, stdout=output, stderr=output)
+    script = start_script(job, log, *settings, f"run_dir={run_dir}")
     try:
         metrics = run_dir / "metrics.jsonl"
         wait_for(script, lambda: metrics.exists() and metrics.stat().st_size > 0, log)
@@ -110,3 +115,16 @@ def test_slurms_signal_saves_a_checkpoint_and_ends_all_nodes(
     finally:
         if script.poll() is None:
             end_offspring(script)
+
+
+def test_a_job_ends_with_the_exit_code_of_its_run(job: dict[str, str], tmp_path: Path, tiny_model: Path) -> None:
+    script = start_script(job, tmp_path / "log", f"model.path={tiny_model}", "--cfg", "job")  # prints the config
+    assert script.wait(TIMEOUT_S) == 0
+    assert "address: auto" in (tmp_path / "log").read_text()
+
+
+def test_a_job_ends_at_once_where_a_node_does_not_start(job: dict[str, str], tmp_path: Path) -> None:
+    script = start_script(job | {"HEAD_IP": "192.0.2.1"}, tmp_path / "log")  # no machine has it
+    assert script.wait(60) == 1
+    assert "no Ray head at 192.0.2.1:" in (tmp_path / "log").read_text()
+    assert list((tmp_path / ".cache").iterdir()) == []

@@ -29,7 +29,7 @@ def labels_have_a_running_cluster(run: RunKeys) -> str | None:
     if run.cluster.address is None and (keys := [key for key, labels in asked.items() if labels]):
         return (
             f"{keys[0]}: {asked[keys[0]]} is on no node, since cluster.address=null starts a cluster on this machine "
-            "alone; use {}, or cluster=existing"
+            "alone; use null, or cluster=existing"
         )
 
 

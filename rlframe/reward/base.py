@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from rlframe.schema import Config, Labels
+from rlframe.schema import Config, LabelSelector
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class DedicatedWorkers(Config):
     cpus: float = Field(ge=0)
     gpus: float = Field(ge=0)
     pip: list[str]  # packages that Ray installs for these workers alone
-    labels: Labels | None = None  # of the workers' nodes; None: as reward.labels
+    labels: LabelSelector | None = None  # of the workers' nodes; None: as reward.labels
 
 
 class Reward(Config):

@@ -16,7 +16,7 @@ JUDGE = "+reward.terms.format.actors={count: 1, cpus: 1, gpus: 0, pip: []%s}"
 
 
 def test_every_role_has_the_labels_of_its_key(composed: Composed) -> None:
-    labels = ["+rollout.labels.role=rollout", "+learner.labels.role=learner", "+reward.labels.role=reward"]
+    labels = [f"{role}.labels={{role: {role}}}" for role in ("rollout", "learner", "reward")]
     run = load(composed("cluster=existing", "learner.ranks=2", *labels, JUDGE % ""))
     slots = placement(run)
     assert [slot.labels for slot in slots["rollout"]] == [{"role": "rollout"}]

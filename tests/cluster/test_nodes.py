@@ -84,12 +84,12 @@ def test_a_submitted_run_keeps_its_roles_apart_and_a_second_run_joins(
     run_dir, log = tmp_path / "run", tmp_path / "log"
     with watching(existing):
         before = stored_bytes()
-    labels = [f"+{role}.labels={{{ROLE}: {name}}}" for role, name in {"learner": "first", "rollout": "second"}.items()]
+    labels = [f"{role}.labels={{{ROLE}: {name}}}" for role, name in {"learner": "first", "rollout": "second"}.items()]
     settings = [*existing[:-2], *labels, "rollout.engines=2", "steps=2", "evaluate.every=0", f"run_dir={run_dir}"]
     environment = os.environ | {"RAY_ADDRESS": nodes.dashboard, "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
         job = subprocess.Popen(["bash", str(JOIN), *settings], env=environment, stdout=output, stderr=output)
-    second = compose([*existing, f"+reward.labels={{{ROLE}: second}}"])
+    second = compose([*existing, f"reward.labels={{{ROLE}: second}}"])
     with cluster.start(second, tiny_model, ["reward"]) as actors:  # of the same names, at the same time
         node_id = ray.get(actors.starter.handles["reward-0"].__ray_call__.remote(_node_id))
         assert by_role({node_id: "reward-0"}) == {"second": "reward-0"}
@@ -133,7 +133,7 @@ def test_a_model_that_a_node_lacks_is_named_with_the_remedy(
     nodes: Nodes, existing: list[str], tiny_model: Path
 ) -> None:
     model = shutil.copytree(tiny_model, nodes.first_only / "model", dirs_exist_ok=True)
-    run = compose([*existing, f"model.path={model}", f"+rollout.labels={{{ROLE}: second}}", "rollout.engines=1"])
+    run = compose([*existing, f"model.path={model}", f"rollout.labels={{{ROLE}: second}}", "rollout.engines=1"])
     remedy = rf"^rollout-0 on 127\.0\.0\.3: model\.path: there is no model at {model} .* storage that they share"
     with pytest.raises(RunFailed, match=remedy), cluster.start(run, model, ["rollout"]):
         pass
@@ -170,10 +170,10 @@ def test_an_actors_last_words_come_from_its_own_node(joined: RunConfig) -> None:
 
 
 def test_labels_that_no_node_has_are_named_at_once_and_at_the_end(existing: list[str], tiny_model: Path) -> None:
-    run = compose([*existing, f"+reward.labels={{{ROLE}: third}}", "cluster.start_timeout_s=3"])
+    run = compose([*existing, f"reward.labels={{{ROLE}: third}}", "cluster.start_timeout_s=3"])
     warnings: list[str] = []
-    with pytest.raises(Stalled) as failure, cluster.start(run, tiny_model, ["reward"], warnings.append):
-        pass
+    with pytest.raises(Stalled) as failure, cluster.join(run, ["reward"]) as joined:
+        joined.start(tiny_model, warnings.append)
     [warning] = warnings
     assert warning.startswith("reward-0 needs CPU 1, GPU 0 and a node with the labels {'rlframe.io/role': 'third'}")
     for text in (warning, str(failure.value)):

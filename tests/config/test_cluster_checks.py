@@ -17,9 +17,9 @@ LABEL = "{rlframe.io/role: 'in(a, b)'}"
 @pytest.mark.parametrize(
     "key, override",
     [
-        ("rollout.labels", f"+rollout.labels={LABEL}"),
-        ("learner.labels", f"+learner.labels={LABEL}"),
-        ("reward.labels", f"+reward.labels={LABEL}"),
+        ("rollout.labels", f"rollout.labels={LABEL}"),
+        ("learner.labels", f"learner.labels={LABEL}"),
+        ("reward.labels", f"reward.labels={LABEL}"),
         (
             "reward.terms.math.actors.labels",
             f"+reward.terms.math.actors={{count: 1, cpus: 1, gpus: 0, pip: [], labels: {LABEL}}}",
@@ -34,7 +34,7 @@ def test_labels_need_a_running_cluster(composed: Composed, key: str, override: s
 
 def test_a_label_that_ray_cannot_read_is_refused(composed: Composed) -> None:
     with pytest.raises(ConfigError, match=r"rollout\.labels\.zone: String should match pattern"):
-        load(composed("cluster=existing", "+rollout.labels={zone: 'in()'}"))
+        load(composed("cluster=existing", "rollout.labels={zone: 'in()'}"))
 
 
 @pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])

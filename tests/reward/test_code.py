@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +212,11 @@ def test_the_isolation_level_is_a_fact(code: Code):
 def test_packages_of_programs_are_requirements_of_pip():
     with pytest.raises(ValueError, match=r"(?s)packages.*'/etc/passwd' is no package with versions"):
         build({**TERM, "packages": ["/etc/passwd"]})
+
+
+def test_a_relative_folder_of_packages_holds_in_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reward = build(TERM | {"packages_folder": "packages"})
+    assert isinstance(reward, Code) and reward.packages_folder == str(tmp_path / "packages")
