@@ -1,4 +1,4 @@
-"""The nodes of the run's Ray cluster: what each has and what is free, and the slots that no node can hold.
+"""The nodes of the run's Ray cluster: what each has and what is free, and what a run lacks.
 
 A node with labels {"zone": "a"} meets the label selectors zone=a, zone=!b and zone=in(a, b).
 """
@@ -6,7 +6,6 @@ A node with labels {"zone": "a"} meets the label selectors zone=a, zone=!b and z
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ray
@@ -55,14 +54,24 @@ def describe(nodes: list[Node]) -> str:
     return "; ".join(f"{count} x ({kind})" for kind, count in kinds.items()) or "none"
 
 
-def homeless(slots: Iterable[Slot], nodes: list[Node]) -> list[str]:
-    """A line for each kind of slot that no node can hold, so that a run waits until such a node joins the cluster."""
+def shortages(slots: list[Slot], nodes: list[Node]) -> list[str]:
+    """A line for each kind of slot that no node can hold, and for CPUs or GPUs that all nodes together lack.
+
+    A run that lacks something waits until further nodes join the cluster.
+    """
     lines = {
-        slot.kind: f"{slot.name} needs CPU {slot.cpus:g}, GPU {slot.gpus:g} and a node with the labels {slot.labels}"
+        slot.kind: f"{slot.name} needs CPU {slot.cpus:g}, GPU {slot.gpus:g} and the labels {slot.labels} of one node"
         for slot in slots
         if not any(node.can_hold(slot) for node in nodes)
     }
-    return [f"{line}, and no node has them; the cluster's nodes: {describe(nodes)}" for line in lines.values()]
+    demand = {"CPU": sum(slot.cpus for slot in slots), "GPU": sum(slot.gpus for slot in slots)}
+    supply = {kind: sum(node.total.get(kind, 0) for node in nodes) for kind in demand}
+    totals = [
+        f"the run needs {kind} {demand[kind]:g}, and the cluster has {supply[kind]:g}"
+        for kind in demand
+        if demand[kind] > supply[kind]
+    ]
+    return [f"{line}; the cluster's nodes: {describe(nodes)}" for line in [*lines.values(), *totals]]
 
 
 def meets(value: str | None, selector: str) -> bool:

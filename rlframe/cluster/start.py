@@ -38,7 +38,7 @@ class JoinedCluster:
     def start(self, model_path: Path, warn: Callable[[str], None] = logger.warning) -> Actors:
         """Starts an actor in every slot.
 
-        `warn` gets a line for actors that no node of a running cluster can hold: the start waits for such a node.
+        `warn` gets a line for what the nodes of a running cluster lack: the start waits for further nodes.
         Raises ConfigError for a model that the learner cannot compute right, and Stalled with the names of the actors
         that did not start within `cluster.start_timeout_s` and the cluster's nodes.
         """
@@ -47,8 +47,8 @@ class JoinedCluster:
         if slots.get("learner"):
             packing = selftest.choose_packing(model_path, run.learner, run.longest_sequence)
         if run.cluster.address is not None:
-            for line in nodes.homeless(chain(*slots.values()), nodes.living()):
-                warn(f"{line}; the start waits for one for {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s)")
+            for line in nodes.shortages(list(chain(*slots.values())), nodes.living()):
+                warn(f"{line}. The start waits {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s) for more.")
         starter = Starter(run, model_path, self.namespace, packing)
         self.handles = starter.handles
         return starter.start(slots)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from rlframe.cluster.nodes import Node, describe, homeless, meets
+from rlframe.cluster.nodes import Node, describe, meets, shortages
 from rlframe.cluster.placement import Slot, placement
 from rlframe.config.compose import load
 
@@ -39,10 +39,19 @@ def test_a_slot_that_no_node_can_hold_is_named_with_all_nodes() -> None:
     small = Node(total={"CPU": 4}, free={"CPU": 1}, labels={"role": "learner"})
     large = Node(total={"CPU": 8, "GPU": 2}, free={"CPU": 8, "GPU": 2}, labels={})
     engine = Slot(kind="rollout", index=0, cpus=8, gpus=2)
-    assert homeless([engine], [small, large]) == []
-    [line] = homeless([engine], [small, small])
-    assert line.startswith("rollout-0 needs CPU 8, GPU 2 and a node with the labels {}, and no node has them")
+    assert shortages([engine], [small, large]) == []
+    line, gpus = shortages([engine], [small, small])
+    assert gpus.startswith("the run needs GPU 2, and the cluster has 0; ")
+    assert line.startswith("rollout-0 needs CPU 8, GPU 2 and the labels {} of one node; ")
     assert line.endswith("2 x (CPU 1 of 4 free, GPU 0 of 0 free, labels {role: learner})")
     labelled = [Slot(kind="rollout", index=index, cpus=1, gpus=0, labels={"role": "rollout"}) for index in range(2)]
-    assert len(homeless(labelled, [small, large])) == 1  # one line for a kind
+    assert len(shortages(labelled, [small, large])) == 1  # one line for a kind
     assert describe([]) == "none"
+
+
+def test_a_run_that_all_nodes_together_cannot_hold_is_told() -> None:
+    node = Node(total={"CPU": 8, "GPU": 4}, free={}, labels={})
+    ranks = [Slot(kind="learner", index=index, cpus=1, gpus=1) for index in range(9)]
+    assert shortages(ranks[:8], [node, node]) == []
+    [line] = shortages(ranks, [node, node])
+    assert line.startswith("the run needs GPU 9, and the cluster has 8; the cluster's nodes: 2 x (CPU 0 of 8 free")

@@ -175,7 +175,7 @@ def test_labels_that_no_node_has_are_named_at_once_and_at_the_end(existing: list
     with pytest.raises(Stalled) as failure, cluster.join(run, ["reward"]) as joined:
         joined.start(tiny_model, warnings.append)
     [warning] = warnings
-    assert warning.startswith("reward-0 needs CPU 1, GPU 0 and a node with the labels {'rlframe.io/role': 'third'}")
+    assert warning.startswith("reward-0 needs CPU 1, GPU 0 and the labels {'rlframe.io/role': 'third'} of one node; ")
     for text in (warning, str(failure.value)):
         assert "labels {rlframe.io/role: first}" in text and "labels {rlframe.io/role: second}" in text
 
