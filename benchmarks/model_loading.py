@@ -1,10 +1,11 @@
-"""The loading of a large model by learner ranks: the peak of a rank's memory against its shard, and the time.
+"""The loading and the export of a large model by learner ranks: peaks of a rank's memory, and times.
 
     python benchmarks/model_loading.py                       # Qwen3-0.6B's shapes in 4 files, 2 ranks
     python benchmarks/model_loading.py --ranks 4 --experts 64 # a mixture: each layer has 64 experts
 
 The model has random weights. Memory is a process's own pages (RssAnon), so not pages of the files, which the system
-keeps for all processes. `read` is the time in which as many processes read the same files, 1 / ranks each.
+keeps for all processes. `read` is the time in which as many processes read the same files, 1 / ranks each. An export
+is what a rank copies before a thread writes it; there the embeddings are a layer too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch
 import yaml
+from torch import distributed
 
 LEARNER = Path(__file__).parents[1] / "conf" / "learner" / "zero3.yaml"
 MIB = 1 << 20
@@ -31,13 +35,17 @@ INTERVAL_S = 0.001  # between looks at a process's memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """One rank's loading; memory in MiB."""
+    """One rank's loading and export; memory in MiB."""
 
     shard: float
-    peak: float  # over the memory before the loading
-    largest_layer: float  # of the whole model
+    largest_layer: float  # of the whole model, without the embeddings
+    embeddings: float
+    peak: float  # of loading, over the memory before
     seconds: float
     read_seconds: float  # of 1 / ranks of the files, by plain reads
+    export: float  # this rank's tensors
+    export_peak: float  # over the memory before
+    export_seconds: float
 
 
 def main() -> None:
@@ -55,20 +63,27 @@ def main() -> None:
         size = make_model(Path(folder), files=files, **arguments)
         print(f"{size / 1e9:.2f} B parameters in bfloat16, {files} files, {ranks} ranks")
         loadings = measure(Path(folder), ranks)
-    print("| rank | shard MiB | peak MiB | shard + 2 layers MiB | load s | read s |\n|---|---|---|---|---|---|")
+    columns = ["rank", "shard MiB", "peak", "shard + 2 layers", "load s", "read s"]
+    columns += ["export MiB", "peak", "export + 2 layers", "export s"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for rank, loading in enumerate(loadings):
-        bound = loading.shard + 2 * loading.largest_layer
-        print(
-            f"| {rank} | {loading.shard:.0f} | {loading.peak:.0f} | {bound:.0f} | {loading.seconds:.2f} "
-            f"| {loading.read_seconds:.2f} |"
-        )
+        memory = (loading.shard, loading.peak, loading.shard + 2 * loading.largest_layer)
+        largest = max(loading.largest_layer, loading.embeddings)
+        exported = (loading.export, loading.export_peak, loading.export + 2 * largest)
+        cells = [
+            *(f"{mebibytes:.0f}" for mebibytes in memory),
+            f"{loading.seconds:.2f}",
+            f"{loading.read_seconds:.2f}",
+            *(f"{mebibytes:.0f}" for mebibytes in exported),
+            f"{loading.export_seconds:.2f}",
+        ]
+        print(f"| {rank} | {' | '.join(cells)} |")
 
 
 def make_model(
     folder: Path, *, files: int, layers: int, hidden: int, intermediate: int, vocabulary: int, experts: int
 ) -> int:
     """Writes a Qwen3 or Qwen3-MoE with random weights -> its parameters."""
-    import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3MoeConfig
 
@@ -118,13 +133,14 @@ def measure(folder: Path, ranks: int) -> list[Loading]:
     from rlframe.learner.meeting import free_address
 
     # Freed memory goes back to the system at once, as that of large tensors always does.
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(MIB)
+    environment = {"MALLOC_MMAP_THRESHOLD_": str(MIB), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     context = multiprocessing.get_context("spawn")
     results: Any = context.SimpleQueue()
     address = free_address("127.0.0.1")
     processes = [context.Process(target=_load, args=(rank, ranks, folder, address, results)) for rank in range(ranks)]
-    for process in processes:
-        process.start()
+    with patch.dict(os.environ, environment):
+        for process in processes:
+            process.start()
     for process in processes:
         process.join()
         if process.exitcode:
@@ -133,14 +149,15 @@ def measure(folder: Path, ranks: int) -> list[Loading]:
 
 
 def _load(rank: int, ranks: int, folder: Path, address: str, results: Any) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(ranks), DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
+    os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(ranks))
     import deepspeed
-    import torch
 
     from rlframe.learner import meeting, zero3
     from rlframe.learner.config import LearnerConfig
+    from rlframe.learner.export import gather
     from rlframe.learner.loading import load_shards
-    from rlframe.model.policy import empty_model
+    from rlframe.learner.source import Zero3Source
+    from rlframe.model.policy import PREFIX, Policy, empty_model
 
     choices = {"ranks": ranks, "dtype": "bfloat16", "gpus": 0}
     config = LearnerConfig.model_validate(yaml.safe_load(LEARNER.read_text()) | choices)
@@ -148,26 +165,29 @@ def _load(rank: int, ranks: int, folder: Path, address: str, results: Any) -> No
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
     read_seconds = _read(folder, rank, ranks)
     model: Any = empty_model(folder, torch.bfloat16, "rlframe_packed", "shared")
-    largest = max(sum(p.nbytes for p in layer.parameters()) for layer in model.model.layers)
+    largest = max(sum(parameter.nbytes for parameter in layer.parameters()) for layer in model.model.layers)
+    embeddings = model.get_input_embeddings().weight.nbytes
     deepspeed.zero.Init(module=torch.nn.Module(), config_dict_or_path=zero3.settings(config))  # imports its parts
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _own_pages()
-    torch.distributed.barrier()
-    with _Peak() as peak:
-        started = time.perf_counter()
+    with _Watch() as loading:
         load_shards(model, folder, zero3.settings(config))
-        seconds = time.perf_counter() - started
     shard = sum(parameter.ds_tensor.nbytes for parameter in model.parameters())
-    loading = Loading(
+    policy = Policy(model, torch.float32, "shared")
+    source = Zero3Source(policy, PREFIX)
+    with _Watch() as exporting:
+        export = gather(policy, source, rank, ranks)
+    measured = Loading(
         shard=shard / MIB,
-        peak=peak.value - before,
         largest_layer=largest / MIB,
-        seconds=seconds,
+        embeddings=embeddings / MIB,
+        peak=loading.peak,
+        seconds=loading.seconds,
         read_seconds=read_seconds,
+        export=sum(tensor.nbytes for tensor in export.weights.values()) / MIB,
+        export_peak=exporting.peak,
+        export_seconds=exporting.seconds,
     )
-    results.put((rank, loading))
-    torch.distributed.barrier()
+    results.put((rank, measured))
+    distributed.barrier()
 
 
 def _read(folder: Path, rank: int, ranks: int) -> float:
@@ -190,23 +210,30 @@ def _own_pages() -> float:
     return int(status.partition("RssAnon:")[2].split()[0]) / 1024
 
 
-class _Peak:
-    """The largest memory of this process inside the `with` block, looked at by a thread."""
+class _Watch:
+    """The time of a `with` block on all ranks, and the largest memory of this process inside, looked at by a thread."""
 
-    def __enter__(self) -> _Peak:
-        self.value = 0.0
+    def __enter__(self) -> _Watch:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        distributed.barrier()
+        self.peak = 0.0
+        self._before = _own_pages()
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._look)
         self._thread.start()
+        self._started = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._started
         self._end.set()
         self._thread.join()
+        distributed.barrier()
 
-    def _watch(self) -> None:
+    def _look(self) -> None:
         while not self._end.wait(INTERVAL_S):
-            self.value = max(self.value, _own_pages())
+            self.peak = max(self.peak, _own_pages() - self._before)
 
 
 if __name__ == "__main__":

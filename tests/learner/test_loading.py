@@ -59,9 +59,12 @@ def test_ranks_have_the_parameters_and_buffers_that_transformers_loads(
     assert whole / ranks <= held < whole / ranks + len(ours)  # a shard's padding is less than a value a rank
 
 
-def test_loading_needs_memory_for_a_shard_and_two_layers(tmp_path: Path) -> None:
+def test_loading_and_export_need_memory_for_a_share_and_two_layers(tmp_path: Path) -> None:
     sizes = {"layers": 8, "hidden": 512, "intermediate": 256, "vocabulary": 30_000, "experts": 16}
     make_model(tmp_path, files=3, **sizes)
     for loading in measure(tmp_path, 2):
         assert loading.shard > 4 * loading.largest_layer > 50
         assert loading.shard <= loading.peak <= loading.shard + 2 * loading.largest_layer
+        largest = max(loading.largest_layer, loading.embeddings)
+        assert loading.export < loading.shard + largest  # of an equal share, up to a tensor
+        assert loading.export <= loading.export_peak <= loading.export + 2 * largest
