@@ -30,10 +30,18 @@ class Conversion:
     sources: dict[str, list[str]] = field(default_factory=dict)  # the converter's pattern -> names in the files
     targets: list[str] = field(default_factory=list)  # all of the model's tensors that it makes
 
+    @property
+    def source(self) -> str | None:
+        """The tensor in the files that only changes its name; None for a conversion that computes."""
+        if self.converter is not None:
+            return None
+        [[source]] = self.sources.values()
+        return source
+
     def shapes(self, model: Any, files: CheckpointFiles) -> dict[str, tuple[int, ...]]:
         """The model's tensors that this conversion makes -> their shapes. Reads nothing."""
-        if self.converter is None:
-            return {self.target: files.shape(self._source)}
+        if self.source:
+            return {self.target: files.shape(self.source)}
         sources = {
             pattern: [torch.empty(files.shape(name), device="meta") for name in names]
             for pattern, names in self.sources.items()
@@ -45,8 +53,8 @@ class Conversion:
 
         `model`: transformers', whose own tensors of these names have whole shapes.
         """
-        if self.converter is None:
-            files.fill(self._source, parts[self.target])
+        if self.source:
+            files.fill(self.source, parts[self.target])
             return
         if not any(len(part.values) for part in parts.values()):
             return
@@ -57,16 +65,6 @@ class Conversion:
         }
         for name, tensor in self._convert(model, sources).items():
             parts[name].cut(tensor, first or 0)
-
-    @property
-    def source(self) -> str | None:
-        """The only source of a tensor that only changes its name; None for any other conversion."""
-        return self._source if self.converter is None else None
-
-    @property
-    def _source(self) -> str:
-        [[source]] = self.sources.values()
-        return source
 
     def _experts(self, model: Any, parts: Mapping[str, TensorRange]) -> tuple[int | None, int | None]:
         """The experts [first, last) that hold the part of a tensor [E, ...]; (None, None): all sources are needed."""
@@ -111,8 +109,8 @@ def conversions(model: Any, files: CheckpointFiles) -> list[Conversion]:
         target, pattern = rename_source_key(source, renamings, converters, model.base_model_prefix, tensors)
         if target not in tensors and source in tensors:
             target, pattern = rename_source_key(source, [], [], model.base_model_prefix, tensors)
-        if target not in tensors:
-            unexpected.add(target)
+        if target not in tensors or (pattern is None and target in found):
+            unexpected.add(source if target in tensors else target)
             continue
         converter = by_pattern[pattern] if pattern else None
         found.setdefault(target, Conversion(target, converter)).sources.setdefault(pattern or source, []).append(source)
