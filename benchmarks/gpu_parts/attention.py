@@ -16,7 +16,10 @@ from benchmarks.gpu_parts import Figure
 from rlframe.model.attention import Scoring, by_block_mask, by_boundaries, by_sequence
 from rlframe.model.layout import Layout
 
-BOUNDS = {torch.float32: 2e-3, torch.bfloat16: 4e-2}  # of the worst token's error, beside an average token's size
+# Of the worst token's error, beside its size; a wrong mask makes errors of the size of the values. In bfloat16 PyTorch's
+# dense form on a CPU has 0.007 for values and 0.03 for gradients.
+VALUES = {torch.float32: 2e-3, torch.bfloat16: 0.04}
+GRADIENTS = {torch.float32: 2e-3, torch.bfloat16: 0.1}
 
 
 class Case(NamedTuple):
@@ -80,9 +83,9 @@ def compare(case: Case, device: str) -> Iterator[Figure]:
         for function, where, dtype in ((case.function, device, case.dtype), (by_sequence, "cpu", torch.float32))
     )
     errors = [worst(result, reference) for result, reference in zip(results, references, strict=True)]
-    yield Figure(f"{case.name}: values", errors[0], at_most=BOUNDS[case.dtype])
+    yield Figure(f"{case.name}: values", errors[0], at_most=VALUES[case.dtype])
     if gradients:
-        yield Figure(f"{case.name}: gradients", max(errors[1:]), at_most=BOUNDS[case.dtype])
+        yield Figure(f"{case.name}: gradients", max(errors[1:]), at_most=GRADIENTS[case.dtype])
 
 
 def run(
@@ -101,10 +104,11 @@ def run(
 
 
 def worst(result: Tensor, reference: Tensor) -> float:
-    """The largest error of a token and head, beside the root mean square of a token and head."""
-    rows = reference if reference.ndim > 1 else reference[:, None]  # of sinks: a number a head
-    errors = (result - reference).reshape(rows.shape).norm(dim=-1).max()
-    return float(errors / rows.norm(dim=-1).square().mean().sqrt())
+    """The largest error of a token and head, beside its own size or the root mean square of all, if that is larger."""
+    reference, result = (tensor if tensor.ndim > 1 else tensor[:, None] for tensor in (reference, result))
+    sizes = reference.norm(dim=-1)
+    errors = (result - reference).norm(dim=-1)
+    return float((errors / sizes.clamp(min=float(sizes.square().mean().sqrt()))).max())
 
 
 def recompilations(case: Case) -> float:
