@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu_parts import PARTS, Figure, Part, Skip  # noqa: E402
 
+TOTAL_S = 600  # for all parts
 ERROR_LINES = 12  # of a traceback's end
 
 
@@ -61,9 +62,10 @@ def main() -> int:
         print("nvidia-smi names no GPU here; --small runs tiny shapes on the CPU", file=sys.stderr)
         return 2
     print(f"{device(arguments.small)}\n", flush=True)
-    results = []
+    results: list[Result] = []
     for name in arguments.only or PARTS:
-        results.append(in_process(name, PARTS[name], small=arguments.small))
+        left_s = TOTAL_S - sum(result.seconds for result in results)
+        results.append(in_process(name, PARTS[name], left_s, small=arguments.small))
         print("\n".join(results[-1].lines()), flush=True)
     if arguments.json:
         rows = [result._asdict() | {"figures": [figure._asdict() for figure in result.figures]} for result in results]
@@ -73,10 +75,13 @@ def main() -> int:
     return 1 if counts[1] else 0
 
 
-def in_process(name: str, part: Part, *, small: bool) -> Result:
-    """Runs a part in a process of its own, within its limit."""
+def in_process(name: str, part: Part, left_s: float, *, small: bool) -> Result:
+    """Runs a part in a process of its own, within its limit and the `left_s` seconds that other parts have left."""
     if part.needs_gpu and small:
         return Result(name, "skipped", 0.0, [], "needs a GPU")
+    if left_s < part.limit_s / 2:
+        return Result(name, "skipped", 0.0, [], f"{left_s:.0f} s are left; run it alone by --only {name}")
+    limit_s = min(part.limit_s, left_s)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         answer, log = Path(folder) / "result.json", Path(folder) / "log"
@@ -86,10 +91,10 @@ def in_process(name: str, part: Part, *, small: bool) -> Result:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(small),
                 start_new_session=True,
             )  # fmt: skip
-            timed_out = not ended(process, part.limit_s)
+            timed_out = not ended(process, limit_s)
         seconds = time.monotonic() - started
         if timed_out:
-            return Result(name, "failed", seconds, [], f"not done in {part.limit_s} s\n{tail(log.read_text())}")
+            return Result(name, "failed", seconds, [], f"not done in {limit_s:g} s\n{tail(log.read_text())}")
         if not answer.is_file():
             return Result(name, "failed", seconds, [], f"exit code {process.returncode}\n{tail(log.read_text())}")
         told = json.loads(answer.read_text())

@@ -45,15 +45,14 @@ class Part(NamedTuple):
         yield from getattr(module, self.function)(small)
 
 
-# The limits add up to ten minutes.
 PARTS = {
-    "attention": Part("attention", "attention", 130),
+    "attention": Part("attention", "attention", 150),
     "publish": Part("publish", "publish", 30),
-    "resume": Part("learner", "resume", 50),
-    "export": Part("learner", "export", 40),
-    "step": Part("learner", "step_speed", 80),
-    "flash": Part("learner", "flash", 30, needs_gpu=True),
-    "engine": Part("engine", "engine", 80),
-    "nccl": Part("engine", "nccl", 80, needs_gpu=True),
-    "experts": Part("engine", "experts", 80, needs_gpu=True),
+    "resume": Part("learner", "resume", 90),
+    "export": Part("learner", "export", 60),
+    "step": Part("learner", "step_speed", 120),
+    "flash": Part("learner", "flash", 60, needs_gpu=True),
+    "engine": Part("engine", "engine", 150),
+    "experts": Part("engine", "experts", 150, needs_gpu=True),
+    "nccl": Part("engine", "nccl", 150, needs_gpu=True),
 }

@@ -16,7 +16,7 @@ from benchmarks.gpu_parts import Figure
 from rlframe.model.attention import Scoring, by_block_mask, by_boundaries, by_sequence
 from rlframe.model.layout import Layout
 
-# Of the worst token's error, beside its size; a wrong mask makes errors of the size of the values. In bfloat16 PyTorch's
+# Of the worst token, beside its size; a wrong mask makes errors of the size of the values. In bfloat16 PyTorch's
 # dense form on a CPU has 0.007 for values and 0.03 for gradients.
 VALUES = {torch.float32: 2e-3, torch.bfloat16: 0.04}
 GRADIENTS = {torch.float32: 2e-3, torch.bfloat16: 0.1}
