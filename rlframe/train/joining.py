@@ -20,16 +20,18 @@ def joining(config: ClusterConfig) -> str:
 
 @contextmanager
 def transformers_meanwhile() -> Iterator[None]:
-    """Imports transformers in a thread, for the tokenizer and the self-test that follow; waits for it at the end.
+    """Imports transformers in a thread, for the tokenizer and the self-test that follow.
 
     Ray's processes take two seconds to answer, and so does the import. Ray imports no module of transformers, so the
     two threads never wait for each other's modules.
     """
-    thread = Thread(target=_import_transformers, name="import transformers", daemon=True)
+    thread = Thread(target=_import_transformers, name="import transformers")
     with collector_paused():
         thread.start()
-        yield
-        thread.join()
+        try:
+            yield
+        finally:
+            thread.join()  # also after an error: an interpreter that ends during an import may crash
 
 
 def _import_transformers() -> None:

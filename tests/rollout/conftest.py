@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlframe.cluster import start as cluster
+from rlframe.config.run import RunConfig
 from rlframe.types import Prompt, SampledCompletion, Sampling
 from tests.conftest import compose, tiny_overrides
 
@@ -15,10 +16,16 @@ SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
 
 
 @pytest.fixture(scope="package")
-def actors(tiny_model: Path) -> Iterator[cluster.Actors]:
+def run(untied_model: Path) -> RunConfig:
     """One engine and one rank. With rollout.cpus=0 the local cluster has room for a second engine."""
-    settings = ["rollout.engines=1", "rollout.cpus=0", "rollout.max_tokens=380", "learner.ranks=1", "learner.lr=0.02"]
-    with cluster.start(compose([*tiny_overrides(tiny_model), *settings]), tiny_model) as actors:
+    engine = ["rollout.engines=1", "rollout.cpus=0", "rollout.max_tokens=380"]
+    settings = ["learner.ranks=1", "learner.lr=0.02", "weights.chunk_mib=1", "weights.full_every=1000"]
+    return compose([*tiny_overrides(untied_model), *engine, *settings])
+
+
+@pytest.fixture(scope="package")
+def actors(run: RunConfig) -> Iterator[cluster.Actors]:
+    with cluster.start(run, Path(run.model.path)) as actors:
         yield actors
 
 

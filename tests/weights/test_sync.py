@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +27,11 @@ from tests.tiny.learner import logprobs
 SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
 
 
-TIED = "2 ranks, tied"
-
-
-@pytest.fixture(scope="module", params=["1 rank, untied", TIED])
-def run(request: pytest.FixtureRequest, tiny_model: Path, untied_model: Path) -> RunConfig:
-    model, ranks = (tiny_model, 2) if request.param == TIED else (untied_model, 1)
+@pytest.fixture(scope="module")
+def run(tiny_model: Path) -> RunConfig:
+    """Two ranks and tied embeddings; `tests/rollout/test_weights.py` has one rank and untied ones."""
     settings = ["rollout.max_tokens=380", "learner.lr=0.02", "weights.chunk_mib=1", "weights.full_every=1000"]
-    return compose([*tiny_overrides(model), *settings, f"learner.ranks={ranks}"])
+    return compose([*tiny_overrides(tiny_model), *settings])
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +119,7 @@ def test_every_weight_arrives_and_engine_and_learner_agree(actors: cluster.Actor
     assert disagreement(actors, run) > 0.5
     sync(actors)
     assert disagreement(actors, run) < 2e-3
-    index = json.loads((Path(run.model.path) / "config.json").read_text())
-    assert len(actors.weights.current.names) == (20 if index["tie_word_embeddings"] else 21)
+    assert len(actors.weights.current.names) == 20
 
 
 def test_an_update_in_mid_completion_shows_in_its_version_spans(actors: cluster.Actors, run: RunConfig) -> None:
@@ -234,7 +229,6 @@ def test_weights_that_arrive_broken_twice_end_the_run(actors: cluster.Actors, ru
     assert disagreement(actors, run) < 2e-3
 
 
-@pytest.mark.parametrize("run", [TIED], indirect=True)
 def test_an_engine_that_replaces_a_dead_one_serves_the_current_version(actors: cluster.Actors, run: RunConfig) -> None:
     nudge(actors)
     sync(actors)
