@@ -22,6 +22,7 @@ import numpy as np
 import ray
 
 from rlframe.cluster import start as cluster
+from rlframe.cluster import starter
 from rlframe.config.run import RunConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
@@ -41,9 +42,10 @@ class ReloadingEngine(VLLMEngine):
     """An engine that can also load by vLLM's own means."""
 
     async def reload(self) -> None:
-        await self.pause()
-        await self.llm.collective_rpc("reload_weights")
-        await self.llm.resume_generation()
+        async with self.gate:
+            await self.llm.pause_generation(mode="keep", clear_cache=True)
+            await self.llm.collective_rpc("reload_weights")
+            await self.llm.resume_generation()
 
 
 class GatheringRank(LearnerRank):
@@ -102,7 +104,7 @@ def main() -> None:
 
     ranks = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     vllm.VLLMEngine = ReloadingEngine  # `cluster.start` makes actors of these two classes
-    cluster.LearnerRank = GatheringRank
+    starter.LearnerRank = GatheringRank
     overrides = ["experiment=smollm2_arithmetic", f"learner.ranks={ranks}", "weights.full_every=1000"]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         run = load(hydra.compose("train", overrides))
