@@ -1,0 +1,133 @@
+"""Two engines receive weights by nccl from two ranks: vLLM's classes over a stand-in for NCCL (tests/tiny/nccl.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from rlframe.algorithm import rate
+from rlframe.batch.samples import to_samples
+from rlframe.cluster import start as cluster
+from rlframe.cluster import starter
+from rlframe.config.run import RunConfig
+from rlframe.errors import Stalled
+from rlframe.types import SampledCompletion
+from tests.conftest import compose, tiny_overrides
+from tests.tiny import nccl
+from tests.weights.test_sync import PROMPTS, SAMPLING, disagreement, nudge, sample_groups, sync
+
+WORKER = "tests.tiny.nccl_worker.StubbedWorker"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path) -> RunConfig:
+    settings = ["rollout.engines=2", "rollout.cpus=0", f"+rollout.engine_args.worker_cls={WORKER}", "learner.lr=0.02"]
+    run = compose([*tiny_overrides(tiny_model), *settings])
+    return run.model_copy(
+        update={"weights": run.weights.model_copy(update={"backend": "nccl"})}
+    )  # refused without GPUs
+
+
+@pytest.fixture(scope="module")
+def harm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which a file named by a rank breaks the next tensor of this rank."""
+    return tmp_path_factory.mktemp("harm")
+
+
+@pytest.fixture(scope="module")
+def actors(run: RunConfig, harm: Path) -> Iterator[cluster.Actors]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starter, "LearnerRank", nccl.StubbedRank)
+        patch.setenv(nccl.HARM, str(harm))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
+        with cluster.start(run, Path(run.model.path)) as actors:
+            yield actors
+
+
+def states(actors: cluster.Actors) -> list[str]:
+    return [replica.state for replica in actors.rollouts.replicas]
+
+
+def test_both_engines_take_a_step_s_weights_and_agree(actors: cluster.Actors, run: RunConfig) -> None:
+    assert disagreement(actors, run) < 2e-3
+    for _ in range(3):
+        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+    assert disagreement(actors, run) > 0.3
+    synced = sync(actors)
+    assert synced.repaired == [] and synced.stall_s > 0
+    assert disagreement(actors, run) < 2e-3  # one prompt's group on each engine
+
+
+def test_an_engine_with_a_wrong_tensor_is_repaired_alone(actors: cluster.Actors, run: RunConfig, harm: Path) -> None:
+    nudge(actors)
+    (harm / "2").touch()  # the second engine's worker
+    assert sync(actors).repaired == ["rollout-1"]
+    assert states(actors) == ["serving", "serving"]
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_prompts_of_an_idle_engine_wait_until_a_broadcast_ends(actors: cluster.Actors) -> None:
+    nudge(actors)
+    engines = list(actors.rollouts.replicas)
+    actors.weights.transport.meet(engines)
+    actors.rollouts.pause(engines)
+
+    async def sample_while_paused() -> list[SampledCompletion]:
+        async def collect() -> list[SampledCompletion]:
+            return [sampled async for sampled in actors.rollouts.generate(PROMPTS, SAMPLING)]
+
+        sampling = asyncio.ensure_future(collect())
+        done, _ = await asyncio.wait([sampling], timeout=2)
+        assert not done
+        fingerprints = await asyncio.to_thread(actors.learner.send)
+        await asyncio.to_thread(actors.rollouts.resume, engines, actors.learner.version, fingerprints)
+        return await sampling
+
+    completions = asyncio.run(sample_while_paused())
+    versions = {span.version for sampled in completions for span in sampled.completion.versions}
+    assert versions == {actors.learner.version}
+
+
+def test_a_late_engine_serves_from_the_next_sync_on(actors: cluster.Actors, run: RunConfig) -> None:
+    first = actors.rollouts.replicas["rollout-0"]
+    ray.get(first.handle.shutdown.remote())
+    ray.kill(first.handle)
+    late = actors.starter.start_late_engine()
+    actors.rollouts.replicas.replace("rollout-0", late)
+    actors.weights.bring(late)
+    assert states(actors) == ["starting", "serving"]
+    nudge(actors)
+    assert sync(actors).repaired == []
+    assert states(actors) == ["serving", "serving"]
+    assert disagreement(actors, run) < 2e-3
+
+
+class Engine:
+    """An engine that raises or waits where it should meet the ranks, which then wait for its workers in NCCL."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = wait_s
+
+    def join_learner(self, init_info: dict[str, Any]) -> None:
+        time.sleep(self.wait_s)
+        raise ArithmeticError("no such device")
+
+
+def test_an_engine_s_error_ends_the_wait_of_the_ranks(actors: cluster.Actors) -> None:
+    engines = {"rollout-7": ray.remote(num_cpus=0)(Engine).remote(0.0)}
+    with pytest.raises(ArithmeticError, match="no such device"):
+        actors.learner.join_engines("nccl", engines, 1, 1 << 20)
+
+
+def test_an_engine_that_does_not_answer_is_named(actors: cluster.Actors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.learner, "timeout_s", 1.0)
+    engines = {"rollout-7": ray.remote(num_cpus=0)(Engine).remote(60.0)}
+    with pytest.raises(Stalled, match=r"rollout-7 did not meet the learner's ranks within 1 s"):
+        actors.learner.join_engines("nccl", engines, 1, 1 << 20)
