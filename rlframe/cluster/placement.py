@@ -4,6 +4,7 @@ Settings of a role, and the slots that they give:
 
     engines=2, cpus=4, gpus=1     rollout-0, rollout-1: 4 CPUs and 1 GPU each, on any machine
     ranks=2, cpus=1, gpus=1       learner-0, learner-1: 1 CPU and 1 GPU each, reserved together (gang "learner")
+    placement=colocated           rollout-0 is in the ranks' gang: on the machine of its ranks, no GPU of its own
     workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
     terms.judge.actors.count=1    reward-judge-0: holds the reward `judge`
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rlframe.cluster.cpu import KEEP_MEMORY
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
 
 Role: TypeAlias = Literal["rollout", "reward", "learner"]
+LEARNER = "learner"  # the gang of all ranks, and of the engines on their GPUs
 RL: tuple[Role, ...] = ("rollout", "reward", "learner")  # the roles of reinforcement learning
 
 
@@ -40,6 +42,7 @@ class Slot:
     pip: list[str] = field(default_factory=list)  # packages that the actor's process has beside the cluster's
     labels: dict[str, str] = field(default_factory=dict)  # of a node that may run the actor; Ray's label selector
     gang: str | None = None  # slots of a gang are reserved together: all or none
+    bundle: int = 0  # part of the gang's reservation; slots with the same bundle are on the same machine
 
     @property
     def name(self) -> str:
@@ -54,7 +57,47 @@ def placement(run: RunConfig, roles: Iterable[Role] = RL) -> dict[Role, list[Slo
         "reward": reward_slots(run.reward),
     }
     chosen = set(roles)
+    if run.placement == "colocated" and run.rollout.gpus and {"rollout", "learner"} <= chosen:
+        slots |= on_the_same_gpus(slots["rollout"], slots["learner"])
     return {role: role_slots for role, role_slots in slots.items() if role in chosen}
+
+
+def on_the_same_gpus(engines: list[Slot], ranks: list[Slot]) -> dict[Role, list[Slot]]:
+    """Slots of engines that use the GPUs of ranks by turns. Ranks reserve the GPUs, since a GPU is reserved once.
+
+    2 engines on 2 GPUs each, 4 ranks: learner-0, learner-1 and rollout-0 are on one machine (bundle 0), learner-2,
+    learner-3 and rollout-1 on one machine (bundle 1).
+    """
+    ranks_of_engine = len(ranks) // len(engines)
+    return {
+        "rollout": [replace(slot, gpus=0, gang=LEARNER, bundle=slot.index) for slot in engines],
+        "learner": [replace(slot, bundle=slot.index // ranks_of_engine) for slot in ranks],
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Part of a gang's reservation: what its slots need together, of one node."""
+
+    resources: dict[str, float]
+    labels: dict[str, str]
+
+
+def bundles(slots: Iterable[Slot]) -> list[Bundle]:
+    """The bundles of a gang's slots, in the order of their indices.
+
+    Two ranks with 2 CPUs and 1 GPU each, and an engine with 3 CPUs on their GPUs: resources {"CPU": 7, "GPU": 2}.
+    """
+    members: dict[int, list[Slot]] = {}
+    for slot in slots:
+        members.setdefault(slot.bundle, []).append(slot)
+    return [_bundle(members[index]) for index in sorted(members)]
+
+
+def _bundle(slots: list[Slot]) -> Bundle:
+    cpus, gpus = math.fsum(slot.cpus for slot in slots), math.fsum(slot.gpus for slot in slots)
+    labels = {label: value for slot in slots for label, value in slot.labels.items()}
+    return Bundle(resources={"CPU": cpus} | ({"GPU": gpus} if gpus else {}), labels=labels)
 
 
 def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
@@ -84,7 +127,8 @@ def rank_slot(config: LearnerConfig, index: int) -> Slot:
         gpus=config.gpus,
         environment=settings,
         labels=config.labels,
-        gang="learner",
+        gang=LEARNER,
+        bundle=index,
     )
 
 

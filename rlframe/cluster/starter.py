@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
-from ray.util.placement_group import placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlframe.actors.calls import numbered
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
 from rlframe.cluster.actor import meeting_point, start_actor, wait_for
+from rlframe.cluster.gang import Gang, on_gpus_of
 from rlframe.cluster.placement import Role, Slot, engine_slot
 from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, reward_pool, start_workers
 from rlframe.errors import RunFailed
@@ -24,6 +23,7 @@ from rlframe.reward.pool import RewardPool
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.sync import WeightSync
 from rlframe.weights.transport import Broadcast, ObjectStore, Transport
+from rlframe.weights.turns import SeparateDevices, SharedDevices
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -85,8 +85,10 @@ class Starter:
         self.engines_start_empty = "learner" in slots and quantisation.method(self.model_path) is not None
         if slots.get("learner") and run.weights.adapters == "alone":
             self.lora = run.learner.lora
-        engines = [self._start_engine(slot) for slot in slots.get("rollout", [])]
-        ranks = self._start_ranks(slots.get("learner", []))
+        rank_slots, engine_slots = slots.get("learner", []), slots.get("rollout", [])
+        gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang])
+        engines = [self._start_engine(slot, gang) for slot in engine_slots if not slot.gang]
+        ranks = [self._start_rank(slot, gang) for slot in rank_slots]
         workers = start_workers(run.reward, slots.get("reward", []), self.handles)
         # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
         started = {name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}
@@ -94,6 +96,8 @@ class Starter:
         if run.kl is not None:
             calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
             wait_for(numbered("learner", calls), "copy the reference", deadline)
+        if sharing := [slot for slot in engine_slots if slot.gang]:
+            engines = self._start_on_ranks_gpus(sharing, rank_slots, gang, deadline)
         if engines and ranks and run.weights.backend == "object_store":
             settings = run.weights
             arguments = (settings.chunk_mib * MIB, settings.full_every, self.lora is not None)
@@ -108,16 +112,22 @@ class Starter:
         learner = learner_group(run, ranks, self.packing) if ranks else None
         weights = None
         if rollouts and learner:
-            weights = WeightSync(self._transport(learner, rollouts), rollouts)
+            turns = SharedDevices(learner, rollouts) if run.placement == "colocated" else SeparateDevices()
+            weights = WeightSync(self._transport(learner, rollouts), rollouts, turns)
             if self.engines_start_empty:
                 weights.sync(learner.version)
         return Actors(starter=self, rollouts=rollouts, rewards=rewards, learner=learner, weights=weights)
 
     def start_late_engine(self) -> Replica:
-        """Starts an engine with the weights of version 0. Raises Stalled."""
+        """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
+        if self.run.placement == "colocated":
+            raise RunFailed(
+                "placement=colocated: engines take turns with the ranks on their GPUs, from the start; only with "
+                "placement=separate an engine can be added later"
+            )
         deadline = self._deadline()
         index = sum(name.startswith("rollout-") for name in self.handles)
-        engine = self._start_engine(engine_slot(self.run.rollout, index))
+        engine = self._start_engine(engine_slot(self.run.rollout, index), Gang([]))
         try:
             started = {engine.name: engine.handle.__ray_ready__.remote()}
             wait_for(started | self._connect_engines([engine]), "start", deadline)
@@ -126,6 +136,23 @@ class Starter:
             ray.kill(engine.handle)
             raise
         return engine
+
+    def _start_on_ranks_gpus(
+        self, slots: list[Slot], rank_slots: list[Slot], gang: Gang, deadline: float
+    ) -> list[Replica]:
+        """Starts engines on the GPUs of ranks, which leave them first: an engine measures the free memory at its start.
+
+        The engines have the first turn.
+        """
+        calls = {slot.name: self.handles[slot.name].sleep.remote(keep_parameters=False) for slot in rank_slots}
+        wait_for(calls, "move its state to the host's memory", deadline)
+        engines = []
+        for slot in slots:
+            ranks = [self.handles[rank.name] for rank in rank_slots if rank.bundle == slot.bundle]
+            engines.append(self._start_engine(on_gpus_of(slot, ranks), gang))
+        wait_for({engine.name: engine.handle.__ray_ready__.remote() for engine in engines}, "start", deadline)
+        wait_for(self._connect_engines(engines), "load the model", deadline)
+        return engines
 
     def _transport(self, learner: LearnerGroup, rollouts: RolloutPool) -> Transport:
         """The way of the weights from ranks to engines. Ranks and engines that need a group meet here."""
@@ -137,40 +164,20 @@ class Starter:
         transport.meet(list(rollouts.replicas))
         return transport
 
-    def _start_engine(self, slot: Slot) -> Replica:
+    def _start_engine(self, slot: Slot, gang: Gang) -> Replica:
         from rlframe.rollout.vllm import VLLMEngine
 
         run = self.run
-        max_model_len, backend, head_dtype = run.max_model_len, run.weights.backend, run.learner.head_dtype
-        arguments = (
-            run.rollout,
-            self.model_path,
-            max_model_len,
-            backend,
-            head_dtype,
-            self.engines_start_empty,
-            self.lora,
-        )
-        handle = start_actor(slot, VLLMEngine, arguments, self.handles, max_concurrency=CONCURRENT_CALLS)
+        settings = (run.max_model_len, run.weights.backend, run.learner.head_dtype)
+        shares_gpus = slot.gang is not None
+        arguments = (run.rollout, self.model_path, *settings, self.engines_start_empty, self.lora, shares_gpus)
+        options = {"max_concurrency": CONCURRENT_CALLS} | gang.options(slot)
+        handle = start_actor(slot, VLLMEngine, arguments, self.handles, **options)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 
-    def _start_ranks(self, slots: list[Slot]) -> list[Handle]:
-        """Starts the ranks in slots that are reserved together: a part of the ranks would only wait for the rest."""
-        if not slots:
-            return []
-        bundles = [{"CPU": slot.cpus} | ({"GPU": slot.gpus} if slot.gpus else {}) for slot in slots]
-        gang = placement_group(bundles, strategy="PACK", bundle_label_selector=[slot.labels for slot in slots])
+    def _start_rank(self, slot: Slot, gang: Gang) -> Handle:
         arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps, self.packing)
-        return [
-            start_actor(
-                slot,
-                LearnerRank,
-                arguments,
-                self.handles,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=slot.index),
-            )
-            for slot in slots
-        ]
+        return start_actor(slot, LearnerRank, arguments, self.handles, **gang.options(slot))
 
     def _connect_ranks(self, ranks: list[Handle]) -> dict[str, ObjectRef]:
         if not ranks:

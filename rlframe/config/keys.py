@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -31,6 +31,7 @@ class RunKeys(Config):
     steps: int = Field(ge=1)
     prompts_per_step: int = Field(ge=1)
     max_staleness: int = Field(ge=0)
+    placement: Literal["separate", "colocated"]
     dynamic_sampling: bool
     max_resampled: float = Field(gt=0)
     truncated: Truncated

@@ -14,6 +14,7 @@ from rlframe.config.device_checks import DEVICE_CHECKS
 from rlframe.config.evaluation_checks import EVALUATION_CHECKS, fp8_model_has_kernels
 from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
+from rlframe.config.placement_checks import PLACEMENT_CHECKS
 from rlframe.config.weights_checks import WEIGHTS_CHECKS
 
 
@@ -27,6 +28,7 @@ class RunConfig(RunKeys):
         *CHECKS,
         *CLUSTER_CHECKS,
         *DEVICE_CHECKS,
+        *PLACEMENT_CHECKS,
         *WEIGHTS_CHECKS,
         *LEARNER_CHECKS,
         *EVALUATION_CHECKS,

@@ -132,6 +132,19 @@ class LearnerGroup:
         calls = [rank.send.remote() for rank in self.ranks]
         return self._wait(calls, f"send version {self.version}", CLIENT_GRACE_S)[0]
 
+    def sleep(self, *, keep_parameters: bool) -> int:
+        """Gives the ranks' GPU memory back -> bytes freed; the parameters may stay, for a transfer of weights."""
+        calls = [rank.sleep.remote(keep_parameters=keep_parameters) for rank in self.ranks]
+        return sum(self._wait(calls, "move its state to the host's memory"))
+
+    def wake(self) -> None:
+        """Brings the state of every rank back to its GPU."""
+        self._wait([rank.wake.remote() for rank in self.ranks], "move its state back to its GPU")
+
+    def free_bytes(self) -> int:
+        """Memory of the ranks' GPUs that no process uses; 0 on CPUs."""
+        return sum(self._wait([rank.free_bytes.remote() for rank in self.ranks], "measure the memory of its GPU"))
+
     def save(self, folder: Path, export: Path | None) -> None:
         """Every rank copies its state. When this returns, ranks write it into `folder` while training goes on.
 

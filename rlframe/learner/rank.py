@@ -23,6 +23,7 @@ from rlframe.learner.merge import merged
 from rlframe.learner.reference import Reference
 from rlframe.learner.schedule import learning_rate
 from rlframe.learner.shards import write
+from rlframe.learner.sleep import Sleeper
 from rlframe.learner.source import AdapterSource, Zero3Source
 from rlframe.learner.ulysses import Ulysses
 from rlframe.learner.update import Updater
@@ -103,6 +104,7 @@ class LearnerRank:
         self.optimizer: Any = zero_optimizer
         self.engine.train()
         self.source = Zero3Source(self.engine.module, PREFIX)
+        self.sleeper = Sleeper(self.engine, self.optimizer, self.device, self._reference_tensors)
         # Routers are found after `initialize`, because AutoEP replaces the model's routers.
         self.routers = Routers(policy, self.config.moe.bias_update_rate)
         self.updater = Updater(
@@ -186,9 +188,32 @@ class LearnerRank:
         assert self.reference is not None, "keep_reference comes before an objective with a KL"
         return self.reference
 
+    def _reference_tensors(self) -> list[torch.Tensor]:
+        return [] if self.reference is None else list(self.reference.tensors.values())
+
     def not_finite(self) -> list[str]:
         """A line for each of this rank's samples in the last step with a number that is not finite."""
         return self.suspects
+
+    def sleep(self, *, keep_parameters: bool) -> int:
+        """Moves this rank's state from the GPU to the host -> bytes freed. Until `wake`, it is only read and sent.
+
+        `keep_parameters`: they stay on the GPU for a transfer of weights. On a CPU nothing moves.
+        """
+        if self.device.type == "cpu":
+            return 0
+        allocated = torch.cuda.memory_allocated()
+        self.sleeper.leave(keep_parameters=keep_parameters)
+        return allocated - torch.cuda.memory_allocated()
+
+    def wake(self) -> None:
+        """Moves everything back that `sleep` moved."""
+        if self.device.type != "cpu":
+            self.sleeper.come_back()
+
+    def free_bytes(self) -> int:
+        """Memory of this rank's GPU that no process uses; 0 on a CPU."""
+        return 0 if self.device.type == "cpu" else torch.cuda.mem_get_info()[0]
 
     def prepare_publishing(self, bucket_bytes: int, full_every: int, adapters_alone: bool) -> None:
         """See Publisher. `adapters_alone`: adapters are published, and no other weight is."""

@@ -60,14 +60,22 @@ MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no p
 
 
 def engine_arguments(
-    config: RolloutConfig, model_path: Path, *, max_model_len: int, backend: str, head_dtype: str, empty: bool
+    config: RolloutConfig,
+    model_path: Path,
+    *,
+    max_model_len: int,
+    backend: str,
+    head_dtype: str,
+    empty: bool,
+    shares_gpus: bool,
 ) -> dict[str, Any]:
     """Arguments of `AsyncEngineArgs`. On a CPU sets environment variables too, so call it before vLLM is imported.
 
     `max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer; `head_dtype`:
     of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone worth a mean
     difference of 0.01 nats a token. `empty`: start with random weights and without the model's quantisation, because
-    the learner's dequantised weights come before the engine samples.
+    the learner's dequantised weights come before the engine samples. `shares_gpus`: with learner ranks by turns, so
+    vLLM allocates memory that it can give back.
     """
     arguments = {
         "model": str(model_path),
@@ -90,6 +98,7 @@ def engine_arguments(
         "generation_config": "vllm",
         "weight_transfer_config": {"backend": plugin.BACKENDS[backend]},
         "worker_extension_cls": plugin.WORKER_EXTENSION,
+        "enable_sleep_mode": shares_gpus,
         "enable_log_requests": False,
         "disable_log_stats": True,
         **cpu.engine_settings(config, model_path),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ray.exceptions import RayError
 
 from rlframe.actors.calls import wait
-from rlframe.actors.replicas import Replica, Replicas
+from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.training import Loaded
 from rlframe.types import Prompt, SampledCompletion, Sampling
 
@@ -78,6 +78,19 @@ class RolloutPool:
         calls = {replica.name: replica.handle.resume.remote(version, fingerprints) for replica in replicas}
         answers = wait(calls, f"resume as version {version}", self.timeout_s, BOUND)
         return dict(zip(calls, answers, strict=True))
+
+    def sleep(self) -> None:
+        """Lets every engine discard its weights and its key/value cache. Raises Stalled."""
+        self._call_all("sleep", "sleep")
+
+    def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        """Gives every engine room for its weights again, or after that for its key/value cache. Raises Stalled."""
+        self._call_all("wake", f"wake its {part}", part)
+
+    def _call_all(self, method: str, doing: str, *arguments: Any) -> None:
+        alive = self.replicas.in_state(ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED)
+        calls = {replica.name: getattr(replica.handle, method).remote(*arguments) for replica in alive}
+        wait(calls, doing, self.timeout_s, BOUND)
 
     async def _follow(
         self,

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import ray
@@ -45,8 +45,9 @@ class VLLMEngine:
         head_dtype: str,
         empty: bool,
         lora: LoraConfig | None,
+        shares_gpus: bool,
     ) -> None:
-        """`max_model_len` to `empty`: see `engine_arguments`. `lora`: of adapters that travel alone."""
+        """`lora`: of adapters that travel alone. The other arguments from `max_model_len` on: see `engine_arguments`."""
         self.name = name
         require(model_path)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -54,7 +55,13 @@ class VLLMEngine:
         os.environ.setdefault("VLLM_HOST_IP", ray.util.get_node_ip_address())
         with collector_paused():
             arguments = engine_arguments(
-                config, model_path, max_model_len=max_model_len, backend=backend, head_dtype=head_dtype, empty=empty
+                config,
+                model_path,
+                max_model_len=max_model_len,
+                backend=backend,
+                head_dtype=head_dtype,
+                empty=empty,
+                shares_gpus=shares_gpus,
             )
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
@@ -70,6 +77,7 @@ class VLLMEngine:
         self.snapshot: Snapshot | None = None  # the version that was loaded last, or is being loaded
         self.differing: set[str] = set()  # tensors with wrong checksums; until healed, the engine samples nothing
         self.paused_at = 0.0
+        self.asleep = False
 
     def __repr__(self) -> str:  # Ray's errors and logs name the actor by this
         return self.name
@@ -98,6 +106,10 @@ class VLLMEngine:
         """
         async with self.gate:
             await self.gate.wait_for(lambda: not self.differing)
+            if self.asleep:
+                raise RuntimeError(
+                    f"{self.name} sleeps, because the learner has its GPU; bring it weights (WeightSync.sync) first"
+                )
             idle = self.in_flight == 0
             self.in_flight += len(prompts) * sampling.completions
             if idle:
@@ -205,6 +217,20 @@ class VLLMEngine:
             return await self._go_on(version, await self._differing(fingerprints))
         finally:
             self.gate.release()
+
+    async def sleep(self) -> None:
+        """Discards weights, keys and values, so that another process can have the GPU. On a CPU they stay.
+
+        Where adapters travel alone, the host's memory keeps the weights below them meanwhile.
+        """
+        async with self.gate:
+            self.asleep = True
+            await self.llm.sleep(level=1 if self.adapters else 2)
+
+    async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
+        """Takes memory for the weights, whose values then come by `load`, and after them for keys and values."""
+        async with self.gate:
+            self.asleep = not await self.llm.wake_up(tags=[part])
 
     async def join_learner(self, init_info: dict[str, Any]) -> None:
         """Lets the worker processes meet the learner's ranks, instead of those that they met before."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from rlframe.reward.pool import RewardPool
     from rlframe.rollout.pool import RolloutPool
     from rlframe.weights.sync import Synced, WeightSync
+    from rlframe.weights.turns import Turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +59,7 @@ class Context:
     feed: RolloutFeed
     learner: LearnerGroup
     weights: WeightSync
+    turns: Turns  # of learner and engines on the same GPUs
     gate: MismatchGate
     evaluation: Evaluation
     checkpoints: Checkpoints
@@ -76,8 +78,10 @@ class Context:
         self.checkpoints.check_folder()
         if self.run.resume:
             with self.console.phase("restoring"):
+                self.turns.begin_learner()
                 self.step = self.checkpoints.restore(self.console.warn)
                 self.weights.sync(self.step)
+                self.turns.metrics()  # these turns are no step's
         save(self.run, self.files.config)
         self.watchers += open_watchers(self.run, self.files, self.console)
         self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=self.step)]
@@ -95,10 +99,11 @@ class Context:
         `groups` have the rewards as scored; `rated` may have a KL penalty subtracted from theirs.
         """
         self.step = step
-        learner_s = time.monotonic() - self.feed.taken_at - synced.seconds
+        turns = self.turns.metrics()
+        learner_s = time.monotonic() - self.feed.taken_at - synced.seconds - turns.get("time/turns_s", 0.0)
         self.writer.write(step, groups, rated)
         metrics = rollout_metrics(groups, step - 1, self.run.truncated) | self.feed.metrics() | report.metrics
-        metrics |= synced.metrics() | self.checkpoints.metrics()
+        metrics |= synced.metrics() | turns | self.checkpoints.metrics()
         now = time.monotonic()
         metrics |= {"time/learner_s": learner_s, "time/step_s": now - self._step_began}
         self._step_began = now
@@ -182,6 +187,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             feed=feed,
             learner=learner,
             weights=weights,
+            turns=weights.turns,
             gate=gate,
             evaluation=Evaluation(run, heldout, feed, files),
             checkpoints=checkpoints,

@@ -11,6 +11,7 @@ from rlframe.errors import RunFailed
 from rlframe.training import Loaded
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import Engines, Transport
+from rlframe.weights.turns import SeparateDevices, Turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +42,24 @@ class Synced:
 class WeightSync:
     """Publishes, delivers, verifies and repairs. Late engines may be brought from any thread."""
 
-    def __init__(self, transport: Transport, engines: Engines) -> None:
+    def __init__(self, transport: Transport, engines: Engines, turns: Turns | None = None) -> None:
+        """`turns`: of learner and engines on the same GPUs; None: they have GPUs of their own."""
         self.transport = transport
         self.engines = engines
+        self.turns: Turns = turns or SeparateDevices()
         self.current: Snapshot | None = None  # for late engines; None: the weights with which every engine starts
         self._lock = Lock()  # a late engine is brought between two syncs
 
     def sync(self, version: int) -> Synced:
         """Brings the learner's `version` to every engine. Requests in flight freeze, then go on with the new version.
 
+        Where learner and engines share GPUs, the engines have the GPUs afterwards.
+
         An engine whose weights differ from the learner's, by their checksums, is quarantined, and receives every value
         of the version once more. Raises Stalled when an actor does not answer within the bound, RunFailed when the
         checksums differ even then, ValueError when the learner is at another version.
         """
-        with self._lock:
+        with self._lock, self.turns.handover():
             # 1. Publish: ranks make the version available; engines still sample with the old version.
             started = time.monotonic()
             snapshot = self.transport.publish(whole=False)

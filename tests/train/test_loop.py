@@ -37,8 +37,8 @@ def lines(file: Path) -> list[dict]:
 
 
 def learned(run_dir: Path) -> list[dict[str, float]]:
-    """Every step's metrics but those that are seconds or speeds."""
-    timed = ("time/", "per_s", "seconds", "stall_s")
+    """Every step's metrics but those that are seconds, speeds or memory."""
+    timed = ("time/", "per_s", "seconds", "stall_s", "memory/")
     return [
         {key: value for key, value in row.items() if not any(word in key for word in timed)}
         for row in lines(run_dir / "metrics.jsonl")
@@ -130,12 +130,15 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
     assert sorted(path.name for path in (six_steps / "checkpoints").iterdir()) == ["step_000003", "step_000006"]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(six_steps: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("placement", ["colocated"])  # the uninterrupted run is separate
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
+    six_steps: Path, placement: str, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "again"
     shutil.copytree(six_steps, run_dir)
     shutil.rmtree(run_dir / "checkpoints" / "step_000006")  # as if the machine had died while it was written
     (run_dir / "curves.png").unlink()
-    done = rlframe("steps=6", f"resume={run_dir}")
+    done = rlframe("steps=6", f"resume={run_dir}", f"placement={placement}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert learned(run_dir) == learned(six_steps)
     seconds = [[row["time/step_s"] for row in lines(folder / "metrics.jsonl")] for folder in (run_dir, six_steps)]
