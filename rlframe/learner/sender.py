@@ -52,8 +52,9 @@ class Sender:
                     world_size=1 + len(client.engines) * client.workers,
                     packed_buffer_size_bytes=chunk_bytes,
                 )
-            case "ipc":
-                init = IPCTrainerInitInfo(rank=rank)
+            case "ipc":  # every rank shares a buffer with the worker on its GPU, for one chunk after the other
+                buffer_bytes = max(chunk_bytes, *(meta.nbytes for meta in source.metadata()))
+                init = IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=buffer_bytes)
         self._client = client
         self._thread = ThreadPoolExecutor(1, "sender")
         self._source = FingerprintedSource(source) if rank == 0 else source

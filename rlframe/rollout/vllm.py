@@ -51,6 +51,9 @@ class VLLMEngine:
         self.name = name
         require(model_path)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        if backend == "ipc":
+            # Handles of GPU memory contain Python types, which vLLM passes on to its processes as pickles only.
+            os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
         # vLLM by itself asks the route to the internet for this machine's address, which may be another one than Ray's.
         os.environ.setdefault("VLLM_HOST_IP", ray.util.get_node_ip_address())
         with collector_paused():
