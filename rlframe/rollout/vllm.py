@@ -47,7 +47,7 @@ class VLLMEngine:
         lora: LoraConfig | None,
         shares_gpus: bool,
     ) -> None:
-        """`lora`: of adapters that travel alone. The other arguments from `max_model_len` on: see `engine_arguments`."""
+        """`lora`: of adapters that travel alone. The other arguments: see `engine_arguments`."""
         self.name = name
         require(model_path)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

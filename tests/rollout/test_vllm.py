@@ -49,6 +49,22 @@ def test_a_group_computes_its_prompt_once_in_blocks_of_32_tokens(actors: cluster
     assert sorted(completion.cached_tokens for completion in completions) == [0, 64, 64, 64]
 
 
+def test_an_engine_that_wakes_has_forgotten_keys_and_values(actors: cluster.Actors) -> None:
+    prompts = [prompt("long", "What is 3 + 3? " * 5)]
+    before = sample(actors, prompts)
+    assert [completion.cached_tokens for completion in sample(actors, prompts)] == [64] * 4
+    actors.rollouts.sleep()
+    with pytest.raises(RuntimeError, match="rollout-0 sleeps, because the learner has its GPU"):
+        sample(actors, prompts)
+    actors.rollouts.wake("weights")
+    with pytest.raises(RuntimeError, match="rollout-0 sleeps"):
+        sample(actors, prompts)
+    actors.rollouts.wake("kv_cache")
+    after = sample(actors, prompts)
+    assert min(completion.cached_tokens for completion in after) == 0
+    assert plain(after) == plain(before)  # on a CPU weights stay
+
+
 def test_a_stop_text_ends_a_completion_and_stays_in_it(actors: cluster.Actors) -> None:
     free = sample(actors, PROMPTS, FREE)
     text = next(word for completion in free for word in re.findall(r"[!-~]{2}", completion.text[4:]))
