@@ -64,6 +64,14 @@ def adapters_alone_stand_beside_the_learner_s_weights(run: RunKeys) -> str | Non
         )
 
 
+def adapters_alone_beside_weights_that_stay(run: RunKeys) -> str | None:
+    if _alone(run) and run.placement == "colocated":
+        return (
+            "weights.adapters: alone never sends the base weights, which engines of placement=colocated discard in the "
+            "learner's turn; use merged"
+        )
+
+
 WEIGHTS_CHECKS: list[Callable[[RunKeys], str | None]] = [
     weights_backend_has_gpus,
     adapters_alone_exist,
@@ -72,6 +80,7 @@ WEIGHTS_CHECKS: list[Callable[[RunKeys], str | None]] = [
     adapters_alone_are_read_on_one_node,
     adapters_alone_without_latent_attention,
     adapters_alone_stand_beside_the_learner_s_weights,
+    adapters_alone_beside_weights_that_stay,
 ]
 
 

@@ -32,6 +32,7 @@ ALONE = "weights.adapters=alone"
             "vLLM takes adapters up to rank 512, and learner.lora.rank=513; use merged",
         ),
         ([ALONE, LORA, "rollout.executor=ray"], "rollout.executor=ray may start workers on other nodes"),
+        ([ALONE, LORA, "placement=colocated"], "alone never sends the base weights, which engines of placement="),
     ],
 )
 def test_a_way_that_no_weight_can_go_is_refused(composed: Composed, overrides: list[str], message: str) -> None:
