@@ -48,6 +48,11 @@ def living() -> list[Node]:
     ]
 
 
+def most_gpus(nodes: list[Node]) -> float:
+    """GPUs of the node that has most."""
+    return max((node.total.get("GPU", 0) for node in nodes), default=0)
+
+
 def describe(nodes: list[Node]) -> str:
     """The nodes, and how many there are of each kind."""
     kinds = Counter(str(node) for node in nodes)
@@ -64,7 +69,7 @@ def shortages(slots: list[Slot], nodes: list[Node]) -> list[str]:
         for slot in slots
         if not any(node.can_hold(slot) for node in nodes)
     }
-    demand = {"CPU": sum(slot.cpus for slot in slots), "GPU": sum(slot.gpus for slot in slots)}
+    demand = {"CPU": sum(slot.cpus for slot in slots), "GPU": sum(slot.gpus + slot.workers for slot in slots)}
     supply = {kind: sum(node.total.get(kind, 0) for node in nodes) for kind in demand}
     totals = [
         f"the run needs {kind} {demand[kind]:g}, and the cluster has {supply[kind]:g}"

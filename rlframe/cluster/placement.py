@@ -3,6 +3,7 @@
 Settings of a role, and the slots that they give:
 
     engines=2, cpus=4, gpus=1     rollout-0, rollout-1: 4 CPUs and 1 GPU each, on any machine
+    engines=1, gpus=16            rollout-0: where a machine has 8 GPUs, an actor without a GPU, and 16 workers with one
     ranks=2, cpus=1, gpus=1       learner-0, learner-1: 1 CPU and 1 GPU each, reserved together (gang "learner")
     placement=colocated           rollout-0 is in the ranks' gang: on the machine of its ranks, no GPU of its own
     workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rlframe.cluster.cpu import KEEP_MEMORY
+from rlframe.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
@@ -43,16 +45,18 @@ class Slot:
     labels: dict[str, str] = field(default_factory=dict)  # of a node that may run the actor; Ray's label selector
     gang: str | None = None  # slots of a gang are reserved together: all or none
     bundle: int = 0  # part of the gang's reservation; slots with the same bundle are on the same machine
+    workers: int = 0  # further actors with 1 GPU each, on any machines, that the actor starts: vLLM's Ray executor
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.index}"
 
 
-def placement(run: RunConfig, roles: Iterable[Role] = RL) -> dict[Role, list[Slot]]:
-    """Role -> slots of the role's actors, in the order of the start."""
+def placement(run: RunConfig, roles: Iterable[Role] = RL, node_gpus: float = math.inf) -> dict[Role, list[Slot]]:
+    """Role -> slots of the role's actors, in the order of the start. `node_gpus`: see `engine_slot`."""
+    largest = math.inf if run.placement == "colocated" else node_gpus
     slots: dict[Role, list[Slot]] = {
-        "rollout": [engine_slot(run.rollout, index) for index in range(run.rollout.engines)],
+        "rollout": [engine_slot(run.rollout, index, largest) for index in range(run.rollout.engines)],
         "learner": [rank_slot(run.learner, index) for index in range(run.learner.ranks)],
         "reward": reward_slots(run.reward),
     }
@@ -84,18 +88,25 @@ class Bundle:
 
 
 def bundles(slots: Iterable[Slot]) -> list[Bundle]:
-    """The bundles of a gang's slots, in the order of their indices.
+    """The bundles of a gang's slots, in the order of their indices, then those of workers that an actor starts.
 
     Two ranks with 2 CPUs and 1 GPU each, and an engine with 3 CPUs on their GPUs: resources {"CPU": 7, "GPU": 2}.
+    An engine with 3 CPUs and 2 workers: {"CPU": 3, "GPU": 1} for the actor and a worker, and {"GPU": 1}.
     """
     members: dict[int, list[Slot]] = {}
     for slot in slots:
         members.setdefault(slot.bundle, []).append(slot)
-    return [_bundle(members[index]) for index in sorted(members)]
+    workers = [
+        Bundle(resources={"GPU": 1.0}, labels=slot.labels)
+        for index in sorted(members)
+        for slot in members[index]
+        for _ in range(1, slot.workers)
+    ]
+    return [_bundle(members[index]) for index in sorted(members)] + workers
 
 
 def _bundle(slots: list[Slot]) -> Bundle:
-    cpus, gpus = math.fsum(slot.cpus for slot in slots), math.fsum(slot.gpus for slot in slots)
+    cpus, gpus = math.fsum(slot.cpus for slot in slots), math.fsum(slot.gpus + min(1, slot.workers) for slot in slots)
     labels = {label: value for slot in slots for label, value in slot.labels.items()}
     return Bundle(resources={"CPU": cpus} | ({"GPU": gpus} if gpus else {}), labels=labels)
 
@@ -105,17 +116,27 @@ def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
     return math.ceil(math.fsum(slot.cpus for role_slots in slots.values() for slot in role_slots))
 
 
-def engine_slot(config: RolloutConfig, index: int) -> Slot:
+def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:
+    """The slot of an engine. An engine with more GPUs than `node_gpus`, those of the largest node, spans nodes.
+
+    Raises ConfigError for an engine that cannot.
+    """
+    spans = config.executor == "ray" or (config.executor == "auto" and config.gpus > node_gpus > 0)
+    if spans and config.data_parallel > 1:
+        raise ConfigError(
+            f"rollout.data_parallel: an engine of {config.gpus} GPUs spans machines with {node_gpus:g}, by "
+            f"rollout.tensor_parallel and pipeline_parallel only; use 1, and rollout.engines for more copies"
+        )
     threads = config.cpus if config.gpus else config.cpus // config.workers  # on a CPU, of each worker process
-    settings = environment(threads, gpus=config.gpus)
-    return Slot(
+    slot = Slot(
         kind="rollout",
         index=index,
         cpus=config.cpus,
         gpus=config.gpus,
-        environment=settings,
+        environment=environment(threads, gpus=config.gpus),
         labels=config.labels,
     )
+    return replace(slot, gpus=0, workers=config.workers, gang=slot.name) if spans else slot
 
 
 def rank_slot(config: LearnerConfig, index: int) -> Slot:

@@ -26,13 +26,12 @@ from rlframe.schema import user_modules
 if TYPE_CHECKING:
     from rlframe.config.train import ClusterConfig
 
-GIB = 1 << 30
 LOOPBACK = "127.0.0.1"
 SHUTDOWN_S = 20.0  # for actors to end their own processes; then the actors are killed
 
 
-def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
-    """Joins the cluster at `cluster.address`; without an address makes a local cluster with `cpus`.
+def connect(config: ClusterConfig, *, namespace: str, cpus: int, store_bytes: int) -> None:
+    """Joins the cluster at `cluster.address`; without an address makes a local cluster of this size.
 
     Raises RunFailed where the cluster cannot be joined.
     """
@@ -45,7 +44,7 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int) -> None:
             ray.init(
                 "local",
                 num_cpus=cpus,
-                object_store_memory=int(config.object_store_gib * GIB),
+                object_store_memory=store_bytes,
                 include_dashboard=False,
                 **settings,
             )

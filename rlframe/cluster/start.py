@@ -14,8 +14,8 @@ from ray.exceptions import RayError
 
 from rlframe.actors.failure import ActorFailed, describe
 from rlframe.actors.replicas import Handle
-from rlframe.cluster import nodes, ray_cluster
-from rlframe.cluster.placement import RL, Role, Slot, cpu_demand, placement
+from rlframe.cluster import nodes, ray_cluster, store
+from rlframe.cluster.placement import RL, Role, cpu_demand, placement
 from rlframe.cluster.starter import Actors, Starter
 from rlframe.learner import selftest
 
@@ -27,28 +27,37 @@ logger = logging.getLogger(__name__)
 
 
 class JoinedCluster:
-    """A Ray cluster that holds, or will hold, a run's actors in these slots."""
+    """A Ray cluster that holds, or will hold, a run's actors of these roles."""
 
-    def __init__(self, run: RunConfig, slots: dict[Role, list[Slot]], namespace: str) -> None:
+    def __init__(self, run: RunConfig, roles: Iterable[Role], weights: int, namespace: str) -> None:
+        """`weights`: bytes that the object store must hold."""
         self.run = run
-        self.slots = slots
+        self.roles = roles
+        self.weights = weights
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # of the actors that were started
 
     def start(self, model_path: Path, warn: Callable[[str], None] = logger.warning) -> Actors:
-        """Starts an actor in every slot.
+        """Starts the actors of all roles.
 
-        `warn` gets a line for what the nodes of a running cluster lack: the start waits for further nodes.
-        Raises ConfigError for a model that the learner cannot compute right, and Stalled with the names of the actors
-        that did not start within `cluster.start_timeout_s` and the cluster's nodes.
+        `warn` gets a line for what the nodes of a running cluster lack, since the start waits for further nodes, and
+        for an object store that is too small. Raises ConfigError for a model that the learner cannot compute right, and
+        Stalled with the names of the actors that did not start within `cluster.start_timeout_s` and the cluster's
+        nodes.
         """
-        run, slots = self.run, self.slots
+        run, living = self.run, nodes.living()
+        slots = placement(run, self.roles, nodes.most_gpus(living))
         packing: Packing = "shared"
         if slots.get("learner"):
             packing = selftest.choose_packing(model_path, run.learner, run.longest_sequence)
-        if run.cluster.address is not None:
-            for line in nodes.shortages(list(chain(*slots.values())), nodes.living()):
+        if run.cluster.address is None:
+            small_store = store.local_problem(run.cluster.object_store_gib, self.weights)
+        else:
+            small_store = store.node_problem(self.weights, slots, living)
+            for line in nodes.shortages(list(chain(*slots.values())), living):
                 warn(f"{line}. The start waits {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s) for more.")
+        if small_store:
+            warn(small_store)
         starter = Starter(run, model_path, self.namespace, packing)
         self.handles = starter.handles
         return starter.start(slots)
@@ -61,8 +70,12 @@ def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
     Raises RunFailed where the cluster cannot be joined, and ActorFailed where a call inside the context ends with a Ray
     error.
     """
-    cluster = JoinedCluster(run, placement(run, roles), f"rlframe-{uuid.uuid4().hex[:8]}")
-    ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(cluster.slots))
+    roles = list(roles)
+    slots = placement(run, roles)
+    weights = store.weight_bytes(run, roles)
+    cluster = JoinedCluster(run, roles, weights, f"rlframe-{uuid.uuid4().hex[:8]}")
+    store_bytes = store.local_bytes(run.cluster.object_store_gib, weights)
+    ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(slots), store_bytes=store_bytes)
     try:
         yield cluster
     except RayError as error:

@@ -11,15 +11,17 @@ import ray
 
 from rlframe.actors.calls import numbered
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
+from rlframe.cluster import nodes
 from rlframe.cluster.actor import meeting_point, start_actor, wait_for
 from rlframe.cluster.gang import Gang, on_gpus_of
-from rlframe.cluster.placement import Role, Slot, engine_slot
+from rlframe.cluster.placement import LEARNER, Role, Slot, engine_slot
 from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, reward_pool, start_workers
 from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
 from rlframe.model import quantisation
 from rlframe.reward.pool import RewardPool
+from rlframe.rollout.arguments import EngineSettings
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.sync import WeightSync
 from rlframe.weights.transport import Broadcast, ObjectStore, Transport
@@ -86,8 +88,8 @@ class Starter:
         if slots.get("learner") and run.weights.adapters == "alone":
             self.lora = run.learner.lora
         rank_slots, engine_slots = slots.get("learner", []), slots.get("rollout", [])
-        gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang])
-        engines = [self._start_engine(slot, gang) for slot in engine_slots if not slot.gang]
+        gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang == LEARNER])
+        engines = [self._start_engine(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
         ranks = [self._start_rank(slot, gang) for slot in rank_slots]
         workers = start_workers(run.reward, slots.get("reward", []), self.handles)
         # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
@@ -96,7 +98,7 @@ class Starter:
         if run.kl is not None:
             calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
             wait_for(numbered("learner", calls), "copy the reference", deadline)
-        if sharing := [slot for slot in engine_slots if slot.gang]:
+        if sharing := [slot for slot in engine_slots if slot.gang == LEARNER]:
             engines = self._start_on_ranks_gpus(sharing, rank_slots, gang, deadline)
         if engines and ranks and run.weights.backend == "object_store":
             settings = run.weights
@@ -127,7 +129,8 @@ class Starter:
             )
         deadline = self._deadline()
         index = sum(name.startswith("rollout-") for name in self.handles)
-        engine = self._start_engine(engine_slot(self.run.rollout, index), Gang([]))
+        slot = engine_slot(self.run.rollout, index, nodes.most_gpus(nodes.living()))
+        engine = self._start_engine(slot, Gang([]))
         try:
             started = {engine.name: engine.handle.__ray_ready__.remote()}
             wait_for(started | self._connect_engines([engine]), "start", deadline)
@@ -168,10 +171,18 @@ class Starter:
         from rlframe.rollout.vllm import VLLMEngine
 
         run = self.run
-        settings = (run.max_model_len, run.weights.backend, run.learner.head_dtype)
-        shares_gpus = slot.gang is not None
-        arguments = (run.rollout, self.model_path, *settings, self.engines_start_empty, self.lora, shares_gpus)
-        options = {"max_concurrency": CONCURRENT_CALLS} | gang.options(slot)
+        settings = EngineSettings(
+            max_model_len=run.max_model_len,
+            backend=run.weights.backend,
+            head_dtype=run.learner.head_dtype,
+            empty=self.engines_start_empty,
+            lora=self.lora,
+            shares_gpus=slot.gang == LEARNER,
+            executor="ray" if slot.workers else "mp",
+        )
+        arguments = (run.rollout, self.model_path, settings)
+        place = Gang([slot]) if slot.workers else gang
+        options = {"max_concurrency": CONCURRENT_CALLS} | place.options(slot)
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, **options)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 

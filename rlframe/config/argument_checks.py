@@ -26,6 +26,20 @@ def engine_arguments_exist(run: RunKeys) -> str | None:
             return f"rollout.engine_args.{name}: the installed vLLM has no such argument{hint}"
 
 
+def quantisation_is_of_whole_weights(run: RunKeys) -> str | None:
+    method = run.rollout.engine_args.get("quantization")
+    if method and method not in arguments.QUANTISATIONS:
+        return (
+            f"rollout.engine_args.quantization: {method} loads a checkpoint that was quantised before, and the learner "
+            f"sends its own weights at each step; use one of {', '.join(arguments.QUANTISATIONS)}"
+        )
+    if method and not run.rollout.gpus and method != arguments.CPU_QUANTISATION:
+        return (
+            f"rollout.engine_args.quantization: vLLM's CPU build does not quantise weights to {method} as they load, "
+            f"and rollout.gpus=0; use {arguments.CPU_QUANTISATION}"
+        )
+
+
 def deepspeed_keys_are_free(run: RunKeys) -> str | None:
     for path in deepspeed_keys.paths(run.learner.deepspeed):
         if reason := deepspeed_keys.OWNED.get(path):
@@ -42,5 +56,9 @@ def deepspeed_keys_exist(run: RunKeys) -> str | None:
         return f"learner.deepspeed.{problem}"
 
 
-ENGINE_ARGUMENT_CHECKS: list[Callable[[RunKeys], str | None]] = [engine_arguments_are_free, engine_arguments_exist]
+ENGINE_ARGUMENT_CHECKS: list[Callable[[RunKeys], str | None]] = [
+    engine_arguments_are_free,
+    engine_arguments_exist,
+    quantisation_is_of_whole_weights,
+]
 ARGUMENT_CHECKS = [*ENGINE_ARGUMENT_CHECKS, deepspeed_keys_are_free, deepspeed_keys_exist]

@@ -31,6 +31,6 @@ class ClusterConfig(Config):
     """`conf/cluster/*.yaml`: the Ray cluster of a run."""
 
     address: str | None
-    object_store_gib: float = Field(gt=0)
+    object_store_gib: float | None = Field(gt=0)
     start_timeout_s: float = Field(gt=0)
     stall_timeout_s: float = Field(gt=0)

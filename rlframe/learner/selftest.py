@@ -53,7 +53,7 @@ def choose_packing(model_path: Path, config: LearnerConfig, longest: int) -> Pac
 
     model_config = AutoConfig.from_pretrained(model_path, trust_remote_code=False)
     found = differences(model_config, config.attention, candidates(config), longest)
-    if not any(map(is_right, found.values())) and torch.cuda.is_available():
+    if not any(map(is_right, found.values())) and config.gpus and torch.cuda.is_available():
         # Kernels of linear attention and of convolutions run on GPUs only, and read the boundaries of `whole` packing.
         found = differences(model_config, config.attention, candidates(config), longest, device="cuda")
     packing, difference = next(iter(found.items()))

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -126,6 +127,25 @@ def experts(path: str) -> int:
     """Number of routed experts in a layer of the mixture at `path`; 0 for any other model."""
     matches = (re.search(r"\.experts\.(\d+)\.", name) for name in _tensor_names(path))
     return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def parameters(path: str) -> int:
+    """Number of the parameters of the model at `path`, from headers and indices; of a hub's index, from its bytes."""
+    source = locate(path)
+    if not source.is_dir():
+        from gguf import GGUFReader
+
+        return sum(int(tensor.n_elements) for tensor in GGUFReader(source).tensors)
+    if files := list(source.glob("*.safetensors")):
+        from safetensors import safe_open
+
+        slices = (file.get_slice(n) for file in (safe_open(f, framework="numpy") for f in files) for n in file.keys())  # noqa: SIM118
+        return sum(math.prod(part.get_shape()) for part in slices)
+    index = source / "model.safetensors.index.json"
+    if index.is_file():
+        return json.loads(index.read_text())["metadata"]["total_size"] // 2  # in bfloat16
+    hub_model = _hub_model(path)
+    return hub.parameters(hub_model) if hub_model else 0
 
 
 def _tensor_names(path: str) -> Iterable[str]:

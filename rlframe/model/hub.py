@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rlframe.errors import ConfigError
 
@@ -72,12 +73,22 @@ def download(model: HubModel) -> Path:
 
 
 def tensor_names(model: HubModel) -> Iterable[str]:
-    """Names of the tensors of a model with one file of weights, of which a few KB are read. Raises ConfigError."""
+    """Names of the tensors of a model with one file of weights. Raises ConfigError."""
+    return _header(model).tensors
+
+
+def parameters(model: HubModel) -> int:
+    """Number of the parameters of a model with one file of weights. Raises ConfigError."""
+    return sum(_header(model).parameter_count.values())
+
+
+@cache
+def _header(model: HubModel) -> Any:
+    """What a model's only file of weights holds; a few KB of the file are read."""
     from huggingface_hub import HfApi
 
     with _explained(model):
-        header = HfApi().parse_safetensors_file_metadata(model.name, "model.safetensors", revision=settings(model).name)
-    return header.tensors
+        return HfApi().parse_safetensors_file_metadata(model.name, "model.safetensors", revision=settings(model).name)
 
 
 def _snapshot(model: HubModel, revision: str, patterns: list[str]) -> Path:

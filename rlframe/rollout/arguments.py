@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlframe.rollout import cpu, plugin
 from rlframe.schema import deep_merge
 
 if TYPE_CHECKING:
+    from rlframe.model.config import LoraConfig
     from rlframe.rollout.config import RolloutConfig
 
 _MODEL = "use model.path"
@@ -56,54 +58,69 @@ OWNED = {
     "convert": "an engine samples completions; remove it",
 }
 
+# Methods by which vLLM quantises full weights as they load, and again at each update.
+CPU_QUANTISATION = "int8_per_channel_weight_only"
+QUANTISATIONS = [
+    "fp8",
+    "fp8_per_tensor",
+    "fp8_per_block",
+    "fp8_per_channel",
+    "mxfp8",
+    "mxfp4",
+    "nvfp4_per_token",
+    CPU_QUANTISATION,
+    "online",
+]
 MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no prompt waits for the next step
 
 
-def engine_arguments(
-    config: RolloutConfig,
-    model_path: Path,
-    *,
-    max_model_len: int,
-    backend: str,
-    head_dtype: str,
-    empty: bool,
-    shares_gpus: bool,
-) -> dict[str, Any]:
-    """Arguments of `AsyncEngineArgs`. On a CPU sets environment variables too, so call it before vLLM is imported.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an engine takes from a run beside `rollout`."""
 
-    `max_model_len`: tokens of a prompt and a completion together; `backend`: of vLLM's weight transfer; `head_dtype`:
-    of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone worth a mean
-    difference of 0.01 nats a token. `empty`: start with random weights and without the model's quantisation, because
-    the learner's dequantised weights come before the engine samples. `shares_gpus`: with learner ranks by turns, so
-    vLLM allocates memory that it can give back.
-    """
+    max_model_len: int  # tokens of a prompt and a completion together
+    backend: str  # weights.backend
+    # Of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone worth a mean
+    # difference of 0.01 nats a token.
+    head_dtype: str
+    # Starts with random weights and without the model's quantisation, because the learner's dequantised weights come
+    # before the engine samples.
+    empty: bool
+    lora: LoraConfig | None  # of adapters that travel alone
+    shares_gpus: bool  # with learner ranks by turns, so vLLM allocates memory that it can give back
+    executor: Literal["mp", "ray"]  # mp: workers on this machine; ray: in the placement group of this actor
+
+
+def engine_arguments(config: RolloutConfig, model_path: Path, settings: EngineSettings) -> dict[str, Any]:
+    """Arguments of `AsyncEngineArgs`. On a CPU sets environment variables too, so call it before vLLM is imported."""
+    spread = settings.executor == "ray" or config.workers > 1
     arguments = {
         "model": str(model_path),
         "trust_remote_code": False,
         "dtype": config.dtype,
-        "max_model_len": max_model_len,
+        "max_model_len": settings.max_model_len,
         "max_num_seqs": config.max_concurrent,
-        "max_num_batched_tokens": max(max_model_len, MIN_BATCHED_TOKENS),
+        "max_num_batched_tokens": max(settings.max_model_len, MIN_BATCHED_TOKENS),
         "gpu_memory_utilization": config.gpu_memory_share,
         "tensor_parallel_size": config.tensor_workers,
         "pipeline_parallel_size": config.pipeline_parallel,
         "data_parallel_size": config.data_parallel,
         "enable_expert_parallel": config.expert_parallel,
-        "distributed_executor_backend": None if config.executor == "auto" else config.executor,
+        "distributed_executor_backend": settings.executor if spread else "uni",
         "enable_prefix_caching": True,
         "enable_return_routed_experts": config.routed_experts,
         "enforce_eager": not config.compile,
-        "hf_overrides": {"head_dtype": head_dtype} | ({"quantization_config": None} if empty else {}),
+        "hf_overrides": {"head_dtype": settings.head_dtype} | ({"quantization_config": None} if settings.empty else {}),
         "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from, after temperature
         "generation_config": "vllm",
-        "weight_transfer_config": {"backend": plugin.BACKENDS[backend]},
+        "weight_transfer_config": {"backend": plugin.BACKENDS[settings.backend]},
         "worker_extension_cls": plugin.WORKER_EXTENSION,
-        "enable_sleep_mode": shares_gpus,
+        "enable_sleep_mode": settings.shares_gpus,
         "enable_log_requests": False,
         "disable_log_stats": True,
         **cpu.engine_settings(config, model_path),
     }
-    return deep_merge(arguments, config.engine_args) | ({"load_format": "dummy"} if empty else {})
+    return deep_merge(arguments, config.engine_args) | ({"load_format": "dummy"} if settings.empty else {})
 
 
 def known_names() -> set[str] | None:

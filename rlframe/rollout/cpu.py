@@ -30,12 +30,10 @@ def engine_settings(config: RolloutConfig, model_path: Path) -> dict[str, Any]:
         # A single process schedules and computes. With two processes a waiting scheduler spins on a core, which is lost
         # for computing. vLLM falls back to two processes unless the clients' multiprocessing is off.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        settings["distributed_executor_backend"] = "uni"
     else:
         # vLLM would give each worker the cores of a memory node alone, and most machines have fewer nodes than workers.
         # Workers share the actor's cores by OMP_NUM_THREADS instead.
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        settings["distributed_executor_backend"] = "mp"
     if "kv_lora_rank" in json.loads((model_path / "config.json").read_text()):  # DeepSeek's latent attention
         # vLLM's CPU kernel rotates heads at wrong positions where heads are a dimension of their own.
         compilation["custom_ops"] = ["-rotary_embedding"]

@@ -18,14 +18,13 @@ from rlframe.model.base_model import require
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import adapters
 from rlframe.rollout.adapters import Adapters
-from rlframe.rollout.arguments import engine_arguments
+from rlframe.rollout.arguments import EngineSettings, engine_arguments
 from rlframe.training import Loaded
 from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, VersionSpan
 
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
-    from rlframe.model.config import LoraConfig
     from rlframe.rollout.config import RolloutConfig
     from rlframe.weights.snapshot import Snapshot
 
@@ -35,40 +34,23 @@ DIFFERING = "differing_weights"  # method of `VerifiedWorker`
 class VLLMEngine:
     """A replica of the policy, which samples completions with vLLM's `AsyncLLM`."""
 
-    def __init__(
-        self,
-        name: str,
-        config: RolloutConfig,
-        model_path: Path,
-        max_model_len: int,
-        backend: str,
-        head_dtype: str,
-        empty: bool,
-        lora: LoraConfig | None,
-        shares_gpus: bool,
-    ) -> None:
-        """`lora`: of adapters that travel alone. The other arguments: see `engine_arguments`."""
+    def __init__(self, name: str, config: RolloutConfig, model_path: Path, settings: EngineSettings) -> None:
         self.name = name
         require(model_path)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        if backend == "ipc":
+        if settings.backend == "ipc":
             # Handles of GPU memory contain Python types, which vLLM passes on to its processes as pickles only.
             os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
         # vLLM by itself asks the route to the internet for this machine's address, which may be another one than Ray's.
         os.environ.setdefault("VLLM_HOST_IP", ray.util.get_node_ip_address())
+        # vLLM's scheduler has a process of its own, which finds the cluster by this where Ray starts the workers.
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         with collector_paused():
-            arguments = engine_arguments(
-                config,
-                model_path,
-                max_model_len=max_model_len,
-                backend=backend,
-                head_dtype=head_dtype,
-                empty=empty,
-                shares_gpus=shares_gpus,
-            )
+            arguments = engine_arguments(config, model_path, settings)
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 
+        lora = settings.lora
         arguments |= adapters.engine_arguments(lora) if lora else {}
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self.adapters = Adapters(self.llm, lora, model_path) if lora else None

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from omegaconf import DictConfig
 
-from rlframe.cluster.placement import cpu_demand, environment, placement
+from rlframe.cluster.placement import bundles, cpu_demand, environment, placement
 from rlframe.config.compose import load
+from rlframe.errors import ConfigError
 
 Composed = Callable[..., DictConfig]
 APART = "+reward.terms.format.actors={count: 2, cpus: 0.25, gpus: 0.5, pip: [marker]}"
@@ -74,6 +76,30 @@ def test_workers_of_an_engine_share_its_cores(composed: Composed) -> None:
     run = load(composed("rollout.cpus=7", "rollout.tensor_parallel=2"))
     (engine,) = placement(run, ["rollout"])["rollout"]
     assert (engine.cpus, engine.environment["OMP_NUM_THREADS"]) == (7, "3")
+
+
+def test_an_engine_with_more_gpus_than_a_node_spans_nodes(composed: Composed) -> None:
+    run = load(composed("rollout={gpus: 16, pipeline_parallel: 2, cpus: 4}"))
+    (engine,) = placement(run, ["rollout"], node_gpus=8)["rollout"]
+    assert (engine.gpus, engine.cpus, engine.workers, engine.gang) == (0, 4, 16, "rollout-0")
+    assert [bundle.resources for bundle in bundles([engine])] == [{"GPU": 1, "CPU": 4}, *[{"GPU": 1}] * 15]
+    assert "CUDA_VISIBLE_DEVICES" not in engine.environment  # vLLM's workers would inherit it
+    for node_gpus in (16, 0):  # 0: nodes with GPUs may still join
+        (engine,) = placement(run, ["rollout"], node_gpus)["rollout"]
+        assert (engine.gpus, engine.workers, engine.gang) == (16, 0, None)
+
+
+def test_the_executor_is_the_one_that_the_key_names(composed: Composed) -> None:
+    spans = load(composed("rollout={gpus: 2, executor: ray}"))
+    assert [slot.workers for slot in placement(spans, ["rollout"], node_gpus=8)["rollout"]] == [2]
+    waits = load(composed("rollout={gpus: 16, executor: mp}"))
+    assert [slot.workers for slot in placement(waits, ["rollout"], node_gpus=8)["rollout"]] == [0]
+
+
+def test_copies_inside_an_engine_do_not_span_nodes(composed: Composed) -> None:
+    run = load(composed("rollout={gpus: 16, data_parallel: 2}"))
+    with pytest.raises(ConfigError, match=r"rollout.data_parallel: an engine of 16 GPUs spans machines with 8"):
+        placement(run, ["rollout"], node_gpus=8)
 
 
 def faults(variables: dict[str, str]) -> int:

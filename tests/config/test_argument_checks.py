@@ -64,12 +64,16 @@ def test_an_argument_that_cannot_pass_is_refused_by_name(composed: Composed, ove
 def test_known_arguments_pass_and_nested_keys_keep_their_neighbours(composed: Composed) -> None:
     run = load(
         composed(
-            "rollout.engine_args={kv_cache_dtype: fp8}",
+            "rollout={gpus: 1, engine_args: {kv_cache_dtype: fp8, quantization: fp8}}",
             "+rollout.engine_args.max_num_batched_tokens=4096",
             "learner.deepspeed={zero_optimization: {overlap_comm: true}, comms_logger: {enabled: true, verbose: true}}",
         )
     )
-    assert run.rollout.engine_args == {"kv_cache_dtype": "fp8", "max_num_batched_tokens": 4096}
+    assert run.rollout.engine_args == {
+        "kv_cache_dtype": "fp8",
+        "quantization": "fp8",
+        "max_num_batched_tokens": 4096,
+    }
     zero = zero3.settings(run.learner)["zero_optimization"]
     assert (zero["overlap_comm"], zero["stage"], zero["sub_group_size"]) == (True, 3, zero3.STEP_BUCKET)
 

@@ -147,11 +147,20 @@ def test_a_model_that_cannot_be_built_is_refused_with_the_error_once(tiny_model,
 
 
 def test_the_packing_of_a_run_is_the_first_right_one(tiny_model):
-    for overrides, wanted in (
-        ([], "shared"),
-        (["learner.attention=flash_attention_2"], "whole"),
-        (["learner.attention=sdpa"], "padded"),
-        (["learner.packing=whole"], "whole"),
+    run = compose(tiny_overrides(tiny_model))
+    for update, wanted in (
+        ({}, "shared"),
+        ({"attention": "flash_attention_2"}, "whole"),
+        ({"attention": "sdpa"}, "padded"),
+        ({"packing": "whole"}, "whole"),
     ):
-        run = compose([*tiny_overrides(tiny_model), *overrides])
-        assert selftest.choose_packing(tiny_model, run.learner, run.longest_sequence) == wanted
+        learner = run.learner.model_copy(update=update)
+        assert selftest.choose_packing(tiny_model, learner, run.longest_sequence) == wanted
+
+
+def test_a_learner_on_cpus_is_tested_on_the_cpu_of_a_machine_with_gpus(tiny_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(policy, "scale_of", lambda config: Scale(factor=2.0))
+    run = compose([*tiny_overrides(tiny_model), "learner.packing=padded"])
+    with pytest.raises(ConfigError, match=r"padded: [\d.e+-]+ nats"):  # and no error of a missing GPU
+        selftest.choose_packing(tiny_model, run.learner, run.longest_sequence)
