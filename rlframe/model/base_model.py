@@ -130,12 +130,13 @@ def experts(path: str) -> int:
 
 
 def parameters(path: str) -> int:
-    """Number of the parameters of the model at `path`, from headers and indices; of a hub's index, from its bytes."""
-    source = locate(path)
-    if not source.is_dir():
-        from gguf import GGUFReader
+    """Number of the parameters of the model at `path`, from headers of its files.
 
-        return sum(int(tensor.n_elements) for tensor in GGUFReader(source).tensors)
+    Of files that are not there yet, the number is from the bytes: 2 a parameter in a hub's index, half of one in GGUF.
+    """
+    source = _folder(locate(path))
+    if not source.is_dir():
+        return 2 * locate(path).stat().st_size
     if files := list(source.glob("*.safetensors")):
         from safetensors import safe_open
 
@@ -143,7 +144,7 @@ def parameters(path: str) -> int:
         return sum(math.prod(part.get_shape()) for part in slices)
     index = source / "model.safetensors.index.json"
     if index.is_file():
-        return json.loads(index.read_text())["metadata"]["total_size"] // 2  # in bfloat16
+        return json.loads(index.read_text())["metadata"]["total_size"] // 2
     hub_model = _hub_model(path)
     return hub.parameters(hub_model) if hub_model else 0
 
