@@ -58,7 +58,7 @@ def joined(existing: list[str]) -> Iterator[RunConfig]:
 def watching(settings: list[str]) -> Iterator[RunConfig]:
     """This process joins the cluster for a while."""
     run = compose(settings)
-    ray_cluster.connect(run.cluster, namespace="test", cpus=0)
+    ray_cluster.connect(run.cluster, namespace="test", cpus=0, store_bytes=0)
     yield run
     ray_cluster.end({})
 
@@ -189,12 +189,12 @@ def test_a_driver_without_the_token_is_refused_in_words(
     for mode, reason in refusals.items():
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
         with pytest.raises(RunFailed, match=rf"^cluster\.address=.*refuses.*{reason}.*RAY_AUTH_TOKEN_PATH to a file"):
-            ray_cluster.connect(compose(existing).cluster, namespace="test", cpus=0)
+            ray_cluster.connect(compose(existing).cluster, namespace="test", cpus=0, store_bytes=0)
 
 
 def test_an_address_without_an_answer_is_refused_within_seconds(existing: list[str]) -> None:
     [port] = free_ports("127.0.0.2", 1)
     run, started = compose([*existing, f"cluster.address=127.0.0.2:{port}"]), time.monotonic()
     with pytest.raises(RunFailed, match=rf"^cluster\.address=127\.0\.0\.2:{port}: nothing answers .* give host:port"):
-        ray_cluster.connect(run.cluster, namespace="test", cpus=0)
+        ray_cluster.connect(run.cluster, namespace="test", cpus=0, store_bytes=0)
     assert time.monotonic() - started < 15

@@ -39,8 +39,8 @@ class Nodes:
 
 
 @contextmanager
-def two_nodes(folder: Path, *, cpus: int = 4) -> Iterator[Nodes]:
-    """Starts both nodes, and ends exactly the processes that it started."""
+def two_nodes(folder: Path, *, cpus: int = 4, gpus: int = 0) -> Iterator[Nodes]:
+    """Starts both nodes, and ends exactly the processes that it started. `gpus`: that each node says it has."""
     first_only = folder / "first_only"
     first_only.mkdir()
     token = folder / "token"
@@ -55,7 +55,8 @@ def two_nodes(folder: Path, *, cpus: int = 4) -> Iterator[Nodes]:
             ("first", FIRST_IP, [], head),
             ("second", SECOND_IP, blind, [f"--address={FIRST_IP}:{port}"]),  # waits for the first
         ):
-            command = [*wrapper, RAY, "start", *arguments, *node_arguments(name, ip, folder), f"--num-cpus={cpus}"]
+            sizes = [f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
+            command = [*wrapper, RAY, "start", *arguments, *node_arguments(name, ip, folder), *sizes]
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             node = subprocess.Popen(command, env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
             stack.callback(end_offspring, node)
@@ -78,7 +79,6 @@ def node_arguments(name: str, ip: str, folder: Path) -> list[str]:
         *(f"--{kind}-port={port}" for kind, port in zip(kinds, free_ports(ip, len(kinds)), strict=True)),
         f"--temp-dir={folder / name}",
         f"--labels={json.dumps({'rlframe.io/role': name})}",
-        "--num-gpus=0",
         f"--object-store-memory={STORE_BYTES}",
         "--disable-usage-stats",
         "--block",
