@@ -13,15 +13,17 @@ that crashes or hangs takes no other part with it. Exit code 1: a part failed; 2
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -56,7 +58,8 @@ def main() -> int:
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)  # of a part's own process
     arguments = parser.parse_args()
     if arguments.result:
-        arguments.result.write_text(json.dumps(run_part(PARTS[arguments.only[0]], arguments.small)))
+        faulthandler.register(signal.SIGTERM, chain=True)  # the log of a part that hangs ends with its stack
+        run_part(PARTS[arguments.only[0]], arguments.small, arguments.result)
         return 0
     if not arguments.small and not gpu_names():
         print("nvidia-smi names no GPU here; --small runs tiny shapes on the CPU", file=sys.stderr)
@@ -84,8 +87,8 @@ def in_process(name: str, part: Part, left_s: float, *, small: bool) -> Result:
     limit_s = min(part.limit_s, left_s)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        answer, log = Path(folder) / "result.json", Path(folder) / "log"
-        command = [sys.executable, __file__, "--only", name, "--result", str(answer), *(["--small"] if small else [])]
+        path, log = Path(folder) / "result.json", Path(folder) / "log"
+        command = [sys.executable, __file__, "--only", name, "--result", str(path), *(["--small"] if small else [])]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(small),
@@ -93,15 +96,16 @@ def in_process(name: str, part: Part, left_s: float, *, small: bool) -> Result:
             )  # fmt: skip
             timed_out = not ended(process, limit_s)
         seconds = time.monotonic() - started
+        answer = json.loads(path.read_text()) if path.is_file() else {"figures": [], "skipped": "", "error": ""}
+        figures = [Figure(**figure) for figure in answer["figures"]]
+        reason = answer["skipped"] or answer["error"]
         if timed_out:
-            return Result(name, "failed", seconds, [], f"not done in {limit_s:g} s\n{tail(log.read_text())}")
-        if not answer.is_file():
-            return Result(name, "failed", seconds, [], f"exit code {process.returncode}\n{tail(log.read_text())}")
-        told = json.loads(answer.read_text())
-    figures = [Figure(**figure) for figure in told["figures"]]
-    missed = [figure for figure in figures if not figure.holds]
-    outcome = "skipped" if told["skipped"] else "failed" if told["error"] or missed else "passed"
-    return Result(name, outcome, seconds, figures, told["skipped"] or told["error"])
+            reason = f"not done in {limit_s:g} s\n{tail(log.read_text())}"
+        elif process.returncode:
+            reason = f"exit code {process.returncode}\n{tail(log.read_text())}"
+    failed = timed_out or process.returncode or answer["error"] or not all(figure.holds for figure in figures)
+    outcome = "skipped" if answer["skipped"] else "failed" if failed else "passed"
+    return Result(name, outcome, seconds, figures, reason)
 
 
 def ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
@@ -109,28 +113,32 @@ def ended(process: subprocess.Popen[bytes], limit_s: float) -> bool:
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 15)
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return False
     return True
 
 
-def run_part(part: Part, small: bool) -> dict[str, Any]:
-    """The part's figures so far, and the end of a traceback or the reason why it was skipped."""
+def run_part(part: Part, small: bool, path: Path) -> None:
+    """Writes the part's figures to `path` as they come, then the reason of a skip or the end of a traceback."""
     figures: list[Figure] = []
-    skipped = error = ""
+
+    def write(skipped: str = "", error: str = "") -> None:
+        rows = [figure._asdict() for figure in figures]
+        path.write_text(json.dumps({"figures": rows, "skipped": skipped, "error": error}))
+
     try:
         for figure in part.run(small):
             figures.append(figure)
+            write()
     except Skip as reason:
-        skipped = str(reason)
+        write(skipped=str(reason))
     except Exception:
-        error = tail(traceback.format_exc())
-    return {"figures": [figure._asdict() for figure in figures], "skipped": skipped, "error": error}
+        write(error=tail(traceback.format_exc()))
 
 
 def environment(small: bool) -> dict[str, str]:
@@ -142,7 +150,7 @@ def environment(small: bool) -> dict[str, str]:
 
 
 def device(small: bool) -> str:
-    """The card and the versions, as `nvidia-smi` and the packages' metadata tell them."""
+    """The card and the versions, from `nvidia-smi` and the packages' metadata."""
     from importlib.metadata import PackageNotFoundError, version
 
     def installed(package: str) -> str:

@@ -56,31 +56,30 @@ def test_the_parts_that_need_a_gpu_are_skipped_without_one(tmp_path: Path):
     assert {name: row["reason"] for name, row in table.items()} == dict.fromkeys(names, "needs a GPU")
 
 
-def part_of(monkeypatch: pytest.MonkeyPatch, run) -> Part:
+def answer_of(monkeypatch: pytest.MonkeyPatch, folder: Path, run) -> dict:
+    """What the process of a part leaves in its file."""
     monkeypatch.setattr(Part, "run", lambda part, small: run())
-    return Part("nowhere", "nothing", 1)
+    gpu_check.run_part(PARTS["publish"], True, folder / "answer.json")
+    return json.loads((folder / "answer.json").read_text())
 
 
-def test_a_part_that_raises_keeps_its_figures_and_the_end_of_its_traceback(monkeypatch: pytest.MonkeyPatch):
+def test_a_part_that_raises_keeps_its_figures_and_the_traceback_s_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def run() -> Iterator[Figure]:
         yield Figure("speed", 3.0)
         raise ValueError("no such kernel")
 
-    told = gpu_check.run_part(part_of(monkeypatch, run), small=True)
-    assert told["figures"][0]["value"] == 3.0 and told["skipped"] == ""
-    assert told["error"].splitlines()[-1] == "ValueError: no such kernel"
+    answer = answer_of(monkeypatch, tmp_path, run)
+    assert answer["figures"][0]["value"] == 3.0 and answer["skipped"] == ""
+    assert answer["error"].splitlines()[-1] == "ValueError: no such kernel"
 
 
-def test_a_part_may_skip_itself_with_a_reason(monkeypatch: pytest.MonkeyPatch):
+def test_a_part_may_skip_itself_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def run() -> Iterator[Figure]:
         raise Skip("needs two GPUs")
         yield
 
-    assert gpu_check.run_part(part_of(monkeypatch, run), small=True) == {
-        "figures": [],
-        "skipped": "needs two GPUs",
-        "error": "",
-    }
+    answer = answer_of(monkeypatch, tmp_path, run)
+    assert answer == {"figures": [], "skipped": "needs two GPUs", "error": ""}
 
 
 def test_a_part_that_takes_too_long_is_ended_and_failed():

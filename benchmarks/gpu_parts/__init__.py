@@ -28,8 +28,8 @@ class Figure(NamedTuple):
     def __str__(self) -> str:
         bounds = [f"at most {self.at_most:g}"] if self.at_most is not None else []
         bounds += [f"at least {self.at_least:g}"] if self.at_least is not None else []
-        told = f" ({'' if self.holds else 'NOT '}{', '.join(bounds)})" if bounds else ""
-        return f"{self.name} {self.value:.4g} {self.unit}".rstrip() + told
+        limits = f" ({'' if self.holds else 'NOT '}{', '.join(bounds)})" if bounds else ""
+        return f"{self.name} {self.value:.4g} {self.unit}".rstrip() + limits
 
 
 class Part(NamedTuple):
