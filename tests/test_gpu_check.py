@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu_parts import PARTS, Figure, Part, Skip
+from benchmarks.flops import QWEN3_0_6B
+from benchmarks.gpu_parts import PARTS, Figure, Part, Skip, engine
+from benchmarks.gpu_parts.engine import ON_GPUS
+from rlframe.cluster.placement import placement
 
 LEARNER_PARTS = [name for name, part in PARTS.items() if part.module != "engine" and not part.needs_gpu]
 # The learner's parts run on machines with torch, transformers and DeepSpeed alone.
@@ -48,6 +51,17 @@ def test_the_learner_s_parts_need_no_ray_or_vllm(tmp_path: Path):
 def test_an_engine_agrees_with_the_learner_after_each_step(tmp_path: Path):
     table = check(tmp_path, "--only", "engine", absent=[])
     assert table["engine"]["outcome"] == "passed" and figures(table["engine"])["steps"] == 3
+
+
+@pytest.mark.parametrize("cards, part", [(1, "engine"), (1, "ipc"), (1, "experts"), *((2, part) for part in ON_GPUS)])
+def test_the_runs_on_gpus_pass_every_check_of_their_config(
+    cards, part, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    (tmp_path / "model").mkdir()
+    QWEN3_0_6B.save_pretrained(tmp_path / "model")
+    slots = placement(engine.composed(tmp_path, engine.on_gpus(part)))
+    assert len(slots["rollout"]) == len(slots["learner"]) == 1
 
 
 def test_the_parts_that_need_a_gpu_are_skipped_without_one(tmp_path: Path):

@@ -50,9 +50,11 @@ PARTS = {
     "publish": Part("publish", "publish", 30),
     "resume": Part("learner", "resume", 90),
     "export": Part("learner", "export", 60),
+    "sleep": Part("learner", "sleep", 60),
     "step": Part("learner", "step_speed", 120),
     "flash": Part("learner", "flash", 60, needs_gpu=True),
     "engine": Part("engine", "engine", 150),
+    "ipc": Part("engine", "ipc", 150, needs_gpu=True),
     "experts": Part("engine", "experts", 150, needs_gpu=True),
     "nccl": Part("engine", "nccl", 150, needs_gpu=True),
 }

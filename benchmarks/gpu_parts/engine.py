@@ -37,60 +37,83 @@ SETTINGS = [
     # A random model is never right; shorter is something that it can learn, and gives its groups a gradient.
     f"+reward.terms.brevity={{name: '{BREVITY}', weight: 1.0, target: 8}}",
 ]
+SMALL = [
+    "rollout.max_tokens=16",
+    "rollout.kv_cache_gib=1",
+    "rollout.dtype=float32",
+    "learner.dtype=float32",
+    "cluster.object_store_gib=0.25",
+]
+GPU = ["rollout.gpus=1", "learner.gpus=1", "rollout.max_tokens=128", "rollout.gpu_memory_share=0.5"]
+ON_GPUS = {  # what a part adds
+    "engine": [],
+    "ipc": ["placement=colocated", "weights.backend=ipc"],
+    "experts": ["rollout.routed_experts=true"],
+    "nccl": ["weights.backend=nccl"],
+}
 BOUNDS = {"mismatch/k3": 0.002, "mismatch/abs_mean": 0.05}  # nats; a run's own default bounds are 0.015 and 0.1
 
 
 def engine(small: bool) -> Iterator[Figure]:
-    """An engine that gets weights through the object store; the learner has the second GPU, or else the CPU."""
+    """An engine that gets weights through the object store. On one GPU it takes turns with the learner's rank."""
     needs("ray", "vllm")
-    if small:
-        sizes = ["rollout.max_tokens=16", "rollout.kv_cache_gib=1", "rollout.dtype=float32", "learner.dtype=float32"]
-        yield from run(qwen3(small), [*sizes, "cluster.object_store_gib=0.25"])
-    else:
-        learner = "learner.gpus=1" if torch.cuda.device_count() > 1 else "learner.gpus=0"
-        yield from run(qwen3(small), ["rollout.gpus=1", "rollout.max_tokens=128", learner, "learner.dtype=bfloat16"])
+    yield from run(qwen3(small), SMALL if small else on_gpus("engine"))
+
+
+def ipc(small: bool) -> Iterator[Figure]:
+    """An engine that sleeps while the learner's rank has its GPU, and takes the weights from the rank's memory."""
+    needs("ray", "vllm")
+    freed = {"memory/learner_freed_gib": None, "memory/engines_freed_gib": None}
+    yield from run(qwen3(small), on_gpus("ipc"), more=freed)
 
 
 def nccl(small: bool) -> Iterator[Figure]:
     """An engine that gets weights by a broadcast from the learner's GPU."""
     needs("ray", "vllm")
     if torch.cuda.device_count() < 2:
-        raise Skip("needs two GPUs, as NCCL takes a process for each")
-    yield from run(qwen3(small), ["rollout.gpus=1", "learner.gpus=1", "rollout.max_tokens=128", "weights.backend=nccl"])
+        raise Skip("needs two GPUs, as NCCL takes a GPU for each process")
+    yield from run(qwen3(small), on_gpus("nccl"))
 
 
 def experts(small: bool) -> Iterator[Figure]:
     """A mixture of experts, whose engine records the experts of each token for the learner to choose again."""
     needs("ray", "vllm")
-    learner = "learner.gpus=1" if torch.cuda.device_count() > 1 else "learner.gpus=0"
-    yield from run(
-        qwen3_moe(),
-        ["rollout.gpus=1", "rollout.max_tokens=128", learner, "rollout.routed_experts=true", "learner.dtype=bfloat16"],
-        more={"moe/rerouted": None},
-    )
+    yield from run(qwen3_moe(), on_gpus("experts"), more={"moe/rerouted": None})
+
+
+def on_gpus(part: str) -> list[str]:
+    """Settings of a part's run on this machine: engine and rank have a GPU each, or one by turns."""
+    placement = "separate" if torch.cuda.device_count() > 1 else "colocated"
+    return [*GPU, f"placement={placement}", *ON_GPUS[part]]
 
 
 def run(model: Any, settings: list[str], more: dict[str, float | None] | None = None) -> Iterator[Figure]:
-    """Trains `model` for some steps; the agreement of engine and learner at each, and seconds of the last."""
-    import hydra
+    """Trains `model` for some steps; the agreement of engine and learner at each, and seconds of the last.
 
-    from rlframe.config.compose import conf_dir, load
+    `more`: further metrics of each step, with an upper bound or None.
+    """
     from rlframe.train.loop import train
 
     with TemporaryDirectory() as folder:
-        place = Path(folder)
-        save(model, place / "model")
-        overrides = [*SETTINGS, *settings, f"model.path={place / 'model'}", f"run_dir={place / 'run'}"]
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = hydra.compose("train", overrides)
-        train(load(composed))
-        steps = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+        save(model, Path(folder) / "model")
+        train(composed(Path(folder), settings))
+        steps = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
     yield Figure("steps", len(steps), at_least=STEPS)
     for name, bound in {**BOUNDS, **(more or {})}.items():
-        yield Figure(f"{name}, worst step", max(metrics[name] for metrics in steps), at_most=bound)
-    for name in ("time/step_s", "time/learner_s", "time/weights_s", "rollout/stall_s"):
-        if name in steps[-1]:
-            yield Figure(name, steps[-1][name], "s")
+        yield Figure(f"{name}, largest of a step", max(metrics[name] for metrics in steps), at_most=bound)
+    for name in ("time/step_s", "time/learner_s", "rollout/stall_s"):
+        yield Figure(name, steps[-1][name], "s")
+
+
+def composed(folder: Path, settings: list[str]) -> Any:
+    """The checked config of a run in `folder`, whose model is in the folder `model` there."""
+    import hydra
+
+    from rlframe.config.compose import conf_dir, load
+
+    overrides = [*SETTINGS, *settings, f"model.path={folder / 'model'}", f"run_dir={folder / 'run'}"]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return load(hydra.compose("train", overrides))
 
 
 def needs(*packages: str) -> None:
@@ -106,7 +129,8 @@ def qwen3(small: bool) -> Any:
     return Qwen3ForCausalLM(
         Qwen3Config(
             hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=heads // 2, head_dim=32 if small else 128, tie_word_embeddings=True, **common(),
+            num_key_value_heads=heads // 2, head_dim=32 if small else 128, tie_word_embeddings=True,
+            initializer_range=0.2 if small else 0.02, **common(),
         )
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ TERAFLOPS = {  # dense bfloat16, by NVIDIA's data sheets; the first that a devic
 }  # fmt: skip
 TINY = Qwen3Config(
     vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-    num_key_value_heads=1, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True,
+    num_key_value_heads=1, head_dim=32, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
 )  # fmt: skip
 # Qwen3-0.6B's layers, four of them, with a small vocabulary: the same kernels, and files of 0.2 GB.
 FEW_LAYERS = Qwen3Config(
@@ -83,6 +83,23 @@ def export(small: bool) -> Iterator[Figure]:
         yield Figure("by the export", mean_change(after, logprobs(exported, [samples])), "nats", at_most=0)
 
 
+def sleep(small: bool) -> Iterator[Figure]:
+    """A rank whose state leaves the GPU and returns between two steps, beside a rank that keeps its state there."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    model, tokens = (TINY, 128) if small else (FEW_LAYERS, 2048)
+    samples = make_samples(2, 4, tokens // 4, tokens // 8, model.vocab_size)
+    with TemporaryDirectory() as folder:
+        steady, sleeper = (launch(model, Path(folder), small, micro_batch_tokens=tokens, lr=1e-3) for _ in range(2))
+    for rank in (steady, sleeper):
+        step(rank, samples, 0)
+    freed = sleeper.sleep(keep_parameters=False)
+    yield Figure("memory that sleep frees", freed / 2**30, "GiB", at_least=0 if small else 0.5)
+    sleeper.wake()
+    for rank in (steady, sleeper):
+        step(rank, samples, 1)
+    yield Figure("tensors that differ after the next step", differing(states(steady), states(sleeper)), at_most=0)
+
+
 def step_speed(small: bool) -> Iterator[Figure]:
     """Updates at Qwen3-0.6B's shapes in bfloat16: 4 micro-batches of 16,384 tokens, groups and whole sequences."""
     model, tokens = (TINY, 256) if small else (QWEN3_0_6B, 16_384)
@@ -107,14 +124,14 @@ def flash(small: bool) -> Iterator[Figure]:
         raise Skip("flash_attn is not installed") from None
     samples = make_samples(2, 4, 512, 256, FEW_LAYERS.vocab_size)
     with TemporaryDirectory() as folder:
-        found = [
+        values = [
             logprobs(
                 launch(FEW_LAYERS, Path(folder), small, dtype="bfloat16", attention=attention, packing="whole"),
                 [samples],
             )
             for attention in ("rlframe_packed", "flash_attention_2")
         ]
-    yield Figure("mean change of a log-probability", mean_change(*found), "nats", at_most=0.02)
+    yield Figure("mean change of a log-probability", mean_change(*values), "nats", at_most=0.02)
 
 
 def launch(model: PretrainedConfig, folder: Path, small: bool, **choices: Any) -> LearnerRank:
@@ -141,7 +158,7 @@ def step(rank: LearnerRank, samples: list[TrainSample], version: int) -> dict[st
 
 
 def speed(name: str, rank: LearnerRank, samples: list[TrainSample], needed: float, small: bool) -> Iterator[Figure]:
-    """Of an update on `samples`, which takes `needed` operations at least."""
+    """Measures updates on `samples`, each of which takes `needed` operations at least."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     seconds, tokens = [], 0.0
@@ -158,7 +175,7 @@ def speed(name: str, rank: LearnerRank, samples: list[TrainSample], needed: floa
 
 
 def teraflops() -> float | None:
-    """Of the device, where its name is a known one's."""
+    """Dense bfloat16 TFLOP/s of the device; None for a device with another name."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return next((value for known, value in TERAFLOPS.items() if known in name), None)
 
@@ -182,13 +199,12 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> i
 
 
 def logprobs(rank: LearnerRank, micro_batches: list[list[TrainSample]]) -> torch.Tensor:
-    """Of all counted tokens, in the order of the samples."""
-    found = []
+    """Log-probabilities of all counted tokens, in the order of the samples."""
+    values = []
     for samples in micro_batches:
         batch = collate(samples, rank.packing)
-        values = rank.updater.logprobs(batch).cpu()
-        found.append(values[batch.loss_weights != 0])
-    return torch.cat(found)
+        values.append(rank.updater.logprobs(batch).cpu()[batch.loss_weights != 0])
+    return torch.cat(values)
 
 
 def mean_change(one: torch.Tensor, other: torch.Tensor) -> float:
