@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["rollout", "reward", "learner"]
 LEARNER = "learner"  # the gang of all ranks, and of the engines on their GPUs
+# torch rounds the pinned memory of a block up to a power of two, which nearly doubles a sleeping rank's on the host.
+EXACT_PINNED = {"PYTORCH_ALLOC_CONF": "pinned_max_round_threshold_mb:1"}
 RL: tuple[Role, ...] = ("rollout", "reward", "learner")  # the roles of reinforcement learning
 
 
@@ -75,7 +77,10 @@ def on_the_same_gpus(engines: list[Slot], ranks: list[Slot]) -> dict[Role, list[
     ranks_of_engine = len(ranks) // len(engines)
     return {
         "rollout": [replace(slot, gpus=0, gang=LEARNER, bundle=slot.index) for slot in engines],
-        "learner": [replace(slot, bundle=slot.index // ranks_of_engine) for slot in ranks],
+        "learner": [
+            replace(slot, bundle=slot.index // ranks_of_engine, environment=slot.environment | EXACT_PINNED)
+            for slot in ranks
+        ],
     }
 
 

@@ -39,6 +39,8 @@ def test_engines_ask_for_no_gpu_and_stand_with_their_ranks(composed: Composed) -
         ("learner-2", 1, "learner", 1),
         ("learner-3", 1, "learner", 1),
     ]
+    pinned = {slot.environment.get("PYTORCH_ALLOC_CONF") for slot in slots["learner"]}
+    assert pinned == {"pinned_max_round_threshold_mb:1"}
     # 2 ranks x 3 CPUs + an engine's 5; the ranks' GPUs are also the engine's
     node = Bundle(resources={"CPU": 11, "GPU": 2}, labels={})
     assert bundles(slots["learner"] + slots["rollout"]) == [node, node]
