@@ -26,6 +26,14 @@ def routed_experts_have_gpus(run: RunKeys) -> str | None:
         return "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false"
 
 
+def routed_experts_have_no_stages(run: RunKeys) -> str | None:
+    if run.rollout.routed_experts and run.rollout.pipeline_parallel > 1:
+        return (
+            f"rollout.routed_experts: vLLM records them in engines of one stage, and rollout.pipeline_parallel="
+            f"{run.rollout.pipeline_parallel}; use false, or rollout.pipeline_parallel=1"
+        )
+
+
 def engine_gpus_are_its_workers(run: RunKeys) -> str | None:
     rollout = run.rollout
     if rollout.gpus and rollout.gpus != rollout.workers:
@@ -92,6 +100,7 @@ def preference_models_have_the_gpus_that_they_name(run: RunKeys) -> str | None:
 
 ENGINE_CHECKS: list[Callable[[RunKeys], str | None]] = [
     routed_experts_have_gpus,
+    routed_experts_have_no_stages,
     engine_gpus_are_its_workers,
     engine_on_a_cpu_has_vllm_for_cpus,
     experts_are_divided_on_gpus,

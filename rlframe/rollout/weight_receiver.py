@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from vllm.distributed.weight_transfer.base import WeightTransferEngine
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
@@ -25,7 +26,11 @@ class FingerprintedModel:
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
         named = list(weights)
         self.fingerprints |= {name: fingerprint(tensor) for name, tensor in named}
-        return self.model.load_weights(named)
+        loaded = self.model.load_weights(named)
+        if torch.cuda.is_available():
+            # vLLM may copy out of its buffers on one stream while the next chunk is received into them on another.
+            torch.cuda.synchronize()
+        return loaded
 
 
 class Fingerprinted(WeightTransferEngine):

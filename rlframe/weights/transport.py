@@ -84,8 +84,8 @@ class Broadcast:
         return Snapshot(version=self.learner.version, ranks=[])
 
     def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
+        self.engines.pause(replicas)  # first, because a data-parallel engine's workers cannot meet and compute at once
         self.meet(replicas)
-        self.engines.pause(replicas)
         return self.engines.resume(replicas, snapshot.version, self.learner.send())
 
     def meet(self, replicas: list[Replica]) -> None:

@@ -43,6 +43,10 @@ def test_an_engine_has_a_worker_for_each_of_its_gpus(composed: Composed, overrid
         ),
         ("rollout.executor=ray", "rollout.executor: vLLM's Ray executor has no CPU workers, and rollout.gpus=0"),
         (
+            "rollout={routed_experts: true, gpus: 4, pipeline_parallel: 2}",
+            "rollout.routed_experts: vLLM records them in engines of one stage, and rollout.pipeline_parallel=2; use",
+        ),
+        (
             "rollout={executor: ray, gpus: 4, data_parallel: 2}",
             "rollout.executor: ray divides one copy of the model over machines, and rollout.data_parallel=2; use",
         ),
