@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -85,11 +85,17 @@ def wait_for(running: subprocess.Popen[bytes], reached: Callable[[], bool], log:
         time.sleep(0.2)
 
 
-def start_script(job: dict[str, str], log: Path, *settings: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def script(job: dict[str, str], log: Path, *settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The running script; ends it with its nodes where a test fails."""
+    command = ["bash", str(LAUNCH / "slurm.sbatch"), *settings]
     with log.open("wb") as output:
-        return subprocess.Popen(
-            ["bash", str(LAUNCH / "slurm.sbatch"), *settings], env=job, stdout=output, stderr=output
-        )
+        running = subprocess.Popen(command, env=job, stdout=output, stderr=output)
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            end_offspring(running)
 
 
 def test_slurms_signal_saves_a_checkpoint_and_ends_all_nodes(
@@ -98,33 +104,30 @@ def test_slurms_signal_saves_a_checkpoint_and_ends_all_nodes(
     run_dir, log, token = tmp_path / "run", tmp_path / "log", tmp_path / ".cache" / f"ray-token-{job['SLURM_JOB_ID']}"
     labels = ["learner.labels={rlframe.io/role: first}", "rollout.labels={rlframe.io/role: second}"]
     settings = [*tiny_overrides(tiny_model), *labels, "steps=1000", "checkpoint.every=1000", "evaluate.every=0"]
-    script = start_script(job, log, *settings, f"run_dir={run_dir}")
-    try:
-        metrics = run_dir / "metrics.jsonl"
-        wait_for(script, lambda: metrics.exists() and metrics.stat().st_size > 0, log)
+    metrics = run_dir / "metrics.jsonl"
+    with script(job, log, *settings, f"run_dir={run_dir}") as running:
+        wait_for(running, lambda: metrics.exists() and metrics.stat().st_size > 0, log)
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
-        family = psutil.Process(script.pid).children(recursive=True)
+        family = psutil.Process(running.pid).children(recursive=True)
         assert sum(process.name() == "raylet" for process in family) == 2
-        script.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B:TERM says
-        assert script.wait(TIMEOUT_S) == 130, log.read_text()[-3000:]
-        assert "go on with: rlframe train" in log.read_text()
-        assert newest_whole(run_dir / "checkpoints", print).name >= "step_000001"
-        assert not token.exists()
+        running.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B:TERM says
+        assert running.wait(TIMEOUT_S) == 130, log.read_text()[-3000:]
         _, alive = psutil.wait_procs(family, timeout=20)
         assert [process.cmdline() for process in alive] == []
-    finally:
-        if script.poll() is None:
-            end_offspring(script)
+    assert "go on with: rlframe train" in log.read_text()
+    assert newest_whole(run_dir / "checkpoints", print).name >= "step_000001"
+    assert not token.exists()
 
 
 def test_a_job_ends_with_the_exit_code_of_its_run(job: dict[str, str], tmp_path: Path, tiny_model: Path) -> None:
-    script = start_script(job, tmp_path / "log", f"model.path={tiny_model}", "--cfg", "job")  # prints the config
-    assert script.wait(TIMEOUT_S) == 0
+    with script(job, tmp_path / "log", f"model.path={tiny_model}", "--cfg", "job") as running:  # prints the config
+        assert running.wait(TIMEOUT_S) == 0
     assert "address: auto" in (tmp_path / "log").read_text()
 
 
-def test_a_job_ends_at_once_where_a_node_does_not_start(job: dict[str, str], tmp_path: Path) -> None:
-    script = start_script(job | {"HEAD_IP": "192.0.2.1"}, tmp_path / "log")  # no machine has it
-    assert script.wait(60) == 1
-    assert "no Ray head at 192.0.2.1:" in (tmp_path / "log").read_text()
-    assert list((tmp_path / ".cache").iterdir()) == []
+def test_a_job_whose_nodes_do_not_start_ends_at_once(job: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".venv" / "bin" / "ray").write_text("#!/bin/sh\nexit 1\n")
+    with script(job, tmp_path / "log") as running:
+        assert running.wait(60) == 1
+    assert f"no Ray head at {FIRST_IP}:" in (tmp_path / "log").read_text()
+    assert list((tmp_path / ".cache").iterdir()) == []  # the token is gone
