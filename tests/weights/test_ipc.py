@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.exceptions import RayTaskError
 
 from rlframe.cluster import start as cluster
 from rlframe.cluster import starter
@@ -111,5 +112,5 @@ def test_a_run_whose_turns_are_of_cpus_frees_nothing(actors: cluster.Actors) -> 
 def test_a_worker_on_a_gpu_without_a_rank_finds_no_memory(actors: cluster.Actors, gpus: Path) -> None:
     ipc.put_on("engine", "gpu-2", gpus)
     nudge(actors)
-    with pytest.raises(ValueError, match=r"IPC handle not found for GPU UUID gpu-2.*\['gpu-0', 'gpu-1'\]"):
+    with pytest.raises(RayTaskError, match=r"IPC handle not found for GPU UUID gpu-2.*\['gpu-0', 'gpu-1'\]"):
         sync(actors)
