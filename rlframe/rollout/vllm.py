@@ -204,13 +204,10 @@ class VLLMEngine:
             self.gate.release()
 
     async def sleep(self) -> None:
-        """Discards weights, keys and values, so that another process can have the GPU. On a CPU they stay.
-
-        Where adapters travel alone, the host's memory keeps the weights below them meanwhile.
-        """
+        """Discards weights, keys and values, so that another process can have the GPU. On a CPU they stay."""
         async with self.gate:
             self.asleep = True
-            await self.llm.sleep(level=1 if self.adapters else 2)
+            await self.llm.sleep(level=2)
 
     async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
         """Takes memory for the weights, whose values then come by `load`, and after them for keys and values."""
