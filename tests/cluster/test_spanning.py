@@ -1,4 +1,4 @@
-"""An engine over two nodes with one GPU each, by vLLM's Ray executor. The GPUs are names: workers compute on CPUs."""
+"""An engine over two nodes with a GPU each, by vLLM's Ray executor. The GPUs are names: workers compute on CPUs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def run(nodes: Nodes, tiny_model: Path) -> RunConfig:
+    """A pipeline of two stages, one on each node."""
     address = ["cluster=existing", f"cluster.address={nodes.address}"]
-    return compose([*tiny_overrides(tiny_model), *address, "rollout.gpus=2", "learner.ranks=1", "learner.lr=0.02"])
+    sizes = ["rollout.gpus=2", "rollout.pipeline_parallel=2"]
+    return compose([*tiny_overrides(tiny_model), *address, *sizes, "learner.ranks=1", "learner.lr=0.02"])
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def actors(run: RunConfig) -> Iterator[cluster.Actors]:
         yield actors
 
 
-def test_workers_on_two_nodes_sample_and_take_weights(actors: cluster.Actors, run: RunConfig) -> None:
+def test_stages_on_two_nodes_sample_and_take_weights(actors: cluster.Actors, run: RunConfig) -> None:
     workers = [actor for actor in ray._private.state.actors().values() if actor["ActorClassName"] == "RayWorkerProc"]
     assert len({worker["Address"]["NodeID"] for worker in workers}) == 2
     assert disagreement(actors, run) < 2e-3
