@@ -159,12 +159,14 @@ def _own_process_group() -> Iterator[None]:
     checkpoint. In their own group Ray's processes stay until the driver ends.
     """
     home = os.getpgrp()
-    anchor = subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=0)  # keeps the new group in existence
+    # A group exists as long as it has a process: each of the two groups gets a process that waits for its stdin to end.
+    anchors = [subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=group) for group in (home, 0)]
     try:
         with suppress(PermissionError):  # the leader of a session cannot leave its group
-            os.setpgid(0, anchor.pid)
+            os.setpgid(0, anchors[1].pid)
         yield
     finally:
         if os.getpgrp() != home:
             os.setpgid(0, home)
-        anchor.communicate()
+        for anchor in anchors:
+            anchor.communicate()
