@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 USER_OF_URL = re.compile(r"(?<=://)[^/?#\s]+@")
 QUERY_OF_URL = re.compile(r"([?&][\w.-]*(?:key|token|secret|password|signature)=)[^&#\s'\"]+", re.IGNORECASE)
@@ -23,6 +25,16 @@ class ConfigError(ValueError):
 
 class Hung(RuntimeError):
     """An earlier call never returned: the worker refuses further calls and must be replaced."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown name: the nearest known names, or nothing where none is near.
+
+    >>> did_you_mean("max_num_seq", ["max_num_seqs", "dtype"])
+    '; did you mean max_num_seqs?'
+    """
+    near = difflib.get_close_matches(name, known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def without_passwords(text: str) -> str:

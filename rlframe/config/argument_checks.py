@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from rlframe.config.keys import RunKeys
+from rlframe.errors import did_you_mean
 from rlframe.learner import deepspeed_keys, zero3
 from rlframe.rollout import arguments
 
@@ -21,16 +21,14 @@ def engine_arguments_exist(run: RunKeys) -> str | None:
         return None
     for name in run.rollout.engine_args:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            return f"rollout.engine_args.{name}: the installed vLLM has no such argument{hint}"
+            return f"rollout.engine_args.{name}: the installed vLLM has no such argument{did_you_mean(name, known)}"
 
 
 def quantisation_is_of_whole_weights(run: RunKeys) -> str | None:
     method = run.rollout.engine_args.get("quantization")
     if method and method not in arguments.QUANTISATIONS:
         return (
-            f"rollout.engine_args.quantization: {method} loads a checkpoint that was quantised before, and the learner "
+            f"rollout.engine_args.quantization: {method} loads a checkpoint that is already quantised, and the learner "
             f"sends its own weights at each step; use one of {', '.join(arguments.QUANTISATIONS)}"
         )
     if method and not run.rollout.gpus and method != arguments.CPU_QUANTISATION:
@@ -47,12 +45,10 @@ def deepspeed_keys_are_free(run: RunKeys) -> str | None:
 
 
 def deepspeed_keys_exist(run: RunKeys) -> str | None:
-    own = run.learner.deepspeed
-    if (
-        own
-        and not deepspeed_keys_are_free(run)
-        and (problem := deepspeed_keys.problem(zero3.settings(run.learner), own))
-    ):
+    user_keys = run.learner.deepspeed
+    if not user_keys or deepspeed_keys_are_free(run):
+        return None
+    if problem := deepspeed_keys.problem(zero3.settings(run.learner), user_keys):
         return f"learner.deepspeed.{problem}"
 
 

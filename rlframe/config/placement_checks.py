@@ -44,11 +44,11 @@ def colocated_engines_are_on_one_machine(run: RunKeys) -> str | None:
 
 def colocated_engines_agree_on_the_labels_of_their_node(run: RunKeys) -> str | None:
     rollout, learner = run.rollout.labels, run.learner.labels
-    other = {label: value for label, value in rollout.items() if learner.get(label, value) != value}
-    if run.placement == "colocated" and run.rollout.gpus and other:
+    contrary = {label: value for label, value in rollout.items() if learner.get(label, value) != value}
+    if run.placement == "colocated" and run.rollout.gpus and contrary:
         return (
-            f"rollout.labels: a colocated engine is on the node of its ranks, which cannot have both {other} and "
-            f"learner.labels={learner}; leave rollout.labels empty"
+            f"rollout.labels: a colocated engine is on the node of its ranks, which cannot have both {contrary} and "
+            f"learner.labels={learner}; use the same labels, or placement=separate"
         )
 
 

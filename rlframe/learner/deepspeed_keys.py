@@ -1,12 +1,13 @@
-"""Keys of `learner.deepspeed`: those that rlframe sets itself, and those that the installed DeepSpeed does not know."""
+"""Keys of `learner.deepspeed`: keys that rlframe sets itself, and keys that the installed DeepSpeed lacks."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
+
+from rlframe.errors import did_you_mean
 
 _BATCHES = "rlframe cuts the batch; use prompts_per_step, rollout.group_size, learner.minibatches, micro_batch_tokens"
 _OPTIMIZER = "rlframe builds the optimizer; use learner.optimizer, lr, betas, adam_epsilon, weight_decay"
@@ -109,10 +110,11 @@ class ReadKeys(dict[str, Any]):
         return super().__iter__()
 
 
-def problem(settings: dict[str, Any], own: dict[str, Any]) -> str | None:
-    """The first problem that the installed DeepSpeed has with `own`, a part of the whole `settings`: path and reason.
+def problem(settings: dict[str, Any], user_keys: dict[str, Any]) -> str | None:
+    """Path and reason of the first key of `user_keys` that the installed DeepSpeed cannot use; None: it uses all.
 
-    DeepSpeed ignores most keys that it does not know, so this watches which keys it reads. Imports DeepSpeed.
+    `settings`: rlframe's and the user's keys together. DeepSpeed ignores most unknown keys silently, so a key that
+    DeepSpeed never reads counts as unknown. Imports DeepSpeed.
     """
     from deepspeed.runtime.config import DeepSpeedConfig
     from deepspeed.runtime.config_utils import DeepSpeedConfigModel
@@ -123,15 +125,15 @@ def problem(settings: dict[str, Any], own: dict[str, Any]) -> str | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         inside = ".".join(map(str, first["loc"]))
-        place = next((path for path in paths(own) if path.endswith(f".{inside}")), inside)
+        key_path = next((path for path in paths(user_keys) if path.endswith(f".{inside}")), inside)
         if first["type"] != "extra_forbidden":
-            return f"{place}: {first['msg']}, not {first['input']!r}"
+            return f"{key_path}: {first['msg']}, not {first['input']!r}"
         kinds = {kind.__name__: kind for kind in DeepSpeedConfigModel.__subclasses__()}
         fields = kinds[error.title].model_fields if error.title in kinds else {}
-        return _unknown(place, [field.alias or name for name, field in fields.items()])
+        return _unknown(key_path, [field.alias or name for name, field in fields.items()])
     except Exception as error:  # DeepSpeed's checks raise many kinds
         return f"DeepSpeed refuses it: {error}"
-    for path in paths(own):
+    for path in paths(user_keys):
         *sections, key = path.split(".")
         inner: Any = watched
         for section in sections:
@@ -142,5 +144,4 @@ def problem(settings: dict[str, Any], own: dict[str, Any]) -> str | None:
 
 
 def _unknown(path: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(path.rpartition(".")[2], known, n=2)
-    return f"{path}: DeepSpeed has no such key" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    return f"{path}: DeepSpeed has no such key{did_you_mean(path.rpartition('.')[2], known)}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rlframe.learner.merge import merged
 from rlframe.learner.source import adapters
 from rlframe.model import lora
-from rlframe.model.checkpoint_files import INDEX, WHOLE
+from rlframe.model.checkpoint_files import WHOLE
+from rlframe.model.hub import INDEX
 from rlframe.model.policy import PREFIX
 
 if TYPE_CHECKING:

@@ -130,19 +130,17 @@ def experts(path: str) -> int:
 
 
 def parameters(path: str) -> int:
-    """Number of the parameters of the model at `path`, from headers of its files.
+    """Number of the parameters of the model at `path`, from the headers of the safetensors files.
 
-    Of files that are not there yet, the number is from the bytes: 2 a parameter in a hub's index, half of one in GGUF.
+    Before such files exist, an estimate from bytes: 2 bytes a parameter in the index of a hub's model, half a byte a
+    parameter in a GGUF file.
     """
     source = _folder(locate(path))
     if not source.is_dir():
         return 2 * locate(path).stat().st_size
-    if files := list(source.glob("*.safetensors")):
-        from safetensors import safe_open
-
-        slices = (file.get_slice(n) for file in (safe_open(f, framework="numpy") for f in files) for n in file.keys())  # noqa: SIM118
-        return sum(math.prod(part.get_shape()) for part in slices)
-    index = source / "model.safetensors.index.json"
+    if shapes := _tensor_shapes(source):
+        return sum(map(math.prod, shapes.values()))
+    index = source / hub.INDEX
     if index.is_file():
         return json.loads(index.read_text())["metadata"]["total_size"] // 2
     hub_model = _hub_model(path)
@@ -153,18 +151,20 @@ def _tensor_names(path: str) -> Iterable[str]:
     source = locate(path)
     if not source.is_dir():
         return ()  # transformers reads no GGUF file of a mixture with a bias, or with its experts one by one
-    index = source / "model.safetensors.index.json"
+    index = source / hub.INDEX
     if index.is_file():
         return json.loads(index.read_text())["weight_map"]
-    if (hub_model := _hub_model(path)) and not any(source.glob("*.safetensors")):
-        return hub.tensor_names(hub_model)
+    shapes = _tensor_shapes(source)
+    hub_model = _hub_model(path)
+    return hub.tensor_names(hub_model) if hub_model and not shapes else shapes
+
+
+def _tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor -> shape, from the headers of a folder's safetensors files; empty for a folder without such files."""
     from safetensors import safe_open
 
-    return [
-        tensor
-        for file in source.glob("*.safetensors")
-        for tensor in safe_open(file, framework="numpy").keys()  # noqa: SIM118
-    ]
+    files = [safe_open(path, framework="numpy") for path in folder.glob("*.safetensors")]
+    return {name: tuple(file.get_slice(name).get_shape()) for file in files for name in file.keys()}  # noqa: SIM118
 
 
 def prepare(path: str) -> Path:

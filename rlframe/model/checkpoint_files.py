@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rlframe.errors import RunFailed
+from rlframe.model.hub import INDEX
 from rlframe.model.quantisation import SCALE, dequantised, fp8_block, scale_rows, scales_shape
 
 WHOLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # tensor name -> file
 CHUNK = 1 << 22  # values that are read at a time
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,16 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"  # PEFT's name for a model's only adapter
 GATES = "experts.w1"  # DeepSpeed's name for the gate matrices of a block's experts, which transformers has not
+
+
+def model_on_meta(folder: Path) -> nn.Module:
+    """The model of a Hugging Face folder without values, for the names and shapes of its tensors."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
 
 
 def checkpoint_name(name: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlframe.model.checkpoint_names import ADAPTER, checkpoint_name
+from rlframe.model.checkpoint_names import ADAPTER, checkpoint_name, model_on_meta
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,13 +25,11 @@ def add(model: nn.Module, config: LoraConfig) -> None:
 
 
 def unchanging(base: Path, config: LoraConfig) -> dict[str, Tensor]:
-    """Weights of adapters that change nothing, all 0, by their names in the model whose folder is `base`."""
+    """Weights (all 0) of adapters that change nothing, by their names in the model whose folder is `base`."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    model = model_on_meta(base)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
         add(model, config)
     return {
         name: torch.zeros(tensor.shape, dtype=tensor.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from rlframe.model.checkpoint_names import to_checkpoint
+from rlframe.model.checkpoint_names import model_on_meta, to_checkpoint
 from rlframe.rollout.cpu import forget_packed_experts
 from rlframe.rollout.rebuild import differing, rebuild
 from rlframe.rollout.tied import prepare_tied_layers
@@ -60,7 +61,7 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
     def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
         self.group: Any = get_tp_group()
         self.reads = self.group.rank_in_group == 0
-        self.learner_model = _without_storage(self.model_config.model)
+        self.learner_model = model_on_meta(Path(self.model_config.model))  # for names and shapes
         self.checksums = ThreadPoolExecutor(1)  # verifies while the main thread loads
         self.pending: list[Future[set[str]]] = []  # verifications of the version that was loaded last
         self.changed: list[tuple[list[str], Tensor]] = []  # names; [names] bool: changed between the group's workers
@@ -141,13 +142,3 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
 def _fingerprints(tensors: dict[str, Tensor]) -> Tensor:
     """[tensors] int64, on their device."""
     return torch.stack([fingerprint(tensor) for tensor in tensors.values()])
-
-
-def _without_storage(path: str) -> torch.nn.Module:
-    """The learner's model, for names and shapes."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(path, trust_remote_code=False), trust_remote_code=False
-        )

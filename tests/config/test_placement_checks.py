@@ -26,6 +26,7 @@ def test_learner_and_engines_have_gpus_of_their_own_unless_a_run_says_else(compo
         ["placement=colocated", "rollout.engines=3", "learner.ranks=2"],  # on CPUs any number
         COLOCATED,
         [*COLOCATED, "weights.backend=ipc"],
+        [*COLOCATED, "cluster=existing", "+rollout.labels.zone=a", "+learner.labels.rack=b"],
         [*COLOCATED, "rollout.engines=2", "rollout.gpus=4", "learner.ranks=8", "weights.backend=ipc"],
         [*COLOCATED, "learner.offload_optimizer=true", "learner.offload_parameters=true"],
     ],
@@ -65,7 +66,7 @@ def test_a_colocated_run_that_can_work_is_accepted(composed: Composed, settings:
         (
             [*COLOCATED, "cluster=existing", "+rollout.labels.zone=a", "+learner.labels.zone=b"],
             "rollout.labels: a colocated engine is on the node of its ranks, which cannot have both {'zone': 'a'} and "
-            "learner.labels={'zone': 'b'}; leave rollout.labels empty",
+            "learner.labels={'zone': 'b'}; use the same labels, or placement=separate",
         ),
         (
             [*COLOCATED, "weights.backend=nccl"],
