@@ -28,7 +28,7 @@ class Config(BaseModel):
 
 
 EMPTY_FOR_NULL = BeforeValidator(lambda value: {} if value is None else value)
-# A mapping whose keys another library defines. null in YAML: empty.
+# A mapping whose keys vLLM or DeepSpeed defines. null in YAML: empty.
 Passthrough: TypeAlias = Annotated[dict[str, Any], EMPTY_FOR_NULL]
 # Names and values of labels that a node of the Ray cluster must have: {"rlframe.io/role": "rollout"}. Ray also takes
 # the values "!x", "in(x, y)" and "!in(x, y)".

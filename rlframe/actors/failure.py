@@ -25,7 +25,7 @@ class ActorFailed(RunFailed):
 def describe(error: RayError) -> str:
     """The actor's name, the error, and the last lines that the actor and child processes printed.
 
-    Of an error that says itself what to do, the name and the text alone.
+    For RunFailed, whose text already has a remedy: the name and the text only.
     """
     text = ANSI_COLOUR.sub("", str(error)).rstrip()
     name = re.search(r"repr=([\w-]+)|\bname: ([\w-]+)", text)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def start_actor(
     slot: Slot, cls: type, arguments: tuple[Any, ...], handles: dict[str, Handle], **options: Any
 ) -> Handle:
-    """Makes an actor of a plain class, whose first argument is the actor's name, and adds the handle to `handles`."""
+    """Makes an actor of a plain class, which gets the actor's name first, and adds the handle to `handles`."""
     environment: dict[str, Any] = {"env_vars": slot.environment} if slot.environment else {}
     if slot.pip:
         environment["pip"] = slot.pip

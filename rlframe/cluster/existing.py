@@ -1,4 +1,4 @@
-"""Joins a running Ray cluster. Whatever prevents it ends as an error with the key and the remedy, within a minute."""
+"""Joins a running Ray cluster. A failure to join is an error with the key and the remedy, within a minute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD = "give host:port of the head, as `ray start --head` prints it, or auto on 
 def join(address: str, **settings: Any) -> None:
     """Connects this process to the cluster at `address`, host:port or "auto"; `settings` are those of `ray.init`.
 
-    By itself Ray would try an address without an answer for 14 minutes, and a wrong token for 20 s. Raises RunFailed.
+    Ray alone would try an address without an answer for 14 minutes, and a wrong token for 20 s. Raises RunFailed.
     """
     try:
         head: str = canonicalize_bootstrap_address_or_die(address)
@@ -38,7 +38,7 @@ def join(address: str, **settings: Any) -> None:
     except AuthenticationError as error:
         raise RunFailed(f"{key}: the cluster refuses this process ({_first_line(error)}); {TOKEN}") from None
     except RpcError as error:
-        raise RunFailed(f"{key}: what listens there is no head of a Ray cluster ({error}); {HEAD}") from None
+        raise RunFailed(f"{key}: the process at this address is no head of a Ray cluster ({error}); {HEAD}") from None
     try:
         ray.init(head, **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -53,7 +53,7 @@ def _reach(head: str, key: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
     except OSError as error:
-        raise RunFailed(f"{key}: nothing answers there within {ANSWER_S:g} s ({error}); {HEAD}") from None
+        raise RunFailed(f"{key}: nothing answers at this address within {ANSWER_S:g} s ({error}); {HEAD}") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from rlframe.cluster.placement import Slot, bundles
 
 
 class Gang:
-    """Ray's placement group for slots of the same gang; a part of the actors would only wait for the rest."""
+    """Ray's placement group for slots of the same gang: actors start once there is room for all of them."""
 
     def __init__(self, slots: list[Slot]) -> None:
         self.group = None
@@ -23,19 +23,19 @@ class Gang:
             self.group = placement_group(resources, strategy="PACK", bundle_label_selector=labels)
 
     def options(self, slot: Slot) -> dict[str, Any]:
-        """Options of Ray for the actor of a slot: its bundle, or nothing for a slot outside the gang."""
+        """Ray's options for the actor of a slot: the slot's bundle; empty for a slot outside the gang."""
         if self.group is None or slot.gang is None:
             return {}
-        place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=slot.bundle)
-        return {"scheduling_strategy": place}
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=slot.bundle)
+        return {"scheduling_strategy": strategy}
 
 
 def on_gpus_of(slot: Slot, ranks: list[Handle]) -> Slot:
-    """The slot of an engine that sees the GPUs of these ranks, in their order. Asks the ranks, so they have started."""
+    """The slot of an engine that sees the GPUs of `ranks`, in the order of ranks. The ranks must have started."""
     gpu_ids = [gpu_id for ids in ray.get([rank.__ray_call__.remote(_gpu_ids) for rank in ranks]) for gpu_id in ids]
     return replace(slot, environment=slot.environment | {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids)})
 
 
 def _gpu_ids(_: Any) -> list[str]:
-    """Of the actor in whose process this runs."""
+    """Ids of the calling actor's GPUs."""
     return ray.get_runtime_context().get_accelerator_ids()["GPU"]

@@ -1,4 +1,4 @@
-"""The nodes of the run's Ray cluster: what each has and what is free, and what a run lacks.
+"""The nodes of a run's Ray cluster: resources and labels of each node, and resources that the run lacks.
 
 A node with labels {"zone": "a"} meets the label selectors zone=a, zone=!b and zone=in(a, b).
 """
@@ -13,7 +13,7 @@ from ray._private.state import available_resources_per_node
 
 from rlframe.cluster.placement import Slot
 
-NODE_ID = "ray.io/node-id"  # a label that every node has, with a value of its own
+NODE_ID = "ray.io/node-id"  # a label of every node; the values differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,12 @@ def living() -> list[Node]:
 
 
 def most_gpus(nodes: list[Node]) -> float:
-    """GPUs of the node that has most."""
+    """GPUs of the node with the most GPUs; 0 without nodes."""
     return max((node.total.get("GPU", 0) for node in nodes), default=0)
 
 
 def describe(nodes: list[Node]) -> str:
-    """The nodes, and how many there are of each kind."""
+    """Nodes, equal ones counted: `2 x (CPU 8 of 8 free, GPU 0 of 1 free, labels {})`."""
     kinds = Counter(str(node) for node in nodes)
     return "; ".join(f"{count} x ({kind})" for kind, count in kinds.items()) or "none"
 
@@ -80,7 +80,7 @@ def shortages(slots: list[Slot], nodes: list[Node]) -> list[str]:
 
 
 def meets(value: str | None, selector: str) -> bool:
-    """True if a node's label, None where the node lacks it, meets Ray's selector."""
-    wanted = selector.removeprefix("!")
-    values = [item.strip() for item in wanted.removeprefix("in(").removesuffix(")").split(",")]
+    """True if a label's value on a node meets Ray's selector. `value` is None on a node without the label."""
+    listed = selector.removeprefix("!")
+    values = [item.strip() for item in listed.removeprefix("in(").removesuffix(")").split(",")]
     return (value in values) != selector.startswith("!")

@@ -1,9 +1,9 @@
 """Placement: `RunConfig` -> a slot for each actor. Pure: a planner can compute a run's demand before any start.
 
-Settings of a role, and the slots that they give:
+Settings of a role, and the resulting slots:
 
     engines=2, cpus=4, gpus=1     rollout-0, rollout-1: 4 CPUs and 1 GPU each, on any machine
-    engines=1, gpus=16            rollout-0: where a machine has 8 GPUs, an actor without a GPU, and 16 workers with one
+    engines=1, gpus=16            rollout-0 on machines of 8 GPUs: no GPU, but it starts 16 workers with 1 GPU each
     ranks=2, cpus=1, gpus=1       learner-0, learner-1: 1 CPU and 1 GPU each, reserved together (gang "learner")
     placement=colocated           rollout-0 is in the ranks' gang: on the machine of its ranks, no GPU of its own
     workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Role: TypeAlias = Literal["rollout", "reward", "learner"]
 LEARNER = "learner"  # the gang of all ranks, and of the engines on their GPUs
-# torch rounds the pinned memory of a block up to a power of two, which nearly doubles a sleeping rank's on the host.
+# torch rounds every block of pinned memory up to a power of two: up to twice the host memory of a sleeping rank.
 EXACT_PINNED = {"PYTORCH_ALLOC_CONF": "pinned_max_round_threshold_mb:1"}
 RL: tuple[Role, ...] = ("rollout", "reward", "learner")  # the roles of reinforcement learning
 
@@ -86,17 +86,17 @@ def on_the_same_gpus(engines: list[Slot], ranks: list[Slot]) -> dict[Role, list[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """Part of a gang's reservation: what its slots need together, of one node."""
+    """Part of a gang's reservation, on one node: the sum of the needs of the slots in the bundle."""
 
     resources: dict[str, float]
     labels: dict[str, str]
 
 
 def bundles(slots: Iterable[Slot]) -> list[Bundle]:
-    """The bundles of a gang's slots, in the order of their indices, then those of workers that an actor starts.
+    """The bundles of a gang's slots by index, then a bundle for each worker that an actor starts.
 
     Two ranks with 2 CPUs and 1 GPU each, and an engine with 3 CPUs on their GPUs: resources {"CPU": 7, "GPU": 2}.
-    An engine with 3 CPUs and 2 workers: {"CPU": 3, "GPU": 1} for the actor and a worker, and {"GPU": 1}.
+    An engine with 3 CPUs and 2 workers: {"CPU": 3, "GPU": 1} for the actor and a worker, {"GPU": 1} for a worker.
     """
     members: dict[int, list[Slot]] = {}
     for slot in slots:
@@ -122,9 +122,9 @@ def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
 
 
 def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:
-    """The slot of an engine. An engine with more GPUs than `node_gpus`, those of the largest node, spans nodes.
+    """The slot of an engine. An engine with more GPUs than the largest node (`node_gpus`) spans nodes.
 
-    Raises ConfigError for an engine that cannot.
+    Raises ConfigError for a data-parallel engine that would have to span nodes.
     """
     spans = config.executor == "ray" or (config.executor == "auto" and config.gpus > node_gpus > 0)
     if spans and config.data_parallel > 1:
@@ -191,5 +191,5 @@ def environment(threads: int, *, gpus: int) -> dict[str, str]:
 
 
 def visible_gpus(gpus: float) -> dict[str, str]:
-    """Environment variables that hide GPUs from an actor that asked for none: Ray leaves all of them visible."""
+    """Environment variables that hide all GPUs from an actor with gpus=0, to which Ray would show every GPU."""
     return {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}

@@ -57,8 +57,8 @@ def connect(config: ClusterConfig, *, namespace: str, cpus: int, store_bytes: in
 def local_environment() -> dict[str, str]:
     """Variables of all processes of a local cluster, whose sockets are on the loopback interface.
 
-    The token is the run's own: whoever has it can run code in the cluster. Ray by itself would keep one token for all
-    runs in a file that everybody on this machine may read.
+    Every run has a new token, because a process with the token can run code in the cluster. Ray alone would keep the
+    same token for all runs, in a file that all users of this machine may read.
     """
     addresses = psutil.net_if_addrs().items()
     loopback = next((name for name, found in addresses if LOOPBACK in [address.address for address in found]), None)
@@ -101,7 +101,8 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _loopback_node() -> Iterator[None]:
     """A node that starts inside has the address 127.0.0.1, which `ray.init` accepts as an argument on laptops only.
 
-    It is Ray's own way on macOS and Windows, by an environment variable that this process read when it imported Ray.
+    Ray does so on macOS and Windows. Ray read the environment variable for it when this process imported Ray, so the
+    constant is changed instead.
     """
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:

@@ -40,10 +40,10 @@ class JoinedCluster:
     def start(self, model_path: Path, warn: Callable[[str], None] = logger.warning) -> Actors:
         """Starts the actors of all roles.
 
-        `warn` gets a line for what the nodes of a running cluster lack, since the start waits for further nodes, and
-        for an object store that is too small. Raises ConfigError for a model that the learner cannot compute right, and
-        Stalled with the names of the actors that did not start within `cluster.start_timeout_s` and the cluster's
-        nodes.
+        `warn` gets a line for each resource that a running cluster lacks, because the start then waits for more nodes,
+        and a line for an object store that is too small. Raises ConfigError for a model that the learner
+        cannot compute right, and Stalled with the cluster's nodes and the names of the actors that did not start within
+        `cluster.start_timeout_s`.
         """
         run, living = self.run, nodes.living()
         slots = placement(run, self.roles, nodes.most_gpus(living))

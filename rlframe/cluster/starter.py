@@ -1,4 +1,4 @@
-"""`Starter`: starts a run's actors, all at the start and an engine at any later time, by the same functions."""
+"""`Starter`: starts all actors of a run, and further engines later, by the same functions."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Actors:
     def add_engine(self) -> Replica:
         """Starts a further engine, which serves with the current weights once this returns. For any thread.
 
-        An engine that received wrong weights is quarantined until the next sync; with weights.backend nccl or ipc a
-        further engine serves from the next sync on. Raises Stalled where the engine does not start within
+        An engine that received wrong weights is quarantined until the next sync; with weights.backend=nccl a further
+        engine serves from the next sync on. Raises Stalled where the engine does not start within
         `cluster.start_timeout_s`, perhaps for lack of resources, and RunFailed in a run without engines.
         """
         if self.rollouts is None:
@@ -124,8 +124,8 @@ class Starter:
         """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
         if self.run.placement == "colocated":
             raise RunFailed(
-                "placement=colocated: engines take turns with the ranks on their GPUs, from the start; only with "
-                "placement=separate an engine can be added later"
+                "placement=colocated: every GPU has its rank and its engine from the start; an engine can be added "
+                "with placement=separate only"
             )
         deadline = self._deadline()
         index = sum(name.startswith("rollout-") for name in self.handles)
@@ -143,9 +143,9 @@ class Starter:
     def _start_on_ranks_gpus(
         self, slots: list[Slot], rank_slots: list[Slot], gang: Gang, deadline: float
     ) -> list[Replica]:
-        """Starts engines on the GPUs of ranks, which leave them first: an engine measures the free memory at its start.
+        """Starts engines on the GPUs of ranks. The engines have the first turn.
 
-        The engines have the first turn.
+        Ranks move to the host's memory before, because an engine measures the free GPU memory at its start.
         """
         calls = {slot.name: self.handles[slot.name].sleep.remote(keep_parameters=False) for slot in rank_slots}
         wait_for(calls, "move its state to the host's memory", deadline)
@@ -158,7 +158,7 @@ class Starter:
         return engines
 
     def _transport(self, learner: LearnerGroup, rollouts: RolloutPool) -> Transport:
-        """The way of the weights from ranks to engines. Ranks and engines that need a group meet here."""
+        """The transport of weights from ranks to engines. For nccl and ipc, ranks and engines meet here."""
         settings = self.run.weights
         if settings.backend == "object_store":
             return ObjectStore(learner, rollouts)
@@ -181,8 +181,8 @@ class Starter:
             executor="ray" if slot.workers else "mp",
         )
         arguments = (run.rollout, self.model_path, settings)
-        place = Gang([slot]) if slot.workers else gang
-        options = {"max_concurrency": CONCURRENT_CALLS} | place.options(slot)
+        reservation = Gang([slot]) if slot.workers else gang
+        options = {"max_concurrency": CONCURRENT_CALLS} | reservation.options(slot)
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, **options)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 

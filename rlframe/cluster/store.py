@@ -24,11 +24,11 @@ GIB = 1 << 30
 SHARED_MEMORY = Path("/dev/shm")
 VERSIONS = 2
 TRAJECTORIES = GIB
-LARGEST_SHARE = 0.9  # of the machine's shared memory
+LARGEST_SHARE = 0.9  # of the machine's shared memory, for a local store
 
 
 def weight_bytes(run: RunConfig, roles: list[Role]) -> int:
-    """Bytes of all versions of the weights that are in the store at once; 0 in a run that sends none through it."""
+    """Bytes of the versions that are in the store at once; 0 in a run whose weights do not pass through the store."""
     if run.weights.backend != "object_store" or not {"rollout", "learner"} <= set(roles):
         return 0
     return VERSIONS * base_model.parameters(run.model.path) * getattr(torch, run.learner.dtype).itemsize
@@ -54,7 +54,7 @@ def local_problem(object_store_gib: float | None, weights: int) -> str | None:
     wanted = math.ceil((weights + TRAJECTORIES) / GIB)
     remedy = f"give {SHARED_MEMORY} {math.ceil(wanted / LARGEST_SHARE)} GiB (docker run --shm-size)"
     if object_store_gib is not None:
-        remedy = f"set it to {wanted}, or to null, which chooses"
+        remedy = f"set {wanted}, or null for a size by the model"
     return (
         f"cluster.object_store_gib: {VERSIONS} versions of the weights take {weights / GIB:.1f} GiB, and the store has "
         f"{size / GIB:.1f}; Ray would write weights to the disk at every step; {remedy}"
@@ -62,7 +62,7 @@ def local_problem(object_store_gib: float | None, weights: int) -> str | None:
 
 
 def node_problem(weights: int, slots: dict[Role, list[Slot]], nodes: list[Node]) -> str | None:
-    """The same for the nodes of a running cluster that may get an engine or a rank."""
+    """A line if nodes of a running cluster that may get engines or ranks have too small a store for the weights."""
     users = slots.get("rollout", []) + slots.get("learner", [])
     stores = [n.total.get("object_store_memory", 0) for n in nodes if any(n.can_hold(slot) for slot in users)]
     small = [size for size in stores if size < weights]

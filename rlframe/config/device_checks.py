@@ -23,7 +23,7 @@ def is_installed(package: str) -> bool:
 
 def routed_experts_have_gpus(run: RunKeys) -> str | None:
     if run.rollout.routed_experts and not run.rollout.gpus:
-        return "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0; use false"
+        return "rollout.routed_experts: vLLM records them on GPUs only, and rollout.gpus=0; use false"
 
 
 def routed_experts_have_no_stages(run: RunKeys) -> str | None:

@@ -96,7 +96,8 @@ def expert_parallel_without_muon(run: RunKeys) -> str | None:
 def expert_parallel_without_sequence_parallel(run: RunKeys) -> str | None:
     if _checked_expert_parallel(run) and run.learner.sequence_parallel > 1:
         return (
-            "learner.expert_parallel: DeepSpeed does not do it beside learner.sequence_parallel; use null, or 1 there"
+            "learner.expert_parallel: DeepSpeed does not combine it with sequence parallelism; use null, or "
+            "learner.sequence_parallel=1"
         )
 
 

@@ -1,4 +1,4 @@
-"""Combinations of settings that `placement` rules out: learner and engines on the same GPUs, or each on their own."""
+"""Combinations of settings that cannot work under `placement`: colocated or separate."""
 
 from __future__ import annotations
 

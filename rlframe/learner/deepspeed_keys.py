@@ -12,7 +12,7 @@ from rlframe.errors import did_you_mean
 _BATCHES = "rlframe cuts the batch; use prompts_per_step, rollout.group_size, learner.minibatches, micro_batch_tokens"
 _OPTIMIZER = "rlframe builds the optimizer; use learner.optimizer, lr, betas, adam_epsilon, weight_decay"
 _SUMS = "rlframe sums gradients, and weighs the loss instead; remove it"
-_SHARDS = "weights and checkpoints are read as one shard a rank; remove it"
+_SHARDS = "rlframe's weights and checkpoints need one shard of each parameter on each rank; remove it"
 _NOT_READ = "rlframe does not use this part of DeepSpeed; remove it"
 
 # Path of a key -> the reason of its refusal, and the key to use.

@@ -1,4 +1,4 @@
-"""`Export`: a copy of the policy for other programs, which all ranks write: every rank one of the files of weights."""
+"""`Export`: a copy of the policy for other programs. Every rank writes one of its files of weights."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Export:
 
     plan: ExportPlan
     rank: int
-    weights: dict[str, Tensor]  # this rank's, merged with adapters, by checkpoint name
-    adapters: dict[str, Tensor]  # rank 0's, by the model's name; empty on other ranks and without adapters
+    weights: dict[str, Tensor]  # tensors of this rank, merged with adapters, by checkpoint name
+    adapters: dict[str, Tensor]  # on rank 0 only, by the model's names; empty without adapters
 
     def write(self, folder: Path, *, base: Path, adapter: LoraConfig | None) -> None:
         """Writes this rank's file of a Hugging Face folder that transformers and vLLM open.
@@ -82,9 +82,9 @@ def gather(module: nn.Module, source: Zero3Source, rank: int, ranks: int) -> Exp
     plan = export_plan(source.metadata(), ranks)
     with merged(module):
         weights = {name: tensor.to("cpu", copy=True) for name, tensor in source if plan.owners[name] == rank}
-    of_adapters = adapters(module, PREFIX)
-    with GatheredParameters(list(of_adapters.values())):
-        whole = of_adapters.items() if rank == 0 else ()
+    adapter_weights = adapters(module, PREFIX)
+    with GatheredParameters(list(adapter_weights.values())):
+        whole = adapter_weights.items() if rank == 0 else ()
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole}
     return Export(plan=plan, rank=rank, weights=weights, adapters=copies)
 
@@ -92,8 +92,8 @@ def gather(module: nn.Module, source: Zero3Source, rank: int, ranks: int) -> Exp
 def export_plan(tensors: Iterable[ParamMeta], ranks: int) -> ExportPlan:
     """Gives each rank neighbouring tensors, of about the same number of bytes.
 
-    Four tensors of 4 bytes on two ranks: the first two are rank 0's. A tensor is the rank's in whose share of the bytes
-    it begins, so a rank has at most its share and a tensor.
+    Four tensors of 4 bytes on two ranks: rank 0 gets the first two. Each rank has an equal range of the bytes, and gets
+    the tensors that begin in its range: at most its range and the rest of a tensor.
     """
     sizes = {tensor.name: math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors}
     total = sum(sizes.values())

@@ -122,7 +122,7 @@ class LearnerGroup:
         return Snapshot(version=self.version, ranks=self._wait(calls, f"publish version {self.version}"))
 
     def join_engines(self, backend: DeviceBackend, engines: dict[str, Handle], workers: int, chunk_bytes: int) -> None:
-        """Lets the ranks meet these engines (name -> actor) alone; `workers`: vLLM's processes in each engine."""
+        """Lets the ranks meet exactly `engines` (name -> actor), each with `workers` worker processes."""
         arguments = (backend, engines, workers, chunk_bytes, self.timeout_s)
         calls = [rank.join_engines.remote(*arguments) for rank in self.ranks]
         self._wait(calls, f"meet {', '.join(engines)} by weights.backend={backend}", CLIENT_GRACE_S)
@@ -133,7 +133,7 @@ class LearnerGroup:
         return self._wait(calls, f"send version {self.version}", CLIENT_GRACE_S)[0]
 
     def sleep(self, *, keep_parameters: bool) -> int:
-        """Gives the ranks' GPU memory back -> bytes freed; the parameters may stay, for a transfer of weights."""
+        """Moves the ranks' state to the host -> GPU bytes freed. `keep_parameters`: except for the parameters."""
         calls = [rank.sleep.remote(keep_parameters=keep_parameters) for rank in self.ranks]
         return sum(self._wait(calls, "move its state to the host's memory"))
 

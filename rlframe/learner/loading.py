@@ -1,7 +1,8 @@
 """Loads a model under ZeRO-3: every rank reads its own shards from the files, and no rank ever has the whole model.
 
 A parameter on `meta` becomes a partitioned parameter with memory for this rank's shard, which is then read from the
-files. Of a parameter that is made of many tensors (the experts of a layer), a rank reads those that its shard needs.
+files. The experts of a layer are one parameter and many tensors in the files: a rank reads the tensors that its shard
+needs.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from rlframe.model.conversion import conversions
 def load_shards(model: Any, folder: Path, settings: dict[str, Any]) -> None:
     """Fills `model` of transformers, whose parameters are on `meta`, from a Hugging Face folder.
 
-    `settings`: DeepSpeed's configuration. Parameters are then partitioned as `deepspeed.initialize` would do it, which
-    finds them so and neither moves nor copies the module. Buffers are on the device. Raises RunFailed naming tensors
-    that do not fit.
+    `settings`: DeepSpeed's configuration. Afterwards buffers are on the device and parameters are partitioned, so
+    `deepspeed.initialize` neither moves nor copies the module. Raises RunFailed naming tensors that do not fit.
     """
     import deepspeed
 
     files = CheckpointFiles(folder)
-    # Because of the empty module, `Init` also replaces torch's linear function by one that keeps no gathered weights.
+    # `Init` also replaces torch's linear function, so that autograd keeps no gathered weights; hence the empty module.
     partitioner = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=settings)
     tensors = model.state_dict(keep_vars=True)
     owners = _owners(model)
@@ -53,7 +53,7 @@ def load_shards(model: Any, folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """A parameter's id -> the modules that have it, more than one where parameters are tied, and its name there."""
+    """Parameter id -> (module, attribute) of each module that has the parameter: several for a tied parameter."""
     owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -62,11 +62,11 @@ def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 
 
 def _partitioned(parameter: nn.Parameter, partitioner: Any) -> Any:
-    """A partitioned parameter in the shape of one on `meta`, without values, in the learner's dtype."""
+    """A partitioned parameter without values, in the learner's dtype, with the shape of `parameter` on `meta`."""
     dtype = partitioner.dtype if parameter.is_floating_point() else parameter.dtype
-    whole = torch.empty(parameter.shape, dtype=dtype, device=partitioner.local_device)  # nothing writes it
+    whole = torch.empty(parameter.shape, dtype=dtype, device=partitioner.local_device)  # never written
     partitioned: Any = nn.Parameter(whole, requires_grad=parameter.requires_grad)
-    # `Init` by itself would also send every parameter from rank 0 to the other ranks.
+    # `Init`'s own method would also broadcast every parameter from rank 0.
     partitioner._convert_to_deepspeed_param(partitioned)
     partitioned.partition()
     return partitioned

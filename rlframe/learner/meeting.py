@@ -34,7 +34,7 @@ def meet(address: str, backend: Literal["nccl", "gloo"], *, rank: int, ranks: in
 
 
 def interface(host: str) -> str | None:
-    """The network interface through which this machine reaches `host`; None where it has none.
+    """The network interface on this machine's route to `host`; None without a route.
 
     gloo by itself listens at the address of the machine's name, which on many systems is 127.0.1.1 by /etc/hosts.
     """

@@ -49,7 +49,7 @@ REFERENCE = "reference"  # the reference's folder in the learner's folder of a c
 class LearnerRank:
     """A rank of the learner, with its shards of the parameters and of the optimizer's state.
 
-    Every method is a collective: call it on all ranks, because they wait for each other.
+    Every method is a collective: call the method on all ranks, because ranks wait for each other.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LearnerRank:
         self.temperature = temperature
         self.steps = steps
         self.reference: Reference | None = None
-        self.sender: Sender | None = None  # to the engines that the ranks met last, by weights.backend nccl or ipc
+        self.sender: Sender | None = None  # of weights.backend nccl and ipc, to the engines of the last meeting
         self.device = torch.device("cuda" if config.gpus else "cpu")
         self.skipped = 0  # steps without any update, since the run's start
         self.skipped_in_a_row = 0
@@ -114,14 +114,14 @@ class LearnerRank:
     def _meet(self, address: str, timeout_s: float) -> None:
         from deepspeed import init_distributed
 
-        # DeepSpeed reads these three from the environment only; an actor sees one device, its own.
+        # DeepSpeed reads the three numbers from the environment only. An actor sees a single device, number 0.
         os.environ.update(RANK=str(self.rank), LOCAL_RANK="0", WORLD_SIZE=str(self.config.ranks))
         if self.device.type == "cpu":
             use_cpu()
         torch.manual_seed(0)  # an update draws no random numbers; the seed only pins what libraries might draw
         backend, timeout = "nccl" if self.device.type == "cuda" else "gloo", timedelta(seconds=timeout_s)
         meeting.meet(address, backend, rank=self.rank, ranks=self.config.ranks, timeout=timeout)
-        # DeepSpeed takes over the group that it finds.
+        # DeepSpeed takes over the existing group.
         init_distributed(backend, timeout=timeout, auto_mpi_discovery=False, verbose=False)
 
     def keep_reference(self, offload: bool) -> None:
@@ -196,9 +196,9 @@ class LearnerRank:
         return self.suspects
 
     def sleep(self, *, keep_parameters: bool) -> int:
-        """Moves this rank's state from the GPU to the host -> bytes freed. Until `wake`, it is only read and sent.
+        """Moves this rank's state from the GPU to the host -> bytes freed. Until `wake`, no rank takes a step.
 
-        `keep_parameters`: they stay on the GPU for a transfer of weights. On a CPU nothing moves.
+        `keep_parameters`: the parameters stay on the GPU, for a transfer of weights. On a CPU nothing moves.
         """
         if self.device.type == "cpu":
             return 0
@@ -216,7 +216,7 @@ class LearnerRank:
         return 0 if self.device.type == "cpu" else torch.cuda.mem_get_info()[0]
 
     def prepare_publishing(self, bucket_bytes: int, full_every: int, adapters_alone: bool) -> None:
-        """See Publisher. `adapters_alone`: adapters are published, and no other weight is."""
+        """Makes the Publisher of this rank. `adapters_alone`: publish adapters only."""
         from rlframe.learner.publisher import Publisher
 
         module, ranks = self.engine.module, self.config.ranks
@@ -230,14 +230,14 @@ class LearnerRank:
         )
 
     def publish(self, version: int, *, whole: bool) -> RankShards:
-        """Puts this rank's slices of the weights into the object store; to merge adapters, only these are gathered."""
+        """Puts this rank's slices of the weights into the object store. Merging gathers adapters, and nothing else."""
         with self.merging():
             return self.publisher.publish(version, whole=whole)
 
     def join_engines(
         self, backend: DeviceBackend, engines: dict[str, Handle], workers: int, chunk_bytes: int, timeout_s: float
     ) -> None:
-        """Meets the worker processes of `engines` (name -> actor), instead of those that were met before."""
+        """Meets the worker processes of `engines` (name -> actor), after leaving the group of the last meeting."""
         import ray
 
         from rlframe.learner.sender import Sender
@@ -258,7 +258,7 @@ class LearnerRank:
     def save(self, folder: Path, export: Path | None) -> None:
         """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
 
-        `export`: the ranks also write a Hugging Face folder here, and adapters beside it. Poll `saved` for the end.
+        `export`: folder for a Hugging Face copy, and adapters in a folder beside. Poll `saved` for the end.
         """
         states = {folder: state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)}
         if self.reference is not None:
@@ -292,7 +292,7 @@ class LearnerRank:
         return seen
 
     def load(self, folder: Path) -> None:
-        """Restores the files of `save`, of any number of ranks; a reference that they lack stays the initial policy."""
+        """Restores the files of `save`, of any number of ranks. Without a saved reference, the present one stays."""
         self.skipped = state.restore(self.engine.module, self.optimizer, folder)["skipped"]
         if self.reference is not None and (folder / REFERENCE).is_dir():
             self.reference.restore(folder / REFERENCE)

@@ -1,4 +1,4 @@
-"""`Sender`: the learner's end of vLLM's own transports between GPUs (nccl, ipc). The learner sends, engines receive.
+"""`Sender`: the learner's end of vLLM's transports between GPUs (nccl, ipc).
 
 https://docs.vllm.ai/en/latest/training/weight_transfer/
 """
@@ -52,7 +52,7 @@ class Sender:
                     world_size=1 + len(client.engines) * client.workers,
                     packed_buffer_size_bytes=chunk_bytes,
                 )
-            case "ipc":  # every rank shares a buffer with the worker on its GPU, for one chunk after the other
+            case "ipc":  # every rank shares a buffer with the worker on the same GPU, chunk after chunk
                 buffer_bytes = max(chunk_bytes, *(meta.nbytes for meta in source.metadata()))
                 init = IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=buffer_bytes)
         self._client = client
@@ -64,7 +64,7 @@ class Sender:
         )
 
     def send(self) -> dict[str, int]:
-        """Sends every tensor -> on rank 0 the fingerprint of each by name, on other ranks nothing.
+        """Sends every tensor -> on rank 0 tensor name -> fingerprint, on the other ranks nothing.
 
         Raises the error of an engine, and Stalled with the names of engines that do not answer in time.
         """
@@ -76,9 +76,9 @@ class Sender:
         self._trainer.shutdown()
 
     def _run(self, function: Callable[[], Result]) -> Result:
-        """The function's result, or an engine's error as soon as the client has it.
+        """The function's result, or an engine's error as soon as the client knows the error.
 
-        After such an error the function waits in NCCL for the failed engine, for ever: the thread is abandoned.
+        After an engine's error the function waits in NCCL for ever, so its thread is abandoned.
         """
         task = self._thread.submit(function)
         failure: Future[Any] = self._client.failure
@@ -88,7 +88,7 @@ class Sender:
 
 
 class FingerprintedSource:
-    """A source that remembers the fingerprint of each tensor that it yields."""
+    """Adds the fingerprint of each yielded tensor to a source."""
 
     def __init__(self, source: Zero3Source) -> None:
         self.source = source
@@ -103,6 +103,6 @@ class FingerprintedSource:
             yield name, tensor
 
     def take(self) -> dict[str, int]:
-        """Name -> fingerprint of the last iteration, which are forgotten."""
+        """Name -> fingerprint of the last iteration; a second call returns nothing."""
         fingerprints, self._fingerprints = self._fingerprints, {}
         return read_fingerprints(fingerprints)

@@ -1,8 +1,9 @@
 """`Sleeper`: moves a rank's state from its GPU to the host's memory and back, for a learner that shares GPUs by turns.
 
 DeepSpeed's `offload_states` moves gradients and buckets. It refuses optimizers other than its own FusedAdam, and while
-parameters are away it cuts their host copy in the module's order, which is wrong for several parameter groups and for
-adapters. So master weights, optimizer states, parameters and the reference move here, and stay readable on the host.
+parameters are away it cuts the host copy in the module's order, which is wrong for several parameter groups and for
+adapters. So this file moves master weights, optimizer states, parameters and the reference. On the host all of them
+stay readable.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Sleeper:
         self.optimizer = optimizer
         self.device = device
         self.reference = reference
-        self._away: list[Tensor] = []  # on the host until the rank wakes
+        self._moved: list[Tensor] = []  # on the host until the rank wakes
 
     def leave(self, *, keep_parameters: bool) -> None:
         """Moves everything, or everything but the parameters, to the host."""
@@ -48,20 +49,20 @@ class Sleeper:
             if tensor.device.type == self.device.type and _storage(tensor) not in kept
         ]
         relocate(leaving, torch.device("cpu"))
-        self._away += leaving
+        self._moved += leaving
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def come_back(self) -> None:
         """Moves everything that left back to the device."""
-        relocate(self._away, self.device)
-        self._away = []
+        relocate(self._moved, self.device)
+        self._moved = []
         if not self.engine.zero_offload_param():
             self.engine.reload_states()
 
     def _parameters(self) -> list[Tensor]:
-        """Shards of parameters, DeepSpeed's buffer that holds the trained ones end to end, and its views of that."""
+        """Shards of parameters, DeepSpeed's buffer with all trained shards end to end, and views of the buffer."""
         if self.engine.zero_offload_param():
             return []
         shards = [parameter.ds_tensor for parameter in self.engine.module.parameters()]
@@ -76,19 +77,19 @@ class Sleeper:
 def relocate(tensors: Iterable[Tensor], target: torch.device) -> None:
     """Moves tensors to a device. Views of the same storage are moved together, and stay views of one storage.
 
-    Two views [0, 1] and [2] of a storage [0, 1, 2] on the GPU are afterwards views of a storage [0, 1, 2] on the host.
+    Views [0, 1] and [2] of a storage [0, 1, 2] on the GPU become views of one storage [0, 1, 2] on the host.
     """
     views: defaultdict[int, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         if tensor.untyped_storage().nbytes():
             views[_storage(tensor)].append(tensor)
-    for of_storage in views.values():
-        old = of_storage[0].untyped_storage()
+    for storage_views in views.values():
+        old = storage_views[0].untyped_storage()
         pinned = old.device.type == "cuda" and target.type == "cpu"  # copies at the link's full speed
         moved = torch.empty(old.nbytes(), dtype=torch.uint8, device=target, pin_memory=pinned)
         source: Any = torch.empty(0, dtype=torch.uint8, device=old.device)
         moved.copy_(source.set_(old))
-        for view in of_storage:
+        for view in storage_views:
             new: Any = torch.empty(0, dtype=view.dtype, device=target)
             view.data = new.set_(moved.untyped_storage(), view.storage_offset(), view.size(), view.stride())
 

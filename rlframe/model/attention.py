@@ -66,7 +66,7 @@ class Scoring:
 
     @property
     def is_plain(self) -> bool:
-        """True if PyTorch's own attention computes it."""
+        """True if PyTorch's own attention computes this scoring."""
         return self.softcap is None and self.sinks is None
 
 
@@ -255,7 +255,7 @@ def _block_mask(layout: Layout, window: int | None) -> Any:
     return create_block_mask(is_visible, None, None, len(until), len(until), device=positions.device.type)
 
 
-@lru_cache(maxsize=1)  # the batch at hand: every layer needs them
+@lru_cache(maxsize=1)  # of the current batch; every layer asks for them
 def _boundaries(layout: Layout) -> Tensor:
     return layout.boundaries()
 

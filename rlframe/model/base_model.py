@@ -84,7 +84,7 @@ def pinned(path: str) -> str:
 def context_length(path: str) -> int | None:
     """Tokens that the model at `path` was made for, prompt and completion together; None: any number.
 
-    State-space models and ALiBi have no limit. A config.json that leaves the number out has the one of its model type.
+    State-space models and ALiBi have no limit. A config.json without the number has the default of its model type.
     """
     source = locate(path)
     if (folder := _folder(source)).is_dir():
@@ -193,13 +193,13 @@ def require(folder: Path) -> None:
 
 
 def absolute(path: str) -> str:
-    """The same path; of a folder or file on this machine, absolute: other processes have other working directories."""
+    """The path, made absolute if it exists on this machine, because processes have different working directories."""
     here = Path(path).expanduser()
     return str(here.resolve()) if here.exists() else path
 
 
 def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a folder under another name and renames it last, so that no process finds half of it.
+    """Fills a folder under a temporary name and renames it last, so that no process finds half a folder.
 
     If another process was first, its folder stays: it holds the same files.
     """
@@ -241,7 +241,7 @@ def quantisation_method(path: str) -> str | None:
 
 
 def is_dequantised_in_loading(path: str) -> bool:
-    """True for FP8 weights in blocks, which the learner dequantises as it loads them."""
+    """True for FP8 weights with a scale for each block: the learner dequantises these while loading."""
     source = locate(path)
     return source.is_dir() and quantisation.fp8_block(source) is not None
 

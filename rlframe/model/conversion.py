@@ -1,6 +1,6 @@
 """Conversions of a checkpoint's tensors into a model's, as transformers does them while it loads.
 
-Most tensors only change their names. Others are made of many: Qwen3-MoE's files have three matrices an expert, and the
+Most tensors only change their names. Some are fused from many: Qwen3-MoE's files have three matrices an expert, and the
 model has `experts.gate_up_proj` [E, 2 I, H] and `experts.down_proj` [E, H, I] for all experts of a layer.
 """
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class Conversion:
     """Makes one or more of the model's tensors from tensors of the files."""
 
-    target: str  # transformers' name for the conversion, which is its first tensor's
+    target: str  # name of the first of the model's tensors, by which transformers calls the conversion
     converter: Any | None  # transformers' WeightConverter; None: the tensor only changes its name
     sources: dict[str, list[str]] = field(default_factory=dict)  # the converter's pattern -> names in the files
-    targets: list[str] = field(default_factory=list)  # all of the model's tensors that it makes
+    targets: list[str] = field(default_factory=list)  # names of all resulting tensors of the model
 
     @property
     def source(self) -> str | None:
@@ -51,7 +51,7 @@ class Conversion:
     def fill(self, model: Any, files: CheckpointFiles, parts: Mapping[str, TensorRange]) -> None:
         """Reads parts of the tensors that this conversion makes.
 
-        `model`: transformers', whose own tensors of these names have whole shapes.
+        `model`: of transformers, not partitioned: its tensors have whole shapes.
         """
         if self.source:
             files.fill(self.source, parts[self.target])
@@ -93,7 +93,7 @@ class Conversion:
 def conversions(model: Any, files: CheckpointFiles) -> list[Conversion]:
     """The conversions that fill `model` of transformers, whose tensors may be on `meta`, in the order of layers.
 
-    Raises RunFailed naming tensors that the model has and the files lack, the other way around, or of other shapes.
+    Raises RunFailed naming a tensor that the files lack, that the model lacks, or whose shapes differ.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
@@ -120,7 +120,7 @@ def conversions(model: Any, files: CheckpointFiles) -> list[Conversion]:
         conversion.targets = list(made)
         shapes |= made
     _check(model, files, shapes, unexpected)
-    # transformers undoes these where a model is saved, and no others.
+    # transformers' `save_pretrained` undoes the transforms in this list only.
     model._weight_conversions = [transform for transform in transforms if transform.was_used()]
     return _without_ties(tensors, files, list(found.values()))
 
@@ -142,17 +142,18 @@ def _check(model: Any, files: CheckpointFiles, shapes: dict[str, tuple[int, ...]
     model._adjust_missing_and_unexpected_keys(report)  # tensors that this architecture can do without
     # Without a value a parameter would train from nothing.
     missing = report.missing_keys | {name for name in missing if isinstance(tensors[name], torch.nn.Parameter)}
-    odd = [f"lack {name}" for name in sorted(missing)]
-    odd += [f"have {name}, which the model has not" for name in sorted(report.unexpected_keys)]
-    odd += [
+    problems = [f"lack {name}" for name in sorted(missing)]
+    problems += [f"have {name}, which the model lacks" for name in sorted(report.unexpected_keys)]
+    problems += [
         f"have {name} in the shape {shape}, the model in {tuple(tensors[name].shape)}"
         for name, shape in shapes.items()
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
-    if odd:
+    if problems:
         raise RunFailed(
-            f"model.path: the files in {files.folder} {odd[0]} ({len(odd)} tensors differ from the model of its "
-            f"config.json, {type(model).__name__}); give the folder of a causal language model that transformers saved"
+            f"model.path: the files in {files.folder} {problems[0]} ({len(problems)} tensors differ from the model of "
+            f"its config.json, {type(model).__name__}); give the folder of a causal language model, saved "
+            "by transformers"
         )
 
 

@@ -1,7 +1,7 @@
 """FP8 weights with a scale for each block of a matrix, as DeepSeek-V3 is published.
 
-`layer.weight` [rows, columns] holds float8 values, and `layer.weight_scale_inv` one float for each block of 128 x 128
-of them: a weight is its value times its block's scale.
+`layer.weight` [rows, columns] holds float8 values, and `layer.weight_scale_inv` a float for each block of 128 x 128
+values: weight = value * scale of the value's block.
 """
 
 from __future__ import annotations

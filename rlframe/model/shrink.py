@@ -40,7 +40,7 @@ BOUNDS = {
     r"^(mamba_)?chunk_size$": 16,
     r"(^|_)d_state$|^(ssm_)?state_size$": 16,
 }
-CAPS = re.compile(r"softcapping$|soft_cap$")  # of scores and logits; smaller ones show in a test with small numbers
+CAPS = re.compile(r"softcapping$|soft_cap$")  # of scores and logits; so low that a test with small numbers exceeds it
 CAP = 4.0
 
 

@@ -20,7 +20,7 @@ class DedicatedWorkers(Config):
     count: int = Field(ge=1)
     cpus: float = Field(ge=0)
     gpus: float = Field(ge=0)
-    pip: list[str]  # packages that Ray installs for these workers alone
+    pip: list[str]  # packages that Ray installs for the workers of this reward only
     labels: LabelSelector | None = None  # of the workers' nodes; None: as reward.labels
 
 
@@ -51,7 +51,7 @@ class Reward(Config):
     name: str
     weight: float  # factor of the score in the sum; negative: a penalty
     # Optional settings default to off.
-    tasks: list[str] | None = None  # score prompts of these tasks only; None: of all tasks
+    tasks: list[str] | None = None  # tasks whose prompts are scored; None: all tasks
     requires: list[str] = Field(default_factory=list)  # count 0 unless these rewards score 1 or more
     clip: list[float] | None = Field(default=None, min_length=2, max_length=2)  # bounds of the score before weighting
     actors: DedicatedWorkers | None = None  # None: use the workers that all rewards share

@@ -31,7 +31,7 @@ Needs: TypeAlias = Sequence[Set[str]]  # of each set, the program must define a 
 QUOTED = "\0"  # stands for `<`: no program may contain this character
 TAG = re.compile(r"<(/?(?:think|answer)>)")
 QUOTED_TAG = re.compile(r"`<(?=/?(?:think|answer)>`)")
-MAX_BLOCKS = 64  # the last ones of a text are looked at
+MAX_BLOCKS = 64  # that are looked at, from the end of a text
 MAX_BARE_CHARS = 20_000  # of a text that is read from each of its first paragraphs on
 MAX_STARTS = 4
 MAGIC = re.compile(r"^[%!].*$", re.MULTILINE)  # a notebook's command, which is no Python
@@ -156,10 +156,10 @@ class _Part:
     text: str
     tree: ast.Module | None
     defines: frozenset[str]
-    imports: frozenset[str]  # of these, names from modules outside the standard library
+    imports: frozenset[str]  # names in `defines` from modules outside the standard library
     uses: frozenset[str]
-    acts: bool  # it calls a function of its own, prints or reads, outside of definitions
-    reads: bool  # it reads standard input somewhere
+    acts: bool  # calls a function of the block, prints or reads, outside of definitions
+    reads: bool  # reads standard input somewhere
 
     @classmethod
     def of(cls, block: Block) -> _Part:

@@ -46,17 +46,17 @@ class Adapters:
         self.base = base
 
     def request(self, folder: str = "in memory", *, load: bool = False) -> LoRARequest:
-        """`load`: of the adapter in `folder`, in place of the values before; else of the adapter that vLLM has."""
+        """vLLM's name of the adapter. `load`: vLLM reads the adapter in `folder`, in place of its present values."""
         from vllm.lora.request import LoRARequest
 
         return LoRARequest("policy", 1, folder, load_inplace=load)
 
     async def reset(self) -> None:
-        """Loads an adapter that changes nothing: the policy of version 0. Raises ValueError for an unknown target."""
+        """Loads an adapter that changes nothing, for version 0 of the policy. Raises ValueError for unknown targets."""
         await self._load(lora.unchanging(self.base, self.config))
 
     async def load(self, snapshot: Snapshot) -> set[str]:
-        """Loads the adapter of a version -> names of tensors with wrong checksums; the adapter is loaded unless any."""
+        """Loads the adapter of a version, if all checksums are right -> names of tensors with wrong checksums."""
         tensors, broken = await asyncio.to_thread(_read, snapshot)
         if not broken:
             await self._load(tensors)

@@ -46,11 +46,11 @@ OWNED = {
     "aux_output_config": "use rollout.routed_experts",
     "enforce_eager": "use rollout.compile",
     "hf_overrides": "the learner reads config.json of model.path too; change it there",
-    "logprobs_mode": "the loss needs log-probabilities of the distribution that is sampled from; remove it",
+    "logprobs_mode": "the loss needs log-probabilities of the sampled distribution; remove it",
     "generation_config": "use rollout.temperature, top_p, top_k, min_p, stop",
     "override_generation_config": "use rollout.temperature, top_p, top_k, min_p, stop",
     "weight_transfer_config": "use weights.backend",
-    "worker_extension_cls": "rlframe's own verifies weights; remove it",
+    "worker_extension_cls": "rlframe's own extension verifies weights; remove it",
     **dict.fromkeys(["enable_lora", "max_loras", "max_lora_rank", "max_cpu_loras", "lora_dtype"], _ADAPTERS),
     **dict.fromkeys(["lora_target_modules", "default_mm_loras", "fully_sharded_loras"], _ADAPTERS),
     "enable_sleep_mode": "engines sleep where they share GPUs with the learner; use placement=colocated",
@@ -58,7 +58,7 @@ OWNED = {
     "convert": "an engine samples completions; remove it",
 }
 
-# Methods by which vLLM quantises full weights as they load, and again at each update.
+# Methods by which vLLM quantises full weights as it loads them, at the start and at each update.
 CPU_QUANTISATION = "int8_per_channel_weight_only"
 QUANTISATIONS = [
     "fp8",
@@ -76,12 +76,11 @@ MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What an engine takes from a run beside `rollout`."""
+    """An engine's settings from outside of `rollout`."""
 
     max_model_len: int  # tokens of a prompt and a completion together
     backend: str  # weights.backend
-    # Of the head's product, which is the learner's: a head in bfloat16 beside one in float32 is alone worth a mean
-    # difference of 0.01 nats a token.
+    # The learner's. A head in bfloat16 against a head in float32 makes a mean difference of 0.01 nats a token.
     head_dtype: str
     # Starts with random weights and without the model's quantisation, because the learner's dequantised weights come
     # before the engine samples.

@@ -10,7 +10,7 @@ from rlframe.model.config import resolve_auto
 from rlframe.schema import Config, Labels, Passthrough
 from rlframe.types import Sampling
 
-LEAST_TEMPERATURE = 0.01  # above 0; vLLM raises a lower one to it
+LEAST_TEMPERATURE = 0.01  # vLLM raises any lower temperature above 0 to this
 
 StopString: TypeAlias = Annotated[str, Field(min_length=1)]
 TokenId: TypeAlias = Annotated[int, Field(ge=0)]
@@ -51,7 +51,7 @@ class RolloutConfig(Config):
 
     @property
     def tensor_workers(self) -> int:
-        """Workers that divide every layer: `tensor_parallel`, or else all GPUs that the other two divisions leave."""
+        """Workers that divide every layer: `tensor_parallel`, or else gpus / (pipeline_parallel x data_parallel)."""
         return self.tensor_parallel or max(1, self.gpus // (self.pipeline_parallel * self.data_parallel))
 
     @property

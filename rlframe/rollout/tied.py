@@ -1,4 +1,4 @@
-"""Embeddings and heads of vLLM's model that share an earlier layer's weight, after a reload."""
+"""Repairs tied embeddings and heads of vLLM's model after a reload of weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def prepare_tied_layers(model: torch.nn.Module) -> None:
     """
     earlier: set[int] = set()
     for layer in model.modules():
-        if not isinstance(layer, VocabParallelEmbedding):  # which heads are too
+        if not isinstance(layer, VocabParallelEmbedding):  # also the class of heads
             continue
         parameters = {id(parameter) for parameter in layer.parameters(recurse=False)}
         method: Any = getattr(layer, "quant_method", None)

@@ -11,8 +11,8 @@ class VerifiedWorker:
     weight_transfer_engine: Any  # of this package: weight_loader.py, weight_receiver.py
 
     def differing_weights(self, fingerprints: dict[str, int]) -> list[str]:
-        """Names of tensors whose values are not the learner's, of the version that was loaded last.
+        """Names of tensors of the last loaded version that differ from the learner's.
 
-        `fingerprints`: of the learner's tensors by name, where the checksums do not travel with the tensors.
+        `fingerprints`: of the learner's tensors by name, for nccl and ipc; object_store has checksums beside tensors.
         """
         return sorted(self.weight_transfer_engine.differing(fingerprints))

@@ -41,9 +41,9 @@ class VLLMEngine:
         if settings.backend == "ipc":
             # Handles of GPU memory contain Python types, which vLLM passes on to its processes as pickles only.
             os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
-        # vLLM by itself asks the route to the internet for this machine's address, which may be another one than Ray's.
+        # vLLM alone would take the address on the route to the internet, which may differ from this node's in Ray.
         os.environ.setdefault("VLLM_HOST_IP", ray.util.get_node_ip_address())
-        # vLLM's scheduler has a process of its own, which finds the cluster by this where Ray starts the workers.
+        # vLLM's scheduler is another process. It finds the cluster by this variable if Ray starts the workers.
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         with collector_paused():
             arguments = engine_arguments(config, model_path, settings)
@@ -70,7 +70,7 @@ class VLLMEngine:
     async def join_object_store(self, address: str, namespace: str) -> None:
         """Lets the engine's worker processes reach the cluster's object store, and this actor by name.
 
-        Adapters alone are read by this actor itself.
+        With weights.adapters=alone this actor reads the store itself, and the worker processes need no Ray.
         """
         if self.adapters:
             return await self.adapters.reset()
@@ -186,8 +186,8 @@ class VLLMEngine:
     def published(self, version: int) -> Snapshot:
         """The references of the version that is being loaded; the worker process calls this during `load`."""
         if self.snapshot is None or self.snapshot.version != version:
-            held_version = self.snapshot and self.snapshot.version
-            raise RuntimeError(f"asked for weights of version {version}, but hold {held_version}")
+            loaded_version = self.snapshot and self.snapshot.version
+            raise RuntimeError(f"asked for weights of version {version}, but {self.name} has {loaded_version}")
         return self.snapshot
 
     # By weights.backend nccl and ipc an update is: pause, the four methods that `EngineClient` calls, resume.
@@ -197,25 +197,25 @@ class VLLMEngine:
         await self._freeze()
 
     async def resume(self, version: int, fingerprints: dict[str, int]) -> Loaded:
-        """Lets requests go on with the weights that came since `pause`, if they have the learner's `fingerprints`."""
+        """Resumes requests with the weights since `pause`, if the weights have the learner's `fingerprints`."""
         try:
             return await self._go_on(version, await self._differing(fingerprints))
         finally:
             self.gate.release()
 
     async def sleep(self) -> None:
-        """Discards weights, keys and values, so that another process can have the GPU. On a CPU they stay."""
+        """Discards weights and key/value cache, so that another process can use the GPU. On a CPU nothing is freed."""
         async with self.gate:
             self.asleep = True
             await self.llm.sleep(level=2)
 
     async def wake(self, part: Literal["weights", "kv_cache"]) -> None:
-        """Takes memory for the weights, whose values then come by `load`, and after them for keys and values."""
+        """Allocates GPU memory: first for the weights, whose values come by a sync, then for the key/value cache."""
         async with self.gate:
             self.asleep = not await self.llm.wake_up(tags=[part])
 
     async def join_learner(self, init_info: dict[str, Any]) -> None:
-        """Lets the worker processes meet the learner's ranks, instead of those that they met before."""
+        """Lets the worker processes meet the learner's ranks, and leave the group of an earlier meeting."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         await self.llm.shutdown_weight_transfer_engine()
@@ -239,7 +239,7 @@ class VLLMEngine:
         await self.llm.pause_generation(mode="keep", clear_cache=True)
 
     async def _differing(self, fingerprints: dict[str, int]) -> set[str]:
-        """Names of tensors of which a worker process has other values than the learner, after an update."""
+        """Names of tensors that differ from the learner's in any worker process, after an update."""
         client: Any = self.llm.engine_core  # AsyncLLM.collective_rpc answers for the first data-parallel replica alone
         answers = await client.call_utility_all_async("collective_rpc", DIFFERING, None, (fingerprints,), {})
         return {name for replica in answers for worker_names in replica for name in worker_names}

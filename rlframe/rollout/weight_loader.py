@@ -68,7 +68,7 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         if self.reads:
             import ray
 
-            if not ray.is_initialized():  # as it is under vLLM's executor for Ray
+            if not ray.is_initialized():  # vLLM's Ray executor has connected its workers
                 quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
                 ray.init(init_info.address, namespace=init_info.namespace, **quiet)
                 self.connected = True
@@ -98,10 +98,10 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         """Names of tensors that differ from the learner's; checksums come with the shards, not by `fingerprints`."""
         pending, self.pending = self.pending, []
         changed, self.changed = self.changed, []
-        on_the_way = {
+        changed_in_group = {
             name for names, flags in changed for name, flag in zip(names, flags.tolist(), strict=True) if flag
         }
-        return on_the_way.union(*(verification.result() for verification in pending))
+        return changed_in_group.union(*(verification.result() for verification in pending))
 
     def shutdown(self) -> None:
         import ray
@@ -132,7 +132,7 @@ class ObjectStoreEngine(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]
         return on_device
 
     def _receive(self) -> Iterator[dict[str, Tensor]]:
-        """As `_read`, from the group's first worker."""
+        """The tensors of `_read`, as the group's first worker sends them."""
         while received := self.group.broadcast_tensor_dict():
             sent = received.pop(FINGERPRINTS)
             self.changed.append((list(received), sent != _fingerprints(received)))

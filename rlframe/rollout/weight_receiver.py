@@ -28,7 +28,7 @@ class FingerprintedModel:
         self.fingerprints |= {name: fingerprint(tensor) for name, tensor in named}
         loaded = self.model.load_weights(named)
         if torch.cuda.is_available():
-            # vLLM may copy out of its buffers on one stream while the next chunk is received into them on another.
+            # vLLM may receive the next chunk on one stream while another stream still copies from the same buffer.
             torch.cuda.synchronize()
         return loaded
 
@@ -54,7 +54,7 @@ class Fingerprinted(WeightTransferEngine):
         prepare_tied_layers(self.model)
 
     def differing(self, fingerprints: dict[str, int]) -> set[str]:
-        """Names of tensors that came with other values than `fingerprints` tell, or that did not come."""
+        """Names of tensors that differ from `fingerprints`, or that did not arrive."""
         arrived = read_fingerprints(self.fingerprints)
         return {name for name in fingerprints.keys() | arrived.keys() if fingerprints.get(name) != arrived.get(name)}
 
@@ -64,4 +64,4 @@ class NCCLReceiver(Fingerprinted, NCCLWeightTransferEngine):
 
 
 class IPCReceiver(Fingerprinted, IPCWeightTransferEngine):
-    """Reads tensors in the memory of the rank on the same GPU."""
+    """Reads tensors from memory that the rank on the same GPU shares."""

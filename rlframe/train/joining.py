@@ -35,5 +35,5 @@ def transformers_meanwhile() -> Iterator[None]:
 
 
 def _import_transformers() -> None:
-    with suppress(Exception):  # whoever needs the module imports it again and raises the error
+    with suppress(Exception):  # the next import of the module raises the error again
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401

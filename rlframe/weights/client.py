@@ -13,7 +13,7 @@ class EngineClient:
     """Has the methods of `vllm.distributed.weight_transfer.VLLMWeightSyncClient`; each calls all engines at once.
 
     The first error is also the result of `failure`: vLLM calls the client in a thread, while the caller waits for the
-    engines in NCCL, which does not end by an error elsewhere.
+    engines in NCCL, and NCCL does not notice an error of another process.
     """
 
     def __init__(self, engines: dict[str, Handle], *, workers: int, timeout_s: float) -> None:
@@ -27,9 +27,9 @@ class EngineClient:
         self._call("join_learner", "meet the learner's ranks", *self.inits(init_info))
 
     def inits(self, init_info: dict[str, Any]) -> list[dict[str, Any]]:
-        """The init of each engine: an engine's workers take the ranks after those of the engine before.
+        """The init of each engine: ranks of the NCCL group are given to engines in turn.
 
-        vLLM's own client for Ray gives all engines the same init, so that all take the same ranks. 3 engines with 2
+        vLLM's own client for Ray gives all engines the same init, so all would take the same ranks. Engines with 2
         workers each:
 
             rank 0: the learner      ranks 1 2: engine 0, rank_offset 1      ranks 3 4: engine 1, rank_offset 3      ...

@@ -38,6 +38,7 @@ def read_fingerprints(fingerprints: dict[str, Tensor]) -> dict[str, int]:
     """The values by name, in a single copy from the device."""
     import torch
 
-    return (
-        dict(zip(fingerprints, torch.stack(list(fingerprints.values())).tolist(), strict=True)) if fingerprints else {}
-    )
+    if not fingerprints:
+        return {}
+    values = torch.stack(list(fingerprints.values())).tolist()
+    return dict(zip(fingerprints, values, strict=True))

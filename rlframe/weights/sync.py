@@ -1,4 +1,4 @@
-"""`WeightSync`: the way of a version from the learner to every engine, in the order of time."""
+"""`WeightSync`: brings a version from the learner to every engine: publish, deliver, verify, repair."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class WeightSync:
     """Publishes, delivers, verifies and repairs. Late engines may be brought from any thread."""
 
     def __init__(self, transport: Transport, engines: Engines, turns: Turns | None = None) -> None:
-        """`turns`: of learner and engines on the same GPUs; None: they have GPUs of their own."""
+        """`turns`: of learner and engines on the same GPUs; None: each side has its own GPUs."""
         self.transport = transport
         self.engines = engines
         self.turns: Turns = turns or SeparateDevices()

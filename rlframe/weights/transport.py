@@ -1,4 +1,4 @@
-"""The two ways of a version from the learner to the engines, behind the same interface."""
+"""Transports of weights from the learner to the engines: the object store, and vLLM's between GPUs (nccl, ipc)."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class ObjectStore:
 class Broadcast:
     """vLLM's own transports between GPUs (nccl, ipc): ranks send to paused engines.
 
-    Ranks and engines form a group, which is formed anew whenever other engines are to receive a version: after a
-    repair of some, after an engine has died, and for a late engine.
+    Ranks and engines form a group. A new group is formed whenever the set of receiving engines changes: for a repair,
+    after an engine has died, and for a late engine.
     """
 
     learner: Learner
@@ -78,7 +78,7 @@ class Broadcast:
     backend: DeviceBackend
     workers: int  # vLLM's worker processes in each engine
     chunk_bytes: int  # of tensors that travel together
-    members: list[Replica] = field(default_factory=list)  # engines of the group
+    members: list[Replica] = field(default_factory=list)  # the group's engines
 
     def publish(self, *, whole: bool) -> Snapshot:
         return Snapshot(version=self.learner.version, ranks=[])

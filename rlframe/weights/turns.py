@@ -1,6 +1,6 @@
-"""Turns of learner and engines on the same GPUs. The learner computes, or the engines sample, never both.
+"""Turns of learner and engines on the same GPUs: either the learner computes or the engines sample.
 
-learner's turn     the learner's whole state is on the GPUs; engines keep no memory there
+learner's turn     the learner's whole state is on the GPUs; engines hold no GPU memory
 handover           both sides hold weights; the learner's optimizer and the engines' key/value cache are away
 engines' turn      weights and key/value cache are on the GPUs; the learner's state is in the host's memory
 """
@@ -39,7 +39,7 @@ class SleepingEngines(Protocol):
 
 
 class Turns(Protocol):
-    """Who has the GPUs. Both methods raise Stalled where an actor does not answer within the bound."""
+    """Hands the GPUs from side to side. Raises Stalled where an actor does not answer within the bound."""
 
     def begin_learner(self) -> None:
         """Gives the GPUs to the learner; does nothing in the learner's turn."""
@@ -56,7 +56,7 @@ class Turns(Protocol):
 
 
 class SeparateDevices:
-    """Learner and engines on machines or GPUs of their own: nobody waits for a turn."""
+    """Turns of `placement=separate`: each side has its own GPUs, and nothing is handed over."""
 
     def begin_learner(self) -> None: ...
 
@@ -71,7 +71,7 @@ class SeparateDevices:
 class SharedDevices:
     """Turns of `placement=colocated`. A run begins with the engines' turn.
 
-    An engine that sleeps discards its weights, because a handover brings the next ones before it samples again.
+    A sleeping engine discards its weights, because a handover brings new weights before the engine samples again.
     """
 
     def __init__(self, learner: SleepingLearner, engines: SleepingEngines) -> None:
@@ -82,7 +82,7 @@ class SharedDevices:
         self._freed = {"learner": 0, "engines": 0}  # bytes of the last turn that each side gave back
 
     def begin_learner(self) -> None:
-        """Raises RunFailed where engines have requests in flight: asleep, they would never answer."""
+        """Raises RunFailed where engines have requests in flight, which a sleeping engine would never answer."""
         if self.turn == "learner":
             return
         if unfinished := sum(self.engines.outstanding):

@@ -45,7 +45,7 @@ def test_a_store_that_is_too_small_is_named_with_the_right_size(monkeypatch: pyt
     assert store.local_problem(4, 4 * GIB) is None
     assert store.local_problem(2, 4 * GIB) == (
         "cluster.object_store_gib: 2 versions of the weights take 4.0 GiB, and the store has 2.0; Ray would write "
-        "weights to the disk at every step; set it to 5, or to null, which chooses"
+        "weights to the disk at every step; set 5, or null for a size by the model"
     )
     assert (store.local_problem(None, 18 * GIB) or "").endswith("give /dev/shm 22 GiB (docker run --shm-size)")
 

@@ -137,7 +137,7 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
             ["learner.ranks=2", "learner.sequence_parallel=2", "learner.packing=padded"],
             "learner.packing: padded is not divided over learner.sequence_parallel=2 ranks; use auto",
         ),
-        ("rollout.routed_experts=true", "rollout.routed_experts: vLLM tells them on GPUs only, and rollout.gpus=0"),
+        ("rollout.routed_experts=true", "rollout.routed_experts: vLLM records them on GPUs only, and rollout.gpus=0"),
         (
             "weights.backend=ipc",
             "weights.backend: ipc moves weights between GPUs, but rollout.gpus=0 and learner.gpus=0; use object_store",

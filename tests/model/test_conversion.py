@@ -106,8 +106,8 @@ def change(folder: Path, **changes: Tensor | None) -> None:
     [
         ({"model__norm__weight": None}, "lack model.norm.weight (1 tensors differ"),
         ({"lm_head__weight": None, "model__norm__weight": None}, "lack lm_head.weight (2 tensors differ"),
-        ({"v_head__weight": torch.zeros(1)}, "have v_head.weight, which the model has not"),
-        ({"norm__weight": torch.zeros(64)}, "have norm.weight, which the model has not"),  # beside model.norm.weight
+        ({"v_head__weight": torch.zeros(1)}, "have v_head.weight, which the model lacks"),
+        ({"norm__weight": torch.zeros(64)}, "have norm.weight, which the model lacks"),  # beside model.norm.weight
         ({"model__norm__weight": torch.zeros(3)}, "have model.norm.weight in the shape (3,), the model in (64,)"),
     ],
 )
