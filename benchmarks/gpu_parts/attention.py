@@ -31,7 +31,9 @@ class Case(NamedTuple):
     dim: int
     value_dim: int
     lengths: list[int]  # own tokens of each sequence
-    begins: list[int]  # position of each sequence's first own token; above 0: it continues the sequence before it
+    first_positions: list[
+        int
+    ]  # position of each sequence's first own token; above 0: it continues the sequence before it
     window: int | None = None
     softcap: float | None = None
     sinks: bool = False
@@ -69,7 +71,7 @@ def reduced(case: Case) -> Case:
         heads=case.heads // 4,
         key_value_heads=case.key_value_heads // 4,
         lengths=[-(-length // 8) for length in case.lengths],
-        begins=[begin // 8 for begin in case.begins],
+        first_positions=[begin // 8 for begin in case.first_positions],
         window=case.window and case.window // 8,
     )
 
@@ -116,14 +118,16 @@ def recompilations(case: Case) -> float:
     from torch._dynamo.utils import counters
 
     before = counters["stats"]["unique_graphs"]
-    for lengths, begins in (([1000, 77, 300], [0, 800, 800]), ([640, 640, 131], [0, 0, 600])):
-        other = case._replace(lengths=lengths, begins=begins)
+    for lengths, first_positions in (([1000, 77, 300], [0, 800, 800]), ([640, 640, 131], [0, 0, 600])):
+        other = case._replace(lengths=lengths, first_positions=first_positions)
         run(other, other.function, laid_out(other), make_inputs(other), "cuda", other.dtype, True)
     return counters["stats"]["unique_graphs"] - before
 
 
 def laid_out(case: Case) -> Layout:
-    positions = [torch.arange(begin, begin + own) for own, begin in zip(case.lengths, case.begins, strict=True)]
+    positions = [
+        torch.arange(begin, begin + own) for own, begin in zip(case.lengths, case.first_positions, strict=True)
+    ]
     return Layout.of(torch.repeat_interleave(torch.tensor(case.lengths)), torch.cat(positions))
 
 

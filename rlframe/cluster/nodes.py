@@ -30,7 +30,7 @@ class Node:
         return f"{', '.join(amounts)}, labels {{{labels}}}"
 
     def can_hold(self, slot: Slot) -> bool:
-        """True if the whole node, empty, has room for the slot and meets its labels."""
+        """True if the node, when nothing runs on it, has room for the slot, and its labels meet the slot's."""
         enough = slot.cpus <= self.total.get("CPU", 0) and slot.gpus <= self.total.get("GPU", 0)
         return enough and all(meets(self.labels.get(name), selector) for name, selector in slot.labels.items())
 

@@ -78,7 +78,7 @@ class Starter:
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
         self.engines_start_empty = False
-        self.lora: LoraConfig | None = None  # of engines that take adapters beside their base weights
+        self.lora: LoraConfig | None = None  # set if adapters travel alone, to engines with the base weights
 
     def start(self, slots: dict[Role, list[Slot]]) -> Actors:
         """Starts every actor of `slots`."""

@@ -1,5 +1,7 @@
 """Combinations of settings that cannot work: one rule per function, all in `CHECKS`.
 
+Rules on one subject are in the file of the subject: `learner_checks.py`, `device_checks.py`, `placement_checks.py`, ...
+
 A check returns None if the combination works, or else one line: the key, the problem, and the remedy.
 """
 

@@ -26,7 +26,7 @@ from rlframe.weights.config import WeightsConfig
 
 
 class RunKeys(Config):
-    """The keys of a whole run. The rules in `checks.py` read it; everything else reads `RunConfig`."""
+    """The keys of a whole run. Rules (`*checks.py`, `warnings.py`) read `RunKeys`; other code reads `RunConfig`."""
 
     steps: int = Field(ge=1)
     prompts_per_step: int = Field(ge=1)

@@ -130,7 +130,7 @@ class Zero3Source:
 
 
 def _wait_for_streams(tensors: list[Tensor]) -> None:
-    """Waits until the tensors' GPU has done all its work; does nothing on a CPU.
+    """Waits until the GPU of the tensors is idle; does nothing on a CPU.
 
     A transport may read a layer on several streams of its own, and torch orders work within a stream alone. So a layer
     is complete before any stream reads it, and read before the next layer takes its memory.

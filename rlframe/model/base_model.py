@@ -103,7 +103,7 @@ def context_length(path: str) -> int | None:
 
 
 def kind(path: str) -> str:
-    """The architecture of the model at `path`, as transformers calls it: "qwen3_moe"."""
+    """transformers' name for the architecture of the model at `path`: "qwen3_moe"."""
     source = locate(path)
     return _settings(source)["model_type"] if source.is_dir() else "a GGUF file"
 

@@ -89,7 +89,7 @@ class CheckpointFiles:
         return self._rows(name, 0, self.shape(name)[0] if self.shape(name) else 1).to(dtype)
 
     def fill(self, name: str, part: TensorRange) -> None:
-        """Reads a part of a tensor into the part's memory."""
+        """Reads a part of a tensor into `part.values`."""
         shape = self.shape(name)
         first, last = part.rows(shape)
         step = max(1, CHUNK // max(1, math.prod(shape[1:])))

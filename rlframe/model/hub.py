@@ -84,7 +84,7 @@ def parameters(model: HubModel) -> int:
 
 @cache
 def _header(model: HubModel) -> Any:
-    """What a model's only file of weights holds; a few KB of the file are read."""
+    """The header of a model's only file of weights, a few KB of the file."""
     from huggingface_hub import HfApi
 
     with _explained(model):

@@ -117,7 +117,7 @@ def empty_model(path: Path, dtype: torch.dtype, attention_name: str, packing: Pa
 
 
 def _compute_buffers(model: Any) -> None:
-    """Moves buffers from `meta` to the host, and computes those that no checkpoint carries, as rotary tables."""
+    """Moves buffers from `meta` to the host, and computes buffers that no checkpoint carries, such as rotary tables."""
     kept_in_float32 = [name.replace("*", ".*") for name in model._keep_in_fp32_modules_strict]
     carried = carried_buffers(model)
     for module_name, module in model.named_modules():

@@ -14,9 +14,8 @@ import torch
 
 from rlframe.learner.rank import LearnerRank
 
-HARM = (
-    "RLFRAME_TEST_HARM"  # variable of a folder: file `2` breaks the next tensor that comes to rank 2, which deletes it
-)
+# Environment variable with a folder. A file `2` there breaks the next tensor that reaches rank 2; rank 2 deletes it.
+HARM = "RLFRAME_TEST_HARM"
 
 
 class StoreCommunicator:
@@ -43,7 +42,7 @@ class Stream:
 
 
 def install() -> None:
-    """Replaces the three in this process, for good."""
+    """Replaces communicator, streams and device number in this process, for good."""
     from vllm.distributed.device_communicators import pynccl
     from vllm.distributed.weight_transfer import packed_tensor
 

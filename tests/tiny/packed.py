@@ -11,10 +11,10 @@ from rlframe.model.layout import Layout
 
 
 class Packed(NamedTuple):
-    """Sequences end to end. Sequence i continues the first `begins[i]` tokens of the one before it."""
+    """Sequences end to end. Sequence i continues the first `first_positions[i]` tokens of the one before it."""
 
     lengths: list[int]  # own tokens of each sequence
-    begins: list[int]  # position of each sequence's first own token
+    first_positions: list[int]  # position of each sequence's first own token
 
     @property
     def tokens(self) -> int:
@@ -22,7 +22,9 @@ class Packed(NamedTuple):
 
     def layout(self) -> Layout:
         """As the learner makes it; anew at each call, as for a new batch."""
-        positions = [torch.arange(begin, begin + own) for own, begin in zip(self.lengths, self.begins, strict=True)]
+        positions = [
+            torch.arange(begin, begin + own) for own, begin in zip(self.lengths, self.first_positions, strict=True)
+        ]
         return Layout.of(torch.repeat_interleave(torch.tensor(self.lengths)), torch.cat(positions))
 
     def visible(self, window: int | None = None) -> Tensor:
@@ -30,7 +32,7 @@ class Packed(NamedTuple):
         rows = torch.zeros(self.tokens, self.tokens, dtype=torch.bool)
         path: list[int] = []
         token = 0
-        for own, begin in zip(self.lengths, self.begins, strict=True):
+        for own, begin in zip(self.lengths, self.first_positions, strict=True):
             path = path[:begin]
             for _ in range(own):
                 path = [*path, token]
