@@ -31,9 +31,7 @@ class Case(NamedTuple):
     dim: int
     value_dim: int
     lengths: list[int]  # own tokens of each sequence
-    first_positions: list[
-        int
-    ]  # position of each sequence's first own token; above 0: it continues the sequence before it
+    first_positions: list[int]  # of each sequence's own tokens; above 0: continues the sequence before
     window: int | None = None
     softcap: float | None = None
     sinks: bool = False
