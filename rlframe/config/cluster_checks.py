@@ -33,18 +33,7 @@ def labels_have_a_running_cluster(run: RunKeys) -> str | None:
         )
 
 
-def colocated_roles_agree_on_labels(run: RunKeys) -> str | None:
-    ranks = run.learner.labels
-    odd = [name for name, value in run.rollout.labels.items() if ranks.get(name, value) != value]
-    if run.placement == "colocated" and odd:
-        return (
-            f"rollout.labels: {odd[0]}={run.rollout.labels[odd[0]]}, but learner.labels has {ranks[odd[0]]}, and with "
-            "placement=colocated an engine is on the machine of its ranks; use the same labels, or placement=separate"
-        )
-
-
 CLUSTER_CHECKS: list[Callable[[RunKeys], str | None]] = [
     address_is_of_ray_itself,
     labels_have_a_running_cluster,
-    colocated_roles_agree_on_labels,
 ]

@@ -41,12 +41,3 @@ def test_a_label_that_ray_cannot_read_is_refused(composed: Composed) -> None:
 def test_an_address_of_the_jobs_api_or_the_client_is_refused(composed: Composed, address: str) -> None:
     with pytest.raises(ConfigError, match=r"^cluster\.address: .* host:port of the head .* launch/join\.sh$"):
         load(composed("cluster=existing", f"cluster.address='{address}'"))
-
-
-def test_colocated_engines_and_ranks_have_no_contrary_labels(composed: Composed) -> None:
-    colocated = ["cluster=existing", "placement=colocated", "learner.labels={role: a}"]
-    load(composed(*colocated, "rollout.labels={zone: b}"))
-    with pytest.raises(
-        ConfigError, match=r"^rollout\.labels: role=b, but learner\.labels has a, .* placement=separate"
-    ):
-        load(composed(*colocated, "rollout.labels={role: b}"))
