@@ -87,7 +87,7 @@ def _read_environment() -> None:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Processes that start inside have these environment variables."""
+    """Sets environment variables of the processes that start inside."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -140,7 +140,7 @@ def end(handles: dict[str, Handle]) -> None:
             ray.kill(handle)
     finally:
         ray.shutdown()
-        _read_environment()  # the token of this run is no other cluster's
+        _read_environment()  # the next cluster has another token
         _, alive = psutil.wait_procs(offspring, timeout=5)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
@@ -160,7 +160,7 @@ def _own_process_group() -> Iterator[None]:
     checkpoint. In their own group Ray's processes stay until the driver ends.
     """
     home = os.getpgrp()
-    # A group exists as long as it has a process: each of the two groups gets a process that waits for its stdin to end.
+    # A group ends with its last process, so each of the two groups gets a process that waits until stdin is closed.
     anchors = [subprocess.Popen(["cat"], stdin=subprocess.PIPE, process_group=group) for group in (home, 0)]
     try:
         with suppress(PermissionError):  # the leader of a session cannot leave its group

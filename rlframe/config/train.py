@@ -1,4 +1,4 @@
-"""Settings of train/ and cluster/. They stand here because imports point down, and both rooms are above this one."""
+"""Settings of train/ and cluster/, in this room because imports point down and both rooms are above config/."""
 
 from __future__ import annotations
 

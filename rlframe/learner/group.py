@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rlframe.weights.transport import DeviceBackend
 
 MAX_NAMED = 8  # samples that an error names
-CLIENT_GRACE_S = 10.0  # after the bound: rank 0 waits for engines, and its error names the late engine
+CLIENT_GRACE_S = 10.0  # beyond the bound: rank 0 waits for engines, and the error of rank 0 names the late engine
 
 
 class LearnerGroup:
@@ -138,7 +138,7 @@ class LearnerGroup:
         return sum(self._wait(calls, "move its state to the host's memory"))
 
     def wake(self) -> None:
-        """Brings the state of every rank back to its GPU."""
+        """Moves the state of all ranks back to the GPUs."""
         self._wait([rank.wake.remote() for rank in self.ranks], "move its state back to its GPU")
 
     def free_bytes(self) -> int:

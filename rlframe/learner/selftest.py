@@ -83,7 +83,7 @@ def differences(
 ) -> dict[Packing, float | str]:
     """Tries packings up to the first right one -> by packing, the largest difference of a log-probability in nats.
 
-    The right packing comes first, if there is any. The text of an error stands where the model or its attention cannot
+    A right packing comes first, if any. The text of an error stands where the model or its attention cannot
     compute a packing. Flash attention runs on GPUs only: our own attention takes its place here, so the layers are
     tested, and the kernel is not.
     """

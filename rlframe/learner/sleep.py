@@ -2,8 +2,8 @@
 
 DeepSpeed's `offload_states` moves gradients and buckets. It refuses optimizers other than its own FusedAdam, and while
 parameters are away it cuts the host copy in the module's order, which is wrong for several parameter groups and for
-adapters. So this file moves master weights, optimizer states, parameters and the reference. On the host all of them
-stay readable.
+adapters. So this file moves master weights, optimizer states, parameters and the reference. On the host the
+values stay readable.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def settings(config: LearnerConfig) -> dict[str, Any]:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     defaults = _expert_parallel(config) | {
         # Micro-batches hold whole sequences, a different number at every step. `Updater` therefore ends the
-        # accumulation itself, and these two numbers only satisfy DeepSpeed's arithmetic.
+        # accumulation itself, and the two numbers only satisfy DeepSpeed's arithmetic.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
