@@ -54,10 +54,10 @@ def test_an_engine_that_wakes_has_forgotten_keys_and_values(actors: cluster.Acto
     before = sample(actors, prompts)
     assert [completion.cached_tokens for completion in sample(actors, prompts)] == [64] * 4
     actors.rollouts.sleep()
-    with pytest.raises(RuntimeError, match="rollout-0 sleeps, because the learner has its GPU"):
+    with pytest.raises(RuntimeError, match=r"rollout-\d sleeps, because the learner has its GPU"):
         sample(actors, prompts)
     actors.rollouts.wake("weights")
-    with pytest.raises(RuntimeError, match="rollout-0 sleeps"):
+    with pytest.raises(RuntimeError, match=r"rollout-\d sleeps"):
         sample(actors, prompts)
     actors.rollouts.wake("kv_cache")
     after = sample(actors, prompts)
