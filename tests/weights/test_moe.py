@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
 
@@ -16,7 +15,7 @@ from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.learner import save
+from tests.tiny.learner import exported, save
 from tests.weights.test_sync import disagreement, sample_groups
 
 TENSORS = {"qwen3_moe": 69, "deepseek_v3": 53}
@@ -38,12 +37,6 @@ def on_every_rank(actors: cluster.Actors, function) -> list:
     return ray.get([rank.__ray_call__.remote(function) for rank in actors.learner.ranks])
 
 
-def tensors_of(folder: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(folder / "model.safetensors")
-
-
 def test_engine_and_learner_agree_before_and_after_updates(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
@@ -51,7 +44,7 @@ def test_engine_and_learner_agree_before_and_after_updates(actors: cluster.Actor
     assert disagreement(actors, run) > 0.3
     actors.weights.sync(actors.learner.version)
     names = actors.weights.current.names
-    assert sorted(names) == sorted(tensors_of(Path(run.model.path)))
+    assert sorted(names) == sorted(exported(Path(run.model.path)))
     assert len(names) == TENSORS[json.loads((Path(run.model.path) / "config.json").read_text())["model_type"]]
     assert disagreement(actors, run) < 2e-3
 
@@ -91,8 +84,8 @@ def test_the_export_has_the_current_weights_and_opens_in_transformers(
     from transformers import AutoModelForCausalLM
 
     save(actors.learner.ranks, tmp_path / "state", tmp_path / "export")
-    exported, initial = tensors_of(tmp_path / "export"), tensors_of(Path(run.model.path))
-    assert {name: (t.shape, t.dtype) for name, t in exported.items()} == {
+    current, initial = exported(tmp_path / "export"), exported(Path(run.model.path))
+    assert {name: (t.shape, t.dtype) for name, t in current.items()} == {
         name: (t.shape, t.dtype) for name, t in initial.items()
     }
     configs = [
@@ -104,5 +97,5 @@ def test_the_export_has_the_current_weights_and_opens_in_transformers(
     assert fused
     for name, tensor in fused.items():
         layer = name.removesuffix("down_proj")
-        assert all((exported[f"{layer}{e}.down_proj.weight"] == tensor[e].numpy()).all() for e in range(8))
-        assert (exported[f"{layer}3.down_proj.weight"] != initial[f"{layer}3.down_proj.weight"]).any()
+        assert all((current[f"{layer}{e}.down_proj.weight"] == tensor[e].numpy()).all() for e in range(8))
+        assert (current[f"{layer}3.down_proj.weight"] != initial[f"{layer}3.down_proj.weight"]).any()
