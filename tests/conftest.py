@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401 - torch's compiler for CPUs wants it, and fails where distutils was imported before it
 from omegaconf import DictConfig
 
 from rlframe.config.run import RunConfig

@@ -47,7 +47,11 @@ def two_nodes(folder: Path, *, cpus: int = 4, gpus: int = 0) -> Iterator[Nodes]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     port, dashboard_port = free_ports(FIRST_IP, 2)
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}",  # where jobs find the command rlframe
+    }
     head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}"]
     blind = [_bubblewrap(), "--dev-bind", "/", "/", "--tmpfs", str(first_only)]
     with ExitStack() as stack:
