@@ -47,7 +47,7 @@ SMALL = [
 GPU = ["rollout.gpus=1", "learner.gpus=1", "rollout.max_tokens=128", "rollout.gpu_memory_share=0.5"]
 ON_GPUS = {  # what a part adds
     "engine": [],
-    "ipc": ["placement=colocated", "weights.backend=ipc"],
+    "ipc": ["placement=colocated", "weights.backend=ipc", "rollout.compile=true"],  # CUDA graphs over new weights
     "experts": ["rollout.routed_experts=true"],
     "nccl": ["weights.backend=nccl"],
 }
@@ -99,7 +99,10 @@ def run(model: Any, settings: list[str], more: dict[str, float | None] | None = 
         train(composed(Path(folder), settings))
         steps = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
     yield Figure("steps", len(steps), at_least=STEPS)
-    for name, bound in {**BOUNDS, **(more or {})}.items():
+    bounds = {**BOUNDS, **(more or {})}
+    if missing := [name for name in bounds if any(name not in metrics for metrics in steps)]:
+        raise RuntimeError(f"steps of this run have no {', '.join(missing)}")
+    for name, bound in bounds.items():
         yield Figure(f"{name}, largest of a step", max(metrics[name] for metrics in steps), at_most=bound)
     for name in ("time/step_s", "time/learner_s", "rollout/stall_s"):
         yield Figure(name, steps[-1][name], "s")
