@@ -119,16 +119,22 @@ def conversions(model: Any, files: CheckpointFiles) -> list[Conversion]:
         made = conversion.shapes(model, files)
         conversion.targets = list(made)
         shapes |= made
-    _check(model, files, shapes, unexpected)
+    _check(model, tensors, files, shapes, unexpected)
     # transformers' `save_pretrained` undoes the transforms in this list only.
     model._weight_conversions = [transform for transform in transforms if transform.was_used()]
     return _without_ties(tensors, files, list(found.values()))
 
 
-def _check(model: Any, files: CheckpointFiles, shapes: dict[str, tuple[int, ...]], unexpected: set[str]) -> None:
+def _check(
+    model: Any,
+    tensors: dict[str, Tensor],
+    files: CheckpointFiles,
+    shapes: dict[str, tuple[int, ...]],
+    unexpected: set[str],
+) -> None:
+    """Raises RunFailed as `conversions` does. `tensors`: the model's, by name."""
     from transformers.utils.loading_report import LoadStateDictInfo
 
-    tensors = model.state_dict(keep_vars=True)
     filled = {id(tensors[name]) for name in shapes if name in tensors}  # tied tensors have several names
     missing = {name for name, tensor in tensors.items() if id(tensor) not in filled}
     report = LoadStateDictInfo(
