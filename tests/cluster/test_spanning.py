@@ -9,13 +9,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import ray
 
-from rlframe.algorithm import rate
-from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.nodes import Nodes, two_nodes
-from tests.weights.test_sync import disagreement, sample_groups, sync
+from tests.weights.test_sync import disagreement, step, sync
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = ROOT / "tests" / "tiny" / "cpu_workers_in_ray"  # vLLM's CPU platform as a plugin, where Ray counts GPUs
@@ -50,7 +48,7 @@ def test_stages_on_two_nodes_sample_and_take_weights(actors: cluster.Actors, run
     assert len({worker["Address"]["NodeID"] for worker in workers}) == 2
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+        step(actors, run)
     assert disagreement(actors, run) > 0.5
     assert not sync(actors).repaired
     assert disagreement(actors, run) < 2e-3

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from rlframe.algorithm import rate
-from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
-from tests.weights.test_sync import deltas, disagreement, nudge, sample_groups, sync
+from tests.weights.test_sync import deltas, disagreement, nudge, step, sync
 
 
 def test_all_weights_arrive_after_steps(actors: cluster.Actors, run: RunConfig) -> None:
     sync(actors)
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+        step(actors, run)
     assert disagreement(actors, run) > 0.1
     sync(actors)
     assert len(actors.weights.current.names) == 21

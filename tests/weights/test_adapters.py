@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rlframe.algorithm import rate
-from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.errors import RunFailed
-from rlframe.types import Completion, Sampling
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import ObjectStore
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import save
-from tests.weights.test_sync import disagreement, prompt, sample_groups, sync
+from tests.weights.test_sync import disagreement, sample_groups, sample_through_an_update, step, sync
 
 RANK, LAYERS = 3, 2
 SHAPES = {"q_proj": (64, 64), "down_proj": (128, 64)}  # width in, width out
@@ -30,16 +25,6 @@ def run(tiny_model: Path) -> RunConfig:
     lora = f"learner.lora={{rank: {RANK}, alpha: 6, targets: [{', '.join(SHAPES)}]}}"
     settings = [lora, "weights.adapters=alone", "rollout.max_tokens=380", "learner.lr=0.05"]
     return compose([*tiny_overrides(tiny_model), *settings])
-
-
-@pytest.fixture(scope="module")
-def actors(run: RunConfig) -> Iterator[cluster.Actors]:
-    with cluster.start(run, Path(run.model.path)) as actors:
-        yield actors
-
-
-def step(actors: cluster.Actors, run: RunConfig) -> None:
-    actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
 
 
 def versions(actors: cluster.Actors) -> set[int]:
@@ -62,18 +47,9 @@ def test_engine_and_learner_agree_after_steps_by_the_adapters_bytes(actors: clus
 
 
 def test_a_frozen_completion_goes_on_with_the_new_adapter(actors: cluster.Actors, run: RunConfig) -> None:
-    long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
     step(actors, run)
-
-    async def sample_through_an_update() -> list[Completion]:
-        stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
-        first = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(sync, actors)
-        return [(await first).completion, *[sampled.completion async for sampled in stream]]
-
     old = actors.rollouts.version
-    completions = asyncio.run(sample_through_an_update())
+    completions = sample_through_an_update(actors)
     crossed = [[span.version for span in c.versions] for c in completions if len(c.versions) == 2]
     assert crossed and all(found == [old, old + 1] for found in crossed)
     assert disagreement(actors, run) < 2e-3

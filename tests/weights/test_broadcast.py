@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +11,14 @@ from typing import Any
 import pytest
 import ray
 
-from rlframe.algorithm import rate
-from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
-from rlframe.cluster import starter
 from rlframe.config.run import RunConfig
 from rlframe.errors import Stalled
 from rlframe.types import SampledCompletion
 from tests.conftest import compose, tiny_overrides
 from tests.tiny import nccl
-from tests.weights.test_sync import PROMPTS, SAMPLING, disagreement, nudge, sample_groups, sync
+from tests.tiny.stubbed import start_with_ranks
+from tests.weights.test_sync import PROMPTS, SAMPLING, disagreement, nudge, step, sync
 
 WORKER = "tests.tiny.nccl_worker.StubbedWorker"
 
@@ -43,12 +40,8 @@ def harm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def actors(run: RunConfig, harm: Path) -> Iterator[cluster.Actors]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starter, "LearnerRank", nccl.StubbedRank)
-        patch.setenv(nccl.HARM, str(harm))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
-        with cluster.start(run, Path(run.model.path)) as actors:
-            yield actors
+    with start_with_ranks(nccl.StubbedRank, run, **{nccl.HARM: str(harm)}) as actors:
+        yield actors
 
 
 def states(actors: cluster.Actors) -> list[str]:
@@ -58,7 +51,7 @@ def states(actors: cluster.Actors) -> list[str]:
 def test_both_engines_take_a_step_s_weights_and_agree(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+        step(actors, run)
     assert disagreement(actors, run) > 0.3
     synced = sync(actors)
     assert synced.repaired == [] and synced.stall_s > 0

@@ -5,7 +5,6 @@ Learner and engine take turns as in a colocated run; on a CPU nothing leaves a d
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import torch
 from ray.exceptions import RayTaskError
 
 from rlframe.cluster import start as cluster
-from rlframe.cluster import starter
 from rlframe.config.run import RunConfig
 from rlframe.weights.turns import SharedDevices
 from tests.conftest import compose, tiny_overrides
 from tests.tiny import ipc
+from tests.tiny.stubbed import start_with_ranks
 from tests.weights.test_sync import disagreement, nudge, sync
 
 WORKER = "tests.tiny.ipc_worker.StubbedWorker"
@@ -42,12 +41,8 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def actors(run: RunConfig, gpus: Path) -> Iterator[cluster.Actors]:
     ipc.put_on("engine", "gpu-0", gpus)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starter, "LearnerRank", ipc.StubbedRank)
-        patch.setenv(ipc.FOLDER, str(gpus))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
-        with cluster.start(run, Path(run.model.path)) as actors:
-            yield actors
+    with start_with_ranks(ipc.StubbedRank, run, **{ipc.FOLDER: str(gpus)}) as actors:
+        yield actors
 
 
 @pytest.mark.parametrize("gpu", ["gpu-0", "gpu-1"])

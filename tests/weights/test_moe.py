@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
-from rlframe.algorithm import rate
-from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import exported, save
-from tests.weights.test_sync import disagreement, sample_groups
+from tests.weights.test_sync import disagreement, step
 
 TENSORS = {"qwen3_moe": 69, "deepseek_v3": 53}
 
@@ -27,12 +24,6 @@ def run(request: pytest.FixtureRequest) -> RunConfig:
     return compose([*tiny_overrides(model), "learner.lr=0.01"])
 
 
-@pytest.fixture(scope="module")
-def actors(run: RunConfig) -> Iterator[cluster.Actors]:
-    with cluster.start(run, Path(run.model.path)) as actors:
-        yield actors
-
-
 def on_every_rank(actors: cluster.Actors, function) -> list:
     return ray.get([rank.__ray_call__.remote(function) for rank in actors.learner.ranks])
 
@@ -40,7 +31,7 @@ def on_every_rank(actors: cluster.Actors, function) -> list:
 def test_engine_and_learner_agree_before_and_after_updates(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+        step(actors, run)
     assert disagreement(actors, run) > 0.3
     actors.weights.sync(actors.learner.version)
     names = actors.weights.current.names

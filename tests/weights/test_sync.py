@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +33,6 @@ def run(tiny_model: Path) -> RunConfig:
     return compose([*tiny_overrides(tiny_model), *settings])
 
 
-@pytest.fixture(scope="module")
-def actors(run: RunConfig) -> Iterator[cluster.Actors]:
-    with cluster.start(run, Path(run.model.path)) as actors:
-        yield actors
-
-
 def prompt(name: str, text: str) -> Prompt:
     return Prompt(id=name, messages=[], token_ids=list(text.encode()), reference="", task="math")
 
@@ -63,6 +56,11 @@ def sample_groups(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list
         )
         for p in PROMPTS
     ]
+
+
+def step(actors: cluster.Actors, run: RunConfig) -> None:
+    """Samples groups, and trains the learner on them."""
+    actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
 
 
 def disagreement(actors: cluster.Actors, run: RunConfig) -> float:
@@ -111,10 +109,24 @@ class HarmingTransport(ObjectStore):
         return snapshot if whole else harmed(snapshot)
 
 
+def sample_through_an_update(actors: cluster.Actors) -> list[Completion]:
+    """Four long completions of a prompt, during which the engines take the learner's version."""
+    long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
+
+    async def collect() -> list[Completion]:
+        stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(sync, actors)
+        return [(await first).completion, *[sampled.completion async for sampled in stream]]
+
+    return asyncio.run(collect())
+
+
 def test_every_weight_arrives_and_engine_and_learner_agree(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+        step(actors, run)
     # At this learning rate three steps move every weight far, so the engine's stale weights show.
     assert disagreement(actors, run) > 0.5
     sync(actors)
@@ -123,18 +135,9 @@ def test_every_weight_arrives_and_engine_and_learner_agree(actors: cluster.Actor
 
 
 def test_an_update_in_mid_completion_shows_in_its_version_spans(actors: cluster.Actors, run: RunConfig) -> None:
-    long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
-    actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
-
-    async def sample_through_an_update() -> list[Completion]:
-        stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
-        first = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(sync, actors)
-        return [(await first).completion, *[sampled.completion async for sampled in stream]]
-
+    step(actors, run)
     old_version = actors.rollouts.version
-    completions = asyncio.run(sample_through_an_update())
+    completions = sample_through_an_update(actors)
     new_version = actors.rollouts.version
     assert new_version == old_version + 1
     crossed = [c for c in completions if len(c.versions) == 2]
@@ -167,7 +170,7 @@ def test_deltas_travel_alone_and_engine_and_learner_agree(actors: cluster.Actors
 
 
 def test_all_values_travel_after_an_optimizer_step_that_changes_all(actors: cluster.Actors, run: RunConfig) -> None:
-    actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+    step(actors, run)
     synced = sync(actors)
     assert not deltas(actors) and not synced.repaired
     assert disagreement(actors, run) < 2e-3

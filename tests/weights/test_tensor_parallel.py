@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
-from rlframe.algorithm import rate
-from rlframe.batch.samples import to_samples
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from tests.conftest import compose, tiny_overrides
-from tests.weights.test_sync import disagreement, nudge, sample_groups, sync
+from tests.weights.test_sync import disagreement, nudge, step, sync
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +19,10 @@ def run(tiny_model: Path) -> RunConfig:
     return compose([*tiny_overrides(tiny_model), *settings])
 
 
-@pytest.fixture(scope="module")
-def actors(run: RunConfig) -> Iterator[cluster.Actors]:
-    with cluster.start(run, Path(run.model.path)) as actors:
-        yield actors
-
-
 def test_both_workers_take_a_step_s_weights(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < 2e-3
     for _ in range(3):
-        actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+        step(actors, run)
     assert disagreement(actors, run) > 0.3
     assert sync(actors).repaired == []
     assert disagreement(actors, run) < 2e-3
