@@ -130,6 +130,7 @@ def test_eight_sessions_in_eight_threads_keep_their_own_state() -> None:
         finally:
             sandbox.close()
 
+    gc.collect()  # files that earlier tests left to the collector would close during the count
     open_files = len(os.listdir("/proc/self/fd"))
     threads = [threading.Thread(target=count, args=(number * 100,)) for number in range(8)]
     for thread in threads:
@@ -138,7 +139,7 @@ def test_eight_sessions_in_eight_threads_keep_their_own_state() -> None:
         thread.join()
     assert totals == {number * 100: str(number * 100 + 20) for number in range(8)}
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert len(os.listdir("/proc/self/fd")) <= open_files
 
 
 def test_a_killed_worker_leaves_no_process_of_its_sessions(tmp_path: Path) -> None:
