@@ -6,11 +6,13 @@ A value is complete when it exists, as the values of `types.py` are. Shapes: L t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from rlframe.types import FinishReason, RewardTerm, Verdict, VersionSpan
 
 # A learner's model sees the sequences of a micro-batch end to end, a common prefix once (shared); end to end (whole);
 # or each in a row of its own, padded to the longest (padded).
@@ -18,6 +20,60 @@ Packing: TypeAlias = Literal["shared", "whole", "padded"]
 
 UNRECORDED_EXPERT = -1  # in `routed_experts` where no expert was recorded: the router chooses
 PACKED_ATTENTION = "rlframe_packed"  # our attention implementation, which knows shared prefixes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceSize:
+    """The size of a training sequence: a path of a trajectory."""
+
+    prompt_id: str  # sequences with the same id begin with the same `prefix_tokens` tokens
+    prefix_tokens: int  # in [0, tokens)
+    tokens: int  # L
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectoryRecord:
+    """A trajectory in numbers."""
+
+    sampled_tokens: int
+    finish_reason: FinishReason  # of the last completion
+    versions: list[VersionSpan]  # of the sampled tokens, turn after turn; offsets count within each turn
+    cached_tokens: int  # prompt tokens whose keys and values the engine already had
+    sequences: list[SequenceSize]  # one for each path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRecord:
+    """A scored group in numbers, under 1 KB a trajectory, and the reference to its tokens and texts.
+
+    The driver and the algorithms see records. Ranks and episode workers fetch the body.
+    """
+
+    prompt_id: str
+    prompt_tokens: int
+    worker: str  # name of the episode worker that made the group
+    body: Any  # reference to the `ScoredGroup`
+    trajectories: list[TrajectoryRecord]  # [G]
+    rewards: list[float | None]  # [G] weighted sums; None: no verdict, excluded from baseline and loss
+    verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting; details only of failed ones, shortened
+    terms: dict[str, RewardTerm]  # by reward name
+    token_penalties: list[np.ndarray] | None = None  # [G] each sampled token's KL, which `rewards` lost; None: no KL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlannedSample:
+    """A training sample before a rank has fetched its tokens: the sizes that packing needs, and the loss's inputs."""
+
+    prompt_id: str  # as in `SequenceSize`
+    prefix_tokens: int
+    tokens: int
+    body: Any  # reference to the `ScoredGroup`
+    trajectory: int  # in [0, G)
+    path: int  # of the trajectory
+    advantage: float | np.ndarray  # a number, or [sampled tokens] of the trajectory
+    weight: float  # loss weight of each sampled token
+    mean_scale: float  # times `weight`: the mean weight of each sampled token
+    oldest_version: int | None  # tokens of older policy versions have weight 0; None: every token counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

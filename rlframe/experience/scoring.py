@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from rlframe.experience.background import Background
+from rlframe.actors.background import Background
 from rlframe.experience.statistics import Throughput
 from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup, Verdict
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -20,16 +19,25 @@ class Background:
     A task's exception is re-raised by the next `wait()`, even if nobody awaits the task.
     """
 
-    def __init__(self, name: str, stall_timeout_s: float) -> None:
-        """`name`: of the thread. `stall_timeout_s`: seconds without progress after which a wait raises Stalled."""
+    def __init__(
+        self, name: str, stall_timeout_s: float, loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    ) -> None:
+        """`name`: of the thread. `stall_timeout_s`: seconds without progress after which a wait raises Stalled.
+
+        `loop`: makes the event loop. Its clock is the clock of all time-outs, so a loop may keep a simulated time.
+        """
         self.stall_timeout_s = stall_timeout_s
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop()
         self._progress = asyncio.Event()
-        self._progress_at = time.monotonic()
+        self._progress_at = self.now()
         self._error: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop holds tasks weakly
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
+
+    def now(self) -> float:
+        """Seconds by the event loop's clock, for any thread."""
+        return self._loop.time()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Waits for a coroutine, from the owner's thread; an interrupted wait cancels the coroutine."""
@@ -44,7 +52,7 @@ class Background:
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task, does not wait for the end, and restarts the clock of the stall timeout."""
-        self._progress_at = time.monotonic()
+        self._progress_at = self.now()
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
@@ -52,7 +60,7 @@ class Background:
 
     def notify(self) -> None:
         """Wakes all waiters and restarts the clock of the stall timeout."""
-        self._progress_at = time.monotonic()
+        self._progress_at = self.now()
         self._progress.set()
 
     async def wait(self, describe: Callable[[], str]) -> None:
@@ -63,7 +71,7 @@ class Background:
         if self._error is not None:
             raise self._error
         self._progress.clear()
-        seconds = self._progress_at + self.stall_timeout_s - time.monotonic()
+        seconds = self._progress_at + self.stall_timeout_s - self.now()
         try:
             await asyncio.wait_for(self._progress.wait(), max(seconds, 0.001))
         except TimeoutError:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from rlframe.actors.background import Background
 from rlframe.errors import Stalled
-from rlframe.experience.background import Background
 
 
 @pytest.fixture

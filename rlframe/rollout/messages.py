@@ -1,0 +1,68 @@
+"""Messages between the driver and episode workers: orders go out, reports with small records come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlframe.actors.replicas import Handle
+    from rlframe.training import GroupRecord
+    from rlframe.types import Prompt, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A prompt whose group an episode worker samples and scores."""
+
+    key: str  # unique in a run: "arithmetic/7@0#2" is the second attempt of the prompt
+    prompt: Prompt
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An order's group, sampled and scored."""
+
+    key: str  # of the order
+    record: GroupRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSeat:
+    """An engine that an episode worker samples with."""
+
+    name: str
+    handle: Handle
+    slots: int  # completions that the engine samples at the same time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport:
+    """An engine's work, as the episode worker sees it."""
+
+    name: str
+    completions: int  # unfinished, at the engine
+    tokens: int  # sampled since the start, unfinished completions included
+    version: int  # of the policy that samples now
+    loading: bool  # new weights
+    silent_s: float  # seconds without a new token, while the engine has completions and does not load
+    busy_slot_s: float  # slots in use, integrated over the seconds since the start
+    recomputed_tokens: int  # tokens in flight whose keys and values a load made the engine compute again, since start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeReport:
+    """News of an episode worker since the previous report."""
+
+    orders: int  # received since the start; later ones are not in the counts below
+    completions: int  # unfinished: at engines, or waiting for an engine
+    scoring: dict[str, int]  # reward worker -> calls in flight
+    scoring_silent_s: float  # seconds without a verdict, while calls are in flight
+    finished: list[Finished] = field(default_factory=list)
+    engines: list[EngineReport] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)  # engine -> problem of the last of its refused completions
+    refusals: int = 0  # completions that were refused, since the start
+    broken: dict[str, str] = field(default_factory=dict)  # engine to replace -> reason: three refusals in a row
+    metrics: dict[str, float] = field(default_factory=dict)  # of the rewards, as of now
+    failure: BaseException | None = None  # ends the run: the error of an engine or of a reward
