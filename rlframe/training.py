@@ -5,7 +5,7 @@ A value is complete when it exists, as the values of `types.py` are. Shapes: L t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class SequenceSize:
     prompt_id: str  # sequences with the same id begin with the same `prefix_tokens` tokens
     prefix_tokens: int  # in [0, tokens)
     tokens: int  # L
+    # Ranges of the trajectory's sampled tokens, counted turn after turn, that this sequence trains on: [(0, L)] of a
+    # chain that samples L tokens.
+    trained: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,37 @@ class GroupRecord:
     terms: dict[str, RewardTerm]  # by reward name
     token_penalties: list[np.ndarray] | None = None  # [G] each sampled token's KL, which `rewards` lost; None: no KL
 
+    @property
+    def lengths(self) -> list[int]:
+        """[G] sampled tokens."""
+        return [trajectory.sampled_tokens for trajectory in self.trajectories]
+
+    @property
+    def finish_reasons(self) -> list[FinishReason]:
+        """[G] of each trajectory's last completion."""
+        return [trajectory.finish_reason for trajectory in self.trajectories]
+
+    def select(self, indices: list[int]) -> GroupRecord:
+        """The same group with these trajectories only."""
+        return replace(
+            self,
+            trajectories=[self.trajectories[index] for index in indices],
+            rewards=[self.rewards[index] for index in indices],
+            verdicts={name: [verdicts[index] for index in indices] for name, verdicts in self.verdicts.items()},
+            terms={name: replace(term, scores=[term.scores[i] for i in indices]) for name, term in self.terms.items()},
+            token_penalties=self.token_penalties and [self.token_penalties[index] for index in indices],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedGroup:
+    """A scored group with its advantages, computed once for the loss and for the record."""
+
+    scored: GroupRecord
+    # [G] a number for all sampled tokens of a trajectory, or an array [sampled tokens] float32. None: the trajectory
+    # has no reward, no token or no other trajectory to compare with, or was cut off, and is excluded from the loss.
+    advantages: list[float | np.ndarray | None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlannedSample:
@@ -70,7 +104,7 @@ class PlannedSample:
     body: Any  # reference to the `ScoredGroup`
     trajectory: int  # in [0, G)
     path: int  # of the trajectory
-    advantage: float | np.ndarray  # a number, or [sampled tokens] of the trajectory
+    advantage: float | np.ndarray  # a number, or [tokens that this sample trains on]
     weight: float  # loss weight of each sampled token
     mean_scale: float  # times `weight`: the mean weight of each sampled token
     oldest_version: int | None  # tokens of older policy versions have weight 0; None: every token counts
@@ -94,6 +128,11 @@ class TrainSample:
     mean_weights: np.ndarray  # [L] float32, `loss_weights` times a constant: those of a whole update add up to 1
     versions: np.ndarray | None = None  # [L] int32: the policy version that sampled the token; None: no token is stale
     routed_experts: np.ndarray | None = None  # [at most L, layers, k] of the first tokens; None: not recorded
+
+    @property
+    def tokens(self) -> int:
+        """L."""
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ complete. Shapes: P prompts, G trajectories of a prompt, L tokens of a sequence,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -164,6 +164,18 @@ class Trajectory:
             paths.append(path)
         return paths
 
+    def trained_turns(self) -> list[list[int]]:
+        """The turns that each path trains on: a turn that several paths share is trained on once, in the first path.
+
+        paths [[0, 1], [0, 2]]    ->    [[0, 1], [2]]
+        """
+        trained: set[int] = set()
+        turns = []
+        for path in self.paths():
+            turns.append([turn for turn in path if turn not in trained])
+            trained.update(path)
+        return turns
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
@@ -226,7 +238,6 @@ class ScoredGroup:
     rewards: list[float | None]  # [G] weighted sums; None: no verdict, excluded from baseline and loss
     verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting
     terms: dict[str, RewardTerm] = field(default_factory=dict)  # by reward name; empty in a group read from a file
-    token_penalties: list[np.ndarray] | None = None  # [G] each sampled token's KL, which `rewards` lost; None: no KL
 
     @property
     def lengths(self) -> list[int]:
@@ -237,23 +248,3 @@ class ScoredGroup:
     def finish_reasons(self) -> list[FinishReason]:
         """[G] of each trajectory's last completion."""
         return [completion.finish_reason for completion in self.group.completions]
-
-    def select(self, indices: list[int]) -> ScoredGroup:
-        """The same group with these trajectories only."""
-        return ScoredGroup(
-            group=replace(self.group, trajectories=[self.group.trajectories[index] for index in indices]),
-            rewards=[self.rewards[index] for index in indices],
-            verdicts={name: [verdicts[index] for index in indices] for name, verdicts in self.verdicts.items()},
-            terms={name: replace(term, scores=[term.scores[i] for i in indices]) for name, term in self.terms.items()},
-            token_penalties=self.token_penalties and [self.token_penalties[index] for index in indices],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RatedGroup:
-    """A scored group with its advantages, computed once for the loss and for the record."""
-
-    scored: ScoredGroup
-    # [G] a number for all sampled tokens of a trajectory, or an array [sampled tokens] float32. None: the trajectory
-    # has no reward, no token or no other trajectory to compare with, or was cut off, and is excluded from the loss.
-    advantages: list[float | np.ndarray | None]

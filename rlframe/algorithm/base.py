@@ -12,8 +12,7 @@ from rlframe.schema import Config
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class Algorithm(Config):
@@ -44,7 +43,7 @@ class Algorithm(Config):
     reads_terms: ClassVar[bool] = False
 
     @abstractmethod
-    def advantages(self, group: ScoredGroup) -> Tensor | Sequence[Tensor]:
+    def advantages(self, group: GroupRecord) -> Tensor | Sequence[Tensor]:
         """The advantages of a prompt's G trajectories, G >= 2 unless `compares_completions` is False.
 
         `group` holds only trajectories with a reward and a sampled token: `group.rewards` [G] (`ops.rewards(group)` as
@@ -54,7 +53,7 @@ class Algorithm(Config):
         tensors with one advantage for each sampled token of the trajectory.
         """
 
-    def has_signal(self, group: ScoredGroup) -> bool:
+    def has_signal(self, group: GroupRecord) -> bool:
         """True if the group, which holds what `advantages` gets, has an advantage other than 0: its rewards differ.
 
         The run's `dynamic_sampling` replaces the other groups.

@@ -12,8 +12,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class CISPO(Algorithm):
@@ -26,7 +25,7 @@ class CISPO(Algorithm):
     name: Literal["cispo"]
     clip_high: float = Field(gt=0)
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+    def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.standardize(ops.rewards(group))
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]

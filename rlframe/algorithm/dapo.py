@@ -12,8 +12,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class DAPO(Algorithm):
@@ -28,7 +27,7 @@ class DAPO(Algorithm):
     clip_high: float = Field(gt=0)
     dual_clip: float | None = Field(default=None, gt=1)  # None: off
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+    def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.standardize(ops.rewards(group))
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]

@@ -12,8 +12,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class DrGRPO(Algorithm):
@@ -27,7 +26,7 @@ class DrGRPO(Algorithm):
     clip: float = Field(gt=0)
     length: int = Field(ge=1)
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+    def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.center(ops.rewards(group))
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]

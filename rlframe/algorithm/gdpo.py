@@ -13,8 +13,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class GDPO(Algorithm):
@@ -29,14 +28,14 @@ class GDPO(Algorithm):
     clip: float = Field(gt=0)
     reads_terms: ClassVar[bool] = True
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+    def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         terms = [(term.weight, torch.tensor(term.scores, dtype=torch.float32)) for term in group.terms.values()]
         return torch.stack([weight * ops.standardize(scores) for weight, scores in terms]).sum(0)
 
     def over_step(self, advantages: Tensor) -> Tensor:  # [N] -> [N]
         return ops.scale_by_deviation(advantages)  # the mean is 0 already
 
-    def has_signal(self, group: ScoredGroup) -> bool:
+    def has_signal(self, group: GroupRecord) -> bool:
         return bool(self.advantages(group).any())  # equal sums of different scores may teach too
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]

@@ -9,24 +9,23 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 EPSILON = 1e-6  # a group of equal rewards gets advantage 0 instead of 0 / 0
 MAX_LOG_RATIO = 20.0  # in nats; e^20 is 5e8, and float32 overflows beyond e^88
 
 
-def rewards(group: ScoredGroup) -> Tensor:
+def rewards(group: GroupRecord) -> Tensor:
     """[G] float32 rewards of a group without missing rewards."""
     return torch.tensor(group.rewards, dtype=torch.float32)
 
 
-def rewards_differ(group: ScoredGroup) -> bool:
+def rewards_differ(group: GroupRecord) -> bool:
     """True if a group has two different rewards. Equal rewards have advantage 0, and in most algorithms no gradient."""
     return len({reward for reward in group.rewards if reward is not None}) > 1
 
 
-def rewards_to_go(group: ScoredGroup, scores: Tensor) -> list[Tensor]:
+def rewards_to_go(group: GroupRecord, scores: Tensor) -> list[Tensor]:
     """[G] -> G tensors [sampled tokens]: a trajectory's score minus the KL penalties from each token to the end.
 
     A score of 1 and KL penalties of 0.1, 0.2 and 0.3 give 0.4, 0.5 and 0.7. Without penalties every token gets 1.
@@ -36,7 +35,7 @@ def rewards_to_go(group: ScoredGroup, scores: Tensor) -> list[Tensor]:
     return [(score - charges).float() for score, charges in zip(scores.double(), to_go, strict=True)]
 
 
-def rewards_before_kl(group: ScoredGroup) -> Tensor:
+def rewards_before_kl(group: GroupRecord) -> Tensor:
     """[G] float32 rewards as if no KL penalty had been subtracted."""
     penalties = group.token_penalties or [np.zeros(1) for _ in group.rewards]
     return rewards(group) + torch.tensor([float(values.sum(dtype=np.float64)) for values in penalties])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from rlframe.types import RatedGroup, ScoredGroup
+from rlframe.training import GroupRecord, RatedGroup
 
 if TYPE_CHECKING:
     from rlframe.algorithm.base import Algorithm
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Truncated: TypeAlias = Literal["train", "mask", "drop"]  # treatment of completions cut off at the length limit
 
 
-def rate(groups: list[ScoredGroup], algorithm: Algorithm, truncated: Truncated = "train") -> list[RatedGroup]:
+def rate(groups: list[GroupRecord], algorithm: Algorithm, truncated: Truncated = "train") -> list[RatedGroup]:
     """The groups with their advantages, after the algorithm's normalisation over the step.
 
     A trajectory without a reward or a sampled token gets None and counts in neither baseline nor loss. The same goes
@@ -40,7 +40,7 @@ def rate(groups: list[ScoredGroup], algorithm: Algorithm, truncated: Truncated =
     return rated
 
 
-def _without_signal(group: ScoredGroup) -> RatedGroup:
+def _without_signal(group: GroupRecord) -> RatedGroup:
     """The group with advantage 0 for every trajectory that has a reward and a sampled token."""
     scored = zip(group.rewards, group.lengths, strict=True)
     return RatedGroup(
@@ -48,7 +48,7 @@ def _without_signal(group: ScoredGroup) -> RatedGroup:
     )
 
 
-def _usable_indices(group: ScoredGroup, algorithm: Algorithm, truncated: Truncated) -> list[int]:
+def _usable_indices(group: GroupRecord, algorithm: Algorithm, truncated: Truncated) -> list[int]:
     """Indices of the trajectories in the baseline; empty where fewer are left than the algorithm compares."""
     usable = [
         index
@@ -60,20 +60,20 @@ def _usable_indices(group: ScoredGroup, algorithm: Algorithm, truncated: Truncat
     return usable if len(usable) >= (2 if algorithm.compares_completions else 1) else []
 
 
-def has_signal(group: ScoredGroup, algorithm: Algorithm, truncated: Truncated) -> bool:
+def has_signal(group: GroupRecord, algorithm: Algorithm, truncated: Truncated) -> bool:
     """True if the loss of a group can have a gradient; `dynamic_sampling` replaces the other groups."""
     usable = _usable_indices(group, algorithm, truncated)
     trained = _trained_indices(group, usable, truncated)
     return bool(trained) and algorithm.has_signal(group.select(usable))
 
 
-def _trained_indices(group: ScoredGroup, usable: list[int], truncated: Truncated) -> list[int]:
+def _trained_indices(group: GroupRecord, usable: list[int], truncated: Truncated) -> list[int]:
     """The part of `usable` that has a loss."""
     reasons = group.finish_reasons
     return [index for index in usable if truncated == "train" or reasons[index] != "length"]
 
 
-def _group_advantages(group: ScoredGroup, algorithm: Algorithm) -> list[Tensor]:
+def _group_advantages(group: GroupRecord, algorithm: Algorithm) -> list[Tensor]:
     """[G] tensors of shape [] or [sampled tokens]; empty for a group without usable trajectories."""
     if not group.rewards:
         return []
@@ -82,12 +82,12 @@ def _group_advantages(group: ScoredGroup, algorithm: Algorithm) -> list[Tensor]:
         if values.ndim and len(values) != length:
             raise ValueError(
                 f"algorithm {algorithm.name!r} returned {len(values)} advantages for a trajectory of prompt "
-                f"{group.group.prompt.id!r} with {length} sampled tokens"
+                f"{group.prompt_id!r} with {length} sampled tokens"
             )
     return advantages
 
 
-def _spread(values: list[Tensor], usable: list[int], group: ScoredGroup, truncated: Truncated) -> list:
+def _spread(values: list[Tensor], usable: list[int], group: GroupRecord, truncated: Truncated) -> list:
     """[G] advantages as numbers or arrays, None for a trajectory without a loss."""
     by_index = dict(zip(usable, values, strict=True))
     advantages: list[Any] = [None] * len(group.rewards)

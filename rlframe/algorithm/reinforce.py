@@ -10,8 +10,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class Reinforce(Algorithm):
@@ -21,7 +20,7 @@ class Reinforce(Algorithm):
     has_ratio: ClassVar[bool] = False
     compares_completions: ClassVar[bool] = False
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+    def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.rewards(group)
 
     def token_weights(self, lengths: Tensor, prompts: Tensor) -> Tensor:  # [N], [N] -> [N]

@@ -12,8 +12,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class ReinforcePPBaseline(Algorithm):
@@ -27,7 +26,7 @@ class ReinforcePPBaseline(Algorithm):
     name: Literal["reinforce_pp_baseline"]
     clip: float = Field(gt=0)
 
-    def advantages(self, group: ScoredGroup) -> list[Tensor]:  # -> G of [sampled tokens]
+    def advantages(self, group: GroupRecord) -> list[Tensor]:  # -> G of [sampled tokens]
         return ops.rewards_to_go(group, ops.center(ops.rewards_before_kl(group)))
 
     def over_step(self, advantages: Tensor) -> Tensor:  # [tokens] -> [tokens]

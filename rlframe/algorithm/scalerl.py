@@ -12,8 +12,7 @@ from rlframe.algorithm.base import Algorithm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlframe.training import TrainBatch
-    from rlframe.types import ScoredGroup
+    from rlframe.training import GroupRecord, TrainBatch
 
 
 class ScaleRL(Algorithm):
@@ -27,7 +26,7 @@ class ScaleRL(Algorithm):
     name: Literal["scalerl"]
     cap: float = Field(gt=0)
 
-    def advantages(self, group: ScoredGroup) -> Tensor:  # -> [G]
+    def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.center(ops.rewards(group))
 
     def over_step(self, advantages: Tensor) -> Tensor:  # [N] -> [N]

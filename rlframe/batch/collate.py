@@ -50,14 +50,13 @@ def to_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
     return replace(batch, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
 
 
-def packed_tokens(samples: list[TrainSample], packing: Packing = "shared") -> int:
-    """The number of tokens T in `collate(samples)`."""
-    return sum(len(sample.token_ids) for sample in samples) - sum(_first_indices(samples, packing))
-
-
-def prefix_order(sample: TrainSample) -> tuple[bytes, str]:
-    """Sorting key that makes samples with a common prefix neighbours."""
-    return sample.token_ids[: sample.prefix_tokens].tobytes(), sample.prompt_id
+def neighbours(samples: list[TrainSample], packing: Packing = "shared") -> list[int]:
+    """Indices of a micro-batch's samples in the order to collate: common prefixes side by side, padded rows as is."""
+    order = list(range(len(samples)))
+    if packing == "padded":
+        return order
+    prefixes = [(sample.token_ids[: sample.prefix_tokens].tobytes(), sample.prompt_id) for sample in samples]
+    return sorted(order, key=prefixes.__getitem__)
 
 
 def _first_indices(samples: list[TrainSample], packing: Packing) -> list[int]:

@@ -1,54 +1,60 @@
-"""Training samples -> each rank's share of micro-batches. Pure."""
+"""Training samples -> each rank's share of micro-batches, by their sizes alone. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from rlframe.batch.collate import prefix_order
 from rlframe.batch.packing import Item, pack
-from rlframe.training import Packing, TrainSample
+from rlframe.training import Packing, PlannedSample, TrainSample
+
+S = TypeVar("S", PlannedSample, TrainSample)
 
 
-def to_shares(
-    samples: list[TrainSample], ranks: int, max_tokens: int, packing: Packing = "shared"
-) -> list[list[list[TrainSample]]]:
+def to_shares(samples: list[S], ranks: int, max_tokens: int, packing: Packing = "shared") -> list[list[list[S]]]:
     """[ranks][micro-batches][samples], at most `max_tokens` packed tokens, or padded cells, in a micro-batch.
 
     Every rank gets the same number of micro-batches, since ZeRO-3 ranks gather parameters in lockstep, and nearly the
-    same number of tokens. An empty micro-batch gets a copy of the shortest sample, with weight 0.
+    same number of tokens. An empty micro-batch gets a copy of the shortest sample, with weight 0. The samples of a
+    micro-batch have no particular order: `collate.neighbours` puts common prefixes side by side.
 
     Raises ValueError if a sample is longer than `max_tokens`.
     """
-    longest_first = sorted(samples, key=lambda sample: (-len(sample.token_ids), sample.prompt_id))
-    if len(longest_first[0].token_ids) > max_tokens:
+    longest_first = sorted(samples, key=lambda sample: (-sample.tokens, sample.prompt_id))
+    if longest_first[0].tokens > max_tokens:
         raise ValueError(
-            f"a sequence of prompt {longest_first[0].prompt_id} has {len(longest_first[0].token_ids)} tokens, "
+            f"a sequence of prompt {longest_first[0].prompt_id} has {longest_first[0].tokens} tokens, "
             f"more than learner.micro_batch_tokens={max_tokens}: raise it, or lower rollout.max_tokens"
         )
-    shortest = longest_first[-1]
-    no_weights = np.zeros_like(shortest.loss_weights)
-    filler = replace(shortest, loss_weights=no_weights, mean_weights=no_weights)
-
-    def micro_batch(packed: list[Item]) -> list[TrainSample]:
-        return sorted((longest_first[item.index] for item in packed), key=prefix_order) or [filler]
-
+    filler = _without_weight(longest_first[-1])
     if packing == "padded":
-        return [[rows or [filler] for rows in share] for share in _padded(longest_first, ranks, max_tokens)]
-    items = [_item(index, sample, packing) for index, sample in enumerate(longest_first)]
-    return [[micro_batch(packed) for packed in share] for share in pack(items, ranks, max_tokens)]
+        shares = _padded(longest_first, ranks, max_tokens)
+    else:
+        items = [_item(index, sample, packing) for index, sample in enumerate(longest_first)]
+        packed = pack(items, ranks, max_tokens)
+        shares = [[[longest_first[item.index] for item in batch] for batch in share] for share in packed]
+    return [[batch or [filler] for batch in share] for share in shares]
 
 
-def _padded(longest_first: list[TrainSample], ranks: int, max_cells: int) -> list[list[list[TrainSample]]]:
+def _without_weight(sample: S) -> S:
+    """A copy of the sample that no loss counts."""
+    if isinstance(sample, PlannedSample):
+        return replace(sample, weight=0.0)
+    no_weights = np.zeros_like(sample.loss_weights)
+    return replace(sample, loss_weights=no_weights, mean_weights=no_weights)
+
+
+def _padded(longest_first: list[S], ranks: int, max_cells: int) -> list[list[list[S]]]:
     """[ranks][rounds][samples] of similar length, so that rows of the longest one's length waste few cells.
 
     A micro-batch takes as many samples as fit. The largest ones are halved until every rank has one in every round.
     """
-    micro_batches: list[list[TrainSample]] = []
+    micro_batches: list[list[S]] = []
     start = 0
     while start < len(longest_first):
-        end = start + max_cells // len(longest_first[start].token_ids)
+        end = start + max_cells // longest_first[start].tokens
         micro_batches.append(longest_first[start:end])
         start = end
     while len(micro_batches) % ranks and len(largest := max(micro_batches, key=len)) > 1:
@@ -58,9 +64,10 @@ def _padded(longest_first: list[TrainSample], ranks: int, max_cells: int) -> lis
     return [micro_batches[rank::ranks] for rank in range(ranks)]
 
 
-def _item(index: int, sample: TrainSample, packing: Packing) -> Item:
+def _item(index: int, sample: PlannedSample | TrainSample, packing: Packing) -> Item:
     """A sample as an item to pack. Without shared prefixes every sample is a group."""
     if packing != "shared":
-        return Item(index=index, group=str(index), shared=0, own=len(sample.token_ids))
-    suffix_tokens = len(sample.token_ids) - sample.prefix_tokens
-    return Item(index=index, group=sample.prompt_id, shared=sample.prefix_tokens, own=suffix_tokens)
+        return Item(index=index, group=str(index), shared=0, own=sample.tokens)
+    return Item(
+        index=index, group=sample.prompt_id, shared=sample.prefix_tokens, own=sample.tokens - sample.prefix_tokens
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlframe.errors import RunFailed
 from rlframe.experience.outcome import outcome_of
-from rlframe.types import ScoredGroup
+from rlframe.training import GroupRecord
 
 if TYPE_CHECKING:
     from rlframe.prompts.config import CurriculumConfig
@@ -66,7 +66,7 @@ class Curriculum:
         """Notes that the stream skips the problem at a position."""
         self._record[self._locate(position)[1]] = LEFT_OUT
 
-    def note(self, position: int, group: ScoredGroup) -> None:
+    def note(self, position: int, group: GroupRecord) -> None:
         """Notes the outcome of the problem at a position."""
         self._record[self._locate(position)[1]] = ENTRIES.get(outcome_of(group, self._reward) or "", OPEN)
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rlframe.batch.records import to_record
 from rlframe.experience.scoring import GroupInProgress, Scorer
+from rlframe.training import GroupRecord
 from rlframe.types import Attempt, Sampling, ScoredGroup
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class RolloutFeed(Scorer):
         self._in_progress: dict[tuple[str, int], GroupInProgress] = {}  # by prompt id and attempt
         self._reported_drops = 0
 
-    def take(self, count: int) -> list[ScoredGroup]:
+    def take(self, count: int) -> list[GroupRecord]:
         """The next `count` groups in the order of admission. Admits as many new prompts as the ledger allows.
 
         Raises an engine's or a reward worker's error, Stalled when nothing is sampled or scored for too long, and
@@ -90,7 +92,7 @@ class RolloutFeed(Scorer):
         """Continues from `state`."""
         self.ledger.restore(state)
 
-    async def _take(self, count: int) -> list[ScoredGroup]:
+    async def _take(self, count: int) -> list[GroupRecord]:
         self._admit()
         while True:
             if dropped := self.ledger.drop_without_signal():
@@ -112,5 +114,5 @@ class RolloutFeed(Scorer):
             self._background.start(self._sample(groups, self.sampling))
 
     def _record(self, attempt: Attempt, group: ScoredGroup) -> None:
-        self.ledger.record_score(attempt, group)
+        self.ledger.record_score(attempt, to_record(group, self.rollouts.put(group), "driver"))
         del self._in_progress[attempt.prompt.id, attempt.number]

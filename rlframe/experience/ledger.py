@@ -13,7 +13,8 @@ from typing import Any
 
 from rlframe.algorithm.ops import rewards_differ
 from rlframe.experience.curriculum import Curriculum
-from rlframe.types import Attempt, Prompt, ScoredGroup, Skipped
+from rlframe.training import GroupRecord
+from rlframe.types import Attempt, Prompt, Skipped
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class Entry:
 
     position: int  # in the prompt stream
     attempt: Attempt
-    group: ScoredGroup | None = None  # set once every trajectory has its verdicts
+    group: GroupRecord | None = None  # set once every trajectory has its verdicts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Ledger:
     prompts_per_step: int
     max_staleness: int
     dynamic_sampling: bool  # drop groups without signal and admit new prompts instead
-    has_signal: Callable[[ScoredGroup], bool] = rewards_differ
+    has_signal: Callable[[GroupRecord], bool] = rewards_differ
     curriculum: Curriculum | None = None  # None: every problem is drawn in every epoch
     in_flight: list[Entry] = field(default_factory=list)  # in the order of admission
     admitted: int = 0
@@ -83,7 +84,7 @@ class Ledger:
         self.skipped += skipped
         return [entry.attempt for entry in entries]
 
-    def record_score(self, attempt: Attempt, group: ScoredGroup) -> bool:
+    def record_score(self, attempt: Attempt, group: GroupRecord) -> bool:
         """Notes the scored group of an attempt. False: ignored, since the prompt has left or has a later attempt."""
         for entry in self.in_flight:
             if entry.attempt.prompt.id == attempt.prompt.id and entry.attempt.number == attempt.number:
@@ -91,7 +92,7 @@ class Ledger:
                 return True
         return False
 
-    def drop_without_signal(self) -> list[ScoredGroup]:
+    def drop_without_signal(self) -> list[GroupRecord]:
         """Drops scored groups without signal, under dynamic sampling, and returns them.
 
         On-policy only once every group is scored, so that the result does not depend on timing.
@@ -103,7 +104,7 @@ class Ledger:
         self.dropped += len(dropped)
         return dropped
 
-    def take(self, count: int, version: int) -> list[ScoredGroup] | None:
+    def take(self, count: int, version: int) -> list[GroupRecord] | None:
         """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""
         scored = sum(entry.group is not None for entry in self.in_flight)
         if scored < count or not self._meets_deadlines(count, version):
@@ -133,9 +134,9 @@ class Ledger:
         if self.curriculum is not None and "curriculum" in state:
             self.curriculum.restore(state["curriculum"])
 
-    def _hand_out(self, accepts: Callable[[ScoredGroup], bool], count: int) -> list[ScoredGroup]:
+    def _hand_out(self, accepts: Callable[[GroupRecord], bool], count: int) -> list[GroupRecord]:
         """Removes the first `count` scored groups that `accepts` is true of. The curriculum notes their outcomes."""
-        groups: list[ScoredGroup] = []
+        groups: list[GroupRecord] = []
         remaining: list[Entry] = []
         for entry in self.in_flight:
             if entry.group is None or len(groups) == count or not accepts(entry.group):

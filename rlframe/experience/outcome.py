@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from rlframe.types import ScoredGroup
+from rlframe.training import GroupRecord
 
 Outcome: TypeAlias = Literal["solved", "failed", "mixed"]
 
 
-def outcome_of(group: ScoredGroup, reward: str) -> Outcome | None:
+def outcome_of(group: GroupRecord, reward: str) -> Outcome | None:
     """Solved if every completion is right, failed if none is; None if no completion has a verdict.
 
     A completion is right at a score of 1 by the reward named `reward`. For a task that this reward does not score, the

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from rlframe.errors import RunFailed
 from rlframe.experience.outcome import Outcome, outcome_of
-from rlframe.types import ScoredGroup
+from rlframe.training import GroupRecord
 
 # By the outcome of most replaced groups, all of which have equal rewards.
 CAUSES: dict[Outcome, str] = {
@@ -48,7 +48,7 @@ class Resampling:
         self._replaced: list[Replaced] = []  # since the last step
         self._warned = False
 
-    def add(self, groups: list[ScoredGroup]) -> None:
+    def add(self, groups: list[GroupRecord]) -> None:
         """Notes replaced groups. Raises RunFailed beyond the bound, with their mean reward and the likely cause."""
         self._replaced += [self._in_numbers(group) for group in groups]
         if len(self._replaced) > self.max_resampled * self.prompts_per_step:
@@ -72,7 +72,7 @@ class Resampling:
         self._replaced = []
         return warning
 
-    def _in_numbers(self, group: ScoredGroup) -> Replaced:
+    def _in_numbers(self, group: GroupRecord) -> Replaced:
         rewards = [reward for reward in group.rewards if reward is not None]
         return Replaced(
             outcome=outcome_of(group, self.reward) or "mixed",

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
 from rlframe.algorithm.rate import Truncated
-from rlframe.types import ScoredGroup, VersionSpan
+from rlframe.training import GroupRecord
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup], version: int, truncated: Truncated = "train") -> dict[str, float]:
+def rollout_metrics(
+    groups: Sequence[GroupRecord], version: int, truncated: Truncated = "train", oldest_version: int | None = None
+) -> dict[str, float]:
     """Metrics of the groups that policy `version` is trained on.
 
     A mean over nothing, such as the mean reward when every reward failed, is left out. `rollout/masked` is the share of
     completions without a loss because they were cut off, and `truncated` does not train on such completions.
+    `rollout/masked_tokens` is the share of tokens of versions before `oldest_version`, which have no loss either.
     """
-    completions = [completion for scored in groups for completion in scored.group.completions]
-    lengths = [length for scored in groups for length in scored.lengths]
+    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+    lengths = [trajectory.sampled_tokens for trajectory in trajectories]
     metrics: dict[str, float] = {"rollout/tokens": sum(lengths)}
-    if completions:
-        metrics["rollout/prompt_tokens"] = fmean(len(scored.group.prompt.token_ids) for scored in groups)
-        prompt_tokens = sum(len(scored.group.prompt.token_ids) * len(scored.group.completions) for scored in groups)
-        metrics["rollout/prompt_cached"] = sum(completion.cached_tokens for completion in completions) / prompt_tokens
+    if trajectories:
+        metrics["rollout/prompt_tokens"] = fmean(group.prompt_tokens for group in groups)
+        prompt_tokens = sum(group.prompt_tokens * len(group.trajectories) for group in groups)
+        cached = sum(trajectory.cached_tokens for trajectory in trajectories)
+        metrics["rollout/prompt_cached"] = cached / prompt_tokens
         metrics["rollout/completion_tokens"] = fmean(lengths)
-        metrics["rollout/truncated"] = fmean(completion.finish_reason == "length" for completion in completions)
+        metrics["rollout/truncated"] = fmean(trajectory.finish_reason == "length" for trajectory in trajectories)
         metrics["rollout/masked"] = 0.0 if truncated == "train" else metrics["rollout/truncated"]
-    spans = [span for scored in groups for trajectory in scored.group.trajectories for span in trajectory.versions]
-    return _reward_metrics(groups) | metrics | _staleness(spans, version)
+    tokens_by_age: Counter[int] = Counter()
+    for trajectory in trajectories:
+        for span in trajectory.versions:
+            tokens_by_age[version - span.version] += span.end - span.start
+    max_age = None if oldest_version is None else version - oldest_version
+    return _reward_metrics(groups) | metrics | _ages(tokens_by_age, max_age)
 
 
-def _reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+def _reward_metrics(groups: Sequence[GroupRecord]) -> dict[str, float]:
     group_rewards = [[reward for reward in scored.rewards if reward is not None] for scored in groups]  # [P][<= G]
     named_verdicts = [
         (name, verdict) for scored in groups for name, verdicts in scored.verdicts.items() for verdict in verdicts
@@ -56,15 +65,31 @@ def _reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     return metrics
 
 
-def _staleness(spans: Sequence[VersionSpan], version: int) -> dict[str, float]:
-    """Age of the tokens in policy versions. The mean is over tokens, since one completion can span versions."""
-    tokens = sum(span.end - span.start for span in spans)
-    if tokens == 0:
+def _ages(tokens_by_age: Counter[int], max_age: int | None) -> dict[str, float]:
+    """Age of the tokens in policy versions, over tokens, since one completion can span versions.
+
+    `rollout/age_*` are shares of all tokens. Ages without a token are left out. `max_age`: of tokens with a loss.
+    """
+    total = tokens_by_age.total()
+    if not total:
         return {}
-    return {
-        "rollout/staleness_max": max(version - span.version for span in spans),
-        "rollout/staleness_mean": sum((version - span.version) * (span.end - span.start) for span in spans) / tokens,
+    metrics = {
+        "rollout/staleness_mean": sum(age * tokens for age, tokens in tokens_by_age.items()) / total,
+        "rollout/staleness_max": max(age for age, tokens in tokens_by_age.items() if tokens),
     }
+    shares: defaultdict[str, float] = defaultdict(float)
+    for age, tokens in sorted(tokens_by_age.items()):
+        shares[f"rollout/age_{_age_range(age)}"] += tokens / total
+    if max_age is not None:
+        shares["rollout/masked_tokens"] = sum(tokens for age, tokens in tokens_by_age.items() if age > max_age) / total
+    return metrics | shares
+
+
+def _age_range(age: int) -> str:
+    """The name of the range of ages that a token's age belongs to."""
+    if age <= 4:
+        return str(age)
+    return "5_8" if age <= 8 else "9_16" if age <= 16 else "over_16"
 
 
 class Throughput:

@@ -12,11 +12,10 @@ import ray
 
 from rlframe.actors.calls import numbered, wait
 from rlframe.batch.samples import deduct, in_turn_order, to_probes
-from rlframe.batch.shares import to_shares
+from rlframe.batch.shares import S, to_shares
 from rlframe.errors import RunFailed
 from rlframe.learner import metrics
-from rlframe.training import Packing, StepReport, TrainSample
-from rlframe.types import ScoredGroup
+from rlframe.training import GroupRecord, Packing, StepReport
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -64,8 +63,10 @@ class LearnerGroup:
         self.version = 0
         self._penalties: dict[str, float] = {}  # metrics for the next step's report
 
-    def step(self, *minibatches: list[TrainSample]) -> StepReport:
+    def step(self, *minibatches: list[S]) -> StepReport:
         """Makes the policy's next version, by an update on each of `minibatches` -> the step's metrics.
+
+        Samples that are planned get their tokens on the ranks.
 
         An update whose loss or gradient is not finite is skipped; a version without any update has the weights of the
         previous version. Raises RunFailed naming the samples at the `max_skipped`th such version in a row.
@@ -81,12 +82,13 @@ class LearnerGroup:
         if sums[0]["skipped_in_a_row"] >= self.max_skipped:
             raise RunFailed(self._why_skipped())
         packed = [[batch for share in own for batch in share] for own in of_ranks[:: self.sequence_parallel]]
-        fill = metrics.fill(packed, self.sequence_parallel * self.micro_batch_tokens, self.packing)
+        rank_tokens = [rank_sums["share_tokens"] for rank_sums in sums[:: self.sequence_parallel]]
+        fill = metrics.fill(packed, rank_tokens, self.sequence_parallel * self.micro_batch_tokens)
         return StepReport(
             policy_version=self.version, metrics=self._penalties | metrics.means(sums) | metrics.routing(sums) | fill
         )
 
-    def apply_kl_penalty(self, groups: list[ScoredGroup]) -> list[ScoredGroup]:
+    def apply_kl_penalty(self, groups: list[GroupRecord]) -> list[GroupRecord]:
         """The groups with the KL to the reference subtracted from rewards, if the objective has it in the reward.
 
         A reward loses the sum over the trajectory's tokens; `token_penalties` tells each token's part.
@@ -104,8 +106,7 @@ class LearnerGroup:
             for sample, divergence in zip(samples, row, strict=True)
         }
         penalties = {
-            (p, g): kl.weight
-            * in_turn_order(groups[p].group.trajectories[g], [found[id(sample)] for sample in samples])
+            (p, g): kl.weight * in_turn_order(groups[p].trajectories[g], [found[id(sample)] for sample in samples])
             for (p, g), samples in probes.items()
         }
         self._penalties = {"reward/kl_penalty": fmean(float(values.sum()) for values in penalties.values())}
@@ -171,7 +172,7 @@ class LearnerGroup:
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
 
-    def _shares(self, samples: list[TrainSample]) -> list[list[list[TrainSample]]]:
+    def _shares(self, samples: list[S]) -> list[list[list[S]]]:
         """[ranks][micro-batches][samples]; the ranks of a sequence-parallel group have equal shares."""
         size = self.sequence_parallel
         shares = to_shares(samples, len(self.ranks) // size, size * self.micro_batch_tokens, self.packing)

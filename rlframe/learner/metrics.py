@@ -4,43 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlframe.batch.collate import packed_tokens
 from rlframe.objective import combine
 
 if TYPE_CHECKING:
-    from rlframe.training import Packing, TrainSample
+    from rlframe.training import PlannedSample, TrainSample
+
+# Metric -> the ranks' sum over counted tokens.
+TOKEN_MEANS = {
+    "learner/entropy": "entropy",
+    "policy/ratio_mean": "ratio",
+    "policy/clip_fraction": "stopped",
+    "policy/k3": "k3",
+    "policy/ref_k3": "kl",
+    "correction/weight_mean": "weight",
+    "correction/dropped": "dropped",
+}
 
 
 def means(rank_sums: list[dict[str, float]]) -> dict[str, float]:
     """Sums over each rank's tokens -> means over the step's tokens; a token counts once for each of its updates.
 
     `mismatch/*` come from the first update, before the policy moves. `policy/*` and `correction/*` come from all
-    updates. A skipped update makes the metrics of its spoiled values not finite too, except `mismatch/*`.
+    updates. A skipped update makes the metrics of its spoiled values not finite too, except `mismatch/*`. Without a
+    token that counts, as where all are too old, there are no means.
     """
     sums = combine(rank_sums)
     updates = rank_sums[0]["updates"]
-
-    def mean(name: str) -> float:
-        return sums[name] / sums["tokens"]
-
     metrics = {
         "learner/loss": sums["loss"] / updates,
         "learner/skipped": rank_sums[0]["skipped"],
         "learner/grad_norm": rank_sums[0]["grad_norm"] / updates,
         "learner/lr": rank_sums[0]["lr"],
-        "learner/entropy": mean("entropy"),
         "learner/tokens": sums["packed_tokens"],
         "learner/updates": updates,
-        "policy/ratio_mean": mean("ratio"),
         "policy/ratio_max": sums["ratio_max"],
-        "policy/clip_fraction": mean("stopped"),
-        "policy/k3": mean("k3"),
-    } | _mismatch(sums)
-    if "kl" in sums:
-        metrics["policy/ref_k3"] = mean("kl")
-    if "weight" in sums:
-        metrics |= {"correction/weight_mean": mean("weight"), "correction/dropped": mean("dropped")}
-    return metrics
+    }
+    if tokens := sums["tokens"]:
+        metrics |= {metric: sums[name] / tokens for metric, name in TOKEN_MEANS.items() if name in sums}
+    return metrics | _mismatch(sums)
 
 
 def _mismatch(sums: dict[str, float]) -> dict[str, float]:
@@ -62,14 +63,17 @@ def routing(rank_sums: list[dict[str, float]]) -> dict[str, float]:
     return {name: value for name, value in rank_sums[0].items() if name.startswith("moe/")}
 
 
-def fill(shares: list[list[list[TrainSample]]], micro_batch_tokens: int, packing: Packing) -> dict[str, float]:
-    """How evenly and how densely [ranks][micro-batches][samples] fill micro-batches of `micro_batch_tokens`."""
-    per_rank = [[packed_tokens(batch, packing) for batch in share] for share in shares]
-    totals = [sum(counts) for counts in per_rank]
-    unshared = sum(len(sample.token_ids) for share in shares for batch in share for sample in batch)
+def fill(
+    shares: list[list[list[PlannedSample | TrainSample]]], rank_tokens: list[float], micro_batch_tokens: int
+) -> dict[str, float]:
+    """How evenly and how densely [ranks][micro-batches][samples] fill micro-batches of `micro_batch_tokens`.
+
+    `rank_tokens`: packed tokens of each rank.
+    """
+    unshared = sum(sample.tokens for share in shares for batch in share for sample in batch)
     return {
-        "learner/micro_batches": float(len(per_rank[0])),
-        "learner/fill": sum(totals) / (len(totals) * len(per_rank[0]) * micro_batch_tokens),
-        "learner/rank_balance": max(totals) * len(totals) / sum(totals),
-        "learner/shared_tokens": float(unshared - sum(totals)),
+        "learner/micro_batches": float(len(shares[0])),
+        "learner/fill": sum(rank_tokens) / (len(shares) * len(shares[0]) * micro_batch_tokens),
+        "learner/rank_balance": max(rank_tokens) * len(shares) / sum(rank_tokens),
+        "learner/shared_tokens": float(unshared - sum(rank_tokens)),
     }

@@ -16,7 +16,9 @@ import torch
 
 from rlframe.batch.collate import collate
 from rlframe.learner import meeting, optimizer, state, zero3
+from rlframe.learner.bodies import Bodies, to_micro_batches
 from rlframe.learner.cpu import use_cpu
+from rlframe.learner.divergence import divergences
 from rlframe.learner.export import gather
 from rlframe.learner.loading import load_shards
 from rlframe.learner.merge import merged
@@ -32,7 +34,7 @@ from rlframe.model.base_model import require
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, empty_model
 from rlframe.objective import combine, kl
-from rlframe.training import Packing, TrainBatch, TrainSample
+from rlframe.training import Packing, PlannedSample, TrainSample
 
 if TYPE_CHECKING:
     from rlframe.actors.replicas import Handle
@@ -128,7 +130,9 @@ class LearnerRank:
         """Keeps a frozen copy of the current policy, for objectives with a KL."""
         self.reference = Reference(self.engine, rank=self.rank, offload=offload)
 
-    def step(self, minibatches: list[list[list[TrainSample]]], objective: Objective, version: int) -> dict[str, float]:
+    def step(
+        self, minibatches: list[list[list[TrainSample | PlannedSample]]], objective: Objective, version: int
+    ) -> dict[str, float]:
         """Makes the policy's next version -> sums over this rank's tokens, which the group adds up over ranks.
 
         `minibatches`: this rank's shares, [minibatches][micro-batches][samples]; each makes `epochs` updates.
@@ -146,7 +150,8 @@ class LearnerRank:
         )
         optimizer.set_rate(self.optimizer, rate)
         self.suspects = []
-        batches = [[self._collate(samples, version) for samples in share] for share in minibatches]
+        samples = to_micro_batches(minibatches, self.packing)
+        batches = [[collate(micro_batch, self.packing, version) for micro_batch in share] for share in samples]
         updates = self.config.epochs * len(batches)
         if objective.corrections and updates > 1:
             batches = self.updater.with_logprobs("old_logprobs", batches)
@@ -156,7 +161,7 @@ class LearnerRank:
         sums: dict[str, float] = {}
         for update in range(updates):
             index = update % len(batches)
-            measured, suspects = self.updater.update(minibatches[index], batches[index], objective, first=update == 0)
+            measured, suspects = self.updater.update(samples[index], batches[index], objective, first=update == 0)
             sums = combine([sums, measured])
             self.suspects += [line for line in suspects if line not in self.suspects]
         unchanged = sums["skipped"] == updates
@@ -165,24 +170,16 @@ class LearnerRank:
         sums["skipped_in_a_row"] = float(self.skipped_in_a_row)
         if objective.kl is not None and kl.is_due(objective.kl, version + 1):
             self._reference().refresh()
+        sums["share_tokens"] = float(sum(len(batch.token_ids) for share in batches for batch in share))
         sums["lr"] = rate
         sums["seconds"] = time.perf_counter() - started
         return sums | self.routers.metrics()
 
-    def _collate(self, samples: list[TrainSample], version: int = 0) -> TrainBatch:
-        return collate(samples, self.packing, version)
-
-    def divergences(self, micro_batches: list[list[TrainSample]]) -> list[list[np.ndarray]]:
-        """[micro-batches][samples][tokens with a loss weight]: k1, log(policy that sampled / reference) in nats."""
-        divergences = []
+    def divergences(self, micro_batches: list[list[PlannedSample]]) -> list[list[np.ndarray]]:
+        """[micro-batches][samples][tokens with a loss weight]: the KL of the sampling policy from the reference."""
+        bodies = Bodies(sample for samples in micro_batches for sample in samples)
         with self._reference().in_place():
-            for samples in micro_batches:
-                batch = self._collate(samples)
-                token_kl = kl.estimate("k1", batch.rollout_logprobs, self.updater.logprobs(batch).cpu())
-                counted = batch.loss_weights != 0
-                counts = torch.bincount(batch.sequence_ids[counted], minlength=len(samples)).tolist()
-                divergences.append([values.numpy() for values in token_kl[counted].split(counts)])
-        return divergences
+            return [divergences(bodies.build(batch), self.packing, self.updater.logprobs) for batch in micro_batches]
 
     def _reference(self) -> Reference:
         assert self.reference is not None, "keep_reference comes before an objective with a KL"

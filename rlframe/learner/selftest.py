@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from rlframe.batch.collate import collate, prefix_order, to_device
-from rlframe.batch.samples import trajectory_samples
+from rlframe.batch.collate import collate, neighbours, to_device
+from rlframe.batch.records import to_record
+from rlframe.batch.samples import to_probes
+from rlframe.batch.sequences import to_train_sample
 from rlframe.errors import ConfigError
 from rlframe.model import attention
 from rlframe.model.policy import Policy, attention_of, without_noise
 from rlframe.model.shrink import VOCABULARY, shrunk
-from rlframe.training import PACKED_ATTENTION, Packing, TrainSample
-from rlframe.types import Completion, Prompt, RolloutGroup, VersionSpan
+from rlframe.training import PACKED_ATTENTION, GroupRecord, Packing, TrainSample
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, VersionSpan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -212,14 +214,16 @@ def _samples(seed: int, vocabulary: int) -> list[TrainSample]:
     """Five completions of three prompts, of which two begin alike; in the order of a micro-batch."""
     random = np.random.default_rng(seed)
     system = random.integers(3, vocabulary, SYSTEM_TOKENS)
-    samples = []
+    records = []
     for number, (length, completion_lengths) in enumerate(COMPLETION_TOKENS.items()):
         prompt = random.integers(3, vocabulary, length)
         if number < 2:
             prompt[:SYSTEM_TOKENS] = system
         completions = [_completion(random.integers(3, vocabulary, tokens)) for tokens in completion_lengths]
-        samples += _probes(str(number), prompt.tolist(), completions)
-    return sorted(samples, key=prefix_order)
+        records.append(_record(str(number), prompt.tolist(), completions))
+    probes = [probe for probes in to_probes(records).values() for probe in probes]
+    samples = [to_train_sample(probe, probe.body) for probe in probes]
+    return [samples[index] for index in neighbours(samples)]
 
 
 def _completion(token_ids: np.ndarray) -> Completion:
@@ -229,13 +233,12 @@ def _completion(token_ids: np.ndarray) -> Completion:
     return Completion(token_ids=token_ids, logprobs=logprobs, versions=versions, text="", finish_reason="stop")
 
 
-def _probes(prompt_id: str, prompt: list[int], completions: list[Completion]) -> Iterator[TrainSample]:
-    """Samples with weight 1 at every sampled token."""
+def _record(prompt_id: str, prompt: list[int], completions: list[Completion]) -> GroupRecord:
     group = RolloutGroup.single_turn(
         Prompt(id=prompt_id, messages=[], token_ids=prompt, reference="", task=""), completions
     )
-    for index in range(len(completions)):
-        yield from trajectory_samples(group, index, advantage=0.0, weight=1.0, mean_scale=0.0)
+    scored = ScoredGroup(group=group, rewards=[0.0] * len(completions), verdicts={})
+    return to_record(scored, body=scored, worker="")
 
 
 def _own_logprobs(model: Any, sample: TrainSample) -> Tensor:

@@ -14,7 +14,6 @@ from rlframe.record.files import read_json_lines, write_json_lines
 from rlframe.types import (
     Completion,
     Prompt,
-    RatedGroup,
     RolloutGroup,
     ScoredGroup,
     Trajectory,
@@ -34,16 +33,17 @@ class RolloutWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
-    def write(self, step: int, groups: Sequence[ScoredGroup], rated: Sequence[RatedGroup]) -> Path:
-        """Writes an object for each trajectory: rewards of `groups`, advantages of `rated`, the same groups in order.
+    def write(
+        self, step: int, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | np.ndarray | None]]
+    ) -> Path:
+        """Writes an object for each trajectory: the groups with rewards as scored, and `advantages` [P][G].
 
-        The rewards of `rated` may have a KL penalty subtracted and are not written. A resumed run that takes a step
-        again replaces the step's file.
+        A resumed run that takes a step again replaces the step's file.
         """
         records = [
             _record(step, scored, index, advantage)
-            for scored, rated_group in zip(groups, rated, strict=True)
-            for index, advantage in zip(range(len(scored.rewards)), rated_group.advantages, strict=True)
+            for scored, of_group in zip(groups, advantages, strict=True)
+            for index, advantage in zip(range(len(scored.rewards)), of_group, strict=True)
         ]
         path = self._directory / f"step_{step:06d}.jsonl.gz"
         write_json_lines(path, records)

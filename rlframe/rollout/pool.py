@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal
 
+import ray
 from ray.exceptions import RayError
 
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
-from rlframe.training import Loaded
-from rlframe.types import Prompt, SampledCompletion, Sampling
+from rlframe.training import GroupRecord, Loaded
+from rlframe.types import Prompt, SampledCompletion, Sampling, ScoredGroup
 
 if TYPE_CHECKING:
     from rlframe.weights.snapshot import Snapshot
@@ -58,6 +59,14 @@ class RolloutPool:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def put(self, group: ScoredGroup) -> ray.ObjectRef:
+        """The reference to a group in the object store."""
+        return ray.put(group)
+
+    def fetch(self, records: list[GroupRecord]) -> list[ScoredGroup]:
+        """The groups that records refer to."""
+        return ray.get([record.body for record in records])
 
     def load(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
         """Lets engines load a version, all at the same time -> the answer of each, by name. Raises Stalled."""

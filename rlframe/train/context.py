@@ -32,8 +32,7 @@ from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.prompts import open_prompts
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.training import StepReport
-from rlframe.types import RatedGroup, ScoredGroup
+from rlframe.training import GroupRecord, RatedGroup, StepReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,7 +91,7 @@ class Context:
         return self.step
 
     def record(
-        self, step: int, groups: list[ScoredGroup], rated: list[RatedGroup], report: StepReport, synced: Synced
+        self, step: int, groups: list[GroupRecord], rated: list[RatedGroup], report: StepReport, synced: Synced
     ) -> None:
         """Writes a step's rollouts and metrics, then judges the train/rollout mismatch.
 
@@ -101,7 +100,7 @@ class Context:
         self.step = step
         turns = self.turns.metrics()
         learner_s = time.monotonic() - self.feed.taken_at - synced.seconds - turns.get("time/turns_s", 0.0)
-        self.writer.write(step, groups, rated)
+        self.writer.write(step, self.feed.rollouts.fetch(groups), [group.advantages for group in rated])
         metrics = rollout_metrics(groups, step - 1, self.run.truncated) | self.feed.metrics() | report.metrics
         metrics |= synced.metrics() | turns | self.checkpoints.metrics()
         now = time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlframe.record.evaluations import MAIN_SET, add_evaluation, figure_key, read_evaluations
 from rlframe.record.rollouts import RolloutWriter
 from rlframe.train.figures import figures_of
-from rlframe.types import Prompt, RatedGroup, Sampling, ScoredGroup
+from rlframe.types import Prompt, Sampling, ScoredGroup
 
 if TYPE_CHECKING:
     from rlframe.config.evaluate import SetConfig
@@ -64,7 +64,7 @@ class Evaluation:
             with console.phase("evaluating on held-out prompts" if name == MAIN_SET else f"evaluating on {name}"):
                 groups = self.scorer.score(heldout.prompts, heldout.sampling)
                 figures |= self._figures(name, groups)
-            unrated = [RatedGroup(scored=group, advantages=[None] * len(group.rewards)) for group in groups]
+            unrated = [[None] * len(group.rewards) for group in groups]
             RolloutWriter(self.files.evaluation_rollouts / name).write(step, groups, unrated)
             if name == MAIN_SET:
                 self.examples = [

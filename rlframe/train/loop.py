@@ -21,7 +21,7 @@ def train(run: RunConfig) -> None:
     with context.open(run, roles=RL) as ctx:
         step = ctx.restore()
         while step < run.steps:
-            groups = ctx.feed.take(run.prompts_per_step)  # list[ScoredGroup], none older than the run allows
+            groups = ctx.feed.take(run.prompts_per_step)  # list[GroupRecord], none older than the run allows
             with ctx.signals.held_back():
                 ctx.turns.begin_learner()  # placement=colocated: the engines leave the GPUs, until the sync below
                 rated = rate(ctx.learner.apply_kl_penalty(groups), run.algorithm, run.truncated)  # list[RatedGroup]

@@ -7,12 +7,13 @@ import pytest
 
 from rlframe.algorithm import BUILTIN, rate
 from rlframe.config.compose import load
-from rlframe.types import RewardTerm, ScoredGroup
-from tests.tiny.groups import make_group
+from rlframe.training import GroupRecord
+from rlframe.types import RewardTerm
+from tests.tiny.groups import make_record
 
 
-def with_terms(rewards: list[float]) -> ScoredGroup:
-    return replace(make_group(list(rewards), [3, 3]), terms={"math": RewardTerm(weight=1.0, scores=list(rewards))})
+def with_terms(rewards: list[float]) -> GroupRecord:
+    return replace(make_record(list(rewards), [3, 3]), terms={"math": RewardTerm(weight=1.0, scores=list(rewards))})
 
 
 @pytest.mark.parametrize("name", sorted(BUILTIN))

@@ -9,19 +9,20 @@ import torch
 
 from rlframe.algorithm import GDPO, GRPO, rate
 from rlframe.algorithm.rate import has_signal
-from rlframe.types import RewardTerm, ScoredGroup
+from rlframe.training import GroupRecord
+from rlframe.types import RewardTerm
 from tests.tiny.batches import make_batch
-from tests.tiny.groups import make_group
+from tests.tiny.groups import make_record
 
 CLIP_FIFTH = GDPO(name="gdpo", clip=0.2)
 
 
-def group(weights: dict[str, float], scores: dict[str, list[float]]) -> ScoredGroup:
+def group(weights: dict[str, float], scores: dict[str, list[float]]) -> GroupRecord:
     """A group with these rewards, as the composition makes it."""
     count = len(next(iter(scores.values())))
     rewards = [sum(weights[name] * scores[name][g] for name in scores) for g in range(count)]
     terms = {name: RewardTerm(weight=weights[name], scores=scores[name]) for name in scores}
-    return replace(make_group(rewards, [1] * count), terms=terms)
+    return replace(make_record(rewards, [1] * count), terms=terms)
 
 
 def test_each_reward_counts_by_its_weight_whatever_its_spread():

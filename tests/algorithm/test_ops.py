@@ -9,7 +9,7 @@ import torch
 
 from rlframe.algorithm import ops
 from tests.tiny.batches import make_batch
-from tests.tiny.groups import make_group
+from tests.tiny.groups import make_record
 
 
 def surrogate(ratio: float, advantage: float, low: float = 0.2, high: float = 0.2) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def test_prompts_have_equal_weight_whatever_their_tokens():
 
 
 def test_a_token_is_charged_the_kl_from_itself_to_the_end():
-    group = replace(make_group([0.4, 1.0], [3, 1]), token_penalties=[np.array([0.1, 0.2, 0.3]), np.array([0.0])])
+    group = replace(make_record([0.4, 1.0], [3, 1]), token_penalties=[np.array([0.1, 0.2, 0.3]), np.array([0.0])])
     before_kl = ops.rewards_before_kl(group)
     assert before_kl.tolist() == pytest.approx([1.0, 1.0])
     first, second = ops.rewards_to_go(group, before_kl)
@@ -129,7 +129,7 @@ def test_a_token_is_charged_the_kl_from_itself_to_the_end():
 
 
 def test_without_a_kl_every_token_gets_the_whole_reward():
-    [tokens, _] = ops.rewards_to_go(make_group([0.5, 0.0], [3, 1]), torch.tensor([0.5, 0.0]))
+    [tokens, _] = ops.rewards_to_go(make_record([0.5, 0.0], [3, 1]), torch.tensor([0.5, 0.0]))
     assert tokens.tolist() == [0.5, 0.5, 0.5]
 
 

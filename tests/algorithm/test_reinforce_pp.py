@@ -9,34 +9,34 @@ import pytest
 import torch
 
 from rlframe.algorithm import Algorithm, ReinforcePP, ReinforcePPBaseline, rate
-from rlframe.types import ScoredGroup
+from rlframe.training import GroupRecord
 from tests.tiny.batches import make_batch
-from tests.tiny.groups import make_group
+from tests.tiny.groups import make_record
 
 GLOBAL = ReinforcePP(name="reinforce_pp", clip=0.2)
 BASELINE = ReinforcePPBaseline(name="reinforce_pp_baseline", clip=0.2)
 
 
-def step(algorithm: Algorithm, *groups: ScoredGroup) -> list[list[float]]:
+def step(algorithm: Algorithm, *groups: GroupRecord) -> list[list[float]]:
     """The advantages of each trajectory's tokens."""
     return [values.tolist() for rated in rate(list(groups), algorithm) for values in rated.advantages]
 
 
 def test_a_long_completion_weighs_more_in_the_mean_of_the_step():
     # Tokens 1, 1, 1 and 0: mean 3/4, deviation sqrt(3) / 4.
-    long, short = step(GLOBAL, make_group([1.0], [3]), make_group([0.0], [1]))
+    long, short = step(GLOBAL, make_record([1.0], [3]), make_record([0.0], [1]))
     assert long == pytest.approx([1 / math.sqrt(3)] * 3, abs=1e-5)
     assert short == pytest.approx([-math.sqrt(3)], abs=1e-5)
 
 
 def test_one_completion_of_each_prompt_is_enough():
-    assert step(GLOBAL, make_group([1.0], [1]), make_group([0.0], [1])) == [
+    assert step(GLOBAL, make_record([1.0], [1]), make_record([0.0], [1])) == [
         pytest.approx([1.0], abs=1e-5),
         pytest.approx([-1.0], abs=1e-5),
     ]
 
 
-def penalized_groups(sizes: list[int]) -> tuple[list[ScoredGroup], list[np.ndarray], list[np.ndarray]]:
+def penalized_groups(sizes: list[int]) -> tuple[list[GroupRecord], list[np.ndarray], list[np.ndarray]]:
     """Groups of random rewards and KL penalties -> groups with penalties subtracted, rewards before, penalties."""
     rng = np.random.default_rng(5)
     groups, all_rewards, all_penalties = [], [], []
@@ -45,7 +45,7 @@ def penalized_groups(sizes: list[int]) -> tuple[list[ScoredGroup], list[np.ndarr
         rewards = rng.normal(size=size)
         penalties = [0.1 * rng.normal(size=length) for length in lengths]
         remaining = [float(reward - values.sum()) for reward, values in zip(rewards, penalties, strict=True)]
-        groups.append(replace(make_group(remaining, lengths), token_penalties=penalties))
+        groups.append(replace(make_record(remaining, lengths), token_penalties=penalties))
         all_rewards.append(rewards)
         all_penalties += penalties
     return groups, all_rewards, all_penalties
@@ -77,13 +77,13 @@ def test_the_baseline_is_the_mean_reward_before_the_kl():
 
 def test_small_differences_of_rewards_are_not_magnified():
     # GRPO would give both groups the same advantages.
-    fine, _, coarse, _ = step(BASELINE, make_group([0.51, 0.49], [1, 1]), make_group([1.0, 0.0], [1, 1]))
+    fine, _, coarse, _ = step(BASELINE, make_record([0.51, 0.49], [1, 1]), make_record([1.0, 0.0], [1, 1]))
     assert fine[0] / coarse[0] == pytest.approx(0.02, rel=1e-4)
 
 
 def test_a_step_of_equal_rewards_has_advantage_0():
-    assert step(GLOBAL, make_group([0.8] * 3, [1, 2, 1])) == [[0.0], [0.0, 0.0], [0.0]]
-    assert step(BASELINE, make_group([0.8] * 2, [1, 1]), make_group([0.2] * 2, [1, 1])) == [[0.0]] * 4
+    assert step(GLOBAL, make_record([0.8] * 3, [1, 2, 1])) == [[0.0], [0.0, 0.0], [0.0]]
+    assert step(BASELINE, make_record([0.8] * 2, [1, 1]), make_record([0.2] * 2, [1, 1])) == [[0.0]] * 4
 
 
 def test_ratios_are_clipped_and_completions_have_equal_weight():

@@ -7,14 +7,14 @@ import torch
 
 from rlframe.algorithm import ScaleRL, rate
 from tests.tiny.batches import make_batch
-from tests.tiny.groups import make_group
+from tests.tiny.groups import make_record
 
 SCALERL = ScaleRL(name="scalerl", cap=2.0)
 
 
 def test_advantages_are_centred_by_prompt_and_scaled_by_the_step():
     # Centred: 1/2, -1/2, 0, 0; deviation over n - 1: sqrt(1/2 / 3) = 0.40825.
-    first, second = rate([make_group([1.0, 0.0], [5, 1]), make_group([1.0, 1.0], [1, 1])], SCALERL)
+    first, second = rate([make_record([1.0, 0.0], [5, 1]), make_record([1.0, 1.0], [1, 1])], SCALERL)
     assert first.advantages == pytest.approx([1.22474, -1.22474], abs=1e-4)
     assert second.advantages == [0.0, 0.0]
 

@@ -11,29 +11,35 @@ from torch import Tensor
 
 from rlframe.algorithm import DAPO, GRPO, RLOO, Algorithm, DrGRPO, ReinforcePP, ScaleRL, rate
 from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_probes, to_samples
+from rlframe.batch.sequences import to_train_sample
 from rlframe.errors import RunFailed
 from rlframe.objective import Objective
-from rlframe.training import TrainSample
-from rlframe.types import RolloutGroup, ScoredGroup, Turn, VersionSpan
-from tests.tiny.groups import make_group, make_multi_turn_group, make_turn
+from rlframe.training import GroupRecord, PlannedSample, TrainSample
+from rlframe.types import RolloutGroup, Turn, VersionSpan
+from tests.tiny.groups import make_group, make_multi_turn_group, make_record, make_turn, recorded
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
 BY_TOKEN = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
 HALF_ROOT = 0.70711  # the advantage of the better of two, 1 / sqrt(2)
 
 
+def built(planned: list[PlannedSample]) -> list[TrainSample]:
+    return [to_train_sample(sample, sample.body) for sample in planned]
+
+
 def minibatches(
-    groups: list[ScoredGroup], algorithm: Algorithm, count: int = 1, **more: float
+    groups: list[GroupRecord], algorithm: Algorithm, count: int = 1, oldest_version: int | None = None, **more: float
 ) -> list[list[TrainSample]]:
-    return to_minibatches(rate(groups, algorithm), Objective(algorithm=algorithm, **more), count)
+    objective = Objective(algorithm=algorithm, **more)
+    return [built(part) for part in to_minibatches(rate(groups, algorithm), objective, count, oldest_version)]
 
 
-def samples(groups: list[ScoredGroup], algorithm: Algorithm) -> list[TrainSample]:
-    return minibatches(groups, algorithm)[0]
+def samples(groups: list[GroupRecord], algorithm: Algorithm, oldest_version: int | None = None) -> list[TrainSample]:
+    return minibatches(groups, algorithm, oldest_version=oldest_version)[0]
 
 
 def test_a_sample_is_a_prompt_and_a_completion() -> None:
-    better, _ = samples([make_group([1.0, 0.0], [3, 1])], BY_SEQUENCE)
+    better, _ = samples([make_record([1.0, 0.0], [3, 1])], BY_SEQUENCE)
     assert better.token_ids.tolist() == [1, 2, 100, 101, 102]
     assert better.sampled.tolist() == [False, False, True, True, True]
     assert better.rollout_logprobs.tolist() == [0, 0, -1, -2, -3]
@@ -43,21 +49,20 @@ def test_a_sample_is_a_prompt_and_a_completion() -> None:
 
 
 def test_every_token_has_the_version_that_sampled_it() -> None:
-    group = make_group([1.0, 0.0], [3, 1]).group
+    scored = make_group([1.0, 0.0], [3, 1])
+    group = scored.group
     crossing = replace(
         group.completions[0], versions=[VersionSpan(version=4, start=0, end=2), VersionSpan(version=5, start=2, end=3)]
     )
-    scored = replace(
-        make_group([1.0, 0.0], [3, 1]), group=RolloutGroup.single_turn(group.prompt, [crossing, group.completions[1]])
-    )
-    first, second = samples([scored], BY_SEQUENCE)
+    scored = replace(scored, group=RolloutGroup.single_turn(group.prompt, [crossing, group.completions[1]]))
+    first, second = samples([recorded(scored)], BY_SEQUENCE)
     assert first.versions is not None and second.versions is not None
     assert first.versions.tolist() == [0, 0, 4, 4, 5]
     assert second.versions.tolist() == [0, 0, 0]
 
 
 def test_completions_weigh_a_quarter_each_or_tokens_a_tenth_each() -> None:
-    groups = [make_group([1.0, 0.0], [1, 2]), make_group([0.0, 1.0], [3, 4])]
+    groups = [make_record([1.0, 0.0], [1, 2]), make_record([0.0, 1.0], [3, 4])]
     by_sequence = [sample.loss_weights.sum() for sample in samples(groups, BY_SEQUENCE)]
     by_token = [sample.loss_weights.sum() for sample in samples(groups, BY_TOKEN)]
     assert by_sequence == pytest.approx([0.25, 0.25, 0.25, 0.25])
@@ -65,14 +70,14 @@ def test_completions_weigh_a_quarter_each_or_tokens_a_tenth_each() -> None:
 
 
 def test_token_weights_can_be_a_mean_per_prompt() -> None:
-    groups = [make_group([1.0, 0.0], [1, 3]), make_group([0.0, 1.0], [5, 5])]
+    groups = [make_record([1.0, 0.0], [1, 3]), make_record([0.0, 1.0], [5, 5])]
     found = samples(groups, ScaleRL(name="scalerl", cap=5.0))
     assert [sample.loss_weights.sum() for sample in found] == pytest.approx([1 / 8, 3 / 8, 1 / 4, 1 / 4])
 
 
 @pytest.mark.parametrize("algorithm", [RLOO(name="rloo"), DrGRPO(name="dr_grpo", clip=0.2, length=7), BY_SEQUENCE])
 def test_mean_weights_are_the_loss_weights_scaled_to_the_sum_1(algorithm: Algorithm) -> None:
-    groups = [make_group([1.0, 0.0], [1, 3], name="a"), make_group([0.0, 1.0], [4, 8], name="b")]
+    groups = [make_record([1.0, 0.0], [1, 3], name="a"), make_record([0.0, 1.0], [4, 8], name="b")]
     for part in minibatches(groups, algorithm, 2):
         loss_weights, mean_weights = (
             np.concatenate([getattr(sample, field) for sample in part]) for field in ("loss_weights", "mean_weights")
@@ -82,40 +87,41 @@ def test_mean_weights_are_the_loss_weights_scaled_to_the_sum_1(algorithm: Algori
 
 
 def test_a_sum_over_tokens_has_the_mean_weights_of_a_token_mean() -> None:
-    found = samples([make_group([1.0, 0.0], [1, 3])], RLOO(name="rloo"))
+    found = samples([make_record([1.0, 0.0], [1, 3])], RLOO(name="rloo"))
     assert [sample.loss_weights[-1] for sample in found] == [0.5, 0.5]
     assert [sample.mean_weights.tolist() for sample in found] == [[0, 0, 0.25], [0, 0, 0.25, 0.25, 0.25]]
 
 
 def test_a_completion_without_a_reward_is_no_sample() -> None:
-    found = samples([make_group([1.0, None, 0.0], [1, 8, 1])], BY_TOKEN)
+    found = samples([make_record([1.0, None, 0.0], [1, 8, 1])], BY_TOKEN)
     assert [sample.loss_weights.tolist() for sample in found] == [[0, 0, 0.5], [0, 0, 0.5]]
 
 
 def test_a_completion_without_a_token_is_no_sample() -> None:
-    assert len(samples([make_group([0.0, 1.0, 0.0], [0, 2, 2])], BY_TOKEN)) == 2
+    assert len(samples([make_record([0.0, 1.0, 0.0], [0, 2, 2])], BY_TOKEN)) == 2
 
 
 def test_a_group_with_one_verdict_is_left_out_whole() -> None:
-    groups = [make_group([1.0, None, None], [5, 5, 5], name="alone"), make_group([1.0, 0.0], [1, 1], name="two")]
+    groups = [make_record([1.0, None, None], [5, 5, 5], name="alone"), make_record([1.0, 0.0], [1, 1], name="two")]
     found = samples(groups, BY_TOKEN)
     assert [sample.prompt_id for sample in found] == ["two", "two"]
     assert [sample.loss_weights.sum() for sample in found] == [0.5, 0.5]
 
 
 def test_tokens_of_equal_rewards_count_in_the_weights_only() -> None:
-    found = samples([make_group([1.0, 0.0], [1, 1], name="mixed"), make_group([1.0, 1.0], [4, 4], name="e")], BY_TOKEN)
+    groups = [make_record([1.0, 0.0], [1, 1], name="mixed"), make_record([1.0, 1.0], [4, 4], name="equal")]
+    found = samples(groups, BY_TOKEN)
     assert [sample.prompt_id for sample in found] == ["mixed", "mixed"]
     assert [sample.loss_weights.sum() for sample in found] == pytest.approx([0.1, 0.1])  # of 10 tokens, not of 2
 
 
 def test_equal_rewards_that_no_float_holds_exactly_are_no_samples() -> None:
-    groups = [make_group([0.8] * 7, [1] * 7, name="equal"), make_group([1.0, 0.0], [1, 1], name="mixed")]
+    groups = [make_record([0.8] * 7, [1] * 7, name="equal"), make_record([1.0, 0.0], [1, 1], name="mixed")]
     assert {sample.prompt_id for sample in samples(groups, BY_TOKEN)} == {"mixed"}
 
 
 def test_a_step_without_signal_is_kept_and_measured() -> None:
-    found = samples([make_group([1.0, 1.0], [2, 2])], BY_TOKEN)
+    found = samples([make_record([1.0, 1.0], [2, 2])], BY_TOKEN)
     assert [sample.advantages.tolist() for sample in found] == [[0, 0, 0, 0]] * 2
     assert [sample.loss_weights.sum() for sample in found] == [0.5, 0.5]
 
@@ -125,17 +131,17 @@ def test_an_algorithm_with_more_in_its_loss_keeps_every_sample() -> None:
         skips_zero_advantage = False
 
     algorithm: Algorithm = WithMore(name="dapo", clip_low=0.2, clip_high=0.28)
-    assert len(samples([make_group([1.0, 0.0], [1, 1]), make_group([1.0, 1.0], [4, 4])], algorithm)) == 4
+    assert len(samples([make_record([1.0, 0.0], [1, 1]), make_record([1.0, 1.0], [4, 4])], algorithm)) == 4
 
 
 def test_an_entropy_bonus_keeps_completions_of_advantage_0() -> None:
-    groups = [make_group([1.0, 0.0], [1, 1]), make_group([1.0, 1.0], [4, 4])]
+    groups = [make_record([1.0, 0.0], [1, 1]), make_record([1.0, 1.0], [4, 4])]
     assert [len(part) for part in minibatches(groups, BY_TOKEN)] == [2]
     assert [len(part) for part in minibatches(groups, BY_TOKEN, entropy_bonus=0.1)] == [4]
 
 
 def test_minibatches_are_parts_of_the_prompts_and_means_of_their_own() -> None:
-    groups = [make_group([1.0, 0.0], [1, length], name=f"p{length}") for length in (1, 3, 4, 9)]
+    groups = [make_record([1.0, 0.0], [1, length], name=f"p{length}") for length in (1, 3, 4, 9)]
     parts = minibatches(groups, BY_TOKEN, 2)
     ids = [[sample.prompt_id for sample in part] for part in parts]
     assert ids == [["p1", "p1", "p3", "p3"], ["p4", "p4", "p9", "p9"]]
@@ -145,7 +151,7 @@ def test_minibatches_are_parts_of_the_prompts_and_means_of_their_own() -> None:
 
 def test_advantages_are_normalized_before_the_step_is_cut() -> None:
     # Rewards 1, 1, 1, 0: mean 3/4, deviation sqrt(3) / 4.
-    groups = [make_group([1.0, 1.0], [1, 1]), make_group([1.0, 0.0], [1, 1])]
+    groups = [make_record([1.0, 1.0], [1, 1]), make_record([1.0, 0.0], [1, 1])]
     parts = minibatches(groups, ReinforcePP(name="reinforce_pp", clip=0.2), 2)
     assert [[sample.advantages[-1] for sample in part] for part in parts] == [
         pytest.approx([0.57735, 0.57735], abs=1e-5),
@@ -154,15 +160,15 @@ def test_advantages_are_normalized_before_the_step_is_cut() -> None:
 
 
 def test_a_minibatch_in_which_every_reward_failed_is_no_update() -> None:
-    groups = [make_group([None, None], [1, 1], name="failed"), make_group([1.0, 0.0], [1, 1], name="two")]
+    groups = [make_record([None, None], [1, 1], name="failed"), make_record([1.0, 0.0], [1, 1], name="two")]
     assert [[sample.prompt_id for sample in part] for part in minibatches(groups, BY_TOKEN, 2)] == [["two", "two"]]
 
 
 def test_penalties_are_subtracted_from_rewards_that_exist() -> None:
-    groups = [make_group([1.0, None], [2, 2]), make_group([0.5, 0.0], [3, 0])]
+    groups = [make_record([1.0, None], [2, 2]), make_record([0.5, 0.0], [3, 0])]
     probes = to_probes(groups)
     assert list(probes) == [(0, 0), (1, 0)]
-    assert [probe.loss_weights.tolist() for probe in probes[1, 0]] == [[0, 0, 1, 1, 1]]
+    assert [probe.loss_weights.tolist() for probe in built(probes[1, 0])] == [[0, 0, 1, 1, 1]]
     deducted = deduct(groups, {(0, 0): np.array([0.5, -0.25]), (1, 0): np.array([0.0, -0.125, 0.0])})
     assert [group.rewards for group in deducted] == [[0.75, None], [0.625, 0.0]]
     assert [[values.tolist() for values in group.token_penalties or []] for group in deducted] == [
@@ -186,37 +192,37 @@ def branching_turns() -> list[Turn]:
 
 
 def test_values_of_paths_return_to_the_order_of_turns() -> None:
-    group = make_multi_turn_group([branching_turns()], [1.0])
+    group = recorded(make_multi_turn_group([branching_turns()], [1.0]))
     [probes] = to_probes([group]).values()
-    trained = [probe.token_ids[probe.loss_weights != 0] for probe in probes]
+    trained = [probe.token_ids[probe.loss_weights != 0] for probe in built(probes)]
     assert [ids.tolist() for ids in trained] == [[10, 11, 31], [21, 41], [50]]
-    assert in_turn_order(group.group.trajectories[0], trained).tolist() == [10, 11, 21, 31, 41, 50]
+    assert in_turn_order(group.trajectories[0], trained).tolist() == [10, 11, 21, 31, 41, 50]
 
 
 def test_where_every_reward_failed_the_error_quotes_the_first() -> None:
     with pytest.raises(RunFailed, match=r"no completion of 2 groups .* 4 verdicts failed; the first: worker 0 is on"):
-        samples([make_group([None, None], [1, 1]), make_group([None, None], [1, 1])], BY_TOKEN)
+        samples([make_record([None, None], [1, 1]), make_record([None, None], [1, 1])], BY_TOKEN)
     with pytest.raises(RunFailed, match="completions are empty"):
-        samples([make_group([1.0, 0.0], [0, 0])], BY_TOKEN)
+        samples([make_record([1.0, 0.0], [0, 0])], BY_TOKEN)
 
 
 def test_a_step_of_cut_off_completions_is_kept_and_measured() -> None:
-    groups = [make_group([1.0, 0.0], [5, 5], cut_off=[0, 1])]
-    [part] = to_minibatches(rate(groups, BY_TOKEN, "mask"), Objective(algorithm=BY_TOKEN), 1)
+    groups = [make_record([1.0, 0.0], [5, 5], cut_off=[0, 1])]
+    [part] = map(built, to_minibatches(rate(groups, BY_TOKEN, "mask"), Objective(algorithm=BY_TOKEN), 1))
     assert [sample.advantages.any() for sample in part] == [False, False]
     assert [sample.loss_weights.sum() for sample in part] == [0.5, 0.5]
 
 
 def test_masked_completions_leave_the_token_weights() -> None:
-    groups = [make_group([1.0, 0.0, 0.0], [2, 2, 9], cut_off=[2])]
-    [part] = to_minibatches(rate(groups, BY_TOKEN, "mask"), Objective(algorithm=BY_TOKEN), 1)
+    groups = [make_record([1.0, 0.0, 0.0], [2, 2, 9], cut_off=[2])]
+    [part] = map(built, to_minibatches(rate(groups, BY_TOKEN, "mask"), Objective(algorithm=BY_TOKEN), 1))
     assert [sample.loss_weights.sum() for sample in part] == [0.5, 0.5]
     assert part[0].advantages[-1] == pytest.approx(2 / 3 / np.std([1, 0, 0], ddof=1), abs=1e-5)
 
 
 def test_a_chain_of_two_turns_is_one_sample_with_a_mask() -> None:
     chain = [make_turn(None, [1, 2], [5, 6]), make_turn(0, [3], [7])]
-    group = make_multi_turn_group([chain, [make_turn(None, [1, 2], [8])]], [1.0, 0.0])
+    group = recorded(make_multi_turn_group([chain, [make_turn(None, [1, 2], [8])]], [1.0, 0.0]))
     first, second = samples([group], BY_TOKEN)
     assert first.token_ids.tolist() == [1, 2, 5, 6, 3, 7]
     assert first.sampled.tolist() == [False, False, True, True, False, True]
@@ -226,8 +232,8 @@ def test_a_chain_of_two_turns_is_one_sample_with_a_mask() -> None:
 
 
 def test_turns_that_two_paths_share_are_trained_on_once() -> None:
-    group = make_multi_turn_group([branching_turns(), [make_turn(None, [1, 2], [8])]], [1.0, 0.0])
-    found = to_samples(rate([group], BY_TOKEN), BY_TOKEN)
+    group = recorded(make_multi_turn_group([branching_turns(), [make_turn(None, [1, 2], [8])]], [1.0, 0.0]))
+    found = built(to_samples(rate([group], BY_TOKEN), BY_TOKEN))
     ordered = {tuple(sample.token_ids.tolist()): sample for sample in found}
     # Leaves in the order of their turns: 2, 3, 4; so turn 0 is trained on with turn 2.
     assert list(ordered) == [(1, 2, 10, 11, 30, 31), (1, 2, 10, 11, 20, 21, 40, 41), (9, 50), (1, 2, 8)]
@@ -242,10 +248,10 @@ def test_turns_that_two_paths_share_are_trained_on_once() -> None:
 
 def test_token_advantages_follow_their_tokens_into_every_path() -> None:
     class PerToken(DAPO):
-        def advantages(self, group: ScoredGroup) -> list[Tensor]:
+        def advantages(self, group: GroupRecord) -> list[Tensor]:
             return [torch.arange(1, length + 1, dtype=torch.float32) for length in group.lengths]
 
     tree = [make_turn(None, [1], [10, 11]), make_turn(0, [20], [21]), make_turn(0, [30], [31])]
-    group = make_multi_turn_group([tree, [make_turn(None, [1], [8])]], [1.0, 0.0])
+    group = recorded(make_multi_turn_group([tree, [make_turn(None, [1], [8])]], [1.0, 0.0]))
     found = samples([group], PerToken(name="dapo", clip_low=0.2, clip_high=0.28))
     assert [sample.advantages.tolist() for sample in found] == [[0, 1, 2, 0, 3], [0, 0, 0, 0, 4], [0, 1]]

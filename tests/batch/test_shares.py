@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlframe.batch.collate import packed_tokens
+from rlframe.batch.collate import collate, neighbours
 from rlframe.batch.shares import to_shares
 from rlframe.training import TrainSample
 from tests.tiny.batches import make_sample
@@ -105,5 +105,7 @@ def test_prompts_with_a_common_prefix_are_neighbours() -> None:
         for _ in range(2)
     ]
     [[batch]] = to_shares(samples, ranks=1, max_tokens=100)
-    assert [sample.prompt_id for sample in batch] == list("aaccddbb")
-    assert [packed_tokens(batch, share) for share in ("shared", "whole")] == [4 + 1 + 2 + 1 + 4 + 1 + 2 + 1, 32]
+    ordered = [batch[index] for index in neighbours(batch)]
+    assert [sample.prompt_id for sample in ordered] == list("aaccddbb")
+    assert len(collate(ordered).token_ids) == 4 + 1 + 2 + 1 + 4 + 1 + 2 + 1
+    assert neighbours(batch, "padded") == list(range(8))  # rows stay in the order of their lengths

@@ -9,7 +9,7 @@ import pytest
 
 from rlframe.cli.reward_trial import histogram
 from rlframe.record.rollouts import RolloutWriter, read
-from rlframe.types import Completion, Prompt, RatedGroup, RolloutGroup, ScoredGroup, Verdict, VersionSpan
+from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
 
 README = Path(__file__).parents[2] / "README.md"
 SPAN = VersionSpan(version=3, start=0, end=1)
@@ -48,7 +48,7 @@ def run_dir(tmp_path: Path) -> Path:
     writer = RolloutWriter(tmp_path / "run" / "rollouts")
     for step in (1, 2):
         groups = [group(step, n, [8, 24, 48, 96]) for n in range(2)]
-        writer.write(step, groups, [RatedGroup(scored=scored, advantages=[0.0] * 4) for scored in groups])
+        writer.write(step, groups, [[0.0] * 4] * 2)
     return tmp_path / "run"
 
 

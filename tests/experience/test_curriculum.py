@@ -12,7 +12,7 @@ from rlframe.experience.curriculum import Curriculum
 from rlframe.experience.ledger import Ledger
 from rlframe.prompts.config import CurriculumConfig
 from rlframe.types import Prompt, Skipped
-from tests.tiny.groups import make_group
+from tests.tiny.groups import make_record
 
 SOLVED, FAILED, MIXED = [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]
 
@@ -37,7 +37,7 @@ def make_curriculum(
 
 def note(curriculum: Curriculum, outcomes: dict[int, list[float]]) -> None:
     for position, rewards in outcomes.items():
-        curriculum.note(position, make_group(rewards, [1, 1]))
+        curriculum.note(position, make_record(rewards, [1, 1]))
 
 
 def drawn(curriculum: Curriculum, epoch: int, problems: int = 10) -> list[int]:
@@ -137,10 +137,10 @@ def steps(ledger: Ledger, count: int, solved: str = "") -> list[list[str]]:
         while groups is None:
             for attempt in ledger.admit(prompt_at, version):
                 rewards = SOLVED if attempt.prompt.id[1] in solved else MIXED
-                ledger.record_score(attempt, make_group(rewards, [1, 1], name=attempt.prompt.id))
+                ledger.record_score(attempt, make_record(rewards, [1, 1], name=attempt.prompt.id))
             ledger.drop_without_signal()
             groups = ledger.take(2, version)
-        taken.append([group.group.prompt.id for group in groups])
+        taken.append([group.prompt_id for group in groups])
     return taken
 
 
@@ -173,7 +173,7 @@ def test_a_prompt_in_flight_is_admitted_again_whatever_its_outcome_was():
     ledger = make_ledger()
     ledger.admit(prompt_at, version=0)
     state = json.loads(json.dumps(ledger.state()))
-    ledger.curriculum.note(0, make_group(SOLVED, [1, 1]))
+    ledger.curriculum.note(0, make_record(SOLVED, [1, 1]))
     resumed = make_ledger()
     resumed.restore(state | {"curriculum": ledger.curriculum.state()})
     assert [attempt.prompt.id for attempt in resumed.admit(prompt_at, version=0)] == ["p0@0", "p1@0"]

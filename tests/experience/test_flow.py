@@ -142,7 +142,7 @@ def test_on_policy_steps_do_not_depend_on_the_order_of_answers(start, dynamic_sa
         assert calls == [["o0", "o1"], ["o2"], ["o3", "o4"], ["o5"], ["o6"], ["o7", "o8"]]
     else:
         assert [names(step) for step in taken] == [["o0", "o1"], ["o2", "o3"], ["o4", "o5"]]
-    assert [c.text for c in taken[0][0].group.completions] == ["o0@0/0", "o0@0/1"]
+    assert [c.text for c in taken[0][0].body.group.completions] == ["o0@0/0", "o0@0/1"]
     assert taken[0][0].rewards == [0.0, 1.0]
     for seed in range(1, 6):
         assert plain(three_steps(shuffled(seed), seed)) == plain((taken, calls))
@@ -185,7 +185,7 @@ def test_no_token_is_older_than_the_bound(start, max_staleness):
     for version in range(15):
         feed.rollouts.version = version
         for group in feed.take(2):
-            staleness += [version - span.version for c in group.group.completions for span in c.versions]
+            staleness += [version - span.version for trajectory in group.trajectories for span in trajectory.versions]
     assert max(staleness) <= max_staleness
 
 
@@ -294,7 +294,7 @@ def test_held_out_prompts_keep_their_order_and_leave_the_ledger_alone(start):
     ledger = feed.state()
     heldout = [Prompt(id=f"h{n}@0", messages=[], token_ids=[n], reference="5", task="math") for n in (3, 1, 2)]
     groups = feed.score(heldout, Sampling(completions=3, max_tokens=8, temperature=1.0, seed=0))
-    assert names(groups) == ["h3", "h1", "h2"]
+    assert [group.group.prompt.id for group in groups] == ["h3@0", "h1@0", "h2@0"]
     assert [c.text for c in groups[1].group.completions] == ["h1@0/0", "h1@0/1", "h1@0/2"]
     assert feed.state() == ledger
 

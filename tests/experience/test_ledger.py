@@ -8,8 +8,9 @@ import random
 import pytest
 
 from rlframe.experience.ledger import Ledger
-from rlframe.types import Attempt, Prompt, ScoredGroup, Skipped
-from tests.tiny.groups import make_group
+from rlframe.training import GroupRecord
+from rlframe.types import Attempt, Prompt, Skipped
+from tests.tiny.groups import make_record
 
 
 def prompt_at(position: int) -> Prompt:
@@ -23,11 +24,11 @@ def make_ledger(prompts_per_step: int = 2, max_staleness: int = 0, dynamic_sampl
 def score(ledger: Ledger, attempts: list[Attempt], *, equal: tuple[str, ...] = ()) -> None:
     for attempt in attempts:
         rewards: list[float | None] = [1.0, 1.0 if attempt.prompt.id in equal else 0.0]
-        assert ledger.record_score(attempt, make_group(rewards, [1, 1], name=attempt.prompt.id))
+        assert ledger.record_score(attempt, make_record(rewards, [1, 1], name=attempt.prompt.id))
 
 
-def names(groups: list[ScoredGroup] | list[Attempt]) -> list[str]:
-    return [(entry.group.prompt if isinstance(entry, ScoredGroup) else entry.prompt).id for entry in groups]
+def names(groups: list[GroupRecord] | list[Attempt]) -> list[str]:
+    return [entry.prompt_id if isinstance(entry, GroupRecord) else entry.prompt.id for entry in groups]
 
 
 def taken(ledger: Ledger, count: int, version: int) -> list[str] | None:
@@ -93,7 +94,7 @@ def test_dynamic_sampling_drops_groups_of_equal_rewards() -> None:
 
 def test_the_algorithm_may_say_which_groups_have_signal() -> None:
     ledger = make_ledger(dynamic_sampling=True)
-    ledger.has_signal = lambda group: group.group.prompt.id == "o0"  # whose rewards are equal
+    ledger.has_signal = lambda group: group.prompt_id == "o0"  # whose rewards are equal
     score(ledger, ledger.admit(prompt_at, version=0), equal=("o0",))
     assert names(ledger.drop_without_signal()) == ["o1"]
     assert names([entry.attempt for entry in ledger.in_flight]) == ["o0"]
@@ -141,9 +142,9 @@ def test_an_answer_to_an_earlier_attempt_is_ignored() -> None:
     earlier, _ = ledger.admit(prompt_at, version=0)
     resumed = make_ledger()
     resumed.restore(ledger.state())
-    assert not resumed.record_score(earlier, make_group([1.0, 0.0], [1, 1], name="o0"))  # not admitted yet
+    assert not resumed.record_score(earlier, make_record([1.0, 0.0], [1, 1], name="o0"))  # not admitted yet
     resumed.admit(prompt_at, version=0)
-    assert not resumed.record_score(earlier, make_group([1.0, 0.0], [1, 1], name="o0"))
+    assert not resumed.record_score(earlier, make_record([1.0, 0.0], [1, 1], name="o0"))
     assert resumed.take(2, version=0) is None
 
 
@@ -152,7 +153,7 @@ def test_an_answer_after_the_prompt_was_taken_is_ignored() -> None:
     attempts = ledger.admit(prompt_at, version=0)
     score(ledger, attempts)
     assert taken(ledger, 2, version=0) == ["o0", "o1"]
-    assert not ledger.record_score(attempts[0], make_group([1.0, 0.0], [1, 1], name="o0"))
+    assert not ledger.record_score(attempts[0], make_record([1.0, 0.0], [1, 1], name="o0"))
 
 
 def test_a_prompt_that_cannot_be_made_leaves_the_ledger_unchanged() -> None:
@@ -232,7 +233,7 @@ def run_random_events(seed: int) -> None:
                 equal = (attempt.prompt.id,) if rng.random() < 0.3 else ()
                 score(ledger, [attempt], equal=equal)
             case "late" if stale:
-                assert not ledger.record_score(rng.choice(stale), make_group([1.0, 0.0], [1, 1]))
+                assert not ledger.record_score(rng.choice(stale), make_record([1.0, 0.0], [1, 1]))
             case "drop":
                 before = {entry.attempt.prompt.id for entry in ledger.in_flight}
                 ledger.drop_without_signal()

@@ -1,10 +1,11 @@
 """The outcome of a group, by the reward that decides."""
 
+from dataclasses import replace
+
 import pytest
 
 from rlframe.experience.outcome import Outcome, outcome_of
-from rlframe.types import ScoredGroup
-from tests.tiny.groups import make_group, make_verdict
+from tests.tiny.groups import make_record, make_verdict
 
 
 @pytest.mark.parametrize(
@@ -19,10 +20,9 @@ from tests.tiny.groups import make_group, make_verdict
     ],
 )
 def test_all_right_is_solved_and_all_wrong_is_failed(scores: list[float | None], outcome: Outcome | None):
-    assert outcome_of(make_group(scores, [1, 1]), "math") == outcome
+    assert outcome_of(make_record(scores, [1, 1]), "math") == outcome
 
 
 def test_the_first_reward_decides_on_tasks_that_the_named_one_leaves_out():
-    group = make_group([0.0, 0.0], [1, 1]).group
     verdicts = {"code": [make_verdict(1.0)] * 2, "format": [make_verdict(0.0)] * 2}
-    assert outcome_of(ScoredGroup(group=group, rewards=[1.0, 1.0], verdicts=verdicts), "math") == "solved"
+    assert outcome_of(replace(make_record([1.0, 1.0], [1, 1]), verdicts=verdicts), "math") == "solved"

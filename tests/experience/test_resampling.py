@@ -6,19 +6,19 @@ import pytest
 
 from rlframe.errors import RunFailed
 from rlframe.experience.resampling import Resampling
-from rlframe.types import RolloutGroup, ScoredGroup
-from tests.tiny.groups import make_group
+from rlframe.training import GroupRecord
+from tests.tiny.groups import make_record
 
 
-def equal(reward: float | None) -> ScoredGroup:
-    return make_group([reward, reward], [1, 1])
+def equal(reward: float | None) -> GroupRecord:
+    return make_record([reward, reward], [1, 1])
 
 
 def resampling(max_resampled: float = 2.0) -> Resampling:
     return Resampling(prompts_per_step=2, max_resampled=max_resampled, reward="math")
 
 
-def ending(*groups: ScoredGroup) -> str:
+def ending(*groups: GroupRecord) -> str:
     """The words of the run's end when the bound of 4 groups is passed."""
     counted = resampling()
     with pytest.raises(RunFailed) as failed:
@@ -35,10 +35,8 @@ def test_the_bound_holds_for_each_step_alone():
         counted.add([equal(0.0)] * 2)
 
 
-def cut_off() -> ScoredGroup:
-    scored = equal(0.0)
-    completions = [replace(completion, finish_reason="length") for completion in scored.group.completions]
-    return replace(scored, group=RolloutGroup.single_turn(scored.group.prompt, completions))
+def cut_off() -> GroupRecord:
+    return make_record([0.0, 0.0], [1, 1], cut_off=[0, 1])
 
 
 def test_the_end_names_mean_reward_and_shares_of_right_and_wrong():
@@ -50,7 +48,7 @@ def test_the_end_names_mean_reward_and_shares_of_right_and_wrong():
 def test_the_end_names_the_cause_of_most_groups():
     assert "too hard for this model" in ending(*[equal(0.0)] * 3, *[equal(1.0)] * 2)
     assert "prompts.curriculum" in ending(*[equal(1.0)] * 3, *[equal(0.0)] * 2)
-    alike = make_group([1.0, 1.0], [1, 1])
+    alike = make_record([1.0, 1.0], [1, 1])
     mixed = replace(alike, verdicts={"math": [*equal(1.0).verdicts["math"][:1], *equal(0.0).verdicts["math"][:1]]})
     assert "same score" in ending(*[mixed] * 5)
     assert "raise rollout.max_tokens" in ending(*[cut_off()] * 3, *[equal(0.0)] * 2)

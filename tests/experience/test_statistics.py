@@ -5,7 +5,9 @@ import math
 import pytest
 
 from rlframe.experience.statistics import rollout_metrics
+from rlframe.training import GroupRecord
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
+from tests.tiny.groups import recorded
 
 
 def completion(versions: list[int], finish_reason: str = "stop", text: str = "5", cached_tokens: int = 0) -> Completion:
@@ -22,12 +24,13 @@ def verdict(score: float | None, detail: str = "") -> Verdict:
     return Verdict(score=score, status="failed" if score is None else "scored", seconds=0.25, detail=detail)
 
 
-def scored(completions, rewards, verdicts, prompt_tokens: int = 4) -> ScoredGroup:
+def scored(completions, rewards, verdicts, prompt_tokens: int = 4) -> GroupRecord:
     prompt = Prompt(
         id="p@0", messages=[{"role": "user", "content": "2 + 3?"}], token_ids=[1] * prompt_tokens, reference="5",
         task="math",
     )  # fmt: skip
-    return ScoredGroup(group=RolloutGroup.single_turn(prompt, completions), rewards=rewards, verdicts=verdicts)
+    group = RolloutGroup.single_turn(prompt, completions)
+    return recorded(ScoredGroup(group=group, rewards=rewards, verdicts=verdicts))
 
 
 TWO = [completion([3, 3]), completion([3, 3, 3, 4], finish_reason="length")]
@@ -92,6 +95,28 @@ def test_mean_staleness_is_over_tokens():
     metrics = rollout_metrics([RIGHT_AND_WRONG], version=5)  # ages: five tokens 2, one token 1
     assert metrics["rollout/staleness_max"] == 2
     assert metrics["rollout/staleness_mean"] == pytest.approx(11 / 6)
+
+
+def ages(versions: list[int], version: int, oldest_version: int | None = None) -> dict[str, float]:
+    """The metrics of ages, of a completion with one token of each of these versions."""
+    metrics = rollout_metrics([scored([completion(versions)], [1.0], {})], version, oldest_version=oldest_version)
+    return {name: value for name, value in metrics.items() if "age_" in name or name == "rollout/masked_tokens"}
+
+
+def test_shares_of_ages_are_over_tokens_and_in_ranges_beyond_4():
+    assert ages([20, 20, 19, 16, 15, 12, 11, 4, 3, 0], version=20) == {
+        "rollout/age_0": 0.2,
+        "rollout/age_1": 0.1,
+        "rollout/age_4": 0.1,
+        "rollout/age_5_8": 0.2,
+        "rollout/age_9_16": 0.2,
+        "rollout/age_over_16": 0.2,
+    }
+
+
+def test_masked_tokens_are_those_older_than_the_oldest_version():
+    assert ages([5, 7, 8, 8], version=8, oldest_version=7)["rollout/masked_tokens"] == 0.25
+    assert ages([8], version=8, oldest_version=7) == {"rollout/age_0": 1.0, "rollout/masked_tokens": 0.0}
 
 
 def test_completions_without_tokens_have_no_staleness():

@@ -14,8 +14,9 @@ import pytest
 import ray
 
 from rlframe.algorithm import DAPO, GSPO
-from rlframe.batch.collate import packed_tokens
+from rlframe.batch.collate import collate
 from rlframe.batch.shares import to_shares
+from rlframe.learner.bodies import to_micro_batches
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
@@ -36,8 +37,9 @@ class GradientRank(LearnerRank):
     def gradients(self, micro_batches: list[list[TrainSample]], objective: Objective) -> dict[str, np.ndarray]:
         from deepspeed.utils import safe_get_full_grad
 
-        batches = [self._collate(samples) for samples in micro_batches]
-        self.updater.accumulate(micro_batches, batches, objective, first=True)
+        [samples] = to_micro_batches([micro_batches], self.packing)
+        batches = [collate(micro_batch, self.packing) for micro_batch in samples]
+        self.updater.accumulate(samples, batches, objective, first=True)
         named = self.engine.module.named_parameters()
         return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}
 
@@ -89,6 +91,11 @@ def gradients(
     shares = to_shares(samples, len(handles), max_tokens)
     calls = [handle.gradients.remote(share, objective) for handle, share in zip(handles, shares, strict=True)]
     return ray.get(calls)[0]
+
+
+def packed_tokens(samples: list[TrainSample]) -> int:
+    [[micro_batch]] = to_micro_batches([[samples]], "shared")
+    return len(collate(micro_batch).token_ids)
 
 
 def step(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import ray
 
+from rlframe.batch.records import to_record
 from rlframe.batch.samples import to_probes
+from rlframe.batch.sequences import to_train_sample
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.objective import Objective
 from rlframe.objective.kl import KL
-from rlframe.training import TrainSample
+from rlframe.training import GroupRecord, TrainSample
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, VersionSpan
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
@@ -92,7 +94,7 @@ def test_a_kl_in_the_loss_is_equal_on_one_rank_and_on_two(start: Start) -> None:
 
 def test_a_kl_in_the_reward_costs_the_sum_over_a_completions_tokens(start: Start) -> None:
     two = start(2)
-    groups = [as_group(make_samples(3, seed=1), "a"), as_group(make_samples(2, seed=2), "b")]
+    groups = [as_record(make_samples(3, seed=1), "a"), as_record(make_samples(2, seed=2), "b")]
     learner = LearnerGroup(
         two,
         penalty(estimator="k1", weight=0.01, place="reward"),
@@ -102,7 +104,8 @@ def test_a_kl_in_the_reward_costs_the_sum_over_a_completions_tokens(start: Start
         timeout_s=60.0,
         max_skipped=3,
     )
-    probes = [sample for samples in to_probes(groups).values() for sample in samples]
+    planned = [sample for samples in to_probes(groups).values() for sample in samples]
+    probes = [to_train_sample(sample, ray.get(sample.body)) for sample in planned]
     expected = [
         1.0 - 0.01 * float((probe.rollout_logprobs - ref_logprobs).sum())
         for probe, ref_logprobs in zip(probes, reference_logprobs(two, probes), strict=True)
@@ -117,8 +120,8 @@ def test_a_kl_in_the_reward_costs_the_sum_over_a_completions_tokens(start: Start
     assert report.metrics["reward/kl_penalty"] == pytest.approx(1.0 - np.mean(expected), abs=1e-4)
 
 
-def as_group(samples: list[TrainSample], name: str) -> ScoredGroup:
-    """A group of completions with reward 1 and the first sample's prompt."""
+def as_record(samples: list[TrainSample], name: str) -> GroupRecord:
+    """A group of completions with reward 1 and the first sample's prompt, in the object store."""
     completions = [
         Completion(
             token_ids=sample.token_ids[12:].tolist(),
@@ -131,4 +134,5 @@ def as_group(samples: list[TrainSample], name: str) -> ScoredGroup:
     ]
     prompt = Prompt(id=name, messages=[], token_ids=samples[0].token_ids[:12].tolist(), reference="", task="math")
     group = RolloutGroup.single_turn(prompt, completions)
-    return ScoredGroup(group=group, rewards=[1.0] * len(samples), verdicts={})
+    scored = ScoredGroup(group=group, rewards=[1.0] * len(samples), verdicts={})
+    return to_record(scored, ray.put(scored), "")

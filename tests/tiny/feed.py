@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 
+from rlframe.training import GroupRecord
 from rlframe.types import (
     Completion,
     Prompt,
@@ -49,6 +50,9 @@ class Engines:
                     yield self._sampled(prompt, index)
                     break
 
+    def put(self, group: ScoredGroup) -> ScoredGroup:
+        return group
+
     def _sampled(self, prompt: Prompt, index: int) -> SampledCompletion:
         span = VersionSpan(version=self.version, start=0, end=3)
         text = f"{prompt.id}/{index}"
@@ -83,6 +87,6 @@ class Rewards:
         return {}
 
 
-def names(of: list[ScoredGroup] | list[Prompt]) -> list[str]:
-    prompts = [each.group.prompt if isinstance(each, ScoredGroup) else each for each in of]
-    return [prompt.id.removesuffix("@0") for prompt in prompts]
+def names(of: list[GroupRecord] | list[Prompt]) -> list[str]:
+    ids = [each.prompt_id if isinstance(each, GroupRecord) else each.id for each in of]
+    return [prompt_id.removesuffix("@0") for prompt_id in ids]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rlframe.batch.records import to_record
+from rlframe.training import GroupRecord
 from rlframe.types import (
     Completion,
     FinishReason,
@@ -60,9 +62,25 @@ def make_group(
     return ScoredGroup(group=group, rewards=rewards, verdicts={"math": verdicts})
 
 
-def rewarded(rewards: list[float | None]) -> ScoredGroup:
+def recorded(group: ScoredGroup) -> GroupRecord:
+    """The group's record, with the group itself as the body."""
+    return to_record(group, body=group, worker="episodes-0")
+
+
+def make_record(
+    rewards: list[float | None],
+    lengths: list[int],
+    prompt_tokens: int = 2,
+    name: str = "p",
+    cut_off: Sequence[int] = (),
+) -> GroupRecord:
+    """The record of `make_group`."""
+    return recorded(make_group(rewards, lengths, prompt_tokens, name, cut_off))
+
+
+def rewarded(rewards: list[float | None]) -> GroupRecord:
     """Completions of one token with these rewards."""
-    return make_group(rewards, [1] * len(rewards))
+    return make_record(rewards, [1] * len(rewards))
 
 
 def make_turn(parent: int | None, observed: list[int], sampled: list[int]) -> Turn:

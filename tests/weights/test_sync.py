@@ -12,15 +12,18 @@ import ray
 
 from rlframe.algorithm import rate
 from rlframe.batch.samples import to_samples
+from rlframe.batch.sequences import to_train_sample
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.errors import RunFailed
+from rlframe.training import GroupRecord
 from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup
 from rlframe.weights.shards import Delta
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.sync import Synced
 from rlframe.weights.transport import ObjectStore
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.groups import recorded
 from tests.tiny.learner import logprobs
 
 SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
@@ -58,14 +61,19 @@ def sample_groups(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list
     ]
 
 
+def sample_records(actors: cluster.Actors) -> list[GroupRecord]:
+    return [recorded(group) for group in sample_groups(actors)]
+
+
 def step(actors: cluster.Actors, run: RunConfig) -> None:
     """Samples groups, and trains the learner on them."""
-    actors.learner.step(to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm))
+    actors.learner.step(to_samples(rate(sample_records(actors), run.algorithm), run.algorithm))
 
 
 def disagreement(actors: cluster.Actors, run: RunConfig) -> float:
     """Largest |engine - learner| over the log-probabilities of newly sampled tokens."""
-    samples = to_samples(rate(sample_groups(actors), run.algorithm), run.algorithm)
+    planned = to_samples(rate(sample_records(actors), run.algorithm), run.algorithm)
+    samples = [to_train_sample(sample, sample.body) for sample in planned]
     learner = logprobs(actors.learner.ranks, samples)
     return max(float(np.abs(s.rollout_logprobs - ours).max()) for s, ours in zip(samples, learner, strict=True))
 

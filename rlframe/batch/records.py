@@ -1,0 +1,71 @@
+"""Scored groups -> records: the numbers that the driver and the algorithms need. Pure, and without torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from rlframe.training import GroupRecord, SequenceSize, TrajectoryRecord
+from rlframe.types import RolloutGroup, ScoredGroup, Verdict
+
+MAX_DETAIL = 300  # characters of a failed verdict's detail
+
+
+def to_record(scored: ScoredGroup, body: Any, worker: str) -> GroupRecord:
+    """The group in numbers, with the reference `body` to the whole group, which `worker` made."""
+    group = scored.group
+    return GroupRecord(
+        prompt_id=group.prompt.id,
+        prompt_tokens=len(group.prompt.token_ids),
+        worker=worker,
+        body=body,
+        trajectories=[_trajectory_record(group, g) for g in range(len(group.trajectories))],
+        rewards=scored.rewards,
+        verdicts={name: [_shortened(verdict) for verdict in verdicts] for name, verdicts in scored.verdicts.items()},
+        terms=scored.terms,
+    )
+
+
+def _trajectory_record(group: RolloutGroup, g: int) -> TrajectoryRecord:
+    trajectory = group.trajectories[g]
+    return TrajectoryRecord(
+        sampled_tokens=trajectory.sampled_tokens,
+        finish_reason=trajectory.completion.finish_reason,
+        versions=trajectory.versions,
+        cached_tokens=trajectory.turns[0].completion.cached_tokens,
+        sequences=list(_sequences(group, g)),
+    )
+
+
+def _sequences(group: RolloutGroup, g: int) -> Iterator[SequenceSize]:
+    """Yields the size of each path of trajectory `g`, as `batch/sequences.py` makes its training sample."""
+    trajectory = group.trajectories[g]
+    observed = [len(turn.observed) for turn in trajectory.turns]
+    sampled = [len(turn.completion.token_ids) for turn in trajectory.turns]
+    ends = list(itertools.accumulate(sampled))
+    for number, (path, trained) in enumerate(zip(trajectory.paths(), trajectory.trained_turns(), strict=True)):
+        shared = path[: len(path) - len(trained)]  # turns that an earlier path trains on
+        yield SequenceSize(
+            # The id of a later path differs from the prompt's, since the prefix is longer than the prompt.
+            prompt_id=f"{group.prompt.id}#{g}.{trained[0]}" if number else group.prompt.id,
+            prefix_tokens=sum(observed[turn] + sampled[turn] for turn in shared) + observed[trained[0]],
+            tokens=sum(observed[turn] + sampled[turn] for turn in path),
+            trained=_merged((ends[turn] - sampled[turn], ends[turn]) for turn in trained),
+        )
+
+
+def _merged(ranges: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Neighbouring ranges as a single range: (0, 9), (9, 13), (20, 22) -> (0, 13), (20, 22)."""
+    merged: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if merged and merged[-1][1] == start:
+            start = merged.pop()[0]
+        merged.append((start, end))
+    return merged
+
+
+def _shortened(verdict: Verdict) -> Verdict:
+    """The verdict with the beginning of its detail if it failed, and without any detail otherwise."""
+    return replace(verdict, detail=verdict.detail[:MAX_DETAIL] if verdict.status == "failed" else "")

@@ -1,0 +1,59 @@
+"""A rank's training samples: planned samples with the tokens of their bodies, each body fetched once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ObjectLostError
+
+from rlframe.batch.collate import neighbours
+from rlframe.batch.sequences import to_train_sample
+from rlframe.errors import RunFailed
+from rlframe.training import Packing, PlannedSample, TrainSample
+from rlframe.types import ScoredGroup
+
+
+def to_micro_batches(
+    minibatches: Sequence[Sequence[Sequence[PlannedSample | TrainSample]]], packing: Packing
+) -> list[list[list[TrainSample]]]:
+    """[minibatches][micro-batches][samples] with their tokens, each micro-batch in the order to collate."""
+    bodies = Bodies(sample for share in minibatches for samples in share for sample in samples)
+
+    def micro_batch(samples: Sequence[PlannedSample | TrainSample]) -> list[TrainSample]:
+        built = bodies.build(samples)
+        return [built[index] for index in neighbours(built, packing)]
+
+    return [[micro_batch(samples) for samples in share] for share in minibatches]
+
+
+class Bodies:
+    """The scored groups of planned samples. A body is a reference to the object store, or the scored group itself."""
+
+    def __init__(self, samples: Iterable[PlannedSample | TrainSample]) -> None:
+        """Fetches the bodies of all samples at once. Raises RunFailed naming a prompt whose body is lost."""
+        prompts = {
+            sample.body: sample.prompt_id
+            for sample in samples
+            if isinstance(sample, PlannedSample) and isinstance(sample.body, ray.ObjectRef)
+        }
+        try:
+            groups = ray.get(list(prompts)) if prompts else []
+        except ObjectLostError as error:
+            lost = {reference.hex(): prompt_id for reference, prompt_id in prompts.items()}
+            raise RunFailed(
+                f"the tokens of prompt {lost.get(error.object_ref_hex)} are lost: the process or the machine that "
+                "sampled them has died; go on from the last checkpoint, with resume="
+            ) from error
+        self._fetched: dict[Any, ScoredGroup] = dict(zip(prompts, groups, strict=True))
+
+    def build(self, samples: Sequence[PlannedSample | TrainSample]) -> list[TrainSample]:
+        """The training samples, in order; a sample that has its tokens stays as it is."""
+        return [
+            to_train_sample(sample, self._group(sample)) if isinstance(sample, PlannedSample) else sample
+            for sample in samples
+        ]
+
+    def _group(self, sample: PlannedSample) -> ScoredGroup:
+        return self._fetched[sample.body] if isinstance(sample.body, ray.ObjectRef) else sample.body
