@@ -38,17 +38,23 @@ class EngineSeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineReport:
-    """An engine's work, as the episode worker sees it."""
+class EngineProgress:
+    """An engine's answer to `progress()`."""
 
-    name: str
-    completions: int  # unfinished, at the engine
     tokens: int  # sampled since the start, unfinished completions included
     version: int  # of the policy that samples now
     loading: bool  # new weights
-    silent_s: float  # seconds without a new token, while the engine has completions and does not load
     busy_slot_s: float  # slots in use, integrated over the seconds since the start
     recomputed_tokens: int  # tokens in flight whose keys and values a load made the engine compute again, since start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport(EngineProgress):
+    """An engine's latest answer, and its work as the episode worker sees it."""
+
+    name: str
+    completions: int  # unfinished, at the engine
+    silent_s: float  # seconds without a new token, while the engine has completions and does not load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +66,7 @@ class EpisodeReport:
     scoring: dict[str, int]  # reward worker -> calls in flight
     scoring_silent_s: float  # seconds without a verdict, while calls are in flight
     finished: list[Finished] = field(default_factory=list)
-    engines: list[EngineReport] = field(default_factory=list)
+    engines: list[EngineReport] = field(default_factory=list)  # all, once a heartbeat; between two heartbeats: none
     refused: dict[str, str] = field(default_factory=dict)  # engine -> problem of the last of its refused completions
     refusals: int = 0  # completions that were refused, since the start
     broken: dict[str, str] = field(default_factory=dict)  # engine to replace -> reason: three refusals in a row
