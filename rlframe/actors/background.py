@@ -40,7 +40,7 @@ class Background:
         return self._loop.time()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Waits for a coroutine, from the owner's thread; an interrupted wait cancels the coroutine."""
+        """Waits for a coroutine, from any other thread than the loop's; an interrupted wait cancels the coroutine."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -29,8 +31,29 @@ def wait(calls: dict[str, ObjectRef], doing: str, timeout_s: float, bound: str) 
     while names:
         done, _ = ray.wait(list(names), timeout=max(0.0, deadline - time.monotonic()))
         if not done:
-            raise Stalled(f"{', '.join(names.values())} did not {doing} within {timeout_s:g} s ({bound})")
+            raise late(names.values(), doing, timeout_s, bound)
         for call in done:
             del names[call]
             ray.get(call)
     return ray.get(list(calls.values()))
+
+
+async def gather(calls: Mapping[str, Awaitable[Any]], doing: str, timeout_s: float, bound: str) -> list[Any]:
+    """`wait` on an event loop, whose clock bounds the wait; for calls of `InProcess` handles too."""
+    tasks = {name: asyncio.ensure_future(call) for name, call in calls.items()}
+    if not tasks:
+        return []
+    try:
+        _, unfinished = await asyncio.wait(tasks.values(), timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+        results = [task.result() for task in tasks.values() if task not in unfinished]
+        if unfinished:
+            raise late([name for name, task in tasks.items() if task in unfinished], doing, timeout_s, bound)
+        return results
+    finally:
+        for task in tasks.values():
+            task.cancel()
+
+
+def late(names: Iterable[str], doing: str, timeout_s: float, bound: str) -> Stalled:
+    """The error for actors whose answers are late."""
+    return Stalled(f"{', '.join(names)} did not {doing} within {timeout_s:g} s ({bound})")

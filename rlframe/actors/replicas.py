@@ -27,12 +27,13 @@ class ReplicasDown(RunFailed):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Replica:
-    """An actor and the amount of its unfinished work."""
+    """An actor, the amount of its unfinished work, and its policy version."""
 
     name: str
     handle: Handle
     load: int = 0  # unfinished pieces of work: completions of an engine, calls of a reward worker
     state: ReplicaState = ReplicaState.SERVING
+    version: int = 0  # of the policy that an engine has loaded
 
 
 class Replicas:

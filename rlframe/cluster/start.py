@@ -36,6 +36,7 @@ class JoinedCluster:
         self.weights = weights
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # of the actors that were started
+        self.starter: Starter | None = None
 
     def start(self, model_path: Path, warn: Callable[[str], None] = logger.warning) -> Actors:
         """Starts the actors of all roles.
@@ -58,9 +59,17 @@ class JoinedCluster:
                 warn(f"{line}. The start waits {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s) for more.")
         if small_store:
             warn(small_store)
-        starter = Starter(run, model_path, self.namespace, packing)
-        self.handles = starter.handles
-        return starter.start(slots)
+        self.starter = Starter(run, model_path, self.namespace, packing)
+        self.handles = self.starter.handles
+        return self.starter.start(slots)
+
+    def close(self) -> None:
+        """Ends the event loop of calls to actors, then the actors."""
+        try:
+            if self.starter is not None:
+                self.starter.background.close()
+        finally:
+            ray_cluster.end(self.handles)
 
 
 @contextmanager
@@ -81,7 +90,7 @@ def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
     except RayError as error:
         raise ActorFailed(describe(error)) from None
     finally:
-        ray_cluster.end(cluster.handles)
+        cluster.close()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from rlframe.actors.background import Background
 from rlframe.actors.calls import numbered
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
 from rlframe.cluster import nodes
@@ -42,6 +43,7 @@ class Actors:
     """A run's roles behind typed handles. A role that the run did not ask for is None."""
 
     starter: Starter
+    background: Background  # the event loop of the run's calls to actors
     rollouts: RolloutPool | None
     rewards: RewardPool | None
     learner: LearnerGroup | None
@@ -77,6 +79,7 @@ class Starter:
         self.model_path = model_path
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
+        self.background = Background("calls", run.cluster.stall_timeout_s)
         self.engines_start_empty = False
         self.lora: LoraConfig | None = None  # set if adapters travel alone, to engines with the base weights
 
@@ -109,7 +112,8 @@ class Starter:
         for engine in engines:
             engine.state = ReplicaState.SERVING
         timeout_s = run.cluster.stall_timeout_s
-        rollouts = RolloutPool(Replicas("engine", engines), timeout_s=timeout_s) if engines else None
+        replicas = Replicas("engine", engines)
+        rollouts = RolloutPool(replicas, self.background, timeout_s=timeout_s) if engines else None
         rewards = reward_pool(run.reward, workers) if workers else None
         learner = learner_group(run, ranks, self.packing) if ranks else None
         weights = None
@@ -118,7 +122,14 @@ class Starter:
             weights = WeightSync(self._transport(learner, rollouts), rollouts, turns)
             if self.engines_start_empty:
                 weights.sync(learner.version)
-        return Actors(starter=self, rollouts=rollouts, rewards=rewards, learner=learner, weights=weights)
+        return Actors(
+            starter=self,
+            background=self.background,
+            rollouts=rollouts,
+            rewards=rewards,
+            learner=learner,
+            weights=weights,
+        )
 
     def start_late_engine(self) -> Replica:
         """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayError
 
-from rlframe.actors.calls import wait
+from rlframe.actors.background import Background
+from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.training import GroupRecord, Loaded
 from rlframe.types import Prompt, SampledCompletion, Sampling, ScoredGroup
@@ -23,13 +24,37 @@ JOIN_POLL_S = 0.1  # between two looks whether an engine that is starting serves
 
 
 class RolloutPool:
-    """Typed handle over engine actors, which `cluster/` starts and ends."""
+    """Typed handle over engine actors, which `cluster/` starts and ends.
 
-    def __init__(self, replicas: Replicas, *, timeout_s: float) -> None:
+    Engines are called on the background's event loop. Methods that are not coroutines are for any other thread.
+    """
+
+    def __init__(self, replicas: Replicas, background: Background, *, timeout_s: float) -> None:
         """`timeout_s`: for an engine to pause, to load weights or to resume."""
         self.replicas = replicas
+        self.background = background
         self.timeout_s = timeout_s
-        self.version = 0  # of the policy that serving engines sample with; set by WeightSync
+        self.version = 0  # the newest policy version that was announced
+        self._subscribers: list[Callable[[int], Awaitable[object]]] = []
+
+    @property
+    def oldest_version(self) -> int:
+        """The oldest policy version with which an engine samples; `version` where no engine does."""
+        replicas = self.replicas.in_state(ReplicaState.SERVING, ReplicaState.QUARANTINED)
+        return min((replica.version for replica in replicas), default=self.version)
+
+    def subscribe(self, on_version: Callable[[int], Awaitable[object]]) -> None:
+        """Calls and awaits `on_version` at each announcement of a version, on the background's event loop."""
+        self._subscribers.append(on_version)
+
+    def announce(self, version: int) -> None:
+        """Tells all subscribers of a version that is published. Engines load the version only afterwards."""
+
+        async def call() -> None:
+            self.version = version
+            await asyncio.gather(*(on_version(version) for on_version in self._subscribers))
+
+        self.background.run(call())
 
     @property
     def outstanding(self) -> list[int]:
@@ -70,13 +95,12 @@ class RolloutPool:
 
     def load(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
         """Lets engines load a version, all at the same time -> the answer of each, by name. Raises Stalled."""
-        calls = {replica.name: replica.handle.load.remote(snapshot) for replica in replicas}
-        answers = wait(calls, f"load version {snapshot.version}", self.timeout_s, BOUND)
-        return dict(zip(calls, answers, strict=True))
+        loaded = self._call(replicas, "load", f"load version {snapshot.version}", snapshot)
+        return self._note(replicas, loaded, snapshot.version)
 
     def pause(self, replicas: list[Replica]) -> None:
         """Freezes the engines' requests. Raises Stalled."""
-        wait({replica.name: replica.handle.pause.remote() for replica in replicas}, "pause", self.timeout_s, BOUND)
+        self._call(replicas, "pause", "pause")
 
     def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]:
         """Lets frozen requests go on with the weights that came since `pause`, as the policy's `version`.
@@ -84,22 +108,36 @@ class RolloutPool:
         An engine whose weights differ from `fingerprints` (of the learner's tensors, by name) stays frozen. Raises
         Stalled.
         """
-        calls = {replica.name: replica.handle.resume.remote(version, fingerprints) for replica in replicas}
-        answers = wait(calls, f"resume as version {version}", self.timeout_s, BOUND)
-        return dict(zip(calls, answers, strict=True))
+        loaded = self._call(replicas, "resume", f"resume as version {version}", version, fingerprints)
+        return self._note(replicas, loaded, version)
 
     def sleep(self) -> None:
         """Lets every engine discard its weights and its key/value cache. Raises Stalled."""
-        self._call_all("sleep", "sleep")
+        self._call(self._alive(), "sleep", "sleep")
 
     def wake(self, part: Literal["weights", "kv_cache"]) -> None:
         """Gives every engine room for its weights again, or after that for its key/value cache. Raises Stalled."""
-        self._call_all("wake", f"wake its {part}", part)
+        self._call(self._alive(), "wake", f"wake its {part}", part)
 
-    def _call_all(self, method: str, doing: str, *arguments: Any) -> None:
-        alive = self.replicas.in_state(ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED)
-        calls = {replica.name: getattr(replica.handle, method).remote(*arguments) for replica in alive}
-        wait(calls, doing, self.timeout_s, BOUND)
+    def _alive(self) -> list[Replica]:
+        return self.replicas.in_state(ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED)
+
+    def _call(self, replicas: list[Replica], method: str, doing: str, *arguments: Any) -> dict[str, Any]:
+        """Calls a method of all `replicas` at the same time -> the answer of each, by name."""
+
+        async def call() -> list[Any]:
+            calls = {replica.name: getattr(replica.handle, method).remote(*arguments) for replica in replicas}
+            return await gather(calls, doing, self.timeout_s, BOUND)
+
+        answers = self.background.run(call())
+        return dict(zip([replica.name for replica in replicas], answers, strict=True))
+
+    def _note(self, replicas: list[Replica], loaded: dict[str, Loaded], version: int) -> dict[str, Loaded]:
+        """Notes the engines that have loaded the version right."""
+        for replica in replicas:
+            if not loaded[replica.name].mismatched_tensors:
+                replica.version = version
+        return loaded
 
     async def _follow(
         self,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import ray
 
 from rlframe.actors.collector import collector_paused
@@ -19,8 +17,10 @@ from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import adapters
 from rlframe.rollout.adapters import Adapters
 from rlframe.rollout.arguments import EngineSettings, engine_arguments
+from rlframe.rollout.messages import EngineProgress
+from rlframe.rollout.requests import sampled_completion, sampling_parameters
 from rlframe.training import Loaded
-from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, VersionSpan
+from rlframe.types import Prompt, SampledCompletion, Sampling
 
 if TYPE_CHECKING:
     from vllm.v1.engine.output_processor import RequestOutputCollector
@@ -50,9 +50,12 @@ class VLLMEngine:
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 
+            from rlframe.rollout.counters import Counters
+
         lora = settings.lora
         arguments |= adapters.engine_arguments(lora) if lora else {}
-        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self.counters = Counters()
+        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self.counters])
         self.adapters = Adapters(self.llm, lora, model_path) if lora else None
         tokenizer: Any = self.llm.get_tokenizer()  # transformers' class, with a cache
         self.visible_text = VisibleText(tokenizer)
@@ -61,6 +64,8 @@ class VLLMEngine:
         self.gate = asyncio.Condition()  # held by the task that pauses and resumes vLLM's scheduler
         self.snapshot: Snapshot | None = None  # the version that was loaded last, or is being loaded
         self.differing: set[str] = set()  # tensors with wrong checksums; until healed, the engine samples nothing
+        self.version = 0  # of the policy that samples
+        self.loading = False  # frozen until new weights are loaded and verified
         self.paused_at = 0.0
         self.asleep = False
 
@@ -82,9 +87,22 @@ class VLLMEngine:
     async def stamp(self, version: int) -> None:
         """Marks all tokens from now on as sampled by the policy's `version`."""
         await self.llm.update_weight_version(str(version))
+        self.version = version
 
-    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
-        """Every prompt's completions, each as it ends.
+    async def progress(self) -> EngineProgress:
+        """The engine's work since its start, as of now."""
+        return EngineProgress(
+            tokens=self.counters.tokens,
+            version=self.version,
+            loading=self.loading,
+            busy_slot_s=self.counters.integrate(frozen=self.loading),
+            recomputed_tokens=self.counters.recomputed_tokens,
+        )
+
+    async def generate(
+        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None
+    ) -> AsyncIterator[SampledCompletion]:
+        """Every prompt's completions, each as it ends; `indices`: of the completions to sample, by prompt id.
 
         If the engine is idle, all requests enter in the same step of vLLM's scheduler. Then timing changes neither the
         batches nor the last bits of the log-probabilities.
@@ -96,13 +114,12 @@ class VLLMEngine:
                     f"{self.name} sleeps, because the learner has its GPU; bring it weights (WeightSync.sync) first"
                 )
             idle = self.in_flight == 0
-            self.in_flight += len(prompts) * sampling.completions
+            group = range(sampling.completions)
+            wanted = [(prompt, index) for prompt in prompts for index in (indices[prompt.id] if indices else group)]
+            self.in_flight += len(wanted)
             if idle:
                 await self.llm.pause_generation(mode="keep", clear_cache=False)
-            requests = []
-            for prompt in prompts:
-                for index in range(sampling.completions):
-                    requests.append((prompt, index, await self._add(prompt, index, sampling)))
+            requests = [(prompt, index, await self._add(prompt, index, sampling)) for prompt, index in wanted]
             if idle:
                 await self.llm.resume_generation()
         tasks = [asyncio.create_task(self._completion(prompt, index, queue)) for prompt, index, queue in requests]
@@ -115,56 +132,17 @@ class VLLMEngine:
                 task.cancel()
 
     async def _add(self, prompt: Prompt, index: int, sampling: Sampling) -> RequestOutputCollector:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        parameters = SamplingParams(
-            n=1,
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            stop=sampling.stop,
-            stop_token_ids=sampling.stop_token_ids,
-            seed=request_seed(sampling.seed, prompt.id, index),
-            logprobs=0,  # only of the sampled token
-            flat_logprobs=True,
-            # vLLM detokenizes token by token, which only the search for stop texts needs: a single call of our own
-            # detokenizes the whole completion. A stop text may be a special token.
-            detokenize=bool(sampling.stop),
-            skip_special_tokens=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         self.requests += 1
         request_id = f"{prompt.id}#{index}/{self.requests}"
         return await self.llm.add_request(
             request_id,
             {"prompt_token_ids": prompt.token_ids},
-            parameters,
+            sampling_parameters(sampling, prompt, index),
             lora_request=self.adapters.request() if self.adapters else None,
         )
 
     async def _completion(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> SampledCompletion:
-        request: Any = await queue.get()
-        output = request.outputs[0]
-        token_ids = list(output.token_ids)
-        return SampledCompletion(
-            prompt_id=prompt.id,
-            index=index,
-            completion=Completion(
-                token_ids=np.array(token_ids, np.int32),
-                logprobs=np.array(output.logprobs.logprobs, np.float32),
-                versions=[
-                    VersionSpan(version=int(span.version), start=span.start, end=span.end)
-                    for span in output.weight_versions
-                ],
-                text=self.visible_text.of(token_ids),
-                finish_reason=output.finish_reason,
-                cached_tokens=request.num_cached_tokens or 0,
-                routed_experts=output.routed_experts,
-            ),
-        )
+        return sampled_completion(prompt, index, await queue.get(), self.visible_text)
 
     async def load(self, snapshot: Snapshot) -> Loaded:
         """Freezes requests in flight, loads and verifies the weights, and resumes the requests with the new weights.
@@ -237,6 +215,8 @@ class VLLMEngine:
         if not self.differing:
             self.paused_at = time.monotonic()
         await self.llm.pause_generation(mode="keep", clear_cache=True)
+        self.counters.integrate(frozen=self.loading)
+        self.loading = True
 
     async def _differing(self, fingerprints: dict[str, int]) -> set[str]:
         """Names of tensors that differ from the learner's in any worker process, after an update."""
@@ -249,15 +229,12 @@ class VLLMEngine:
         self.differing = differing
         if not self.differing:
             await self.stamp(version)
+            self.counters.integrate(frozen=True)
             await self.llm.resume_generation()
+            self.loading = False
             self.gate.notify_all()
         return Loaded(stall_s=time.monotonic() - self.paused_at, mismatched_tensors=sorted(self.differing))
 
     def shutdown(self) -> None:
         """Ends vLLM's own processes."""
         self.llm.shutdown()
-
-
-def request_seed(seed: int, prompt_id: str, index: int) -> int:
-    """A different seed for each completion, the same in every run with the same `seed`."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}/{index}".encode()).digest()[:7], "big")

@@ -66,6 +66,7 @@ class WeightSync:
             if snapshot.version != version:
                 raise ValueError(f"the learner published version {snapshot.version}, not {version}")
             published = time.monotonic()
+            self.engines.announce(version)
             size = snapshot.bytes
             # 2. Deliver and verify: engines load the version and compare checksums.
             states = [ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED]
@@ -85,7 +86,7 @@ class WeightSync:
             ]
             if broken:
                 raise RunFailed(f"weights of version {version} arrived broken, twice: {', '.join(broken)}")
-            self.current, self.engines.version = snapshot, version
+            self.current = snapshot
             return Synced(
                 version=version,
                 publish_s=published - started,

@@ -1,12 +1,16 @@
 """Waiting for calls of several actors."""
 
+from __future__ import annotations
+
+import asyncio
 import time
 from collections.abc import Iterator
 
 import pytest
 import ray
 
-from rlframe.actors.calls import numbered, wait
+from rlframe.actors.calls import gather, numbered, wait
+from rlframe.actors.in_process import InProcess
 from rlframe.errors import Stalled
 
 
@@ -49,3 +53,39 @@ def test_a_late_actor_is_named_with_its_task_and_the_bound(ranks: list):
     message = r"^learner-1 did not take step 7 within 0\.5 s \(cluster\.stall_timeout_s\)$"
     with pytest.raises(Stalled, match=message):
         wait(calls, "take step 7", 0.5, "cluster.stall_timeout_s")
+
+
+class Engine:
+    """Answers at once, raises at once, or answers never."""
+
+    async def answer(self, value: str) -> str:
+        if value == "never":
+            await asyncio.Event().wait()
+        if value.startswith("no"):
+            raise ArithmeticError(value)
+        return value
+
+
+def gathered(*values: str) -> list[str]:
+    async def call() -> list[str]:
+        engine = InProcess(Engine())
+        calls = {f"rollout-{index}": engine.answer.remote(value) for index, value in enumerate(values)}
+        return await gather(calls, "load version 7", 0.01, "cluster.stall_timeout_s")
+
+    return asyncio.run(call())
+
+
+def test_an_event_loop_gathers_results_in_the_order_of_the_calls():
+    assert gathered("a", "b") == ["a", "b"]
+    assert gathered() == []
+
+
+def test_an_event_loop_raises_the_first_error_without_waiting_for_all():
+    with pytest.raises(ArithmeticError, match="no memory"):
+        gathered("never", "no memory")
+
+
+def test_an_event_loop_names_a_late_actor_as_other_waits_do():
+    message = r"^rollout-1, rollout-2 did not load version 7 within 0\.01 s \(cluster\.stall_timeout_s\)$"
+    with pytest.raises(Stalled, match=message):
+        gathered("quick", "never", "never")
