@@ -13,8 +13,10 @@ import ray
 import torch
 from torch import nn
 
+from rlframe.batch.collate import collate
 from rlframe.batch.shares import to_shares
 from rlframe.learner import optimizer
+from rlframe.learner.bodies import to_micro_batches
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.optimizer import build, rms_scale
 from rlframe.model.policy import PREFIX, Policy
@@ -55,7 +57,8 @@ def gradient(handles: list[Any], name: str) -> np.ndarray:
     def accumulated(rank: Any, share: Any) -> np.ndarray:
         from deepspeed.utils import safe_get_full_grad
 
-        rank.updater.accumulate(share, [rank._collate(samples) for samples in share], OBJECTIVE, first=True)
+        [samples] = to_micro_batches([share], "shared")
+        rank.updater.accumulate(samples, [collate(micro_batch) for micro_batch in samples], OBJECTIVE, first=True)
         values = safe_get_full_grad(dict(rank.engine.module.named_parameters())[f"model.{name}"]).numpy().copy()
         rank.optimizer.zero_grad()
         return values
