@@ -25,8 +25,11 @@ from peers import TRL, VERL
 
 from rlframe.algorithm import rate
 from rlframe.batch.collate import collate
+from rlframe.batch.records import to_record
 from rlframe.batch.samples import deduct, to_samples
+from rlframe.batch.sequences import to_train_sample
 from rlframe.objective import kl
+from rlframe.training import GroupRecord
 from rlframe.types import Completion, FinishReason, Prompt, RewardTerm, RolloutGroup, ScoredGroup, VersionSpan
 
 HERE = Path(__file__).parent
@@ -115,7 +118,7 @@ def rlframe_values(case: Case, tensors: Values) -> Values:
     rated = rate(groups, objective.algorithm, case.truncated)
     advantages = [advantage for group in rated for advantage in group.advantages]
     trained = torch.tensor([advantage is not None for advantage in advantages])
-    samples = to_samples(rated, objective.algorithm)
+    samples = [to_train_sample(sample, sample.body) for sample in to_samples(rated, objective.algorithm)]
     mask = torch.tensor(tensors["mask"]).bool() & trained[:, None]
     sampled = torch.tensor(np.concatenate([sample.sampled for sample in samples]))
 
@@ -152,8 +155,8 @@ def penalties(penalty: kl.KL, tensors: Values) -> dict[tuple[int, int], np.ndarr
     return {divmod(index, GROUP): costs[index, :length] for index, length in enumerate(LENGTHS)}
 
 
-def scored_groups(tensors: Values) -> list[ScoredGroup]:
-    """The completions with their rewards, a group for each prompt."""
+def scored_groups(tensors: Values) -> list[GroupRecord]:
+    """The completions with their rewards, a record for each prompt."""
     groups = []
     for start in range(0, len(LENGTHS), GROUP):
         rows = range(start, start + GROUP)
@@ -165,7 +168,8 @@ def scored_groups(tensors: Values) -> list[ScoredGroup]:
             for index, weight in enumerate(REWARD_WEIGHTS)
         }
         rewards = (scores @ np.array(REWARD_WEIGHTS)).tolist()
-        groups.append(ScoredGroup(group=group, rewards=rewards, verdicts={}, terms=terms))
+        scored = ScoredGroup(group=group, rewards=rewards, verdicts={}, terms=terms)
+        groups.append(to_record(scored, body=scored, worker=""))
     return groups
 
 

@@ -255,3 +255,28 @@ def test_token_advantages_follow_their_tokens_into_every_path() -> None:
     group = recorded(make_multi_turn_group([tree, [make_turn(None, [1], [8])]], [1.0, 0.0]))
     found = samples([group], PerToken(name="dapo", clip_low=0.2, clip_high=0.28))
     assert [sample.advantages.tolist() for sample in found] == [[0, 1, 2, 0, 3], [0, 0, 0, 0, 4], [0, 1]]
+
+
+def aged(versions: list[int]) -> GroupRecord:
+    """Two completions with one token of each of these versions, rewards 1 and 0."""
+    scored = make_group([1.0, 0.0], [len(versions)] * 2)
+    spans = [VersionSpan(version=version, start=at, end=at + 1) for at, version in enumerate(versions)]
+    completions = [replace(completion, versions=spans) for completion in scored.group.completions]
+    return recorded(replace(scored, group=RolloutGroup.single_turn(scored.group.prompt, completions)))
+
+
+def test_old_tokens_lose_their_weight_and_the_others_keep_theirs() -> None:
+    for algorithm in (BY_SEQUENCE, BY_TOKEN, RLOO(name="rloo")):
+        whole, masked = samples([aged([3, 4, 5])], algorithm), samples([aged([3, 4, 5])], algorithm, oldest_version=4)
+        for before, after in zip(whole, masked, strict=True):
+            assert (after.loss_weights != 0).tolist() == [False, False, False, True, True]
+            assert after.loss_weights[3:].tolist() == before.loss_weights[3:].tolist()
+            assert after.mean_weights[3:].tolist() == before.mean_weights[3:].tolist()
+            assert after.mean_weights[:3].tolist() == [0.0] * 3
+            assert after.advantages.tolist() == before.advantages.tolist()
+
+
+def test_a_sample_of_old_tokens_only_stays_with_weight_0() -> None:
+    found = samples([aged([1, 2])], BY_TOKEN, oldest_version=3)
+    assert [sample.loss_weights.tolist() for sample in found] == [[0.0] * 4] * 2
+    assert [sample.tokens for sample in found] == [4, 4]

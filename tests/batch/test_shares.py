@@ -7,10 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rlframe.algorithm import DAPO, rate
 from rlframe.batch.collate import collate, neighbours
+from rlframe.batch.samples import to_samples
+from rlframe.batch.sequences import to_train_sample
 from rlframe.batch.shares import to_shares
-from rlframe.training import TrainSample
+from rlframe.training import Packing, TrainSample
 from tests.tiny.batches import make_sample
+from tests.tiny.groups import plain, recorded
+from tests.tiny.trees import make_tree_group
+
+DAPO_ = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
 
 
 def lognormal_trace(count: int) -> list[TrainSample]:
@@ -109,3 +116,19 @@ def test_prompts_with_a_common_prefix_are_neighbours() -> None:
     assert [sample.prompt_id for sample in ordered] == list("aaccddbb")
     assert len(collate(ordered).token_ids) == 4 + 1 + 2 + 1 + 4 + 1 + 2 + 1
     assert neighbours(batch, "padded") == list(range(8))  # rows stay in the order of their lengths
+
+
+@pytest.mark.parametrize("packing", ["shared", "whole", "padded"])
+@pytest.mark.parametrize("ranks", [1, 3, 200])
+def test_planned_samples_are_shared_out_as_samples_with_tokens(packing: Packing, ranks: int) -> None:
+    rng = np.random.default_rng(ranks)
+    groups = rate([recorded(make_tree_group(rng, f"p{number}")) for number in range(6)], DAPO_)
+    planned = to_samples(groups, DAPO_)
+    built = to_shares([to_train_sample(sample, sample.body) for sample in planned], ranks, 120, packing)
+    shares = [
+        [[to_train_sample(sample, sample.body) for sample in batch] for batch in share]
+        for share in to_shares(planned, ranks, 120, packing)
+    ]
+    assert plain(shares) == plain(built)
+    empty = [batch for share in shares for batch in share if not any(sample.loss_weights.any() for sample in batch)]
+    assert bool(empty) == (ranks == 200)  # ranks without work have a sample of weight 0
