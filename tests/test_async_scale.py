@@ -1,0 +1,130 @@
+"""Simulations on a virtual clock take the seconds that a calculation by hand gives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.async_parts.clock import VirtualBackground
+from benchmarks.async_parts.engine import TimedEngine
+from benchmarks.async_parts.trace import Trace, Work, mean_length
+from rlframe.errors import Stalled
+from rlframe.types import Prompt, SampledCompletion, Sampling
+
+
+@pytest.fixture
+def background() -> Iterator[VirtualBackground]:
+    background = VirtualBackground("virtual", stall_timeout_s=1e9)
+    yield background
+    background.close()
+
+
+def test_an_hour_passes_at_once_and_the_time_stands_still_after(background: VirtualBackground):
+    started = time.monotonic()
+    background.run(asyncio.sleep(3600))
+    assert time.monotonic() - started < 60
+    assert background.now() == 3600
+    sum(range(100_000))  # work of the owner's thread takes no virtual time
+    assert background.now() == 3600
+
+
+def test_tasks_go_on_while_the_owner_waits_for_something_else(background: VirtualBackground):
+    ends: list[float] = []
+
+    async def task(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        ends.append(background.now())
+
+    async def start() -> None:
+        for seconds in (5, 2, 9):
+            background.start(task(seconds))
+
+    background.run(start())
+    assert ends == []
+    background.run(asyncio.sleep(6))
+    assert ends == [2, 5]
+    background.run(asyncio.sleep(6))
+    assert (ends, background.now()) == ([2, 5, 9], 12)
+
+
+def test_a_wait_without_progress_stalls_in_virtual_time():
+    background = VirtualBackground("virtual", stall_timeout_s=60)
+    with pytest.raises(Stalled, match="nothing moved"):
+        background.run(background.wait(lambda: "nothing moved"))
+    assert background.now() == pytest.approx(60)
+    background.close()
+
+
+def test_a_thread_of_an_executor_works_at_a_fixed_virtual_time(background: VirtualBackground):
+    assert background.run(asyncio.to_thread(lambda: background.now())) == 0
+
+
+def prompt(*lengths: int) -> Prompt:
+    return Prompt(id="p", messages=[], token_ids=[1], reference="", task="math", extra={"lengths": list(lengths)})
+
+
+async def sample(engine: TimedEngine, prompt: Prompt) -> list[tuple[float, SampledCompletion]]:
+    """Arrival times and completions."""
+    loop, sampling = asyncio.get_running_loop(), Sampling(completions=4, max_tokens=16, temperature=1.0, seed=0)
+    return [(round(loop.time(), 6), sampled) async for sampled in engine.generate([prompt], sampling)]
+
+
+def test_two_slots_take_completions_first_come_first_served(background: VirtualBackground):
+    engine = TimedEngine("e", slots=2, token_s=0.1, load_s=0)
+    arrivals = background.run(sample(engine, prompt(10, 4, 3, 5)))
+    # The slot of completion 1 takes 2 at 0.4 s, then 3 at 0.7 s.
+    assert [(at, sampled.index) for at, sampled in arrivals] == [(0.4, 1), (0.7, 2), (1.0, 0), (1.2, 3)]
+    progress = background.run(engine.progress())
+    assert (progress.tokens, round(progress.busy_slot_s, 6)) == (22, 2.2)
+
+
+def test_a_load_pauses_completions_and_gives_them_two_versions(background: VirtualBackground):
+    engine = TimedEngine("e", slots=4, token_s=0.1, load_s=2.0)
+
+    async def load_meanwhile() -> list[tuple[float, SampledCompletion]]:
+        sampling = asyncio.create_task(sample(engine, prompt(4, 12, 5, 6)))
+        await asyncio.sleep(0.5)
+        await engine.load(SimpleNamespace(version=1))
+        return await sampling
+
+    arrivals = {sampled.index: (at, sampled.completion.versions) for at, sampled in background.run(load_meanwhile())}
+    spans = {g: (at, [(s.version, s.start, s.end) for s in versions]) for g, (at, versions) in arrivals.items()}
+    assert spans == {
+        0: (0.4, [(0, 0, 4)]),
+        1: (3.2, [(0, 0, 5), (1, 5, 12)]),
+        2: (0.5, [(0, 0, 5)]),
+        3: (2.6, [(0, 0, 5), (1, 5, 6)]),
+    }
+
+
+def test_a_closed_call_leaves_its_slots_to_the_next(background: VirtualBackground):
+    engine = TimedEngine("e", slots=2, token_s=0.1, load_s=0)
+
+    async def close_the_first() -> list[tuple[float, SampledCompletion]]:
+        first = asyncio.create_task(sample(engine, prompt(100, 100, 100, 100)))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(sample(engine, prompt(1, 1, 1, 1)))
+        await asyncio.sleep(3)
+        first.cancel()
+        return await second
+
+    assert [at for at, _ in background.run(close_the_first())] == [3.1, 3.1, 3.2, 3.2]
+
+
+def test_the_trace_is_the_same_everywhere_and_has_its_mean():
+    assert Trace(group=4, seed=0)[0] == [1134, 877, 1898, 1111]
+    lengths = [length for prompt in range(4000) for length in Trace(group=16, seed=0)[prompt]]
+    assert sum(lengths) / len(lengths) == pytest.approx(mean_length(), rel=0.01)
+    assert mean_length() == pytest.approx(1631, abs=1)
+    assert max(lengths) == 16_000
+
+
+def test_the_bound_is_the_longest_of_slots_completion_and_learner():
+    work = {"tokens": 6000, "longest": 900, "slots": 4, "token_s": 0.01, "learner_s": 12.0}
+    assert Work(**work).bound_s == 15  # 6000 * 0.01 / 4
+    assert Work(**work | {"longest": 1700}).bound_s == 17
+    assert Work(**work | {"learner_s": 20.0}).bound_s == 20
