@@ -153,28 +153,25 @@ class Trajectory:
         """Policy versions of the sampled tokens, turn after turn; offsets count within each turn."""
         return [span for turn in self.turns for span in turn.completion.versions]
 
-    def paths(self) -> list[list[int]]:
-        """Turn indices from the root to each leaf, in the order of the leaves: one training sequence a path."""
+    def paths(self) -> list[tuple[list[int], list[int]]]:
+        """The turns from the root to each leaf, one training sequence a path, in the order of the leaves.
+
+        A path has two parts: turns that an earlier path trains on, then turns that this path trains on.
+
+            turns 0 - 1 and 0 - 2    ->    [([], [0, 1]), ([0], [2])]
+        """
         parents = {turn.parent for turn in self.turns}
-        paths = []
+        paths: list[tuple[list[int], list[int]]] = []
+        trained: set[int] = set()
         for leaf in (index for index in range(len(self.turns)) if index not in parents):
             path = [leaf]
-            while (parent := self.turns[path[0]].parent) is not None:
-                path.insert(0, parent)
-            paths.append(path)
-        return paths
-
-    def trained_turns(self) -> list[list[int]]:
-        """The turns that each path trains on: a turn that several paths share is trained on once, in the first path.
-
-        paths [[0, 1], [0, 2]]    ->    [[0, 1], [2]]
-        """
-        trained: set[int] = set()
-        turns = []
-        for path in self.paths():
-            turns.append([turn for turn in path if turn not in trained])
+            while (parent := self.turns[path[-1]].parent) is not None:
+                path.append(parent)
+            path.reverse()
+            shared = sum(turn in trained for turn in path)
+            paths.append((path[:shared], path[shared:]))
             trained.update(path)
-        return turns
+        return paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,13 +45,12 @@ def _sequences(group: RolloutGroup, g: int) -> Iterator[SequenceSize]:
     observed = [len(turn.observed) for turn in trajectory.turns]
     sampled = [len(turn.completion.token_ids) for turn in trajectory.turns]
     ends = list(itertools.accumulate(sampled))
-    for path, trained in zip(trajectory.paths(), trajectory.trained_turns(), strict=True):
-        shared = path[: len(path) - len(trained)]  # turns that an earlier path trains on
+    for shared, trained in trajectory.paths():
         yield SequenceSize(
             # Only turn 0 observes the prompt alone. Any other path's prefix is longer, or another conversation.
             prompt_id=f"{group.prompt.id}#{g}.{trained[0]}" if trained[0] else group.prompt.id,
             prefix_tokens=sum(observed[turn] + sampled[turn] for turn in shared) + observed[trained[0]],
-            tokens=sum(observed[turn] + sampled[turn] for turn in path),
+            tokens=sum(observed[turn] + sampled[turn] for turn in shared + trained),
             trained=_merged((ends[turn] - sampled[turn], ends[turn]) for turn in trained),
         )
 

@@ -18,12 +18,12 @@ def to_train_sample(planned: PlannedSample, body: ScoredGroup) -> TrainSample:
         turns 0 - 1 and 0 - 2    path [0, 1] trains on turns 0 and 1, path [0, 2] on turn 2 only
     """
     trajectory = body.group.trajectories[planned.trajectory]
-    path, trained = trajectory.paths()[planned.path], trajectory.trained_turns()[planned.path]
+    shared, trained = trajectory.paths()[planned.path]
     lengths = [len(trajectory.turns[turn].completion.token_ids) for turn in trained]
     advantages = np.broadcast_to(np.asarray(planned.advantage, np.float32), sum(lengths))
     turn_advantages = dict(zip(trained, np.split(advantages, list(itertools.accumulate(lengths))[:-1]), strict=True))
     columns: list[tuple[np.ndarray, ...]] = []
-    for index in path:
+    for index in shared + trained:
         turn = trajectory.turns[index]
         columns += [
             _observed_columns(turn.observed),
@@ -44,7 +44,7 @@ def to_train_sample(planned: PlannedSample, body: ScoredGroup) -> TrainSample:
         loss_weights=loss_weights,
         mean_weights=loss_weights * np.float32(planned.mean_scale),
         versions=versions,
-        routed_experts=trajectory.turns[path[-1]].completion.routed_experts,
+        routed_experts=trajectory.turns[trained[-1]].completion.routed_experts,
     )
 
 
