@@ -24,8 +24,10 @@ from rlframe.model import quantisation
 from rlframe.reward.pool import RewardPool
 from rlframe.rollout.arguments import EngineSettings
 from rlframe.rollout.pool import RolloutPool
+from rlframe.weights.broadcast import Broadcast
+from rlframe.weights.object_store import ObjectStore
 from rlframe.weights.sync import WeightSync
-from rlframe.weights.transport import Broadcast, ObjectStore, Transport
+from rlframe.weights.transport import Transport
 from rlframe.weights.turns import SeparateDevices, SharedDevices
 
 if TYPE_CHECKING:
@@ -118,8 +120,7 @@ class Starter:
         learner = learner_group(run, ranks, self.packing) if ranks else None
         weights = None
         if rollouts and learner:
-            turns = SharedDevices(learner, rollouts) if run.placement == "colocated" else SeparateDevices()
-            weights = WeightSync(self._transport(learner, rollouts), rollouts, turns)
+            weights = self._weight_sync(learner, rollouts)
             if self.engines_start_empty:
                 weights.sync(learner.version)
         return Actors(
@@ -168,11 +169,23 @@ class Starter:
         wait_for(self._connect_engines(engines), "load the model", deadline)
         return engines
 
+    def _weight_sync(self, learner: LearnerGroup, rollouts: RolloutPool) -> WeightSync:
+        run = self.run
+        shared = run.placement == "colocated"
+        beside_training = run.weights.backend == "object_store" and not shared
+        return WeightSync(
+            self._transport(learner, rollouts),
+            rollouts,
+            self.background,
+            SharedDevices(learner, rollouts) if shared else SeparateDevices(),
+            max_lag=run.max_staleness if beside_training else 0,
+        )
+
     def _transport(self, learner: LearnerGroup, rollouts: RolloutPool) -> Transport:
         """The transport of weights from ranks to engines. For nccl and ipc, ranks and engines meet here."""
         settings = self.run.weights
         if settings.backend == "object_store":
-            return ObjectStore(learner, rollouts)
+            return ObjectStore(learner, rollouts, self.background)
         workers, chunk_bytes = self.run.rollout.workers, settings.chunk_mib * MIB
         transport = Broadcast(learner, rollouts, backend=settings.backend, workers=workers, chunk_bytes=chunk_bytes)
         transport.meet(list(rollouts.replicas))

@@ -1,7 +1,8 @@
 """Ray's object store: the room that a run's weights need on a node, the size of a local store, and stores too small.
 
 A model of 0.6e9 parameters in bfloat16 is 1.2e9 bytes. While the engines load a version, the version before is still
-in use: 2.4e9 bytes, and 1 GiB for trajectories on their way, so a local cluster gets a store of 3.2 GiB.
+in use: 2.4e9 bytes, and 1 GiB for trajectories on their way, so a local cluster gets a store of 3.2 GiB. With
+max_staleness of 1 or more a slow engine may still load a third version: 4.4 GiB.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import torch
 from rlframe.cluster.nodes import Node
 from rlframe.cluster.placement import Role, Slot
 from rlframe.model import base_model
+from rlframe.weights import object_store
 
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
 GIB = 1 << 30
 SHARED_MEMORY = Path("/dev/shm")
-VERSIONS = 2
+LOCKSTEP_VERSIONS = 2
 TRAJECTORIES = GIB
 LARGEST_SHARE = 0.9  # of the machine's shared memory, for a local store
 
@@ -31,7 +33,8 @@ def weight_bytes(run: RunConfig, roles: list[Role]) -> int:
     """Bytes of the versions that are in the store at once; 0 in a run whose weights do not pass through the store."""
     if run.weights.backend != "object_store" or not {"rollout", "learner"} <= set(roles):
         return 0
-    return VERSIONS * base_model.parameters(run.model.path) * getattr(torch, run.learner.dtype).itemsize
+    versions = object_store.VERSIONS if run.max_staleness else LOCKSTEP_VERSIONS
+    return versions * base_model.parameters(run.model.path) * getattr(torch, run.learner.dtype).itemsize
 
 
 def local_bytes(object_store_gib: float | None, weights: int) -> int:
@@ -56,8 +59,8 @@ def local_problem(object_store_gib: float | None, weights: int) -> str | None:
     if object_store_gib is not None:
         remedy = f"set {wanted}, or null for a size by the model"
     return (
-        f"cluster.object_store_gib: {VERSIONS} versions of the weights take {weights / GIB:.1f} GiB, and the store has "
-        f"{size / GIB:.1f}; Ray would write weights to the disk at every step; {remedy}"
+        f"cluster.object_store_gib: the versions of the weights in use at once take {weights / GIB:.1f} GiB, and the "
+        f"store has {size / GIB:.1f}; Ray would write weights to the disk at every step; {remedy}"
     )
 
 
@@ -69,8 +72,8 @@ def node_problem(weights: int, slots: dict[Role, list[Slot]], nodes: list[Node])
     if not small:
         return None
     return (
-        f"cluster.address: {VERSIONS} versions of the weights take {weights / GIB:.1f} GiB, and the object stores of "
-        f"{len(small)} of {len(stores)} nodes for engines and ranks are smaller (the smallest: {min(small) / GIB:.1f} "
-        "GiB); Ray would write weights to the disk at every step; start nodes with "
+        f"cluster.address: the versions of the weights in use at once take {weights / GIB:.1f} GiB, and the object "
+        f"stores of {len(small)} of {len(stores)} nodes for engines and ranks are smaller (the smallest: "
+        f"{min(small) / GIB:.1f} GiB); Ray would write weights to the disk at every step; start nodes with "
         f"`ray start --object-store-memory={weights + TRAJECTORIES}`"
     )

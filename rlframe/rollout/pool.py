@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
@@ -15,9 +15,6 @@ from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.training import GroupRecord, Loaded
 from rlframe.types import Prompt, SampledCompletion, Sampling, ScoredGroup
-
-if TYPE_CHECKING:
-    from rlframe.weights.snapshot import Snapshot
 
 BOUND = "cluster.stall_timeout_s"
 JOIN_POLL_S = 0.1  # between two looks whether an engine that is starting serves
@@ -93,10 +90,11 @@ class RolloutPool:
         """The groups that records refer to."""
         return ray.get([record.body for record in records])
 
-    def load(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        """Lets engines load a version, all at the same time -> the answer of each, by name. Raises Stalled."""
-        loaded = self._call(replicas, "load", f"load version {snapshot.version}", snapshot)
-        return self._note(replicas, loaded, snapshot.version)
+    async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded:
+        """Lets an engine load a version; `snapshot`: a reference to the `Snapshot`. Raises Stalled."""
+        call = {replica.name: replica.handle.load.remote(snapshot)}
+        (loaded,) = await gather(call, f"load version {version}", self.timeout_s, BOUND)
+        return loaded
 
     def pause(self, replicas: list[Replica]) -> None:
         """Freezes the engines' requests. Raises Stalled."""
@@ -108,8 +106,7 @@ class RolloutPool:
         An engine whose weights differ from `fingerprints` (of the learner's tensors, by name) stays frozen. Raises
         Stalled.
         """
-        loaded = self._call(replicas, "resume", f"resume as version {version}", version, fingerprints)
-        return self._note(replicas, loaded, version)
+        return self._call(replicas, "resume", f"resume as version {version}", version, fingerprints)
 
     def sleep(self) -> None:
         """Lets every engine discard its weights and its key/value cache. Raises Stalled."""
@@ -131,13 +128,6 @@ class RolloutPool:
 
         answers = self.background.run(call())
         return dict(zip([replica.name for replica in replicas], answers, strict=True))
-
-    def _note(self, replicas: list[Replica], loaded: dict[str, Loaded], version: int) -> dict[str, Loaded]:
-        """Notes the engines that have loaded the version right."""
-        for replica in replicas:
-            if not loaded[replica.name].mismatched_tensors:
-                replica.version = version
-        return loaded
 
     async def _follow(
         self,

@@ -62,7 +62,7 @@ class VLLMEngine:
         self.in_flight = 0  # completions
         self.requests = 0  # since the start; vLLM wants every request id to be new
         self.gate = asyncio.Condition()  # held by the task that pauses and resumes vLLM's scheduler
-        self.snapshot: Snapshot | None = None  # the version that was loaded last, or is being loaded
+        self.snapshot: Snapshot | None = None  # the version that is being loaded
         self.differing: set[str] = set()  # tensors with wrong checksums; until healed, the engine samples nothing
         self.version = 0  # of the policy that samples
         self.loading = False  # frozen until new weights are loaded and verified
@@ -159,6 +159,7 @@ class VLLMEngine:
             await self.start_weight_update()
             await self.update_weights({"version": snapshot.version})
             await self.finish_weight_update()
+            self.snapshot = None  # lets the object store drop the version
             return await self._go_on(snapshot.version, await self._differing({}))
 
     def published(self, version: int) -> Snapshot:

@@ -80,6 +80,7 @@ class Context:
                 self.turns.begin_learner()
                 self.step = self.checkpoints.restore(self.console.warn)
                 self.weights.sync(self.step)
+                self.weights.settle()
                 self.turns.metrics()  # these turns are no step's
         save(self.run, self.files.config)
         self.watchers += open_watchers(self.run, self.files, self.console)
@@ -121,7 +122,8 @@ class Context:
         self._step_began = time.monotonic()
 
     def evaluate(self, step: int) -> None:
-        """Evaluates, and logs the figures to the sinks that watch evaluations."""
+        """Evaluates with the weights of this very step, and logs the figures to the sinks that watch evaluations."""
+        self.weights.settle()
         figures = self.evaluation.run(step, self.console)
         for sink in self.watchers:
             sink.log(step, figures)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from threading import Lock
 
+from rlframe.actors.background import Background
 from rlframe.actors.replicas import Replica, ReplicaState
-from rlframe.errors import RunFailed
-from rlframe.training import Loaded
+from rlframe.weights.arrivals import ArrivalReport
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import Engines, Transport
 from rlframe.weights.turns import SeparateDevices, Turns
@@ -16,85 +15,99 @@ from rlframe.weights.turns import SeparateDevices, Turns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """The report on a version that every engine has loaded."""
+    """The report on a published version, and on the loads that have ended since the previous report."""
 
     version: int
     publish_s: float  # engines sample with the old version meanwhile
-    load_s: float  # delivery, verification and repair
-    stall_s: float  # pause of generation, on the engine with the longest
+    wait_s: float  # for engines: room for a further version, delivery, verification and repair
     bytes: int  # published; a repair counts too
-    repaired: list[str]  # engines that received the version twice
+    arrivals: ArrivalReport
+    engines_behind: int  # serving with an older version than this
 
     @property
     def seconds(self) -> float:
         """Of the whole sync."""
-        return self.publish_s + self.load_s
+        return self.publish_s + self.wait_s
+
+    @property
+    def repaired(self) -> list[str]:
+        """Engines whose weights were wrong, and are right now."""
+        return list(self.arrivals.repaired)
 
     def metrics(self) -> dict[str, float]:
         return {
             "time/weight_publish_s": self.publish_s,
-            "time/weight_load_s": self.load_s,
+            "time/weight_wait_s": self.wait_s,
             "time/weight_sync_s": self.seconds,
-            "rollout/stall_s": self.stall_s,
+            "rollout/stall_s": self.arrivals.stall_s,
+            "weights/loads": float(self.arrivals.loads),
+            "weights/engines_behind": float(self.engines_behind),
+            "weights/engines_repaired": float(len(self.arrivals.repaired)),
         }
 
 
 class WeightSync:
     """Publishes, delivers, verifies and repairs. Late engines may be brought from any thread."""
 
-    def __init__(self, transport: Transport, engines: Engines, turns: Turns | None = None) -> None:
-        """`turns`: of learner and engines on the same GPUs; None: each side has its own GPUs."""
+    def __init__(
+        self,
+        transport: Transport,
+        engines: Engines,
+        background: Background,
+        turns: Turns | None = None,
+        *,
+        max_lag: int = 0,
+    ) -> None:
+        """`turns`: of learner and engines on the same GPUs; None: each side has its own GPUs.
+
+        `max_lag`: versions by which a serving engine may be older than the newest while the learner goes on; only with
+        the object store.
+        """
         self.transport = transport
         self.engines = engines
+        self.background = background
         self.turns: Turns = turns or SeparateDevices()
-        self.current: Snapshot | None = None  # for late engines; None: the weights with which every engine starts
-        self._lock = Lock()  # a late engine is brought between two syncs
+        self.max_lag = max_lag
+        self.current: Snapshot | None = None  # the newest version; None: the weights with which every engine starts
+        self._lock = Lock()  # a sync at a time
 
     def sync(self, version: int) -> Synced:
-        """Brings the learner's `version` to every engine. Requests in flight freeze, then go on with the new version.
+        """Publishes the learner's `version`, and lets every engine load it. Requests in flight freeze meanwhile.
 
-        Where learner and engines share GPUs, the engines have the GPUs afterwards.
+        Returns once no serving engine is older than `version - max_lag`. Where learner and engines share GPUs, the
+        engines have the GPUs afterwards.
 
-        An engine whose weights differ from the learner's, by their checksums, is quarantined, and receives every value
-        of the version once more. Raises Stalled when an actor does not answer within the bound, RunFailed when the
-        checksums differ even then, ValueError when the learner is at another version.
+        An engine whose weights differ from the learner's, by their checksums, is quarantined, and receives every value:
+        in this sync if `max_lag` is 0, else in the next one. Raises Stalled when an actor does not answer within the
+        bound, RunFailed when the checksums differ even then, ValueError when the learner is at another version.
         """
         with self._lock, self.turns.handover():
-            # 1. Publish: ranks make the version available; engines still sample with the old version.
-            started = time.monotonic()
-            snapshot = self.transport.publish(whole=False)
-            if snapshot.version != version:
-                raise ValueError(f"the learner published version {snapshot.version}, not {version}")
-            published = time.monotonic()
+            started = self.background.now()
+            self.transport.make_room()
+            room = self.background.now()
+            whole = bool(self.transport.arrivals.broken)
+            snapshot = self._publish(version, whole=whole)
+            published = self.background.now()
             self.engines.announce(version)
+            self.transport.deliver(snapshot, self._receivers(snapshot), whole=whole)
             size = snapshot.bytes
-            # 2. Deliver and verify: engines load the version and compare checksums.
-            states = [ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED]
-            if not snapshot.lasting:
-                states.append(ReplicaState.STARTING)  # late engines, which `bring` left to this sync
-            loaded = self._deliver(snapshot, self.engines.replicas.in_state(*states))
-            # 3. Repair: engines with wrong values receive all values.
-            repaired = [name for name, answer in loaded.items() if answer.mismatched_tensors]
-            if repaired:
-                snapshot = self.transport.publish(whole=True)
-                size += snapshot.bytes
-                loaded |= self._deliver(snapshot, [self.engines.replicas[name] for name in repaired])
-            broken = [
-                f"{name} ({', '.join(answer.mismatched_tensors)})"
-                for name, answer in loaded.items()
-                if answer.mismatched_tensors
-            ]
-            if broken:
-                raise RunFailed(f"weights of version {version} arrived broken, twice: {', '.join(broken)}")
-            self.current = snapshot
+            if self.max_lag:
+                self.transport.wait(version - self.max_lag)
+            else:
+                size += self._settle()
             return Synced(
                 version=version,
-                publish_s=published - started,
-                load_s=time.monotonic() - published,
-                stall_s=max((answer.stall_s for answer in loaded.values()), default=0.0),
+                publish_s=published - room,
+                wait_s=self.background.now() - published + room - started,
                 bytes=size,
-                repaired=repaired,
+                arrivals=self.transport.arrivals.take(),
+                engines_behind=sum(replica.version < version for replica in self.engines.replicas.serving()),
             )
+
+    def settle(self) -> None:
+        """Waits until every engine has loaded the newest version right, for an evaluation of this very version."""
+        with self._lock:
+            self._settle()
 
     def bring(self, replica: Replica) -> None:
         """Brings a late or restarted engine to the current version; then the engine serves.
@@ -102,18 +115,27 @@ class WeightSync:
         An engine whose checksums differ is quarantined until the next sync. A version that the ranks themselves sent
         (nccl, ipc) is gone: the engine keeps starting, and serves from the next sync on. Raises Stalled.
         """
-        with self._lock:
-            if self.current is None:
-                self.engines.replicas.serve(replica)
-            elif self.current.lasting:
-                self._deliver(self.current, [replica])
+        self.transport.bring(replica)
 
-    def _deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        """Name -> the engine's answer. Engines with wrong weights are quarantined; engines with right weights serve."""
-        loaded = self.transport.deliver(snapshot, replicas)
-        for replica in replicas:
-            if loaded[replica.name].mismatched_tensors:
-                self.engines.replicas.quarantine(replica)
-            else:
-                self.engines.replicas.serve(replica)
-        return loaded
+    def _publish(self, version: int, *, whole: bool) -> Snapshot:
+        snapshot = self.transport.publish(whole=whole)
+        if snapshot.version != version:
+            raise ValueError(f"the learner published version {snapshot.version}, not {version}")
+        self.current = snapshot
+        return snapshot
+
+    def _receivers(self, snapshot: Snapshot) -> list[Replica]:
+        states = [ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED]
+        if not snapshot.lasting:
+            states.append(ReplicaState.STARTING)  # late engines, which `bring` left to this sync
+        return self.engines.replicas.in_state(*states)
+
+    def _settle(self) -> int:
+        """Waits for all loads, and repairs engines with wrong weights -> bytes published for the repair."""
+        self.transport.wait(None)
+        if self.current is None or not (broken := list(self.transport.arrivals.broken)):
+            return 0
+        snapshot = self._publish(self.current.version, whole=True)
+        self.transport.deliver(snapshot, broken, whole=True)
+        self.transport.wait(None)
+        return snapshot.bytes

@@ -1,12 +1,12 @@
-"""Transports of weights from the learner to the engines: the object store, and vLLM's between GPUs (nccl, ipc)."""
+"""`Transport`: brings versions from the learner to engines, and the two sides that a transport stands between."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from rlframe.actors.replicas import Handle, Replica, Replicas
 from rlframe.training import Loaded
+from rlframe.weights.arrivals import Arrivals
 from rlframe.weights.snapshot import Snapshot
 
 DeviceBackend: TypeAlias = Literal["nccl", "ipc"]  # vLLM's transports between GPUs
@@ -29,12 +29,11 @@ class Learner(Protocol):
 class Engines(Protocol):
     """The engines' side: `rollout/pool.py`."""
 
-    version: int
     replicas: Replicas
 
     def announce(self, version: int) -> None: ...
 
-    def load(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]: ...
+    async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded: ...
 
     def pause(self, replicas: list[Replica]) -> None: ...
 
@@ -42,58 +41,26 @@ class Engines(Protocol):
 
 
 class Transport(Protocol):
-    """Both methods raise Stalled where an actor does not answer within the bound."""
+    """The methods raise Stalled where an actor does not answer within the bound."""
+
+    arrivals: Arrivals
+
+    def make_room(self) -> None:
+        """Returns once memory has room for a further version."""
+        ...
 
     def publish(self, *, whole: bool) -> Snapshot:
         """The learner's current version. `whole`: every value travels, also where deltas would do."""
         ...
 
-    def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        """Name -> the engine's answer, once all `replicas` have loaded the version."""
+    def deliver(self, snapshot: Snapshot, replicas: list[Replica], *, whole: bool) -> None:
+        """Brings the version to the engines, or begins to."""
         ...
 
+    def wait(self, oldest_version: int | None) -> None:
+        """Returns once no serving engine is older; None: once no engine loads."""
+        ...
 
-@dataclass
-class ObjectStore:
-    """Ranks put buckets into Ray's object store, and engines load the buckets. Runs on any machine."""
-
-    learner: Learner
-    engines: Engines
-
-    def publish(self, *, whole: bool) -> Snapshot:
-        return self.learner.publish(whole=whole)
-
-    def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        return self.engines.load(snapshot, replicas)
-
-
-@dataclass
-class Broadcast:
-    """vLLM's own transports between GPUs (nccl, ipc): ranks send to paused engines.
-
-    Ranks and engines form a group. A new group is formed whenever the set of receiving engines changes: for a repair,
-    after an engine has died, and for a late engine.
-    """
-
-    learner: Learner
-    engines: Engines
-    backend: DeviceBackend
-    workers: int  # vLLM's worker processes in each engine
-    chunk_bytes: int  # of tensors that travel together
-    members: list[Replica] = field(default_factory=list)  # the group's engines
-
-    def publish(self, *, whole: bool) -> Snapshot:
-        return Snapshot(version=self.learner.version, ranks=[])
-
-    def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        self.engines.pause(replicas)  # first, because a data-parallel engine's workers cannot meet and compute at once
-        self.meet(replicas)
-        return self.engines.resume(replicas, snapshot.version, self.learner.send())
-
-    def meet(self, replicas: list[Replica]) -> None:
-        """Forms the group of the ranks and these engines, unless it is the current group."""
-        if replicas != self.members:
-            self.members = []  # until all have met
-            handles = {replica.name: replica.handle for replica in replicas}
-            self.learner.join_engines(self.backend, handles, self.workers, self.chunk_bytes)
-            self.members = list(replicas)
+    def bring(self, replica: Replica) -> None:
+        """Brings the newest version to a late engine, which then serves."""
+        ...

@@ -22,8 +22,13 @@ PARAMETERS = 261 * 64 + 2 * (64 * 64 + 2 * 32 * 64 + 64 * 64 + 3 * 128 * 64 + 2 
 
 @pytest.mark.parametrize("dtype, size", [("bfloat16", 2), ("float32", 4)])
 def test_two_versions_of_the_weights_are_counted(composed: Composed, tiny_model: Path, dtype: str, size: int) -> None:
-    run = load(composed(f"model.path={tiny_model}", f"learner.dtype={dtype}"))
+    run = load(composed(f"model.path={tiny_model}", f"learner.dtype={dtype}", "max_staleness=0"))
     assert store.weight_bytes(run, list(RL)) == 2 * PARAMETERS * size
+
+
+def test_a_third_version_is_counted_where_training_waits_for_no_load(composed: Composed, tiny_model: Path) -> None:
+    run = load(composed(f"model.path={tiny_model}", "learner.dtype=float32", "max_staleness=1"))
+    assert store.weight_bytes(run, list(RL)) == 3 * PARAMETERS * 4
 
 
 def test_a_run_that_sends_no_weights_through_the_store_counts_none(composed: Composed, tiny_model: Path) -> None:
@@ -44,8 +49,8 @@ def test_a_store_that_is_too_small_is_named_with_the_right_size(monkeypatch: pyt
     monkeypatch.setattr(store, "shared_memory", lambda: 10 * GIB)
     assert store.local_problem(4, 4 * GIB) is None
     assert store.local_problem(2, 4 * GIB) == (
-        "cluster.object_store_gib: 2 versions of the weights take 4.0 GiB, and the store has 2.0; Ray would write "
-        "weights to the disk at every step; set 5, or null for a size by the model"
+        "cluster.object_store_gib: the versions of the weights in use at once take 4.0 GiB, and the store has 2.0; Ray "
+        "would write weights to the disk at every step; set 5, or null for a size by the model"
     )
     assert (store.local_problem(None, 18 * GIB) or "").endswith("give /dev/shm 22 GiB (docker run --shm-size)")
 

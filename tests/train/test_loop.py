@@ -107,7 +107,7 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
         "time/learner_s",
         "time/weight_sync_s",
         "time/weight_publish_s",
-        "time/weight_load_s",
+        "time/weight_wait_s",
         "rollout/stall_s",
         "time/checkpoint_s",
         "learner/skipped",

@@ -2,16 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from rlframe.actors.background import Background
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.errors import RunFailed
 from rlframe.training import Loaded
-from rlframe.weights.snapshot import RankShards, Snapshot
+from rlframe.weights.broadcast import Broadcast
+from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.sync import WeightSync
-from rlframe.weights.transport import Broadcast
+from tests.tiny.weights import Engine, open_run
+
+
+def test_only_the_engine_with_broken_weights_gets_the_whole_version() -> None:
+    with open_run(max_lag=0, a=Engine(), b=Engine(broken=[True])) as run:
+        synced = run.sync()
+        assert run.learner.published == [(1, False), (1, True)]
+        assert (run.engines["a"].loads, run.engines["b"].loads) == ([1], [1, 1])
+        assert (synced.version, synced.repaired, synced.bytes, run.pool.version) == (1, ["b"], 20, 1)
+        assert run.states() == {"a": "serving", "b": "serving"}
+
+
+def test_an_engine_that_is_broken_twice_is_quarantined_and_ends_the_run() -> None:
+    with open_run(max_lag=0, a=Engine(), b=Engine(broken=[True, True])) as run:
+        with pytest.raises(RunFailed, match=r"weights of version 1 arrived broken, twice: b \(w\)"):
+            run.sync()
+        assert run.states() == {"a": "serving", "b": "quarantined"}
+
+
+def test_beside_training_the_next_sync_repairs_with_whole_values() -> None:
+    with open_run(max_lag=1, a=Engine(), b=Engine(broken=[True])) as run:
+        run.sync()
+        run.until(lambda: run.states()["b"] == "quarantined")
+        second = run.sync()
+        run.weights.settle()
+        assert run.learner.published == [(1, False), (2, True)]
+        assert run.versions() == {"a": 2, "b": 2}
+        assert second.repaired + run.sync().repaired == ["b"]
+
+
+def test_wrong_weights_twice_in_a_row_end_a_run_beside_training_too() -> None:
+    with open_run(max_lag=1, a=Engine(), b=Engine(broken=[True, True])) as run:
+        run.sync()
+        run.until(lambda: run.states()["b"] == "quarantined")
+        with pytest.raises(RunFailed, match=r"version 2 arrived broken, twice: b \(w\)"):
+            run.sync()
+            run.weights.settle()
+
+
+def test_a_version_of_deltas_does_not_repair_an_engine() -> None:
+    with open_run(max_lag=3, a=Engine(), b=Engine(slow=True, broken=[True])) as run:
+        run.sync()
+        run.sync()  # published before b's first load has failed
+        run.permit("b")
+        run.until(lambda: run.states()["b"] == "quarantined")
+        run.sync()
+        run.permit("b")
+        run.weights.settle()
+        assert run.learner.published == [(1, False), (2, False), (3, True)]
+        assert run.engines["b"].loads == [1, 3]
+
+
+def test_an_evaluation_s_wait_repairs_an_engine_at_the_same_version() -> None:
+    with open_run(max_lag=1, a=Engine(broken=[True])) as run:
+        run.sync()
+        run.weights.settle()
+        assert run.learner.published == [(1, False), (1, True)]
+        assert run.states() == {"a": "serving"} and run.versions() == {"a": 1}
+
+
+def test_draining_engines_get_weights_and_dead_or_starting_ones_do_not() -> None:
+    states = dict(zip("abcd", ("DRAINING", "DEAD", "STARTING", "QUARANTINED"), strict=True))
+    with open_run(max_lag=0, **{name: Engine() for name in states}) as run:
+        for name, state in states.items():
+            run.pool.replicas[name].state, run.pool.replicas[name].load = ReplicaState[state], 1
+        run.sync()
+        assert [name for name, engine in run.engines.items() if engine.loads] == ["a", "d"]
+        assert list(run.states().values()) == ["draining", "dead", "starting", "serving"]
+
+
+def test_a_late_engine_with_broken_weights_is_quarantined_until_a_sync() -> None:
+    with open_run(max_lag=0, a=Engine()) as run:
+        run.sync()
+        late = run.join("b", Engine(broken=[True]))
+        run.weights.bring(late)
+        assert late.state == "quarantined"
+        run.sync()
+        assert late.state == "serving"
 
 
 class Pool:
@@ -26,6 +106,9 @@ class Pool:
     def announce(self, version: int) -> None:
         self.version = version
 
+    async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded:
+        raise AssertionError("nothing comes from the object store")
+
     def pause(self, replicas: list[Replica]) -> None:
         self.calls += [f"pause {replica.name}" for replica in replicas]
 
@@ -35,74 +118,6 @@ class Pool:
         self.calls += [f"resume {name} at {version}" for name in names]
         broken, self.breaks = self.breaks, []
         return {name: Loaded(stall_s=1.0, mismatched_tensors=["w"] if name in broken else []) for name in names}
-
-
-class Transport:
-    """Delivers broken weights to the engines in `breaks`; whole versions are broken if `always`."""
-
-    def __init__(self, version: int = 1, breaks: tuple[str, ...] = (), *, always: bool = False) -> None:
-        self.version = version
-        self.breaks, self.always = breaks, always
-        self.whole = False
-        self.deliveries: list[tuple[bool, list[str]]] = []
-
-    def publish(self, *, whole: bool) -> Snapshot:
-        self.whole = whole
-        shards = RankShards(base=self.version, buckets=[], deltas=[], checksums=[], names=[], bytes=0)
-        return Snapshot(version=self.version, ranks=[shards])
-
-    def deliver(self, snapshot: Snapshot, replicas: list[Replica]) -> dict[str, Loaded]:
-        names = [replica.name for replica in replicas]
-        self.deliveries.append((self.whole, names))
-        broken = self.breaks if self.always or not self.whole else ()
-        return {name: Loaded(stall_s=1.0, mismatched_tensors=["w"] if name in broken else []) for name in names}
-
-
-def engine(name: str, state: ReplicaState = ReplicaState.SERVING, load: int = 1) -> Replica:
-    return Replica(name=name, handle=None, state=state, load=load)
-
-
-def test_only_the_engine_with_broken_weights_gets_the_whole_version() -> None:
-    pool, transport = Pool(engine("a"), engine("b")), Transport(breaks=("b",))
-    synced = WeightSync(transport, pool).sync(1)
-    assert transport.deliveries == [(False, ["a", "b"]), (True, ["b"])]
-    assert (synced.version, synced.repaired, synced.stall_s, pool.version) == (1, ["b"], 1.0, 1)
-    assert [replica.state for replica in pool.replicas] == ["serving", "serving"]
-
-
-def test_an_engine_that_is_broken_twice_is_quarantined_and_ends_the_run() -> None:
-    pool = Pool(engine("a"), engine("b"))
-    with pytest.raises(RunFailed, match=r"weights of version 1 arrived broken, twice: b \(w\)"):
-        WeightSync(Transport(breaks=("b",), always=True), pool).sync(1)
-    assert [replica.state for replica in pool.replicas] == ["serving", "quarantined"]
-
-
-def test_draining_engines_get_weights_and_dead_or_starting_ones_do_not() -> None:
-    states = dict(zip("abcd", ("DRAINING", "DEAD", "STARTING", "QUARANTINED"), strict=True))
-    pool = Pool(*[engine(name, ReplicaState[state]) for name, state in states.items()])
-    transport = Transport()
-    WeightSync(transport, pool).sync(1)
-    assert transport.deliveries == [(False, ["a", "d"])]
-    assert [replica.state for replica in pool.replicas] == ["draining", "dead", "starting", "serving"]
-
-
-def test_a_late_engine_with_broken_weights_is_quarantined_until_a_sync() -> None:
-    pool, transport = Pool(engine("a")), Transport()
-    weights = WeightSync(transport, pool)
-    weights.sync(1)
-    pool.replicas.join(late := engine("b", ReplicaState.STARTING))
-    transport.breaks = ("b",)
-    weights.bring(late)
-    assert late.state == "quarantined"
-    transport.version, transport.breaks = 2, ()
-    weights.sync(2)
-    assert late.state == "serving"
-
-
-def test_before_any_sync_a_late_engine_serves_with_the_weights_of_its_start() -> None:
-    pool, transport = Pool(late := engine("a", ReplicaState.STARTING)), Transport()
-    WeightSync(transport, pool).bring(late)
-    assert late.state == "serving" and transport.deliveries == []
 
 
 class Ranks:
@@ -123,27 +138,40 @@ class Ranks:
         return {"w": 7}
 
 
-def broadcast(pool: Pool) -> tuple[Ranks, WeightSync]:
+@pytest.fixture(scope="module")
+def background() -> Iterator[Background]:
+    background = Background("weights under test", stall_timeout_s=20.0)
+    yield background
+    background.close()
+
+
+def engine(name: str, state: ReplicaState = ReplicaState.SERVING) -> Replica:
+    return Replica(name=name, handle=None, state=state)
+
+
+def broadcast(pool: Pool, background: Background) -> tuple[Ranks, WeightSync]:
     ranks = Ranks(pool)
-    return ranks, WeightSync(Broadcast(ranks, pool, backend="nccl", workers=1, chunk_bytes=1), pool)
+    transport = Broadcast(ranks, pool, backend="nccl", workers=1, chunk_bytes=1)
+    return ranks, WeightSync(transport, pool, background)
 
 
-def test_a_broadcast_sends_between_pause_and_resume() -> None:
+def test_a_broadcast_sends_between_pause_and_resume(background: Background) -> None:
     pool = Pool(engine("a"), engine("b"))
-    ranks, weights = broadcast(pool)
+    ranks, weights = broadcast(pool, background)
     synced = weights.sync(1)
     assert pool.calls == ["pause a", "pause b", "meet a b by nccl", "send", "resume a at 1", "resume b at 1"]
     assert (synced.version, synced.bytes, synced.repaired, pool.version) == (1, 0, [], 1)
+    assert [replica.version for replica in pool.replicas] == [1, 1]
     pool.calls.clear()
     ranks.version = 2
     weights.sync(2)
     assert pool.calls[2] == "send"  # the same engines need no new group
 
 
-def test_a_broadcast_repairs_in_a_group_of_the_broken_engine() -> None:
+def test_a_broadcast_repairs_in_a_group_of_the_broken_engine(background: Background) -> None:
     pool = Pool(engine("a"), engine("b"))
     pool.breaks = ["b"]
-    ranks, weights = broadcast(pool)
+    ranks, weights = broadcast(pool, background)
     assert weights.sync(1).repaired == ["b"]
     assert pool.calls[6:] == ["pause b", "meet b by nccl", "send", "resume b at 1"]
     pool.calls.clear()
@@ -152,9 +180,9 @@ def test_a_broadcast_repairs_in_a_group_of_the_broken_engine() -> None:
     assert pool.calls[2:4] == ["meet a b by nccl", "send"]
 
 
-def test_by_a_broadcast_a_late_engine_serves_from_the_next_sync_on() -> None:
+def test_by_a_broadcast_a_late_engine_serves_from_the_next_sync_on(background: Background) -> None:
     pool = Pool(engine("a"))
-    ranks, weights = broadcast(pool)
+    ranks, weights = broadcast(pool, background)
     weights.sync(1)
     pool.replicas.join(late := engine("b", ReplicaState.STARTING))
     weights.bring(late)
@@ -164,3 +192,9 @@ def test_by_a_broadcast_a_late_engine_serves_from_the_next_sync_on() -> None:
     weights.sync(2)
     assert late.state == "serving"
     assert pool.calls[2:4] == ["meet a b by nccl", "send"]
+
+
+def test_before_any_broadcast_a_late_engine_serves_at_once(background: Background) -> None:
+    pool = Pool(late := engine("a", ReplicaState.STARTING))
+    broadcast(pool, background)[1].bring(late)
+    assert late.state == "serving" and pool.calls == []

@@ -16,12 +16,12 @@ from rlframe.batch.sequences import to_train_sample
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
 from rlframe.errors import RunFailed
+from rlframe.learner.group import LearnerGroup
 from rlframe.training import GroupRecord
 from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup
 from rlframe.weights.shards import Delta
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.sync import Synced
-from rlframe.weights.transport import ObjectStore
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.groups import recorded
 from tests.tiny.learner import logprobs
@@ -109,11 +109,14 @@ def harmed(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, ranks=[*ranks, broken])
 
 
-class HarmingTransport(ObjectStore):
-    """Harms the deltas of a version; whole versions are intact."""
+class HarmingLearner:
+    """The learner, but for harmed deltas of each version; whole versions are intact."""
+
+    def __init__(self, learner: LearnerGroup) -> None:
+        self.learner = learner
 
     def publish(self, *, whole: bool) -> Snapshot:
-        snapshot = super().publish(whole=whole)
+        snapshot = self.learner.publish(whole=whole)
         return snapshot if whole else harmed(snapshot)
 
 
@@ -184,15 +187,15 @@ def test_all_values_travel_after_an_optimizer_step_that_changes_all(actors: clus
     assert disagreement(actors, run) < 2e-3
 
 
-def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(actors: cluster.Actors, run: RunConfig) -> None:
+def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(
+    actors: cluster.Actors, run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nudge(actors)
     engine = actors.rollouts.replicas["rollout-0"]
-    broken = harmed(actors.learner.publish(whole=False))
-    assert actors.rollouts.load(broken, [engine])["rollout-0"].mismatched_tensors == ["model.embed_tokens.weight"]
-    intact, actors.weights.transport = (
-        actors.weights.transport,
-        HarmingTransport(actors.learner, actors.rollouts),
-    )
+    broken = ray.put(harmed(actors.learner.publish(whole=False)))
+    loaded = actors.background.run(actors.rollouts.load(engine, actors.learner.version, broken))
+    assert loaded.mismatched_tensors == ["model.embed_tokens.weight"]
+    monkeypatch.setattr(actors.weights.transport, "learner", HarmingLearner(actors.learner))
 
     async def sample_meanwhile() -> tuple[list[SampledCompletion], Synced]:
         async def collect() -> list[SampledCompletion]:
@@ -204,39 +207,12 @@ def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(actors: cl
         synced = await asyncio.to_thread(sync, actors)
         return await sampling, synced
 
-    try:
-        completions, synced = asyncio.run(sample_meanwhile())
-    finally:
-        actors.weights.transport = intact
+    completions, synced = asyncio.run(sample_meanwhile())
     versions = {span.version for sampled in completions for span in sampled.completion.versions}
     assert versions == {actors.learner.version}
     assert synced.repaired == ["rollout-0"] and engine.state == "serving"
     assert not deltas(actors)
     assert synced.metrics()["rollout/stall_s"] > 2
-    assert disagreement(actors, run) < 2e-3
-
-
-class AlwaysHarmingTransport(ObjectStore):
-    """Harms a rank's first checksum, of whole versions too."""
-
-    def publish(self, *, whole: bool) -> Snapshot:
-        snapshot = super().publish(whole=whole)
-        first = snapshot.ranks[0]
-        checksums = [[first.checksums[0][0] ^ 1, *first.checksums[0][1:]], *first.checksums[1:]]
-        return replace(snapshot, ranks=[replace(first, checksums=checksums), *snapshot.ranks[1:]])
-
-
-def test_weights_that_arrive_broken_twice_end_the_run(actors: cluster.Actors, run: RunConfig) -> None:
-    intact, actors.weights.transport = (
-        actors.weights.transport,
-        AlwaysHarmingTransport(actors.learner, actors.rollouts),
-    )
-    with pytest.raises(RunFailed, match=r"arrived broken, twice: rollout-0 \(model.embed_tokens.weight\)"):
-        sync(actors)
-    assert actors.rollouts.replicas["rollout-0"].state == "quarantined"
-    actors.weights.transport = intact
-    sync(actors)
-    assert actors.rollouts.replicas["rollout-0"].state == "serving"
     assert disagreement(actors, run) < 2e-3
 
 
@@ -253,3 +229,21 @@ def test_an_engine_that_replaces_a_dead_one_serves_the_current_version(actors: c
     completions = [completion for group in sample_groups(actors) for completion in group.group.completions]
     assert {span.version for completion in completions for span in completion.versions} == {actors.learner.version}
     assert disagreement(actors, run) < 2e-3
+
+
+class AlwaysHarmingLearner(HarmingLearner):
+    """Harms a rank's first checksum, of whole versions too."""
+
+    def publish(self, *, whole: bool) -> Snapshot:
+        snapshot = self.learner.publish(whole=whole)
+        first = snapshot.ranks[0]
+        checksums = [[first.checksums[0][0] ^ 1, *first.checksums[0][1:]], *first.checksums[1:]]
+        return replace(snapshot, ranks=[replace(first, checksums=checksums), *snapshot.ranks[1:]])
+
+
+def test_weights_that_arrive_broken_twice_end_the_run(actors: cluster.Actors) -> None:
+    nudge(actors)
+    actors.weights.transport.learner = AlwaysHarmingLearner(actors.learner)
+    with pytest.raises(RunFailed, match=r"arrived broken, twice: rollout-1 \(model.embed_tokens.weight\)"):
+        sync(actors)
+    assert actors.rollouts.replicas["rollout-1"].state == "quarantined"

@@ -1,0 +1,53 @@
+"""`Arrivals`: the answers of engines that have loaded weights, and their consequences."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from rlframe.actors.replicas import Replica, Replicas
+from rlframe.errors import RunFailed
+from rlframe.training import Loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalReport:
+    """Answers of engines since the previous report."""
+
+    loads: int = 0  # with right checksums
+    stall_s: float = 0.0  # longest pause of generation
+    repaired: tuple[str, ...] = ()  # engines whose weights were wrong before
+
+
+class Arrivals:
+    """An engine with right weights serves. An engine with wrong weights is quarantined until whole weights arrive."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        self.replicas = replicas
+        self.broken: set[Replica] = set()  # engines whose last weights were wrong
+        # Since the last report. One thread may note while another takes.
+        self._answers: deque[Loaded] = deque()
+        self._repaired: deque[str] = deque()
+
+    def note(self, replica: Replica, version: int, loaded: Loaded) -> None:
+        """Notes an engine's answer. Raises RunFailed for wrong checksums twice in a row."""
+        if tensors := loaded.mismatched_tensors:
+            self.replicas.quarantine(replica)
+            if replica in self.broken:
+                problem = f"weights of version {version} arrived broken, twice: {replica.name} ({', '.join(tensors)})"
+                raise RunFailed(f"{problem}; check the memory and the network of the engine's machine, then resume")
+            self.broken.add(replica)
+            return
+        replica.version = version
+        self.replicas.serve(replica)
+        self._answers.append(loaded)
+        if replica in self.broken:
+            self.broken.remove(replica)
+            self._repaired.append(replica.name)
+
+    def take(self) -> ArrivalReport:
+        """The report on all answers since the last call."""
+        answers = [self._answers.popleft() for _ in range(len(self._answers))]
+        repaired = [self._repaired.popleft() for _ in range(len(self._repaired))]
+        stall_s = max((answer.stall_s for answer in answers), default=0.0)
+        return ArrivalReport(loads=len(answers), stall_s=stall_s, repaired=tuple(repaired))

@@ -1,0 +1,139 @@
+"""`ObjectStore`: ranks put buckets into Ray's object store, and each engine loads them at its own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from rlframe.actors.background import Background
+from rlframe.actors.replicas import Replica, ReplicaState
+from rlframe.errors import RunFailed
+from rlframe.weights.arrivals import Arrivals
+from rlframe.weights.snapshot import Snapshot
+from rlframe.weights.transport import Engines, Learner
+
+VERSIONS = 3  # that may be alive: engines load one or two, and ranks publish the next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Delivery:
+    """A version on its way to the engines."""
+
+    snapshot: Snapshot
+    whole: bool  # also where deltas would do, for engines whose weights are wrong
+    reference: Any  # to the snapshot, which so is pickled once and not for each engine
+
+
+class ObjectStore:
+    """Engines load the newest version on the background's event loop. Runs on any machine.
+
+    An engine loads one version at a time. Versions that were published meanwhile are skipped, except for the newest:
+
+        published   v1    v2    v3
+        engine a    v1..  v2..  v3..
+        engine b    v1...........v3..     # slow
+    """
+
+    def __init__(
+        self, learner: Learner, engines: Engines, background: Background, put: Callable[[Snapshot], Any] = ray.put
+    ) -> None:
+        """`put`: makes the reference of a snapshot."""
+        self.learner = learner
+        self.engines = engines
+        self.background = background
+        self.put = put
+        self.arrivals = Arrivals(engines.replicas)
+        self._newest: Delivery | None = None  # None: the weights with which every engine starts
+        self._loading: dict[Replica, Delivery] = {}  # an engine whose load has failed stays
+
+    def make_room(self) -> None:
+        """Returns once two versions at most are alive: those that engines load, and the newest."""
+        self.background.run(self._make_room())
+
+    def publish(self, *, whole: bool) -> Snapshot:
+        return self.learner.publish(whole=whole)
+
+    def deliver(self, snapshot: Snapshot, replicas: list[Replica], *, whole: bool) -> None:
+        """Lets engines begin to load; an engine that loads an older version goes on to this version by itself."""
+
+        async def begin() -> None:
+            self._newest = Delivery(snapshot=snapshot, whole=whole, reference=self.put(snapshot))
+            for replica in replicas:
+                self._begin(replica)
+
+        self.background.run(begin())
+
+    def wait(self, oldest_version: int | None) -> None:
+        self.background.run(self._wait(oldest_version))
+
+    def bring(self, replica: Replica) -> None:
+        """Lets a late engine load the newest version, and serve. Raises the engine's error."""
+        self.background.run(self._bring(replica))
+
+    async def _make_room(self) -> None:
+        while len({*self._loading.values(), self._newest}) >= VERSIONS:
+            oldest = min(delivery.snapshot.version for delivery in self._loading.values())
+            late = [replica for replica, delivery in self._loading.items() if delivery.snapshot.version == oldest]
+            await self._progress(late)
+
+    async def _wait(self, oldest_version: int | None) -> None:
+        while late := [replica for replica in self._loading if _is_late(replica, oldest_version)]:
+            await self._progress(late)
+
+    async def _progress(self, late: list[Replica]) -> None:
+        """Waits for an engine to have loaded. Raises the error of any load."""
+        seconds = f"{self.background.stall_timeout_s:g} s (cluster.stall_timeout_s)"
+        lines = [f"{replica.name} did not load version {self._loading[replica].snapshot.version}" for replica in late]
+        await self.background.wait(lambda: f"{', '.join(lines)} within {seconds}")
+
+    def _begin(self, replica: Replica) -> None:
+        if self._newest is not None and replica not in self._loading:
+            self._loading[replica] = self._newest
+            self.background.start(self._catch_up(replica))
+
+    async def _catch_up(self, replica: Replica) -> None:
+        """Loads the newest version, and again where a newer version came meanwhile."""
+        loaded = None
+        while self._newest is not None and self._newest is not loaded and self._can_load(replica, self._newest):
+            loaded = self._newest
+            await self._load(replica, loaded)
+        del self._loading[replica]
+
+    async def _bring(self, replica: Replica) -> None:
+        delivery = self._newest
+        if delivery is None:
+            self.arrivals.replicas.serve(replica)
+            return
+        try:
+            await self._load(replica, delivery)
+        finally:
+            del self._loading[replica]
+            self.background.notify()
+        if delivery is not self._newest:
+            self._begin(replica)
+
+    async def _load(self, replica: Replica, delivery: Delivery) -> None:
+        self._loading[replica] = delivery
+        version = delivery.snapshot.version
+        try:
+            loaded = await self.engines.load(replica, version, delivery.reference)
+        except (RayError, RunFailed):  # which name the engine
+            if replica.state == ReplicaState.DEAD:
+                return
+            raise
+        except Exception as error:
+            raise RunFailed(f"{replica.name} failed to load version {version}: {error!r}") from error
+        self.arrivals.note(replica, version, loaded)
+        self.background.notify()
+
+    def _can_load(self, replica: Replica, delivery: Delivery) -> bool:
+        """False for an engine that is gone, and for an engine with wrong weights unless the delivery is whole."""
+        return replica.state != ReplicaState.DEAD and (delivery.whole or replica not in self.arrivals.broken)
+
+
+def _is_late(replica: Replica, oldest_version: int | None) -> bool:
+    return oldest_version is None or (replica.state == ReplicaState.SERVING and replica.version < oldest_version)

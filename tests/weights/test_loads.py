@@ -1,0 +1,152 @@
+"""Loads beside training: who is waited for, who is older, and which versions stay alive."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlframe.errors import RunFailed, Stalled
+from tests.tiny.weights import Engine, open_run
+
+
+def test_a_slow_engine_is_older_and_not_waited_for_within_the_bound() -> None:
+    with open_run(max_lag=2, a=Engine(), b=Engine(slow=True)) as run:
+        synced = [run.sync(), run.sync()]
+        run.until(lambda: run.versions()["a"] == 2)
+        assert run.versions() == {"a": 2, "b": 0}
+        assert (run.pool.version, run.pool.oldest_version) == (2, 0)
+        assert synced[1].engines_behind >= 1
+        assert run.engines["b"].loads == [1]
+
+
+def test_at_the_bound_the_learner_waits_for_the_slow_engine() -> None:
+    with open_run(max_lag=1, a=Engine(), b=Engine(slow=True)) as run:
+        run.sync()
+        second = run.beside(run.sync)
+        run.until(lambda: run.versions()["a"] == 2)
+        assert not second.done()  # b would be two versions behind
+        run.permit("b")
+        second.result()
+        assert run.versions()["b"] == 1
+        assert run.pool.oldest_version >= run.pool.version - 1
+
+
+def test_a_slow_engine_goes_straight_to_the_newest_version() -> None:
+    with open_run(max_lag=3, a=Engine(), b=Engine(slow=True)) as run:
+        for _ in range(3):
+            run.sync()
+        run.permit("b")
+        run.until(lambda: len(run.engines["b"].loads) == 2)
+        run.permit("b")
+        run.weights.settle()
+        assert run.engines["b"].loads == [1, 3]
+        assert run.versions() == {"a": 3, "b": 3}
+
+
+def test_without_lag_every_engine_has_the_version_after_a_sync() -> None:
+    with open_run(max_lag=0, a=Engine(), b=Engine(slow=True)) as run:
+        first = run.beside(run.sync)
+        run.until(lambda: run.versions()["a"] == 1)
+        assert not first.done()
+        run.permit("b")
+        assert first.result().engines_behind == 0
+        assert run.versions() == {"a": 1, "b": 1}
+
+
+def test_three_versions_at_most_are_alive() -> None:
+    with open_run(max_lag=8, a=Engine(slow=True), b=Engine(slow=True), c=Engine(slow=True)) as run:
+        run.sync()  # all load version 1
+        run.sync()
+        run.permit("a")
+        run.until(lambda: run.engines["a"].loads == [1, 2])
+        run.sync()  # b, c load version 1; a loads version 2; the newest is version 3
+        fourth = run.beside(run.sync)
+        run.permit("b")
+        run.until(lambda: run.engines["b"].loads == [1, 3])
+        assert not fourth.done()  # versions 1, 2 and 3 leave no room for a fourth
+        run.permit("c")
+        fourth.result()
+        assert run.learner.most_alive == 3
+
+
+def test_a_settled_run_keeps_one_version_alive() -> None:
+    with open_run(max_lag=4, a=Engine(), b=Engine(slow=True)) as run:
+        for _ in range(3):
+            run.sync()
+        settled = run.beside(run.weights.settle)
+        for _ in range(2):
+            run.permit("b")
+        settled.result()
+        assert [reference.snapshot.version for reference in run.learner.alive] == [3]
+
+
+def test_a_late_engine_loads_the_newest_version_and_serves() -> None:
+    with open_run(max_lag=1, a=Engine()) as run:
+        before = run.join("early", Engine())
+        run.weights.bring(before)
+        assert (before.state, run.engines["early"].loads) == ("serving", [])
+        run.sync()
+        run.sync()
+        late = run.join("late", Engine())
+        run.weights.bring(late)
+        assert (late.state, late.version, run.engines["late"].loads) == ("serving", 2, [2])
+
+
+def test_a_late_engine_does_not_hold_up_a_sync_and_catches_up() -> None:
+    with open_run(max_lag=1, a=Engine()) as run:
+        run.sync()
+        late = run.join("late", Engine(slow=True))
+        bringing = run.beside(lambda: run.weights.bring(late))
+        run.until(lambda: run.engines["late"].loads == [1])
+        run.sync()
+        run.sync()
+        assert late.state == "starting"
+        for _ in range(2):
+            run.permit("late")
+        bringing.result()
+        run.weights.settle()
+        assert (late.state, late.version, run.engines["late"].loads) == ("serving", 3, [1, 3])
+
+
+def test_a_load_that_raises_names_the_engine_at_the_next_wait() -> None:
+    with open_run(max_lag=2, a=Engine(), b=Engine(raises=MemoryError("no room"))) as run:
+        run.sync()
+        with pytest.raises(RunFailed, match=r"^b failed to load version 1: MemoryError\('no room'\)"):
+            run.weights.settle()
+
+
+def test_a_late_engine_s_error_reaches_the_caller_and_not_the_run() -> None:
+    with open_run(max_lag=2, a=Engine()) as run:
+        run.sync()
+        late = run.join("late", Engine(raises=MemoryError("no room")))
+        with pytest.raises(RunFailed, match="late failed to load version 1"):
+            run.weights.bring(late)
+        run.sync()
+        run.weights.settle()
+        assert run.versions()["a"] == 2
+
+
+def test_an_engine_that_never_ends_a_load_is_named_with_the_bound() -> None:
+    with open_run(max_lag=1, timeout_s=0.05, a=Engine(), b=Engine(slow=True)) as run:
+        run.sync()
+        with pytest.raises(Stalled, match=r"^b did not load version 1 within 0\.05 s \(cluster\.stall_timeout_s\)$"):
+            run.weights.settle()
+
+
+def test_an_engine_that_is_replaced_in_mid_load_ends_no_run() -> None:
+    with open_run(max_lag=1, timeout_s=0.05, a=Engine(), b=Engine(slow=True)) as run:
+        run.sync()
+        run.pool.replicas.replace("b", run.pool.replicas["a"].__class__(name="c", handle=None))
+        run.weights.settle()
+        assert run.versions()["a"] == 1
+
+
+def test_the_report_has_the_loads_since_the_previous_report() -> None:
+    with open_run(max_lag=1, a=Engine(), b=Engine()) as run:
+        run.sync()
+        run.weights.settle()
+        run.learner.version += 1
+        metrics = run.weights.sync(2).metrics()
+        assert metrics["weights/loads"] >= 2 and metrics["rollout/stall_s"] >= 1.0
+        assert metrics["time/weight_sync_s"] == pytest.approx(
+            metrics["time/weight_publish_s"] + metrics["time/weight_wait_s"]
+        )
