@@ -1,12 +1,16 @@
-"""`rollouts/step_000001.jsonl.gz`: every trajectory of a step, written and read."""
+"""`rollouts/step_000001.jsonl.gz`: every trajectory of a step, written and read.
+
+Where a run has several episode workers, each writes a part of its own: `step_000001.episodes-0.jsonl.gz`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,30 +27,53 @@ from rlframe.types import (
 )
 
 FORMAT = 1
+Advantage: TypeAlias = "float | np.ndarray | None"  # of a trajectory: for all its tokens, for each token, or none
 FIELDS = ("prompt_id", "messages", "reference", "task", "reward", "verdicts", "turns")  # read back
+
+
+def write(file: Path, step: int, groups: Iterable[tuple[ScoredGroup, Sequence[Advantage]]]) -> None:
+    """Replaces a file by one with an object for each trajectory of the groups, with its advantage.
+
+    Rewards are as scored: without the KL penalty that the advantages may have. The folder must exist.
+    """
+    write_json_lines(
+        file,
+        (
+            _record(step, scored, index, advantage)
+            for scored, advantages in groups
+            for index, advantage in zip(range(len(scored.rewards)), advantages, strict=True)
+        ),
+    )
+
+
+def part(folder: Path, step: int, worker: str | None) -> Path:
+    """The file of a step, or the part of it that an episode worker writes where a run has several."""
+    return folder / (f"step_{step:06d}.{worker}.jsonl.gz" if worker else f"step_{step:06d}.jsonl.gz")
+
+
+def prepare(folder: Path, step: int, parts: Iterable[Path]) -> None:
+    """Makes the folder, and removes files of the step that are not among `parts`.
+
+    A resumed run takes a step again, perhaps with another number of episode workers.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in set(folder.glob(f"step_{step:06d}.*jsonl.gz")) - set(parts):
+        old.unlink(missing_ok=True)
 
 
 class RolloutWriter:
     """Writes the trajectories of a step, with their rewards and advantages, into `step_000001.jsonl.gz`."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
     def write(
         self, step: int, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | np.ndarray | None]]
     ) -> Path:
-        """Writes an object for each trajectory: the groups with rewards as scored, and `advantages` [P][G].
-
-        A resumed run that takes a step again replaces the step's file.
-        """
-        records = [
-            _record(step, scored, index, advantage)
-            for scored, of_group in zip(groups, advantages, strict=True)
-            for index, advantage in zip(range(len(scored.rewards)), of_group, strict=True)
-        ]
-        path = self._directory / f"step_{step:06d}.jsonl.gz"
-        write_json_lines(path, records)
+        """Writes an object for each trajectory: the groups with rewards as scored, and `advantages` [P][G]."""
+        path = part(self._directory, step, None)
+        prepare(self._directory, step, [path])
+        write(path, step, zip(groups, advantages, strict=True))
         return path
 
 
@@ -58,7 +85,7 @@ def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:
     another format or without a field; the text names the file and line.
     """
     folder = rollouts / "rollouts" if (rollouts / "rollouts").is_dir() else rollouts
-    files = sorted(folder.glob("step_*.jsonl.gz"), reverse=True)
+    files = sorted(folder.glob("step_*.jsonl.gz"), key=_order)
     if not files:
         raise ValueError(f"{rollouts} holds no rollouts: there is no {folder / 'step_*.jsonl.gz'}")
     groups, trajectories = [], 0
@@ -70,7 +97,13 @@ def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:
     return groups
 
 
-def _record(step: int, scored: ScoredGroup, index: int, advantage: float | np.ndarray | None) -> dict[str, Any]:
+def _order(file: Path) -> tuple[int, int]:
+    """Sorts the newest step first, and a step's parts by the number of the worker: "step_000001.episodes-10"."""
+    step, *worker = [int(number) for number in re.findall(r"\d+", file.name)]
+    return -step, worker[0] if worker else 0
+
+
+def _record(step: int, scored: ScoredGroup, index: int, advantage: Advantage) -> dict[str, Any]:
     prompt = scored.group.prompt
     return {
         "format": FORMAT,

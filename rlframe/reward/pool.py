@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rlframe.actors.replicas import Replica, Replicas, ReplicasDown, ReplicaState
 from rlframe.errors import Hung
@@ -18,6 +17,7 @@ from rlframe.reward.failures import Failures
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
 FACTS_S = 10.0  # for workers to answer: they may be busy, and a metric is not worth a longer wait
+RETRIED = "reward/retried"
 RESTART_S = 300.0  # for a dead worker to start again, packages and models included
 
 
@@ -37,12 +37,12 @@ class RewardPool:
         self.attempts = attempts
         self.failures = Failures(max_failed_share)
         self.retried = 0  # verdicts that were requested again
-        self._facts: dict[str, float] | None = None
+        self._facts: dict[str, float] = {}
 
     @property
-    def in_flight(self) -> list[int]:
-        """Calls at each worker."""
-        return [load for workers in self.workers for load in workers.replicas.loads]
+    def in_flight(self) -> dict[str, int]:
+        """Calls at each worker, by name."""
+        return {replica.name: replica.load for workers in self.workers for replica in workers.replicas}
 
     async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
         """Reward name -> verdict, of the rewards that look at one completion and speak on the prompt's task.
@@ -61,32 +61,31 @@ class RewardPool:
             by_name |= await self._verdicts(names, "score_group", len(group.completions), group, by_name)
         return combine(group, {name: by_name[name] for name in terms}, self.terms)
 
-    def facts(self) -> dict[str, float]:
-        """Facts about the rewards, for example the isolation level of a sandbox, from a serving worker of each term.
+    async def ask_facts(self) -> None:
+        """Asks a serving worker of each term for facts, for example the isolation level of a sandbox, for `metrics`.
 
-        Asked once. Empty where a worker dies or does not answer in time; the next call asks again.
+        A worker that dies or does not answer in time is left out.
         """
-        if self._facts is None:
-            serving = [replica for workers in self.workers for replica in workers.replicas.serving()[:1]]
-            try:
-                answers = ray.get([replica.handle.facts.remote() for replica in serving], timeout=FACTS_S)
-            except RayError:
-                return {}
-            facts = {f"reward/{name}": value for answer in answers for name, value in answer.items()}
-            self._facts = facts if len(serving) == len(self.workers) else None
-            return facts
-        return self._facts
+        serving = [replica for workers in self.workers for replica in workers.replicas.serving()[:1]]
+        answers = await asyncio.gather(
+            *[asyncio.wait_for(replica.handle.facts.remote(), FACTS_S) for replica in serving], return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, dict):
+                self._facts |= {f"reward/{name}": value for name, value in answer.items()}
 
     def metrics(self) -> dict[str, float]:
         """Verdicts that were requested again and workers that were restarted, since the start; and the facts."""
         restarted = sum(workers.restarted for workers in self.workers)
-        return self.facts() | {"reward/retried": float(self.retried), "reward/workers_replaced": float(restarted)}
+        return self._facts | {RETRIED: float(self.retried), "reward/workers_replaced": float(restarted)}
 
     async def _verdicts(self, names: list[str], method: str, count: int, *arguments: Any) -> dict[str, list[Verdict]]:
         """Reward name -> [count] verdicts, in the order of `names`."""
         shares = [(workers, [name for name in names if name in workers.names]) for workers in self.workers]
         calls = [self._attempt(workers, share, method, count, *arguments) for workers, share in shares if share]
-        verdicts = {name: row for rows in await asyncio.gather(*calls) for name, row in rows.items()}
+        # A single call, as nearly always, needs no task of its own.
+        answers = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
+        verdicts = {name: row for rows in answers for name, row in rows.items()}
         for name, row in verdicts.items():
             for verdict in row:
                 self.failures.note(name, verdict)
@@ -176,12 +175,12 @@ class RewardWorkers:
 
     async def _await_restart(self, replica: Replica) -> None:
         """Waits until the worker answers again; a worker that does not is dead."""
-        deadline = time.monotonic() + RESTART_S
+        deadline = asyncio.get_running_loop().time() + RESTART_S
         try:
             while True:
                 try:
-                    answer = asyncio.wrap_future(replica.handle.facts.remote().future())
-                    await asyncio.wait_for(answer, deadline - time.monotonic())
+                    async with asyncio.timeout_at(deadline):
+                        await replica.handle.facts.remote()
                 except ActorUnavailableError:  # Ray is still starting the worker
                     await asyncio.sleep(0.2)
                 else:
@@ -189,3 +188,16 @@ class RewardWorkers:
         except Exception as error:  # the calls that wait for a worker raise it, once no worker is left
             self._restart_error = error
             replica.state = ReplicaState.DEAD
+
+
+def merge_metrics(pools: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of several pools over the same workers.
+
+    Requests are each pool's own, and add up. A restart is seen by each pool that has calls at the worker, and facts are
+    the same for all, so they are as told by the pool that tells most.
+    """
+    merged: dict[str, float] = {}
+    for metrics in pools:
+        for name, value in metrics.items():
+            merged[name] = merged.get(name, 0.0) + value if name == RETRIED else max(merged.get(name, value), value)
+    return merged
