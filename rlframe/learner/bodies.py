@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import ray
-from ray.exceptions import ObjectLostError
-
 from rlframe.batch.collate import neighbours
 from rlframe.batch.sequences import to_train_sample
 from rlframe.errors import RunFailed
@@ -33,20 +30,13 @@ class Bodies:
 
     def __init__(self, samples: Iterable[PlannedSample | TrainSample]) -> None:
         """Fetches the bodies of all samples at once. Raises RunFailed naming a prompt whose body is lost."""
-        prompts = {
-            sample.body: sample.prompt_id
-            for sample in samples
-            if isinstance(sample, PlannedSample) and isinstance(sample.body, ray.ObjectRef)
-        }
-        try:
-            groups = ray.get(list(prompts)) if prompts else []
-        except ObjectLostError as error:
-            lost = {reference.hex(): prompt_id for reference, prompt_id in prompts.items()}
-            raise RunFailed(
-                f"the tokens of prompt {lost.get(error.object_ref_hex)} are lost: the process or the machine that "
-                "sampled them has died; go on from the last checkpoint, with resume="
-            ) from error
-        self._fetched: dict[Any, ScoredGroup] = dict(zip(prompts, groups, strict=True))
+        self._fetched = _fetch(
+            {
+                sample.body: sample.prompt_id
+                for sample in samples
+                if isinstance(sample, PlannedSample) and not isinstance(sample.body, ScoredGroup)
+            }
+        )
 
     def build(self, samples: Sequence[PlannedSample | TrainSample]) -> list[TrainSample]:
         """The training samples, in order; a sample that has its tokens stays as it is."""
@@ -56,4 +46,21 @@ class Bodies:
         ]
 
     def _group(self, sample: PlannedSample) -> ScoredGroup:
-        return self._fetched[sample.body] if isinstance(sample.body, ray.ObjectRef) else sample.body
+        return sample.body if isinstance(sample.body, ScoredGroup) else self._fetched[sample.body]
+
+
+def _fetch(prompts: dict[Any, str]) -> dict[Any, ScoredGroup]:
+    """Reference -> group, of references to the object store; `prompts`: reference -> prompt id."""
+    if not prompts:
+        return {}
+    import ray
+    from ray.exceptions import ObjectLostError
+
+    try:
+        return dict(zip(prompts, ray.get(list(prompts)), strict=True))
+    except ObjectLostError as error:
+        lost = next((prompt for body, prompt in prompts.items() if body.hex() == error.object_ref_hex), "?")
+        raise RunFailed(
+            f"the tokens of prompt {lost} are lost: the process or the machine that sampled them has died; go on from "
+            "the last checkpoint, with resume="
+        ) from error
