@@ -19,6 +19,14 @@ def weights_backend_has_gpus(run: RunKeys) -> str | None:
         )
 
 
+def kept_cache_is_of_stale_runs(run: RunKeys) -> str | None:
+    if run.rollout.cache == "keep" and not run.max_staleness:
+        return (
+            "rollout.cache: keep lets completions go on with keys and values of older weights, and max_staleness=0 "
+            "promises tokens of one policy alone; use recompute, or max_staleness=1"
+        )
+
+
 def adapters_alone_exist(run: RunKeys) -> str | None:
     if run.weights.adapters == "alone" and run.learner.lora is None:
         return "weights.adapters: alone sends adapters, and learner.lora=null trains all weights; use merged"
@@ -74,6 +82,7 @@ def adapters_alone_beside_weights_that_stay(run: RunKeys) -> str | None:
 
 WEIGHTS_CHECKS: list[Callable[[RunKeys], str | None]] = [
     weights_backend_has_gpus,
+    kept_cache_is_of_stale_runs,
     adapters_alone_exist,
     adapters_alone_travel_by_object_store,
     adapters_alone_have_a_rank_of_vllm,

@@ -30,6 +30,7 @@ class RolloutConfig(Config):
     stop_token_ids: list[TokenId]
     dtype: Literal["bfloat16", "float16", "float32"]
     max_concurrent: int = Field(ge=1)
+    cache: Literal["recompute", "keep"]
     kv_cache_gib: int = Field(ge=1)
     gpu_memory_share: float = Field(gt=0, le=1)
     compile: bool

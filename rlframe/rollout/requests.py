@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,27 @@ from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, Versi
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.v1.engine.output_processor import RequestOutputCollector
 
     from rlframe.prompts.visible_text import VisibleText
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """A completion that the engine samples."""
+
+    prompt: Prompt
+    index: int  # in the prompt's group
+    sampling: Sampling
+    queue: RequestOutputCollector  # gets vLLM's output; another queue after a restart
+
+    async def output(self) -> Any:
+        """vLLM's RequestOutput. The output of an aborted queue is no output of the request."""
+        while True:
+            queue = self.queue
+            output = await queue.get()
+            if queue is self.queue:
+                return output
 
 
 def sampling_parameters(sampling: Sampling, prompt: Prompt, index: int) -> SamplingParams:
@@ -45,13 +65,14 @@ def request_seed(seed: int, prompt_id: str, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}/{index}".encode()).digest()[:7], "big")
 
 
-def sampled_completion(prompt: Prompt, index: int, request: Any, visible_text: VisibleText) -> SampledCompletion:
-    """The completion of a finished request; `request` is vLLM's RequestOutput."""
-    output = request.outputs[0]
+async def sampled_completion(request: Request, visible_text: VisibleText) -> SampledCompletion:
+    """The completion of a request, once it is finished."""
+    result = await request.output()
+    output = result.outputs[0]
     token_ids = list(output.token_ids)
     return SampledCompletion(
-        prompt_id=prompt.id,
-        index=index,
+        prompt_id=request.prompt.id,
+        index=request.index,
         completion=Completion(
             token_ids=np.array(token_ids, np.int32),
             logprobs=np.array(output.logprobs.logprobs, np.float32),
@@ -61,7 +82,7 @@ def sampled_completion(prompt: Prompt, index: int, request: Any, visible_text: V
             ],
             text=visible_text.of(token_ids),
             finish_reason=output.finish_reason,
-            cached_tokens=request.num_cached_tokens or 0,
+            cached_tokens=result.num_cached_tokens or 0,
             routed_experts=output.routed_experts,
         ),
     )

@@ -18,7 +18,7 @@ from rlframe.rollout import adapters
 from rlframe.rollout.adapters import Adapters
 from rlframe.rollout.arguments import EngineSettings, engine_arguments
 from rlframe.rollout.messages import EngineProgress
-from rlframe.rollout.requests import sampled_completion, sampling_parameters
+from rlframe.rollout.requests import Request, sampled_completion, sampling_parameters
 from rlframe.training import Loaded
 from rlframe.types import Prompt, SampledCompletion, Sampling
 
@@ -59,11 +59,12 @@ class VLLMEngine:
         self.adapters = Adapters(self.llm, lora, model_path) if lora else None
         tokenizer: Any = self.llm.get_tokenizer()  # transformers' class, with a cache
         self.visible_text = VisibleText(tokenizer)
-        self.in_flight = 0  # completions
+        self.in_flight: dict[Request, None] = {}  # a set in the order of arrival
         self.requests = 0  # since the start; vLLM wants every request id to be new
         self.gate = asyncio.Condition()  # held by the task that pauses and resumes vLLM's scheduler
         self.snapshot: Snapshot | None = None  # the version that is being loaded
         self.differing: set[str] = set()  # tensors with wrong checksums; until healed, the engine samples nothing
+        self.keeps_cache = config.cache == "keep"
         self.version = 0  # of the policy that samples
         self.loading = False  # frozen until new weights are loaded and verified
         self.paused_at = 0.0
@@ -113,36 +114,38 @@ class VLLMEngine:
                 raise RuntimeError(
                     f"{self.name} sleeps, because the learner has its GPU; bring it weights (WeightSync.sync) first"
                 )
-            idle = self.in_flight == 0
-            group = range(sampling.completions)
-            wanted = [(prompt, index) for prompt in prompts for index in (indices[prompt.id] if indices else group)]
-            self.in_flight += len(wanted)
+            idle = not self.in_flight
             if idle:
                 await self.llm.pause_generation(mode="keep", clear_cache=False)
-            requests = [(prompt, index, await self._add(prompt, index, sampling)) for prompt, index in wanted]
+            requests: list[Request] = []
+            for prompt in prompts:
+                for index in indices[prompt.id] if indices else range(sampling.completions):
+                    queue = await self._add(prompt, index, sampling)
+                    requests.append(Request(prompt=prompt, index=index, sampling=sampling, queue=queue))
+            self.in_flight |= dict.fromkeys(requests)
             if idle:
                 await self.llm.resume_generation()
-        tasks = [asyncio.create_task(self._completion(prompt, index, queue)) for prompt, index, queue in requests]
+        tasks = [asyncio.create_task(sampled_completion(request, self.visible_text)) for request in requests]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
         finally:
-            self.in_flight -= len(tasks)
-            for task in tasks:
+            for request, task in zip(requests, tasks, strict=True):
                 task.cancel()
+                del self.in_flight[request]
 
     async def _add(self, prompt: Prompt, index: int, sampling: Sampling) -> RequestOutputCollector:
         self.requests += 1
         request_id = f"{prompt.id}#{index}/{self.requests}"
+        tokens: Any = {"prompt_token_ids": prompt.token_ids}
+        if self.keeps_cache:
+            tokens["cache_salt"] = str(self.version)  # the prefix cache finds keys and values of this salt only
         return await self.llm.add_request(
             request_id,
-            {"prompt_token_ids": prompt.token_ids},
+            tokens,
             sampling_parameters(sampling, prompt, index),
             lora_request=self.adapters.request() if self.adapters else None,
         )
-
-    async def _completion(self, prompt: Prompt, index: int, queue: RequestOutputCollector) -> SampledCompletion:
-        return sampled_completion(prompt, index, await queue.get(), self.visible_text)
 
     async def load(self, snapshot: Snapshot) -> Loaded:
         """Freezes requests in flight, loads and verifies the weights, and resumes the requests with the new weights.
@@ -212,10 +215,10 @@ class VLLMEngine:
         await self.llm.finish_weight_update()
 
     async def _freeze(self) -> None:
-        """Freezes requests. Their keys and values are computed again with the next weights."""
+        """Freezes requests. Unless rollout.cache=keep, the next weights compute their keys and values again."""
         if not self.differing:
             self.paused_at = time.monotonic()
-        await self.llm.pause_generation(mode="keep", clear_cache=True)
+        await self.llm.pause_generation(mode="keep", clear_cache=not self.keeps_cache)
         self.counters.integrate(frozen=self.loading)
         self.loading = True
 
@@ -230,11 +233,22 @@ class VLLMEngine:
         self.differing = differing
         if not self.differing:
             await self.stamp(version)
+            if self.keeps_cache:
+                await self._restart_waiting()
             self.counters.integrate(frozen=True)
             await self.llm.resume_generation()
             self.loading = False
             self.gate.notify_all()
         return Loaded(stall_s=time.monotonic() - self.paused_at, mismatched_tensors=sorted(self.differing))
+
+    async def _restart_waiting(self) -> None:
+        """Adds requests without any token anew: the salt of the old version would find keys of the old version."""
+        states = self.llm.output_processor.request_states
+        for request in self.in_flight:
+            queue = request.queue
+            if (state := states.get(queue.request_id)) is not None and state.is_prefilling:
+                request.queue = await self._add(request.prompt, request.index, request.sampling)
+                await self.llm.abort(queue.request_id, internal=True)
 
     def shutdown(self) -> None:
         """Ends vLLM's own processes."""

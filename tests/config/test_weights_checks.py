@@ -21,6 +21,11 @@ ALONE = "weights.adapters=alone"
     "overrides, message",
     [
         (["weights.backend=nccl", "rollout.gpus=1"], "weights.backend: nccl moves weights between GPUs"),
+        (
+            ["rollout.cache=keep", "max_staleness=0"],
+            "rollout.cache: keep lets completions go on with keys and values of older weights, and max_staleness=0 "
+            "promises tokens of one policy alone; use recompute, or max_staleness=1",
+        ),
         (["weights.backend=sharded_rdt"], "weights.backend: sharded_rdt lets vLLM's workers pull slices"),
         ([ALONE], "weights.adapters: alone sends adapters, and learner.lora=null trains all weights; use merged"),
         (
