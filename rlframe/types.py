@@ -16,6 +16,9 @@ Message: TypeAlias = dict[str, str]  # {"role": "user", "content": "What is 2 + 
 FinishReason: TypeAlias = Literal["stop", "length"]
 VerdictStatus: TypeAlias = Literal["scored", "unparseable", "timeout", "failed"]
 SkipReason: TypeAlias = Literal["overlong", "heldout"]
+# Treatment of prompts that take longer than max_staleness steps: a step waits for them, their old tokens have weight 0,
+# or their tokens count at any age.
+Late: TypeAlias = Literal["wait", "mask", "keep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,12 @@ class Attempt:
 
     prompt: Prompt
     number: int  # 1, 2, ...
-    version: int  # policy version at admission: no token of the attempt is older
+    version: int  # oldest policy version at admission: no token of the attempt is older
+
+    @property
+    def key(self) -> str:
+        """The name of the attempt's order: "arithmetic/7@0#2"."""
+        return f"{self.prompt.id}#{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class JoinedCluster:
         """Ends the event loop of calls to actors, then the actors."""
         try:
             if self.starter is not None:
-                self.starter.background.close()
+                self.starter.close()
         finally:
             ray_cluster.end(self.handles)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import ray
 
 from rlframe.actors.background import Background
 from rlframe.actors.calls import numbered
+from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
 from rlframe.cluster import nodes
 from rlframe.cluster.actor import meeting_point, start_actor, wait_for
@@ -21,8 +23,11 @@ from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
 from rlframe.model import quantisation
-from rlframe.reward.pool import RewardPool
+from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.rollout.arguments import EngineSettings
+from rlframe.rollout.episode_pool import EpisodePool
+from rlframe.rollout.episodes import EpisodeWorker
+from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.broadcast import Broadcast
 from rlframe.weights.object_store import ObjectStore
@@ -48,6 +53,7 @@ class Actors:
     background: Background  # the event loop of the run's calls to actors
     rollouts: RolloutPool | None
     rewards: RewardPool | None
+    episodes: EpisodePool | None  # of a run with engines and rewards
     learner: LearnerGroup | None
     weights: WeightSync | None  # of a run with engines and a learner
 
@@ -81,6 +87,7 @@ class Starter:
         self.model_path = model_path
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
+        self.episodes: EpisodePool | None = None
         self.background = Background("calls", run.cluster.stall_timeout_s)
         self.engines_start_empty = False
         self.lora: LoraConfig | None = None  # set if adapters travel alone, to engines with the base weights
@@ -117,6 +124,8 @@ class Starter:
         replicas = Replicas("engine", engines)
         rollouts = RolloutPool(replicas, self.background, timeout_s=timeout_s) if engines else None
         rewards = reward_pool(run.reward, workers) if workers else None
+        if rollouts and workers:
+            self.episodes = self._episodes(rollouts, workers)
         learner = learner_group(run, ranks, self.packing) if ranks else None
         weights = None
         if rollouts and learner:
@@ -128,9 +137,18 @@ class Starter:
             background=self.background,
             rollouts=rollouts,
             rewards=rewards,
+            episodes=self.episodes,
             learner=learner,
             weights=weights,
         )
+
+    def close(self) -> None:
+        """Waits for the rollout files, and ends the event loop. Raises RunFailed for a file that was not written."""
+        try:
+            if self.episodes is not None:
+                self.background.run(self.episodes.close())
+        finally:
+            self.background.close()
 
     def start_late_engine(self) -> Replica:
         """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
@@ -151,6 +169,18 @@ class Starter:
             ray.kill(engine.handle)
             raise
         return engine
+
+    def _episodes(self, rollouts: RolloutPool, workers: list[RewardWorkers]) -> EpisodePool:
+        """A pool with a single episode worker, in this process."""
+        settings = self.run.rollout
+        seats = [
+            EngineSeat(name=replica.name, handle=replica.handle, slots=settings.slots) for replica in rollouts.replicas
+        ]
+        make_rewards = partial(reward_pool, self.run.reward, workers)
+        worker = EpisodeWorker("episodes-0", seats, make_rewards, ahead=settings.ahead, put=ray.put)
+        episodes = EpisodePool({worker.name: (InProcess(worker), seats)}, ahead=settings.ahead)
+        rollouts.subscribe(episodes.announce)
+        return episodes
 
     def _start_on_ranks_gpus(
         self, slots: list[Slot], rank_slots: list[Slot], gang: Gang, deadline: float

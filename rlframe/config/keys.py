@@ -22,6 +22,7 @@ from rlframe.record.evaluations import MAIN_SET
 from rlframe.reward.config import RewardConfig
 from rlframe.rollout.config import RolloutConfig
 from rlframe.schema import Config
+from rlframe.types import Late
 from rlframe.weights.config import WeightsConfig
 
 
@@ -31,6 +32,7 @@ class RunKeys(Config):
     steps: int = Field(ge=1)
     prompts_per_step: int = Field(ge=1)
     max_staleness: int = Field(ge=0)
+    late: Late
     placement: Literal["separate", "colocated"]
     dynamic_sampling: bool
     max_resampled: float = Field(gt=0)
@@ -78,6 +80,13 @@ class RunKeys(Config):
     def longest_sequence(self) -> int:
         """Tokens of the longest prompt with the longest completion."""
         return self.prompts.max_tokens + self.rollout.max_tokens
+
+    def oldest_version(self, version: int) -> int | None:
+        """The oldest version whose tokens policy `version` trains on; None: it trains on all tokens.
+
+        Under late=wait no token is too old, and under late=keep every token counts.
+        """
+        return version - self.max_staleness if self.late == "mask" else None
 
     @property
     def initial_correction(self) -> list[Correction]:

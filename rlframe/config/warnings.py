@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlframe.config.keys import RunKeys
+from rlframe.objective.correction import Proximal
 
 
 def warnings(run: RunKeys) -> list[str]:
@@ -35,5 +36,32 @@ def later_updates_have_a_ratio(run: RunKeys) -> str | None:
         )
 
 
+def late_tokens_are_corrected(run: RunKeys) -> str | None:
+    corrected = any(not isinstance(correction, Proximal) for correction in run.initial_correction)
+    if run.late == "wait" or not run.max_staleness or corrected or not run.algorithm.has_ratio:
+        return None  # stale_tokens_have_a_ratio warns of an algorithm without ratio
+    ages = f"up to {run.max_staleness} versions old" if run.late == "mask" else "of any age"
+    off = " and mismatch.action=warn" if run.mismatch.action == "correct" else ""
+    return (
+        f"late: {run.late} trains on tokens {ages}, and no correction weighs them by the ratio of the policies; set "
+        f"correction=tis{off}, or late=wait with a small max_staleness"
+    )
+
+
+def a_group_fits_the_slots(run: RunKeys) -> str | None:
+    rollout = run.rollout
+    slots = rollout.slots * rollout.engines
+    if slots < rollout.group_size:
+        return (
+            f"rollout.max_concurrent: all engines together generate {slots} completions at the same time, fewer than "
+            f"rollout.group_size={rollout.group_size}, so every group waits for its own completions; raise it"
+        )
+
+
 # In the order of their report.
-RULES: list[Callable[[RunKeys], str | None]] = [stale_tokens_have_a_ratio, later_updates_have_a_ratio]
+RULES: list[Callable[[RunKeys], str | None]] = [
+    stale_tokens_have_a_ratio,
+    later_updates_have_a_ratio,
+    late_tokens_are_corrected,
+    a_group_fits_the_slots,
+]

@@ -4,115 +4,169 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rlframe.batch.records import to_record
-from rlframe.experience.scoring import GroupInProgress, Scorer
-from rlframe.training import GroupRecord
-from rlframe.types import Attempt, Sampling, ScoredGroup
+from rlframe.experience.scoring import Scorer
+from rlframe.rollout.messages import EpisodeReport, Finished, Order
+from rlframe.types import Attempt, Sampling
 
 if TYPE_CHECKING:
+    from rlframe.actors.background import Background
     from rlframe.experience.ledger import Ledger
     from rlframe.experience.resampling import Resampling
     from rlframe.prompts.stream import PromptStream
-    from rlframe.reward.pool import RewardPool
+    from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.rollout.pool import RolloutPool
+    from rlframe.training import GroupRecord
+
+NAMED_PROMPTS = 8  # that a stall message lists
 
 
 class RolloutFeed(Scorer):
-    """Scored groups for the loop. Sampling and scoring go on while the driver waits for the learner."""
+    """Scored groups for the loop. Sampling and scoring go on while the driver waits for the learner.
+
+    On-policy, prompts are admitted by `take` alone, all of a step at once. Else a prompt is admitted whenever an
+    episode worker has room and the ledger allows it: at every report, and after a take.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         stream: PromptStream,
         rollouts: RolloutPool,
-        rewards: RewardPool,
+        episodes: EpisodePool,
+        background: Background,
         sampling: Sampling,
         resampling: Resampling,
         *,
-        stall_timeout_s: float,
+        slots: int,
         warn: Callable[[str], None],
     ) -> None:
-        """`warn` gets lines for the console."""
-        super().__init__(rollouts, rewards, stall_timeout_s=stall_timeout_s)
+        """`rollouts` tells the policy versions. `warn` gets lines for the console."""
+        super().__init__(episodes, background, slots=slots)
         self.ledger = ledger
         self.stream = stream
+        self.rollouts = rollouts
         self.sampling = sampling
         self.resampling = resampling
         self.warn = warn
-        self.taken_at = 0.0  # time.monotonic() at the end of the last `take`
+        self.taken_at = 0.0  # by the background's clock, at the end of the last `take`
+        self._ahead = ledger.max_staleness > 0
+        self._began = False  # with the first `take`, engines have the run's weights
         self._wait_s = 0.0
-        self._in_progress: dict[tuple[str, int], GroupInProgress] = {}  # by prompt id and attempt
+        self._cpu_s = 0.0  # of the event loop's thread, at the end of the last `take`
+        self._cpu_ms_per_completion = 0.0
         self._reported_drops = 0
 
     def take(self, count: int) -> list[GroupRecord]:
-        """The next `count` groups in the order of admission. Admits as many new prompts as the ledger allows.
+        """The next `count` groups in the order of admission.
 
         Raises an engine's or a reward worker's error, Stalled when nothing is sampled or scored for too long, and
         RunFailed when dynamic sampling replaces too many groups.
         """
-        start = time.monotonic()
-        groups = self._background.run(self._take(count))
-        if warning := self.resampling.end_step(self.rollouts.version + 1):
+        start = self.background.now()
+        groups, warning = self.background.run(self._take(count))
+        if warning:
             self.warn(warning)
-        self.taken_at = time.monotonic()
+        self.taken_at = self.background.now()
         self._wait_s = self.taken_at - start
         return groups
 
     def metrics(self) -> dict[str, float]:
-        """Seconds of the last `take`; sampling speed and replaced groups since the last call; reward metrics.
+        """Seconds of the last `take`; use of the engines and replaced groups since the last call; reward metrics.
 
         `prompts/skipped_<reason>`: positions of the prompt stream that the run has skipped so far; absent at 0.
         """
-        replaced, self._reported_drops = self.ledger.dropped - self._reported_drops, self.ledger.dropped
-        skipped = {f"prompts/skipped_{reason}": float(count) for reason, count in self.ledger.skipped.items()}
-        return (
-            self.rewards.metrics()
-            | skipped
-            | (self.ledger.curriculum.metrics() if self.ledger.curriculum else {})
-            | {
-                "rollout/tokens_per_s": self.throughput.take(),
-                "rollout/groups_replaced": float(replaced),
-                "time/rollout_wait_s": self._wait_s,
-            }
-        )
+        return self._on_loop(self._metrics)
+
+    def skipped(self) -> dict[str, int]:
+        """Positions of the prompt stream that the run has skipped so far, by reason."""
+        return self._on_loop(lambda: dict(self.ledger.skipped))
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: see `Ledger.state`."""
-
-        # On the event loop: after a signal, an interrupted `take` may still be changing the ledger there.
-        async def read() -> dict[str, Any]:
-            return self.ledger.state()
-
-        return self._background.run(read())
+        return self._on_loop(self.ledger.state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
-        self.ledger.restore(state)
+        self._on_loop(lambda: self.ledger.restore(state))
 
-    async def _take(self, count: int) -> list[GroupRecord]:
-        self._admit()
-        while True:
-            if dropped := self.ledger.drop_without_signal():
-                self.resampling.add(dropped)
-                self._admit()
-            if (groups := self.ledger.take(count, self.rollouts.version)) is not None:
-                return groups
-            await self._background.wait(lambda: self._describe_stall(list(self._in_progress.values())))
+    def _on_loop(self, read: Callable[[], Any]) -> Any:
+        """The result of a call on the event loop, where reports change the ledger at any time."""
+
+        async def call() -> Any:
+            return read()
+
+        return self.background.run(call())
+
+    async def _take(self, count: int) -> tuple[list[GroupRecord], str | None]:
+        """The groups, and a warning of dynamic sampling."""
+        if not self._began:
+            self._began, self._cpu_s = True, time.thread_time()
+        self.progress.begin_wait(self.background.now())
+        self._check()
+        self._drop()
+        while (groups := self.ledger.take(count, self.rollouts.version)) is None:
+            self._admit()
+            await self._wait()
+            self._drop()
+        if self._ahead:
+            self._admit()
+        cpu_s, completions = time.thread_time(), sum(len(group.trajectories) for group in groups)
+        self._cpu_ms_per_completion = 1000 * (cpu_s - self._cpu_s) / max(1, completions)
+        self._cpu_s = cpu_s
+        return groups, self.resampling.end_step(self.rollouts.version + 1)
+
+    def _on_report(self, worker: str, report: EpisodeReport) -> None:
+        super()._on_report(worker, report)
+        if self._ahead and self._began:
+            self._drop()
+            self._admit()
+
+    def _finish(self, finished: Finished) -> None:
+        super()._finish(finished)
+        self.ledger.record_score(finished.key, finished.record)
+
+    def _drop(self) -> None:
+        if dropped := self.ledger.drop_without_signal():
+            self.resampling.add(dropped)
 
     def _admit(self) -> None:
-        attempts = self.ledger.admit(self.stream.at, self.rollouts.version)
-        groups = [
-            GroupInProgress(prompt=attempt.prompt, on_scored=partial(self._record, attempt)) for attempt in attempts
-        ]
-        self._in_progress |= {
-            (attempt.prompt.id, attempt.number): group for attempt, group in zip(attempts, groups, strict=True)
-        }
-        if groups:
-            self._background.start(self._sample(groups, self.sampling))
+        if not self._ahead:
+            self._order(self.ledger.admit(self.stream.at, self.rollouts.version, self.ledger.prompts_per_step))
+            return
+        if not self.episodes.has_room():
+            return
+        oldest_version = self.rollouts.oldest_version
+        while attempts := self.ledger.admit(self.stream.at, oldest_version, limit=1):
+            self._order(attempts)
+            if not self.episodes.has_room():
+                return
 
-    def _record(self, attempt: Attempt, group: ScoredGroup) -> None:
-        self.ledger.record_score(attempt, to_record(group, self.rollouts.put(group), "driver"))
-        del self._in_progress[attempt.prompt.id, attempt.number]
+    def _order(self, attempts: list[Attempt]) -> None:
+        if attempts:
+            self._assign([Order(key=each.key, prompt=each.prompt, sampling=self.sampling) for each in attempts])
+
+    def _open_groups(self) -> str:
+        unscored = [entry.attempt.key for entry in self.ledger.in_flight if entry.group is None]
+        names = ", ".join(islice(unscored, NAMED_PROMPTS)) + (", ..." if len(unscored) > NAMED_PROMPTS else "")
+        return f"groups: {self.ledger.ready} ready, {len(unscored)} open ({names}); {super()._open_groups()}"
+
+    def _metrics(self) -> dict[str, float]:
+        replaced, self._reported_drops = self.ledger.dropped - self._reported_drops, self.ledger.dropped
+        skipped = {f"prompts/skipped_{reason}": float(count) for reason, count in self.ledger.skipped.items()}
+        curriculum = self.ledger.curriculum.metrics() if self.ledger.curriculum else {}
+        return (
+            self.episodes.metrics()
+            | skipped
+            | curriculum
+            | self.usage.take()
+            | {
+                "rollout/groups_ready": float(self.ledger.ready),
+                "rollout/groups_open": float(self.ledger.open),
+                "rollout/groups_replaced": float(replaced),
+                "time/rollout_wait_s": self._wait_s,
+                "time/driver_ms_per_completion": self._cpu_ms_per_completion,
+            }
+        )

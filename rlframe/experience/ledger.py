@@ -6,33 +6,43 @@ whose problem cannot be sampled, or is not drawn by the curriculum, is skipped: 
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlframe.algorithm.ops import rewards_differ
-from rlframe.experience.curriculum import Curriculum
-from rlframe.training import GroupRecord
-from rlframe.types import Attempt, Prompt, Skipped
+from rlframe.experience.deadlines import Deadlines
+from rlframe.types import Attempt, Late, Prompt, Skipped
+
+if TYPE_CHECKING:
+    from rlframe.experience.curriculum import Curriculum
+    from rlframe.training import GroupRecord
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Entry:
     """A prompt in flight."""
 
     position: int  # in the prompt stream
+    order: int  # of admission: 0, 1, ...
     attempt: Attempt
     group: GroupRecord | None = None  # set once every trajectory has its verdicts
+
+    def __lt__(self, other: Entry) -> bool:
+        """Entries of older versions are taken first, and entries of the same version in the order of admission."""
+        return (self.attempt.version, self.order) < (other.attempt.version, other.order)
 
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """Admission and hand-out of prompts under a bound on staleness.
+    """Admission and hand-out of prompts. Every event costs the same, however many prompts are in flight.
 
-    At most `(1 + max_staleness) * prompts_per_step` prompts are in flight. `take` waits for prompts that would
-    otherwise become too stale and fills up with whatever is scored, so no token that a step trains on is more than
-    `max_staleness` versions old. At 0 a step takes every prompt in the order of admission, whatever the timing.
+    Under `late` "wait", no token that a step trains on is more than `max_staleness` versions old: admission is bounded
+    by the takes that are left, and `take` waits for prompts that would otherwise become too old. Under "mask" and
+    "keep", `take` waits for nothing but enough scored groups, and the caller bounds admission. At `max_staleness` 0 a
+    step takes every prompt in the order of admission, whatever the timing.
 
     Always: admitted == len(in_flight) + taken + dropped. Positions of the stream up to the next one are admitted,
     skipped, or interrupted (in flight in a saved run, and not admitted again yet).
@@ -41,29 +51,54 @@ class Ledger:
     prompts_per_step: int
     max_staleness: int
     dynamic_sampling: bool  # drop groups without signal and admit new prompts instead
+    late: Late = "wait"
     has_signal: Callable[[GroupRecord], bool] = rewards_differ
     curriculum: Curriculum | None = None  # None: every problem is drawn in every epoch
-    in_flight: list[Entry] = field(default_factory=list)  # in the order of admission
     admitted: int = 0
     taken: int = 0
     dropped: int = 0
     skipped: Counter[str] = field(default_factory=Counter)  # positions by reason
+    _entries: dict[str, Entry] = field(default_factory=dict)  # by the attempt's key, in the order of admission
+    _ready: list[Entry] = field(default_factory=list)  # heap of scored entries that a step may take
+    _without_signal: list[Entry] = field(default_factory=list)  # scored entries that dynamic sampling will drop
+    _deadlines: Deadlines = field(init=False)
+    _next_take: int = 0  # policy version of the next take
     _next_position: int = 0
     _interrupted: list[tuple[int, int]] = field(default_factory=list)  # (position, last attempt) in a saved run
 
-    def admit(self, prompt_at: Callable[[int], Prompt | Skipped], version: int) -> list[Attempt]:
-        """Fills the ledger: first prompts that a saved run had in flight, then new prompts of the stream.
+    def __post_init__(self) -> None:
+        self._deadlines = Deadlines(self.prompts_per_step)
 
-        `prompt_at` gives the prompt at a position of the stream; an exception leaves the ledger unchanged.
-        `version`: of the policy that will sample the prompts.
+    @property
+    def in_flight(self) -> list[Entry]:
+        """Prompts that were admitted and have not left, in the order of admission."""
+        return list(self._entries.values())
+
+    @property
+    def ready(self) -> int:
+        """Scored groups that a step may take."""
+        return len(self._ready)
+
+    @property
+    def open(self) -> int:
+        """Prompts in flight whose group is not scored yet."""
+        return len(self._entries) - len(self._ready) - len(self._without_signal)
+
+    def admit(self, prompt_at: Callable[[int], Prompt | Skipped], version: int, limit: int) -> list[Attempt]:
+        """Admits at most `limit` prompts: first those that a saved run had in flight, then new ones of the stream.
+
+        Admits none while a whole step's groups are ready, or two steps' groups under "wait". `prompt_at` gives the
+        prompt at a position of the stream; an exception leaves the ledger unchanged. `version`: the oldest policy that
+        may sample the prompts.
         """
-        room = (1 + self.max_staleness) * self.prompts_per_step - len(self.in_flight)
-        interrupted, next_position = self._interrupted.copy(), self._next_position
+        room = self._room(version, limit)
+        resumed, next_position = 0, self._next_position
         entries: list[Entry] = []
         skipped: Counter[str] = Counter()
         while len(entries) < room:
-            if interrupted:
-                position, last_attempt = interrupted.pop(0)
+            if resumed < len(self._interrupted):
+                position, last_attempt = self._interrupted[resumed]
+                resumed += 1
             else:
                 position, last_attempt = next_position, 0
                 next_position += 1
@@ -77,40 +112,49 @@ class Ledger:
                     self.curriculum.leave_out(position)
                 continue
             attempt = Attempt(prompt=prompt, number=last_attempt + 1, version=version)
-            entries.append(Entry(position=position, attempt=attempt))
-        self._interrupted, self._next_position = interrupted, next_position
-        self.in_flight += entries
+            entries.append(Entry(position=position, order=self.admitted + len(entries), attempt=attempt))
+        del self._interrupted[:resumed]
+        self._next_position = next_position
+        for entry in entries:
+            self._entries[entry.attempt.key] = entry
+            self._deadlines.admit(self._due(entry))
         self.admitted += len(entries)
         self.skipped += skipped
         return [entry.attempt for entry in entries]
 
-    def record_score(self, attempt: Attempt, group: GroupRecord) -> bool:
+    def record_score(self, key: str, group: GroupRecord) -> bool:
         """Notes the scored group of an attempt. False: ignored, since the prompt has left or has a later attempt."""
-        for entry in self.in_flight:
-            if entry.attempt.prompt.id == attempt.prompt.id and entry.attempt.number == attempt.number:
-                entry.group = group
-                return True
-        return False
+        entry = self._entries.get(key)
+        if entry is None or entry.group is not None:
+            return False
+        entry.group = group
+        self._deadlines.score(self._due(entry))
+        if self.dynamic_sampling and not self.has_signal(group):
+            self._without_signal.append(entry)
+        else:
+            heapq.heappush(self._ready, entry)
+        return True
 
     def drop_without_signal(self) -> list[GroupRecord]:
         """Drops scored groups without signal, under dynamic sampling, and returns them.
 
         On-policy only once every group is scored, so that the result does not depend on timing.
         """
-        unscored = any(entry.group is None for entry in self.in_flight)
-        if not self.dynamic_sampling or (self.max_staleness == 0 and unscored):
+        if self.max_staleness == 0 and self.open:
             return []
-        dropped = self._hand_out(lambda group: not self.has_signal(group), len(self.in_flight))
+        dropped = [self._leave(entry) for entry in sorted(self._without_signal)]
+        self._without_signal = []
         self.dropped += len(dropped)
         return dropped
 
     def take(self, count: int, version: int) -> list[GroupRecord] | None:
         """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""
-        scored = sum(entry.group is not None for entry in self.in_flight)
-        if scored < count or not self._meets_deadlines(count, version):
+        self._next_take = version
+        if self.ready < count or (self.late == "wait" and not self._deadlines.allow_take(version)):
             return None
+        self._next_take = version + 1
         self.taken += count
-        return self._hand_out(lambda _: True, count)
+        return [self._leave(heapq.heappop(self._ready)) for _ in range(count)]
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: the next position, [position, attempt] of every prompt in flight, and counts."""
@@ -134,30 +178,25 @@ class Ledger:
         if self.curriculum is not None and "curriculum" in state:
             self.curriculum.restore(state["curriculum"])
 
-    def _hand_out(self, accepts: Callable[[GroupRecord], bool], count: int) -> list[GroupRecord]:
-        """Removes the first `count` scored groups that `accepts` is true of. The curriculum notes their outcomes."""
-        groups: list[GroupRecord] = []
-        remaining: list[Entry] = []
-        for entry in self.in_flight:
-            if entry.group is None or len(groups) == count or not accepts(entry.group):
-                remaining.append(entry)
-                continue
-            groups.append(entry.group)
-            if self.curriculum is not None:
-                self.curriculum.note(entry.position, entry.group)
-        self.in_flight = remaining
-        return groups
+    def _room(self, version: int, limit: int) -> int:
+        """Number of prompts that may be admitted now, at most `limit`."""
+        # A step that waits for a due prompt leaves groups ready, and meanwhile the engines shall not run empty.
+        ready_steps = 2 if self.late == "wait" else 1
+        if self.ready >= ready_steps * self.prompts_per_step:
+            return 0
+        if self.late != "wait":
+            return limit
+        return min(limit, self._deadlines.room(version + self.max_staleness, max(self._next_take, version)))
 
-    def _meets_deadlines(self, count: int, version: int) -> bool:
-        """Earliest-deadline check: by the take that is `k` steps ahead, at most `k * count` unscored prompts are due.
+    def _due(self, entry: Entry) -> int:
+        """The last policy version that may train on a prompt's tokens."""
+        return entry.attempt.version + self.max_staleness
 
-        A prompt admitted at version v is due at version v + max_staleness. Example with max_staleness 2, count 1 and
-        two unscored prompts of version 0: at version 1 both are due one step ahead, but a step takes only one prompt,
-        so the take at version 1 must wait for the second.
-        """
-        for steps_ahead in range(self.max_staleness + 1):
-            due_version = version - self.max_staleness + steps_ahead
-            unscored = [entry.group is None for entry in self.in_flight if entry.attempt.version <= due_version]
-            if sum(unscored) > steps_ahead * count:
-                return False
-        return True
+    def _leave(self, entry: Entry) -> GroupRecord:
+        """Removes a scored entry -> its group. The curriculum notes the outcome."""
+        assert entry.group is not None
+        del self._entries[entry.attempt.key]
+        self._deadlines.leave(self._due(entry))
+        if self.curriculum is not None:
+            self.curriculum.note(entry.position, entry.group)
+        return entry.group

@@ -1,97 +1,116 @@
-"""`Scorer`: samples and scores prompts on an event loop, beside the owner's thread."""
+"""`Scorer`: sends orders to episode workers, follows their reports, and scores any prompts for an evaluation."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from rlframe.actors.background import Background
-from rlframe.experience.statistics import Throughput
-from rlframe.types import Completion, Prompt, RolloutGroup, SampledCompletion, Sampling, ScoredGroup, Verdict
+from rlframe.errors import Stalled
+from rlframe.experience.progress import Progress
+from rlframe.experience.usage import Usage
+from rlframe.rollout.messages import EpisodeReport, Finished, Order
 
 if TYPE_CHECKING:
-    from rlframe.reward.pool import RewardPool
-    from rlframe.rollout.pool import RolloutPool
+    from pathlib import Path
 
-NAMED_PROMPTS = 8  # prompts that a stall message lists
+    from rlframe.actors.background import Background
+    from rlframe.rollout.episode_pool import EpisodePool
+    from rlframe.training import GroupRecord, RatedGroup
+    from rlframe.types import Prompt, Sampling, ScoredGroup
 
-
-@dataclass(slots=True, kw_only=True)
-class GroupInProgress:
-    """A prompt's completions and verdicts, which arrive in any order."""
-
-    prompt: Prompt
-    on_scored: Callable[[ScoredGroup], object]
-    completions: dict[int, Completion] = field(default_factory=dict)  # by index in the group
-    verdicts: dict[int, dict[str, Verdict]] = field(default_factory=dict)  # likewise, then by reward name
-    scored: ScoredGroup | None = None
+CHECK_EVERY_S = 1.0
 
 
 class Scorer:
-    """Scored groups of any prompts, as an evaluation needs them."""
+    """Scored groups of any prompts, as an evaluation needs them. A `with` block follows the reports of the workers.
 
-    def __init__(self, rollouts: RolloutPool, rewards: RewardPool, *, stall_timeout_s: float) -> None:
-        self.rollouts = rollouts
-        self.rewards = rewards
-        self.throughput = Throughput()
-        self._background = Background("experience", stall_timeout_s)
+    Methods that begin with an underscore run on the background's event loop, all others on the driver's thread.
+    """
+
+    def __init__(self, episodes: EpisodePool, background: Background, *, slots: int) -> None:
+        """`slots`: completions that an engine samples at the same time."""
+        self.episodes = episodes
+        self.background = background
+        self.progress = Progress(background.stall_timeout_s)
+        self.usage = Usage(slots)
+        self._calls = 0  # of `score`, for unique keys
+        self._open: dict[str, dict[str, GroupRecord]] = {}  # open order of a call of `score` -> the call's records
+        self._checked_at = 0.0  # time of the last look for a stall
+        self._following: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
+        async def follow() -> None:
+            self._following = self.background.start(self.episodes.follow(self._on_report))
+
+        self.background.run(follow())
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Cancels whatever is in flight."""
-        self._background.close()
+        """Ends the following of reports. Orders in flight end with their workers."""
+
+        async def end() -> None:
+            if self._following is not None:
+                self._following.cancel()
+                await asyncio.wait([self._following])
+
+        self.background.run(end())
 
     def score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
         """Samples and scores prompts, held-out ones of a run beside its training prompts.
 
         The groups come in the order of `prompts`. Raises an engine's or a reward worker's error, and Stalled.
         """
-        groups = [GroupInProgress(prompt=prompt, on_scored=lambda _: None) for prompt in prompts]
-        return self._background.run(self._score(groups, sampling))
+        return self.background.run(self._score(prompts, sampling))
 
-    async def _sample(self, groups: list[GroupInProgress], sampling: Sampling) -> None:
-        """Samples all completions of `groups`. Completions are scored while the rest is still sampled."""
-        by_prompt = {group.prompt.id: group for group in groups}
-        scoring = []
-        with self.throughput:
-            async for sampled in self.rollouts.generate([group.prompt for group in groups], sampling):
-                self.throughput.tokens += len(sampled.completion.token_ids)
-                self._background.notify()
-                group = by_prompt[sampled.prompt_id]
-                scoring.append(asyncio.create_task(self._score_completion(group, sampled, sampling.completions)))
-        await asyncio.gather(*scoring)
+    def write(self, step: int, folder: Path, groups: list[GroupRecord], rated: list[RatedGroup]) -> None:
+        """Lets the episode workers write groups of a step into `folder`; does not wait for the files."""
+        self.background.run(self.episodes.write(step, folder, groups, rated))
 
-    async def _score_completion(self, group: GroupInProgress, sampled: SampledCompletion, size: int) -> None:
-        """Scores a completion, and after the last of `size` completions the whole group."""
-        group.completions[sampled.index] = sampled.completion
-        group.verdicts[sampled.index] = await self.rewards.score(group.prompt, sampled.completion)
-        if len(group.verdicts) == size:
-            completions = [group.completions[index] for index in range(size)]
-            rollouts = RolloutGroup.single_turn(group.prompt, completions)
-            verdicts = [group.verdicts[index] for index in range(size)]
-            group.scored = await self.rewards.score_group(rollouts, verdicts)
-            group.on_scored(group.scored)
-        self._background.notify()
+    async def _score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
+        self._calls += 1
+        orders = [Order(key=f"{prompt.id}#score{self._calls}", prompt=prompt, sampling=sampling) for prompt in prompts]
+        records: dict[str, GroupRecord] = {}
+        self._open |= {order.key: records for order in orders}
+        self.progress.begin_wait(self.background.now())
+        self._assign(orders)
+        while len(records) < len(orders):
+            await self._wait()
+        return list(await asyncio.gather(*(self.episodes.fetch(records[order.key]) for order in orders)))
 
-    async def _score(self, groups: list[GroupInProgress], sampling: Sampling) -> list[ScoredGroup]:
-        sampling_task = self._background.start(self._sample(groups, sampling))
-        while not sampling_task.done():
-            await self._background.wait(lambda: self._describe_stall(groups))
-        await sampling_task
-        return [group.scored for group in groups if group.scored is not None]
+    def _assign(self, orders: list[Order]) -> None:
+        self.episodes.assign(orders)
+        self.usage.advance(self.background.now(), self.episodes.completions > 0)
 
-    def _describe_stall(self, groups: list[GroupInProgress]) -> str:
-        waiting = [group for group in groups if group.scored is None]
-        lines = [
-            f"  {group.prompt.id}: {len(group.completions)} completions sampled, {len(group.verdicts)} scored"
-            for group in waiting[:NAMED_PROMPTS]
-        ]
-        return (
-            f"nothing was sampled or scored for {self._background.stall_timeout_s:.0f} s (cluster.stall_timeout_s); "
-            f"{len(waiting)} prompts wait, engines have {self.rollouts.outstanding} completions to sample, "
-            f"reward workers {self.rewards.in_flight} to score:\n" + "\n".join(lines)
-        )
+    def _on_report(self, worker: str, report: EpisodeReport) -> None:
+        now = self.background.now()
+        self.usage.advance(now, self.episodes.completions > 0)
+        self.usage.note(worker, report, now)
+        self.progress.note(worker, report, now)
+        for finished in report.finished:
+            self._finish(finished)
+        self.background.notify()
+
+    def _finish(self, finished: Finished) -> None:
+        if (records := self._open.pop(finished.key, None)) is not None:
+            records[finished.key] = finished.record
+
+    async def _wait(self) -> None:
+        """Returns at the next report. Raises a task's error, and Stalled with the actor that everything waits for."""
+        await self.background.wait(lambda: self._stall("no episode worker has sent a report"))
+        self._check()
+
+    def _check(self) -> None:
+        """Raises Stalled where an actor makes no progress, also when all others do. Looks once a second."""
+        now = self.background.now()
+        if now - self._checked_at < CHECK_EVERY_S:
+            return
+        self._checked_at = now
+        if (problem := self.progress.problem(now)) is not None:
+            raise Stalled(self._stall(problem))
+
+    def _stall(self, problem: str) -> str:
+        """The message of a stall: the problem, then who waits for whom."""
+        return f"{problem}:\n{self.progress.describe()}\n  {self._open_groups()}"
+
+    def _open_groups(self) -> str:
+        return f"{len(self._open)} groups of evaluations are open"

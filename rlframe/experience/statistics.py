@@ -1,8 +1,7 @@
-"""Statistics of rollouts: the metrics of a step's groups (pure), and the sampling speed."""
+"""Statistics of rollouts: the metrics of a step's groups. Pure."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean, pstdev
@@ -90,37 +89,3 @@ def _age_range(age: int) -> str:
     if age <= 4:
         return str(age)
     return "5_8" if age <= 8 else "9_16" if age <= 16 else "over_16"
-
-
-class Throughput:
-    """Sampled tokens per second of sampling. Seconds in which nothing is sampled do not count.
-
-    >>> with throughput:
-    ...     throughput.tokens += 30
-    >>> throughput.take()  # after 2 s inside the block
-    15.0
-    """
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self._seconds = 0.0
-        self._open_blocks = 0  # `with` blocks that are open
-        self._started_at = 0.0
-
-    def __enter__(self) -> None:
-        if self._open_blocks == 0:
-            self._started_at = time.monotonic()
-        self._open_blocks += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._open_blocks -= 1
-        if self._open_blocks == 0:
-            self._seconds += time.monotonic() - self._started_at
-
-    def take(self) -> float:
-        """Tokens per second since the last call."""
-        now = time.monotonic()
-        seconds = self._seconds + (now - self._started_at if self._open_blocks else 0.0)
-        rate = self.tokens / seconds if seconds > 0 else 0.0
-        self.tokens, self._seconds, self._started_at = 0, 0.0, now
-        return rate

@@ -30,8 +30,10 @@ SPENT = [
     ("weights", "time/weight_sync_s", "yellow"),
 ]
 # Heading -> width with the gap to its left. The widths add up to 80, the least width of a terminal.
-WIDTHS = {"step": 9, "reward": 8, "accuracy": 10, "tok/s": 7, "stale": 7, "s/step": 8}
-WIDTHS |= {heading: 8 for heading, _, _ in SPENT} | {"ETA": 7}
+START = {"step": 9, "reward": 8, "accuracy": 10, "tok/s": 7, "stale": 7, "s/step": 8}
+ON_POLICY = START | {heading: 8 for heading, _, _ in SPENT} | {"ETA": 7}
+# Engines and learner work at the same time: shares of slots and learner without work, and groups that wait for a step.
+AHEAD = START | {"eng.idle": 9, "lrn.idle": 9, "ready": 6, "ETA": 7}
 MIN_BAR, MAX_BAR = 12, 30  # cells of the bar of seconds; a terminal without room for MIN_BAR gets no bar
 ROWS_PER_HEADING = 25
 
@@ -39,9 +41,13 @@ ROWS_PER_HEADING = 25
 class Console:
     """A sink for a person at a terminal. A `with` block closes it at exit."""
 
-    def __init__(self, steps: int, reward: str, terminal: Terminal | None = None) -> None:
-        """`steps`: the last step of the run. `reward`: name of the reward whose mean is the accuracy."""
+    def __init__(self, steps: int, reward: str, terminal: Terminal | None = None, *, ahead: bool = False) -> None:
+        """`steps`: the last step of the run. `reward`: name of the reward whose mean is the accuracy.
+
+        `ahead`: engines sample for later steps while the learner computes.
+        """
         self._steps = steps
+        self._widths = AHEAD if ahead else ON_POLICY
         self._accuracy = f"reward/{reward}"
         self._terminal = terminal or Terminal(highlight=False)
         self._alive = Progress(
@@ -57,7 +63,7 @@ class Console:
         self._training: TaskID | None = None
         self._rows = 0
         self._step_seconds: deque[float] = deque(maxlen=20)  # of the latest steps, for the ETA
-        spare = self._terminal.width - sum(WIDTHS.values()) - 3
+        spare = self._terminal.width - sum(self._widths.values()) - 3
         self._bar_cells = min(spare, MAX_BAR) if self._terminal.is_terminal and spare >= MIN_BAR else 0
 
     def __enter__(self) -> Console:
@@ -89,7 +95,7 @@ class Console:
         if "time/step_s" in metrics:
             self._step_seconds.append(metrics["time/step_s"])
             if self._rows % ROWS_PER_HEADING == 0:
-                self._print(Text("".join(f"{heading:>{width}}" for heading, width in WIDTHS.items()), "dim"))
+                self._print(Text("".join(f"{heading:>{width}}" for heading, width in self._widths.items()), "dim"))
             self._rows += 1
             self._print(self._row(step, metrics))
             self._alive.start()
@@ -100,7 +106,7 @@ class Console:
             line = Table.grid(padding=(0, 2))  # a grid indents a second line like the first
             text = "  ".join(f"{figure}\N{NO-BREAK SPACE}{number}" for figure, number in measures(figures).items())
             label = "held-out" if name == MAIN_SET else name
-            line.add_row(Text(f"{f'{step}/{self._steps}':>{WIDTHS['step']}}"), label, Text(text, "bold"))
+            line.add_row(Text(f"{f'{step}/{self._steps}':>{START['step']}}"), label, Text(text, "bold"))
             self._print(line)
 
     def summary(
@@ -156,11 +162,16 @@ class Console:
             "tok/s": cell("rollout/tokens_per_s", ".0f"),
             "stale": cell("rollout/staleness_mean", ".2f"),
             "s/step": _seconds(metrics["time/step_s"]),
+            "eng.idle": cell("rollout/slots_idle", ".0%"),
+            "lrn.idle": cell("learner/idle", ".0%"),
+            "ready": cell("rollout/groups_ready", ".0f"),
             "ETA": _clock((self._steps - step) * fmean(self._step_seconds)),
         } | {heading: _seconds(metrics[key]) if key in metrics else "–" for heading, key, _ in SPENT}
-        styles = {"reward": "bold", "accuracy": "bold"} | {heading: colour for heading, _, colour in SPENT}
+        styles = {"reward": "bold", "accuracy": "bold", "lrn.idle": "cyan"} | {
+            heading: colour for heading, _, colour in SPENT
+        }
         row = Text()
-        for heading, width in WIDTHS.items():
+        for heading, width in self._widths.items():
             row.append(f"{cells[heading]:>{width}}", styles.get(heading, ""))
         return row.append_text(self._bar(metrics)) if self._bar_cells else row
 

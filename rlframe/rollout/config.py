@@ -30,6 +30,7 @@ class RolloutConfig(Config):
     stop_token_ids: list[TokenId]
     dtype: Literal["bfloat16", "float16", "float32"]
     max_concurrent: int = Field(ge=1)
+    ahead: float = Field(ge=0)
     cache: Literal["recompute", "keep"]
     kv_cache_gib: int = Field(ge=1)
     gpu_memory_share: float = Field(gt=0, le=1)
@@ -59,6 +60,11 @@ class RolloutConfig(Config):
     def workers(self) -> int:
         """vLLM's worker processes of an engine; on GPUs each has one GPU."""
         return self.tensor_workers * self.pipeline_parallel * self.data_parallel
+
+    @property
+    def slots(self) -> int:
+        """Completions that an engine generates at the same time."""
+        return self.max_concurrent * self.data_parallel
 
     def sampling(self, seed: int) -> Sampling:
         """The sampling of training prompts."""

@@ -7,14 +7,13 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
-import ray
 from ray.exceptions import RayError
 
 from rlframe.actors.background import Background
 from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
-from rlframe.training import GroupRecord, Loaded
-from rlframe.types import Prompt, SampledCompletion, Sampling, ScoredGroup
+from rlframe.training import Loaded
+from rlframe.types import Prompt, SampledCompletion, Sampling
 
 BOUND = "cluster.stall_timeout_s"
 JOIN_POLL_S = 0.1  # between two looks whether an engine that is starting serves
@@ -81,14 +80,6 @@ class RolloutPool:
         finally:
             for task in tasks:
                 task.cancel()
-
-    def put(self, group: ScoredGroup) -> ray.ObjectRef:
-        """The reference to a group in the object store."""
-        return ray.put(group)
-
-    def fetch(self, records: list[GroupRecord]) -> list[ScoredGroup]:
-        """The groups that records refer to."""
-        return ray.get([record.body for record in records])
 
     async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded:
         """Lets an engine load a version; `snapshot`: a reference to the `Snapshot`. Raises Stalled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,6 @@ from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.evaluations import read_evaluations
 from rlframe.record.metrics import JsonlSink, Sink
-from rlframe.record.rollouts import RolloutWriter
 from rlframe.record.wandb import WandbSink, check_key
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
@@ -37,11 +36,12 @@ from rlframe.training import GroupRecord, RatedGroup, StepReport
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rlframe.actors.background import Background
     from rlframe.cluster.placement import Role
     from rlframe.config.run import RunConfig
     from rlframe.learner.group import LearnerGroup
     from rlframe.prompts.stream import PromptStream
-    from rlframe.reward.pool import RewardPool
+    from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.rollout.pool import RolloutPool
     from rlframe.weights.sync import Synced, WeightSync
     from rlframe.weights.turns import Turns
@@ -62,7 +62,6 @@ class Context:
     gate: MismatchGate
     evaluation: Evaluation
     checkpoints: Checkpoints
-    writer: RolloutWriter
     sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
     watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
     step: int = 0
@@ -100,12 +99,16 @@ class Context:
         """
         self.step = step
         turns = self.turns.metrics()
-        learner_s = time.monotonic() - self.feed.taken_at - synced.seconds - turns.get("time/turns_s", 0.0)
-        self.writer.write(step, self.feed.rollouts.fetch(groups), [group.advantages for group in rated])
-        metrics = rollout_metrics(groups, step - 1, self.run.truncated) | self.feed.metrics() | report.metrics
+        learner_s = self.feed.background.now() - self.feed.taken_at - synced.seconds - turns.get("time/turns_s", 0.0)
+        self.feed.write(step, self.files.rollouts, groups, rated)
+        oldest_version = self.run.oldest_version(step - 1)
+        metrics = rollout_metrics(groups, step - 1, self.run.truncated, oldest_version)
+        metrics |= self.feed.metrics() | report.metrics
         metrics |= synced.metrics() | turns | self.checkpoints.metrics()
         now = time.monotonic()
-        metrics |= {"time/learner_s": learner_s, "time/step_s": now - self._step_began}
+        step_s = now - self._step_began
+        idle = min(1.0, metrics["time/rollout_wait_s"] / step_s)
+        metrics |= {"time/learner_s": learner_s, "time/step_s": step_s, "learner/idle": idle}
         self._step_began = now
         for sink in self.sinks:
             sink.log(step, metrics)
@@ -146,7 +149,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
     files, signals = RunDir(Path(run.run_dir)), StopSignals()
     signals.listen()
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.steps, run.deciding_reward))
+        console = stack.enter_context(Console(run.steps, run.deciding_reward, ahead=run.max_staleness > 0))
         for warning in warnings(run):
             console.warn(warning)
         with console.phase("preparing the model"):
@@ -159,8 +162,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             stream, heldout = open_prompts(run, tokenizer, console.warn)
         with console.phase("starting engines, learner and reward workers"):
             actors = joined_cluster.start(model_path, console.warn)
-        rollouts, rewards, learner, weights = actors.rollouts, actors.rewards, actors.learner, actors.weights
-        if rollouts is None or rewards is None or learner is None or weights is None:
+        rollouts, episodes, learner, weights = actors.rollouts, actors.episodes, actors.learner, actors.weights
+        if rollouts is None or episodes is None or learner is None or weights is None:
             raise ValueError(
                 f"the loop needs rollouts, rewards and a learner, but only {', '.join(roles)} were started"
             )
@@ -169,7 +172,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
                 "right: every completion computes its prompt again"
             )
-        feed = stack.enter_context(_feed(run, stream, rollouts, rewards, console))
+        feed = stack.enter_context(open_feed(run, stream, rollouts, episodes, actors.background, console.warn))
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -192,7 +195,6 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             gate=gate,
             evaluation=Evaluation(run, heldout, feed, files),
             checkpoints=checkpoints,
-            writer=RolloutWriter(files.rollouts),
         )
         stack.callback(lambda: [sink.close() for sink in ctx.sinks if sink is not console])
         try:
@@ -206,7 +208,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         finally:
             if files.metrics.exists():
                 curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations), run.deciding_reward)
-        for reason, count in feed.ledger.skipped.items():
+        for reason, count in feed.skipped().items():
             if reason != "curriculum":  # which is no fault, and in the metrics
                 console.warn(f"prompts: {count} were skipped so far ({reason})")
         first, last = ctx.evaluation.first_and_last()
@@ -227,7 +229,7 @@ def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
 
 
-def _curriculum(run: RunConfig, stream: PromptStream, console: Console) -> Curriculum | None:
+def _curriculum(run: RunConfig, stream: PromptStream, warn: Callable[[str], None]) -> Curriculum | None:
     if run.prompts.curriculum is None:
         return None
     return Curriculum(
@@ -237,26 +239,34 @@ def _curriculum(run: RunConfig, stream: PromptStream, console: Console) -> Curri
         prompts_per_step=run.prompts_per_step,
         reward=run.deciding_reward,
         seed=run.seed,
-        warn=console.warn,
+        warn=warn,
     )
 
 
-def _feed(
-    run: RunConfig, stream: PromptStream, rollouts: RolloutPool, rewards: RewardPool, console: Console
+def open_feed(
+    run: RunConfig,
+    stream: PromptStream,
+    rollouts: RolloutPool,
+    episodes: EpisodePool,
+    background: Background,
+    warn: Callable[[str], None],
 ) -> RolloutFeed:
+    """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console."""
     return RolloutFeed(
         Ledger(
             prompts_per_step=run.prompts_per_step,
             max_staleness=run.max_staleness,
             dynamic_sampling=run.dynamic_sampling,
+            late=run.late,
             has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
-            curriculum=_curriculum(run, stream, console),
+            curriculum=_curriculum(run, stream, warn),
         ),
         stream,
         rollouts,
-        rewards,
+        episodes,
+        background,
         run.rollout.sampling(run.seed),
         Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
-        stall_timeout_s=run.cluster.stall_timeout_s,
-        warn=console.warn,
+        slots=run.rollout.slots,
+        warn=warn,
     )

@@ -46,9 +46,9 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
             heldout = open_held_out(run, open_tokenizer(model_path), console.warn)
         with console.phase("starting engines and reward workers"):
             actors = joined_cluster.start(model_path, console.warn)
-        if actors.rollouts is None or actors.rewards is None:
+        if actors.episodes is None:
             raise ValueError("an evaluation needs engines and reward workers")
-        scorer = Scorer(actors.rollouts, actors.rewards, stall_timeout_s=run.cluster.stall_timeout_s)
+        scorer = Scorer(actors.episodes, actors.background, slots=run.rollout.slots)
         evaluation = Evaluation(run, heldout, stack.enter_context(scorer), files)
         files.path.mkdir(parents=True, exist_ok=True)
         save(run, files.config)

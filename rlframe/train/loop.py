@@ -11,6 +11,7 @@ from rlframe.train import context
 
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
+    from rlframe.train.context import Context
 
 
 def train(run: RunConfig) -> None:
@@ -19,15 +20,21 @@ def train(run: RunConfig) -> None:
     Raises Stop after a signal, once a checkpoint is saved. An actor's exception ends the run.
     """
     with context.open(run, roles=RL) as ctx:
-        step = ctx.restore()
-        while step < run.steps:
-            groups = ctx.feed.take(run.prompts_per_step)  # list[GroupRecord], none older than the run allows
-            with ctx.signals.held_back():
-                ctx.turns.begin_learner()  # placement=colocated: the engines leave the GPUs, until the sync below
-                rated = rate(ctx.learner.apply_kl_penalty(groups), run.algorithm, run.truncated)  # list[RatedGroup]
-                minibatches = to_minibatches(rated, ctx.learner.objective, run.learner.minibatches)
-                report = ctx.learner.step(*minibatches)  # StepReport
-                step = report.policy_version
-                synced = ctx.weights.sync(step)  # publish, deliver, verify, repair; running completions pause and go on
-                ctx.record(step, groups, rated, report, synced)  # files, console, mismatch gate
-            ctx.periodic(step)  # checkpoint, evaluation
+        run_steps(run, ctx)
+
+
+def run_steps(run: RunConfig, ctx: Context) -> None:
+    """The loop over an open context, to the last step."""
+    step = ctx.restore()
+    while step < run.steps:
+        groups = ctx.feed.take(run.prompts_per_step)  # list[GroupRecord]; run.late decides on old tokens
+        with ctx.signals.held_back():
+            ctx.turns.begin_learner()  # placement=colocated: the engines leave the GPUs, until the sync below
+            rated = rate(ctx.learner.apply_kl_penalty(groups), run.algorithm, run.truncated)  # list[RatedGroup]
+            oldest_version = run.oldest_version(step)  # late=mask: tokens of older versions have weight 0
+            minibatches = to_minibatches(rated, ctx.learner.objective, run.learner.minibatches, oldest_version)
+            report = ctx.learner.step(*minibatches)  # StepReport
+            step = report.policy_version
+            synced = ctx.weights.sync(step)  # publish, deliver, verify, repair; running completions pause and go on
+            ctx.record(step, groups, rated, report, synced)  # files, console, mismatch gate
+        ctx.periodic(step)  # checkpoint, evaluation

@@ -135,9 +135,9 @@ def steps(ledger: Ledger, count: int, solved: str = "") -> list[list[str]]:
     for version in range(count):
         groups = None
         while groups is None:
-            for attempt in ledger.admit(prompt_at, version):
+            for attempt in ledger.admit(prompt_at, version, limit=9):
                 rewards = SOLVED if attempt.prompt.id[1] in solved else MIXED
-                ledger.record_score(attempt, make_record(rewards, [1, 1], name=attempt.prompt.id))
+                ledger.record_score(attempt.key, make_record(rewards, [1, 1], name=attempt.prompt.id))
             ledger.drop_without_signal()
             groups = ledger.take(2, version)
         taken.append([group.prompt_id for group in groups])
@@ -163,7 +163,7 @@ def test_a_resumed_ledger_continues_with_the_same_prompts():
     uninterrupted, stopped = make_ledger(), make_ledger()
     expected = steps(uninterrupted, 8, solved="02")
     done = steps(stopped, 3, solved="02")
-    stopped.admit(prompt_at, version=3)  # in flight at the checkpoint
+    stopped.admit(prompt_at, version=3, limit=9)  # in flight at the checkpoint
     resumed = make_ledger()
     resumed.restore(json.loads(json.dumps(stopped.state())))
     assert done + steps(resumed, 5, solved="02") == expected
@@ -171,9 +171,9 @@ def test_a_resumed_ledger_continues_with_the_same_prompts():
 
 def test_a_prompt_in_flight_is_admitted_again_whatever_its_outcome_was():
     ledger = make_ledger()
-    ledger.admit(prompt_at, version=0)
+    ledger.admit(prompt_at, version=0, limit=9)
     state = json.loads(json.dumps(ledger.state()))
     ledger.curriculum.note(0, make_record(SOLVED, [1, 1]))
     resumed = make_ledger()
     resumed.restore(state | {"curriculum": ledger.curriculum.state()})
-    assert [attempt.prompt.id for attempt in resumed.admit(prompt_at, version=0)] == ["p0@0", "p1@0"]
+    assert [attempt.prompt.id for attempt in resumed.admit(prompt_at, version=0, limit=9)] == ["p0@0", "p1@0"]

@@ -18,10 +18,10 @@ STEP = {
 def screen():
     """Makes a console that writes to memory without colours, and a function that returns its output."""
 
-    def make(steps: int, width: int = 80, terminal: bool = False):
+    def make(steps: int, width: int = 80, terminal: bool = False, ahead: bool = False):
         file = io.StringIO()
         rich = Terminal(file=file, width=width, force_terminal=terminal, color_system=None, highlight=False)
-        return Console(steps, "math", rich), file.getvalue
+        return Console(steps, "math", rich, ahead=ahead), file.getvalue
 
     return make
 
@@ -34,6 +34,17 @@ def test_a_row_shows_the_step_its_reward_and_its_seconds(screen):
     assert columns == {
         "step": "12/200", "reward": "0.531", "accuracy": "0.500", "tok/s": "1234", "stale": "0.40", "s/step": "12.3",
         "rollout": "8.12", "learner": "3.90", "weights": "0.30", "ETA": "38m32s",
+    }  # fmt: skip
+    assert len(heading) == len(row) == 80
+
+
+def test_a_row_ahead_shows_who_is_idle_and_the_groups_that_wait(screen):
+    console, text = screen(steps=200, ahead=True)
+    console.log(12, STEP | {"rollout/slots_idle": 0.054, "learner/idle": 0.31, "rollout/groups_ready": 17.0})
+    heading, row = text().splitlines()
+    assert dict(zip(heading.split(), row.split(), strict=True)) == {
+        "step": "12/200", "reward": "0.531", "accuracy": "0.500", "tok/s": "1234", "stale": "0.40", "s/step": "12.3",
+        "eng.idle": "5%", "lrn.idle": "31%", "ready": "17", "ETA": "38m32s",
     }  # fmt: skip
     assert len(heading) == len(row) == 80
 

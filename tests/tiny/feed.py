@@ -1,92 +1,93 @@
-"""Engines and reward workers for a feed, which finish what a test lets them, when it does."""
+"""Feeds over in-process episode workers, of prompts o0, o1, ... in this order, on a virtual clock."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
-import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from rlframe.actors.background import Background
+from rlframe.actors.in_process import InProcess
+from rlframe.actors.replicas import Replica, Replicas
+from rlframe.experience.flow import RolloutFeed
+from rlframe.experience.ledger import Ledger
+from rlframe.experience.resampling import Resampling
+from rlframe.prompts.stream import PromptStream
+from rlframe.rollout.pool import RolloutPool
 from rlframe.training import GroupRecord
-from rlframe.types import (
-    Completion,
-    Prompt,
-    RolloutGroup,
-    SampledCompletion,
-    Sampling,
-    ScoredGroup,
-    Verdict,
-    VersionSpan,
-)
+from rlframe.types import Problem
+from tests.tiny.episodes import PAIR, TinyEngine, TinyJudge, make_pool
+from tests.tiny.templates import make_template
 
-Place = tuple[Prompt, int]
+PROBLEMS = 20
 
 
-class Engines:
-    """Draws `o3/1` for completion 1 of prompt o3, one after the other in the order of `order`, but none in `held`."""
-
-    def __init__(self, order: Callable[[list[Place]], list[Place]] = list, seconds: float = 0.0) -> None:
-        self.version = 0
-        self.outstanding = [0]
-        self.order, self.seconds = order, seconds
-        self.held: set[str] = set()
-        self.calls: list[list[str]] = []  # names of the prompts of each
-        self.error: Exception | None = None
-
-    @property
-    def asked(self) -> list[str]:
-        return [name for call in self.calls for name in call]
-
-    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
-        self.calls.append(names(prompts))
-        left = self.order([(prompt, index) for prompt in prompts for index in range(sampling.completions)])
-        while left:
-            await asyncio.sleep(self.seconds or 0.001)
-            if self.error:
-                raise self.error
-            for prompt, index in left:
-                if f"{prompt.id}/{index}" not in self.held:
-                    left.remove((prompt, index))
-                    yield self._sampled(prompt, index)
-                    break
-
-    def put(self, group: ScoredGroup) -> ScoredGroup:
-        return group
-
-    def _sampled(self, prompt: Prompt, index: int) -> SampledCompletion:
-        span = VersionSpan(version=self.version, start=0, end=3)
-        text = f"{prompt.id}/{index}"
-        token_ids, logprobs = np.array([1, 2, 3], np.int32), np.full(3, -1.0, np.float32)
-        completion = Completion(
-            token_ids=token_ids, logprobs=logprobs, versions=[span], text=text, finish_reason="stop"
-        )
-        return SampledCompletion(prompt_id=prompt.id, index=index, completion=completion)
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", chat_template="{{ messages[-1].content }}"
+    )
 
 
-class Rewards:
-    """1 for completion 1 and 0 for completion 0, or 0 for both of a prompt in `equal`; after `seconds()`."""
-
-    def __init__(self, equal: tuple[str, ...] = (), seconds: Callable[[], float] = lambda: 0.0) -> None:
-        self.in_flight = [0]
-        self.equal, self.seconds = equal, seconds
-        self.stuck: set[str] = set()
-        self.error: Exception | None = None
-
-    async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
-        await asyncio.sleep(3600 if completion.text in self.stuck else self.seconds())
-        if self.error:
-            raise self.error
-        score = 0.0 if prompt.id in self.equal else float(completion.text[-1])
-        return {"math": Verdict(score=score, status="scored", seconds=0.0, detail="")}
-
-    async def score_group(self, group: RolloutGroup, verdicts: list[dict[str, Verdict]]) -> ScoredGroup:
-        row = [of_one["math"] for of_one in verdicts]
-        return ScoredGroup(group=group, rewards=[verdict.score for verdict in row], verdicts={"math": row})
-
-    def metrics(self) -> dict[str, float]:
-        return {}
+def make_stream() -> PromptStream:
+    """Prompts o0@0, o1@0, ... o19@0, in this order: problems are named after their place in the first epoch."""
+    numbered = _stream([str(n) for n in range(PROBLEMS)])
+    places = [int(numbered.at(position).id.split("@")[0]) for position in range(PROBLEMS)]
+    return _stream([f"o{places.index(n)}" for n in range(PROBLEMS)])
 
 
-def names(of: list[GroupRecord] | list[Prompt]) -> list[str]:
-    ids = [each.prompt_id if isinstance(each, GroupRecord) else each.id for each in of]
-    return [prompt_id.removesuffix("@0") for prompt_id in ids]
+def _stream(names: list[str]) -> PromptStream:
+    turn = [{"role": "user", "content": "2 + 3 ?"}]
+    problems = [Problem(id=name, messages=turn, reference="5", task="math") for name in names]
+    return PromptStream(problems, tokenizer(), make_template(), seed=0, max_prompt_tokens=9, overlong="skip")
+
+
+def make_feed(
+    background: Background,
+    engines: Sequence[TinyEngine],
+    judge: TinyJudge | None = None,
+    *,
+    slots: int = 8,
+    ahead: float = 0.0,
+    warn: Callable[[str], None] = print,
+    **changes: object,
+) -> RolloutFeed:
+    """A feed of two prompts a step and two completions a prompt; `changes` are of the ledger."""
+    settings = {"prompts_per_step": 2, "max_staleness": 0, "dynamic_sampling": False} | changes
+    replicas = [Replica(name=engine.name, handle=InProcess(engine)) for engine in engines]
+    return RolloutFeed(
+        Ledger(**settings),  # pyright: ignore[reportArgumentType]
+        make_stream(),
+        RolloutPool(Replicas("engine", replicas), background, timeout_s=background.stall_timeout_s),
+        make_pool(engines, judge, slots=slots, ahead=ahead),
+        background,
+        PAIR,
+        Resampling(prompts_per_step=2, max_resampled=2.0, reward="math"),
+        slots=slots,
+        warn=warn,
+    )
+
+
+def publish(feed: RolloutFeed, engines: Sequence[TinyEngine], version: int) -> None:
+    """Lets engines load a version at once."""
+    feed.rollouts.version = version
+    feed.background.run(feed.episodes.announce(version))
+    for engine in engines:
+        engine.version = feed.rollouts.replicas[engine.name].version = version
+
+
+def hold(engine: TinyEngine, *names: str) -> None:
+    """Lets an engine sample no completion of prompts."""
+    engine.held |= {f"{name}@0/{index}" for name in names for index in range(2)}
+
+
+def release(engine: TinyEngine, *names: str) -> None:
+    engine.held -= {f"{name}@0/{index}" for name in names for index in range(2)}
+
+
+def names(groups: list[GroupRecord]) -> list[str]:
+    return [group.prompt_id.removesuffix("@0") for group in groups]

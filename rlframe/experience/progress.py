@@ -1,0 +1,139 @@
+"""`Progress`: who works and who waits, by the reports of episode workers. Pure; time is an argument.
+
+Progress is a token that an engine samples, a verdict, or a load of weights: a completion of 16,000 tokens at 100 ms a
+token takes 27 minutes and never stalls a run whose bound is one minute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlframe.rollout.messages import EngineReport, EpisodeReport
+
+BOUND = "cluster.stall_timeout_s"
+NAMED_ENGINES = 16  # that a message lists
+
+
+@dataclass(slots=True, kw_only=True)
+class WatchedEngine:
+    """An engine's last report, with what the reports before it tell."""
+
+    report: EngineReport
+    at: float  # time of the report
+    tokens_per_s: float = 0.0  # between the last two reports
+    loading_since: float | None = None  # None: it loads no weights
+
+    def follow(self, report: EngineReport, now: float) -> None:
+        """Notes the engine's next report."""
+        if now > self.at:
+            self.tokens_per_s = max(0, report.tokens - self.report.tokens) / (now - self.at)
+        if not report.loading:
+            self.loading_since = None
+        elif self.loading_since is None or report.version != self.report.version:  # the next load has begun
+            self.loading_since = now
+        self.report, self.at = report, now
+
+
+class Progress:
+    """Finds the actor that a stuck run waits for. A healthy run passes every check at any length of completions."""
+
+    def __init__(self, stall_timeout_s: float) -> None:
+        """`stall_timeout_s`: seconds without a token, a verdict, the end of a load, or a report."""
+        self.stall_timeout_s = stall_timeout_s
+        self._engines: dict[str, WatchedEngine] = {}
+        self._workers: dict[str, tuple[float, EpisodeReport]] = {}  # name -> time and content of the last report
+        self._stuck_engines: dict[str, str] = {}  # worker -> problem, by its last report on engines
+        self._stuck_rewards: dict[str, str] = {}  # worker -> problem, by its last report
+        self._active_at = 0.0  # time of the last report with any work
+
+    def begin_wait(self, now: float) -> None:
+        """Starts the clock of a wait: idleness before it, when nobody asked for anything, does not count."""
+        self._active_at = now
+
+    def note(self, worker: str, report: EpisodeReport, now: float) -> None:
+        """Follows a worker's report."""
+        self._workers[worker] = (now, report)
+        for engine in report.engines:
+            if engine.name in self._engines:
+                self._engines[engine.name].follow(engine, now)
+            else:
+                since = now if engine.loading else None
+                self._engines[engine.name] = WatchedEngine(report=engine, at=now, loading_since=since)
+        if self._works(report):
+            self._active_at = now
+        _set(self._stuck_rewards, worker, self._stuck_reward(report))
+        if report.engines:
+            _set(self._stuck_engines, worker, self._stuck_engine(report, now))
+
+    def problem(self, now: float) -> str | None:
+        """The reason why a wait is hopeless, with the actor's name; None: everybody gets on."""
+        for problem in chain(self._stuck_engines.values(), self._stuck_rewards.values()):
+            return problem
+        for name, (reported_at, _) in self._workers.items():
+            if now - reported_at >= self.stall_timeout_s:
+                return f"episode worker {name} has sent no report for {self._seconds(now - reported_at)}"
+        if now - self._active_at >= self.stall_timeout_s:
+            return (
+                "nothing is in flight at engines and reward workers, and yet a step waits for groups, for "
+                f"{self._seconds(now - self._active_at)}: a bug of rlframe"
+            )
+        return None
+
+    def describe(self) -> str:
+        """A line for each engine, the longest silent first, and for each reward worker with calls in flight."""
+        engines = sorted(self._engines.values(), key=lambda engine: -engine.report.silent_s)
+        lines = [_engine_line(engine) for engine in engines[:NAMED_ENGINES]]
+        if len(engines) > NAMED_ENGINES:
+            lines.append(f"{len(engines) - NAMED_ENGINES} more engines")
+        for name, (_, report) in self._workers.items():
+            if report.scoring:
+                calls = ", ".join(f"{reward} has {calls}" for reward, calls in report.scoring.items())
+                lines.append(
+                    f"verdicts for {name}: {calls} in flight; the last came {report.scoring_silent_s:.0f} s ago"
+                )
+        return "\n".join(f"  {line}" for line in lines)
+
+    def _works(self, report: EpisodeReport) -> bool:
+        loads = any(engine.loading for engine in report.engines)
+        return bool(report.completions or report.scoring or report.scoring_silent_s or report.finished or loads)
+
+    def _stuck_engine(self, report: EpisodeReport, now: float) -> str | None:
+        for engine in report.engines:
+            since = self._engines[engine.name].loading_since
+            if since is not None and now - since >= self.stall_timeout_s:
+                return f"{engine.name} has not ended the load of new weights after {self._seconds(now - since)}"
+            if engine.completions and not engine.loading and engine.silent_s >= self.stall_timeout_s:
+                return (
+                    f"{engine.name} has {engine.completions} completions to sample, and sampled no token for "
+                    f"{self._seconds(engine.silent_s)}"
+                )
+        return None
+
+    def _stuck_reward(self, report: EpisodeReport) -> str | None:
+        if report.scoring_silent_s >= self.stall_timeout_s:
+            names = ", ".join(report.scoring) or "no worker has a call"
+            return f"no reward worker gave a verdict for {self._seconds(report.scoring_silent_s)} ({names})"
+        return None
+
+    def _seconds(self, seconds: float) -> str:
+        return f"{seconds:.0f} s ({BOUND}={self.stall_timeout_s:g})"
+
+
+def _set(problems: dict[str, str], worker: str, problem: str | None) -> None:
+    if problem is None:
+        problems.pop(worker, None)
+    else:
+        problems[worker] = problem
+
+
+def _engine_line(engine: WatchedEngine) -> str:
+    report = engine.report
+    silence = f", no token for {report.silent_s:.0f} s" if report.silent_s >= 1 else ""
+    load = ", loads new weights" if report.loading else ""
+    return (
+        f"{report.name}: {report.completions} completions, {engine.tokens_per_s:.0f} tokens/s{silence}, "
+        f"version {report.version}{load}"
+    )

@@ -1,0 +1,89 @@
+"""`Usage`: tokens and slots of the engines between two steps, by the reports of episode workers. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlframe.rollout.messages import EngineReport, EpisodeReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """An engine's counters at a time."""
+
+    at: float
+    sampling_s: float  # seconds with unfinished completions anywhere, since the start
+    tokens: int
+    busy_slot_s: float
+    recomputed_tokens: int
+
+
+class Usage:
+    """Metrics of the engines since the last step. Engines report about once a second, each at its own time.
+
+    Speed counts seconds in which anything was sampled; the idle share of slots counts every second. With 4 slots, 10
+    seconds between two reports, and 8 slot seconds in use, 80 % were idle.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """`slots`: completions that an engine generates at the same time."""
+        self.slots = slots
+        self._last: dict[str, Reading] = {}
+        self._base: dict[str, Reading] = {}  # of the last step
+        self._sampling_s = 0.0
+        self._samples = False
+        self._at = 0.0
+        self._refusals: dict[str, int] = {}  # episode worker -> since the start
+        self._refusals_told = 0
+
+    def advance(self, now: float, samples: bool) -> None:
+        """`samples`: from now on there are unfinished completions."""
+        if self._samples:
+            self._sampling_s += now - self._at
+        self._samples, self._at = samples, now
+
+    def note(self, worker: str, report: EpisodeReport, now: float) -> None:
+        """Follows a worker's report, after `advance`."""
+        self._refusals[worker] = report.refusals
+        for engine in report.engines:
+            reading = self._reading(engine, now)
+            last = self._last.get(engine.name)
+            if last is None or engine.tokens < last.tokens:  # a new engine, perhaps under an old name
+                self._base[engine.name] = reading
+            self._last[engine.name] = reading
+
+    def take(self) -> dict[str, float]:
+        """The metrics since the last call. A metric without a report since then is left out."""
+        pairs = [(self._base[name], last) for name, last in self._last.items()]
+        self._base = dict(self._last)
+        speeds = [
+            (last.tokens - base.tokens) / (last.sampling_s - base.sampling_s)
+            for base, last in pairs
+            if last.sampling_s > base.sampling_s
+        ]
+        seconds = sum(last.at - base.at for base, last in pairs)
+        refusals = sum(self._refusals.values())
+        metrics = {
+            "rollout/recomputed_tokens": float(
+                sum(last.recomputed_tokens - base.recomputed_tokens for base, last in pairs)
+            ),
+            "rollout/refused": float(refusals - self._refusals_told),
+        }
+        self._refusals_told = refusals
+        if speeds:
+            metrics["rollout/tokens_per_s"] = sum(speeds)
+        if seconds:
+            busy = sum(last.busy_slot_s - base.busy_slot_s for base, last in pairs)
+            metrics["rollout/slots_idle"] = min(1.0, max(0.0, 1 - busy / (self.slots * seconds)))
+        return metrics
+
+    def _reading(self, engine: EngineReport, now: float) -> Reading:
+        return Reading(
+            at=now,
+            sampling_s=self._sampling_s,
+            tokens=engine.tokens,
+            busy_slot_s=engine.busy_slot_s,
+            recomputed_tokens=engine.recomputed_tokens,
+        )

@@ -1,0 +1,50 @@
+"""Rules on `late` and `max_staleness`: every refusal names the key, the reason and the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from omegaconf import DictConfig
+
+from rlframe.config.compose import load
+from rlframe.errors import ConfigError
+
+Composed = Callable[..., DictConfig]
+
+
+@pytest.mark.parametrize("late", ["wait", "mask", "keep"])
+def test_late_prompts_have_three_treatments(composed: Composed, late: str) -> None:
+    run = load(composed(f"late={late}", "max_staleness=2", "rollout.ahead=0.0"))
+    assert (run.late, run.max_staleness, run.rollout.ahead) == (late, 2, 0.0)
+
+
+def test_an_on_policy_run_ignores_completions_ahead(composed: Composed) -> None:
+    assert load(composed("rollout.ahead=2.5")).rollout.ahead == 2.5
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            ["late=mask"],
+            "late: mask is for prompts that take longer than max_staleness steps, and with max_staleness=0 every step "
+            "samples its own prompts and waits for them; use late=wait, or max_staleness=1 or more",
+        ),
+        (["late=keep"], "late: keep is for prompts that take longer"),
+        (
+            ["late=mask", "placement=colocated"],
+            "late: mask is for prompts that take longer than max_staleness steps, and with max_staleness=0 every step "
+            "samples its own prompts and waits for them; use late=wait",
+        ),
+        (["late=mask", "placement=colocated", "max_staleness=1"], "max_staleness: with placement=colocated engines"),
+        (["late=drop"], "late: Input should be 'wait', 'mask' or 'keep', not 'drop'"),
+        (["rollout.ahead=-0.1"], "rollout.ahead: Input should be greater than or equal to 0, not -0.1"),
+        (["rollout.ahead=nan"], "rollout.ahead: Input should be a finite number, not nan"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(composed: Composed, settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?m)^{re.escape(message)}") as refusal:
+        load(composed(*settings))
+    assert len(str(refusal.value).splitlines()) == 1

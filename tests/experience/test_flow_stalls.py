@@ -1,0 +1,92 @@
+"""Stalls of the feed on a virtual clock: the run ends if an actor makes no progress, and names the actor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from benchmarks.async_parts.clock import VirtualBackground
+from rlframe.errors import Stalled
+from rlframe.experience.flow import RolloutFeed
+from tests.tiny.episodes import TinyEngine, TinyJudge
+from tests.tiny.feed import hold, make_feed, names, publish
+from tests.tiny.timed import Shape, timed_run
+
+Start = Callable[..., RolloutFeed]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Feeds that stall after 60 s of virtual time."""
+    opened: list[RolloutFeed] = []
+
+    def make(engines: list[TinyEngine], judge: TinyJudge | None = None, **changes: object) -> RolloutFeed:
+        opened.append(make_feed(VirtualBackground("feed", stall_timeout_s=60), engines, judge, **changes))
+        return opened[-1].__enter__()
+
+    yield make
+    for feed in opened:
+        feed.__exit__()
+        feed.background.run(feed.episodes.close())
+        feed.background.close()
+
+
+def test_a_completion_of_16000_tokens_at_100_ms_does_not_stall_a_run() -> None:
+    shape = Shape(
+        late="wait", max_staleness=0, prompts_per_step=1, group_size=1, engines=1, slots=1, token_s=0.1,
+        lengths=lambda _: [16_000], step_s=lambda: 1.0,
+    )  # fmt: skip
+    with timed_run(shape, stall_timeout_s=60) as run:
+        assert [group.lengths for group in run.step()] == [[16_000]]
+        assert run.feed.background.now() > 1600
+
+
+def test_a_silent_engine_ends_the_run_although_the_other_goes_on(start: Start) -> None:
+    engines = [TinyEngine("rollout-0", seconds=1.0), TinyEngine("rollout-1", seconds=1.0)]
+    hold(engines[1], *[f"o{n}" for n in range(20)])
+    feed = start(engines, max_staleness=1, late="mask", slots=4)
+    with pytest.raises(Stalled) as stalled:
+        for version in range(100):
+            publish(feed, engines, version)
+            assert len(feed.take(2)) == 2
+            feed.background.run(asyncio.sleep(5))
+    assert 60 <= feed.background.now() <= 75
+    problem, first, *_ = str(stalled.value).splitlines()
+    assert problem.startswith("rollout-1 has 4 completions to sample, and sampled no token for 6")
+    assert first.startswith("  rollout-1: 4 completions, 0 tokens/s, no token for 6")
+
+
+def test_a_load_that_never_ends_ends_the_run(start: Start) -> None:
+    engine = TinyEngine(seconds=1.0)
+    engine.loading = True
+    hold(engine, "o0")
+    feed = start([engine])
+    with pytest.raises(Stalled, match=r"^rollout-0 has not ended the load of new weights after 6"):
+        feed.take(2)
+
+
+def test_rewards_that_give_no_verdict_end_the_run(start: Start) -> None:
+    judge = TinyJudge()
+    judge.stuck = {"o0@0/0"}
+    feed = start([TinyEngine()], judge)
+    with pytest.raises(Stalled) as stalled:
+        feed.take(2)
+    lines = str(stalled.value).splitlines()
+    assert lines[0].startswith("no reward worker gave a verdict for 6")
+    assert lines[-2].startswith("  verdicts for episodes-0: reward-0 has 1 in flight")
+    assert lines[-1] == "  groups: 1 ready, 1 open (o0@0#1); 0 groups of evaluations are open"
+
+
+def test_an_evaluation_stalls_like_a_step(start: Start) -> None:
+    engine = TinyEngine(seconds=1.0)
+    hold(engine, "o0")
+    feed = start([engine])
+    with pytest.raises(Stalled, match=r"rollout-0 has 2 completions to sample.*\n(.*\n)*.*; 1 groups of evaluations"):
+        feed.score([feed.stream.at(0)], feed.sampling)
+
+
+def test_slow_progress_is_not_a_stall(start: Start) -> None:
+    feed = start([TinyEngine(seconds=59.0)])
+    assert names(feed.take(2)) == ["o0", "o1"]  # four completions: 236 s
