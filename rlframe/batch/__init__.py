@@ -1,1 +1,1 @@
-"""Rated groups -> training samples -> each rank's share -> packed batches. Pure; runs on the driver's CPU."""
+"""Groups -> records -> planned samples -> each rank's share; on a rank: training samples -> packed batches. Pure."""
