@@ -43,7 +43,7 @@ class Progress:
     def __init__(self, stall_timeout_s: float) -> None:
         """`stall_timeout_s`: seconds without a token, a verdict, the end of a load, or a report."""
         self.stall_timeout_s = stall_timeout_s
-        self._engines: dict[str, WatchedEngine] = {}
+        self._engines: dict[str, dict[str, WatchedEngine]] = {}  # worker -> its engines by name
         self._workers: dict[str, tuple[float, EpisodeReport]] = {}  # name -> time and content of the last report
         self._stuck_engines: dict[str, str] = {}  # worker -> problem, by its last report on engines
         self._stuck_rewards: dict[str, str] = {}  # worker -> problem, by its last report
@@ -56,17 +56,13 @@ class Progress:
     def note(self, worker: str, report: EpisodeReport, now: float) -> None:
         """Follows a worker's report."""
         self._workers[worker] = (now, report)
-        for engine in report.engines:
-            if engine.name in self._engines:
-                self._engines[engine.name].follow(engine, now)
-            else:
-                since = now if engine.loading else None
-                self._engines[engine.name] = WatchedEngine(report=engine, at=now, loading_since=since)
-        if self._works(report):
+        if _works(report):
             self._active_at = now
         _set(self._stuck_rewards, worker, self._stuck_reward(report))
-        if report.engines:
-            _set(self._stuck_engines, worker, self._stuck_engine(report, now))
+        if report.engines or report.broken:  # other reports tell nothing of the engines
+            known = self._engines.get(worker, {})
+            self._engines[worker] = {engine.name: _watched(known, engine, now) for engine in report.engines}
+            _set(self._stuck_engines, worker, self._stuck_engine(worker, now))
 
     def problem(self, now: float) -> str | None:
         """The reason why a wait is hopeless, with the actor's name; None: everybody gets on."""
@@ -84,7 +80,8 @@ class Progress:
 
     def describe(self) -> str:
         """A line for each engine, the longest silent first, and for each reward worker with calls in flight."""
-        engines = sorted(self._engines.values(), key=lambda engine: -engine.report.silent_s)
+        engines = [engine for engines in self._engines.values() for engine in engines.values()]
+        engines.sort(key=lambda engine: -engine.report.silent_s)
         lines = [_engine_line(engine) for engine in engines[:NAMED_ENGINES]]
         if len(engines) > NAMED_ENGINES:
             lines.append(f"{len(engines) - NAMED_ENGINES} more engines")
@@ -96,13 +93,9 @@ class Progress:
                 )
         return "\n".join(f"  {line}" for line in lines)
 
-    def _works(self, report: EpisodeReport) -> bool:
-        loads = any(engine.loading for engine in report.engines)
-        return bool(report.completions or report.scoring or report.scoring_silent_s or report.finished or loads)
-
-    def _stuck_engine(self, report: EpisodeReport, now: float) -> str | None:
-        for engine in report.engines:
-            since = self._engines[engine.name].loading_since
+    def _stuck_engine(self, worker: str, now: float) -> str | None:
+        for watched in self._engines[worker].values():
+            engine, since = watched.report, watched.loading_since
             if since is not None and now - since >= self.stall_timeout_s:
                 return f"{engine.name} has not ended the load of new weights after {self._seconds(now - since)}"
             if engine.completions and not engine.loading and engine.silent_s >= self.stall_timeout_s:
@@ -120,6 +113,19 @@ class Progress:
 
     def _seconds(self, seconds: float) -> str:
         return f"{seconds:.0f} s ({BOUND}={self.stall_timeout_s:g})"
+
+
+def _works(report: EpisodeReport) -> bool:
+    loads = any(engine.loading for engine in report.engines)
+    return bool(report.completions or report.scoring or report.scoring_silent_s or report.finished or loads)
+
+
+def _watched(known: dict[str, WatchedEngine], engine: EngineReport, now: float) -> WatchedEngine:
+    """The engine after its next report."""
+    if engine.name not in known:
+        return WatchedEngine(report=engine, at=now, loading_since=now if engine.loading else None)
+    known[engine.name].follow(engine, now)
+    return known[engine.name]
 
 
 def _set(problems: dict[str, str], worker: str, problem: str | None) -> None:

@@ -24,6 +24,13 @@ def test_an_on_policy_run_ignores_completions_ahead(composed: Composed) -> None:
     assert load(composed("rollout.ahead=2.5")).rollout.ahead == 2.5
 
 
+def test_only_mask_has_an_oldest_version_whose_tokens_are_trained(composed: Composed) -> None:
+    oldest = {
+        late: load(composed(f"late={late}", "max_staleness=2")).oldest_version(7) for late in ("wait", "mask", "keep")
+    }
+    assert oldest == {"wait": None, "mask": 5, "keep": None}
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [

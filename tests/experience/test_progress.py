@@ -118,3 +118,12 @@ def test_a_message_names_sixteen_engines_of_a_thousand() -> None:
     assert progress.describe().splitlines()[15:] == [
         "  rollout-15: 0 completions, 0 tokens/s, version 0", "  984 more engines"
     ]  # fmt: skip
+
+
+def test_an_engine_that_has_left_is_watched_no_more() -> None:
+    progress = Progress(BOUND_S)
+    progress.note("episode-0", report(engine(completions=1, silent_s=61.0), engine("rollout-1")), 61.0)
+    progress.note("episode-0", replace(report(), broken={"rollout-0": "three refusals in a row"}), 61.5)
+    assert progress.problem(61.5) is None
+    progress.note("episode-0", report(engine("rollout-1")), 62.0)
+    assert progress.describe() == "  rollout-1: 0 completions, 0 tokens/s, version 0"
