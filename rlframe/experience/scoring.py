@@ -91,6 +91,7 @@ class Scorer:
         self.background.notify()
 
     def _finish(self, finished: Finished) -> None:
+        self.usage.finish(sum(finished.record.lengths))
         if (records := self._open.pop(finished.key, None)) is not None:
             records[finished.key] = finished.record
 

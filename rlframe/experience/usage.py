@@ -14,7 +14,6 @@ class Reading:
     """An engine's counters at a time."""
 
     at: float
-    sampling_s: float  # seconds with unfinished completions anywhere, since the start
     tokens: int
     busy_slot_s: float
     recomputed_tokens: int
@@ -23,8 +22,8 @@ class Reading:
 class Usage:
     """Metrics of the engines since the last step. Engines report about once a second, each at its own time.
 
-    Speed counts seconds in which anything was sampled; the idle share of slots counts every second. With 4 slots, 10
-    seconds between two reports, and 8 slot seconds in use, 80 % were idle.
+    Speed is tokens of the groups that were finished, by the seconds in which anything was sampled. The idle share of
+    slots counts every second: with 4 slots, 10 seconds between two reports, and 8 slot seconds in use, 80 % were idle.
     """
 
     def __init__(self, slots: int) -> None:
@@ -32,7 +31,8 @@ class Usage:
         self.slots = slots
         self._last: dict[str, Reading] = {}
         self._base: dict[str, Reading] = {}  # of the last step
-        self._sampling_s = 0.0
+        self._finished_tokens = 0  # since the last step
+        self._sampling_s = 0.0  # likewise, with unfinished completions anywhere
         self._samples = False
         self._at = 0.0
         self._refusals: dict[str, int] = {}  # episode worker -> since the start
@@ -43,6 +43,10 @@ class Usage:
         if self._samples:
             self._sampling_s += now - self._at
         self._samples, self._at = samples, now
+
+    def finish(self, tokens: int) -> None:
+        """Counts the sampled tokens of a group that is finished."""
+        self._finished_tokens += tokens
 
     def note(self, worker: str, report: EpisodeReport, now: float) -> None:
         """Follows a worker's report, after `advance`."""
@@ -55,25 +59,19 @@ class Usage:
             self._last[engine.name] = reading
 
     def take(self) -> dict[str, float]:
-        """The metrics since the last call. A metric without a report since then is left out."""
+        """The metrics since the last call. Without a report since then there is no idle share."""
         pairs = [(self._base[name], last) for name, last in self._last.items()]
         self._base = dict(self._last)
-        speeds = [
-            (last.tokens - base.tokens) / (last.sampling_s - base.sampling_s)
-            for base, last in pairs
-            if last.sampling_s > base.sampling_s
-        ]
         seconds = sum(last.at - base.at for base, last in pairs)
         refusals = sum(self._refusals.values())
         metrics = {
+            "rollout/tokens_per_s": self._finished_tokens / self._sampling_s if self._sampling_s else 0.0,
             "rollout/recomputed_tokens": float(
                 sum(last.recomputed_tokens - base.recomputed_tokens for base, last in pairs)
             ),
             "rollout/refused": float(refusals - self._refusals_told),
         }
-        self._refusals_told = refusals
-        if speeds:
-            metrics["rollout/tokens_per_s"] = sum(speeds)
+        self._refusals_told, self._finished_tokens, self._sampling_s = refusals, 0, 0.0
         if seconds:
             busy = sum(last.busy_slot_s - base.busy_slot_s for base, last in pairs)
             metrics["rollout/slots_idle"] = min(1.0, max(0.0, 1 - busy / (self.slots * seconds)))
@@ -82,7 +80,6 @@ class Usage:
     def _reading(self, engine: EngineReport, now: float) -> Reading:
         return Reading(
             at=now,
-            sampling_s=self._sampling_s,
             tokens=engine.tokens,
             busy_slot_s=engine.busy_slot_s,
             recomputed_tokens=engine.recomputed_tokens,

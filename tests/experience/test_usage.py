@@ -24,6 +24,8 @@ def test_a_step_s_use_of_the_engines_is_between_its_reports() -> None:
     usage.note("episode-0", report(a=(0, 0.0, 0), b=(0, 0.0, 0)), 0.0)
     usage.advance(10.0, samples=True)
     usage.note("episode-0", report(a=(300, 20.0, 5), b=(500, 30.0, 0), refusals=1), 10.0)
+    usage.finish(300)
+    usage.finish(500)
     # 50 of 2 x 4 x 10 slot seconds were in use
     assert usage.take() == {
         "rollout/tokens_per_s": 80.0, "rollout/slots_idle": 0.375,
@@ -31,6 +33,7 @@ def test_a_step_s_use_of_the_engines_is_between_its_reports() -> None:
     }  # fmt: skip
     usage.advance(15.0, samples=True)
     usage.note("episode-0", report(a=(400, 40.0, 5), refusals=3), 15.0)  # b reports a moment later
+    usage.finish(100)
     assert usage.take() == {
         "rollout/tokens_per_s": 20.0, "rollout/slots_idle": 0.0,
         "rollout/recomputed_tokens": 0.0, "rollout/refused": 2.0,
@@ -44,13 +47,18 @@ def test_speed_counts_seconds_of_sampling_and_idle_slots_count_all() -> None:
     usage.advance(7.0, samples=False)
     usage.advance(10.0, samples=False)  # the learner computes
     usage.note("episode-0", report(a=(100, 10.0, 0)), 10.0)
+    usage.finish(100)
     metrics = usage.take()
     assert (metrics["rollout/tokens_per_s"], metrics["rollout/slots_idle"]) == (20.0, 0.75)
 
 
-def test_a_step_without_a_report_has_neither_speed_nor_share() -> None:
+def test_a_step_shorter_than_a_report_has_a_speed_and_no_idle_share() -> None:
     usage = Usage(slots=4)
-    assert usage.take() == {"rollout/recomputed_tokens": 0.0, "rollout/refused": 0.0}
+    usage.advance(0.0, samples=True)
+    usage.advance(0.5, samples=False)
+    usage.finish(60)
+    metrics = usage.take()
+    assert metrics == {"rollout/tokens_per_s": 120.0, "rollout/recomputed_tokens": 0.0, "rollout/refused": 0.0}
 
 
 def test_an_engine_that_starts_again_counts_from_its_start() -> None:
@@ -61,5 +69,4 @@ def test_an_engine_that_starts_again_counts_from_its_start() -> None:
     usage.note("episode-0", report(a=(10, 1.0, 0)), 5.0)
     usage.advance(10.0, samples=True)
     usage.note("episode-0", report(a=(110, 6.0, 0)), 10.0)
-    metrics = usage.take()
-    assert (metrics["rollout/tokens_per_s"], metrics["rollout/slots_idle"]) == (20.0, 0.75)
+    assert usage.take()["rollout/slots_idle"] == 0.75

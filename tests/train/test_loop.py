@@ -37,8 +37,8 @@ def lines(file: Path) -> list[dict]:
 
 
 def learned(run_dir: Path) -> list[dict[str, float]]:
-    """Every step's metrics but those that are seconds, speeds or memory."""
-    timed = ("time/", "per_s", "seconds", "stall_s", "memory/")
+    """Every step's metrics but those that are seconds, shares of seconds, speeds or memory."""
+    timed = ("time/", "per_s", "seconds", "stall_s", "idle", "memory/")
     return [
         {key: value for key, value in row.items() if not any(word in key for word in timed)}
         for row in lines(run_dir / "metrics.jsonl")
