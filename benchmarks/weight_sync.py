@@ -31,7 +31,7 @@ from rlframe.objective import Objective
 from rlframe.rollout.vllm import VLLMEngine
 from rlframe.training import TrainSample
 from rlframe.weights.snapshot import RankShards, Snapshot
-from rlframe.weights.transport import ObjectStore
+from rlframe.weights.object_store import ObjectStore
 
 ROUNDS = 7  # the first two touch the object store's pages and do not count
 WAYS = ("gathered", "sharded", "deltas")
@@ -140,7 +140,7 @@ def measure(run: RunConfig, actors: cluster.Actors) -> dict[str, list[float]]:
     """Seconds of each part, round by round."""
     seconds: dict[str, list[float]] = defaultdict(list)
     learner = actors.learner
-    transport = actors.weights.transport = MeasuredTransport(learner, actors.rollouts)
+    transport = actors.weights.transport = MeasuredTransport(learner, actors.rollouts, actors.background)
     transport.bucket_bytes = run.weights.chunk_mib << 20
 
     def timed(part: str, work: Callable[[], object]) -> None:
@@ -156,8 +156,8 @@ def measure(run: RunConfig, actors: cluster.Actors) -> dict[str, list[float]]:
             transport.way = way
             synced = actors.weights.sync(learner.version)
             seconds[f"{way}/publish"].append(synced.publish_s)
-            seconds[f"{way}/load"].append(synced.load_s)
-            seconds[f"{way}/stall"].append(synced.stall_s)
+            seconds[f"{way}/load"].append(synced.wait_s)
+            seconds[f"{way}/stall"].append(synced.arrivals.stall_s)
             seconds[f"{way}/MiB"].append(synced.bytes / 2**20)
         timed("vllm_reload", lambda: ray.get([engine.handle.reload.remote() for engine in actors.rollouts.replicas]))
         size = int(seconds["gathered/MiB"][0] * 2**20)

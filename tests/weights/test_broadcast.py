@@ -54,7 +54,7 @@ def test_both_engines_take_a_step_s_weights_and_agree(actors: cluster.Actors, ru
         step(actors, run)
     assert disagreement(actors, run) > 0.3
     synced = sync(actors)
-    assert synced.repaired == [] and synced.stall_s > 0
+    assert synced.repaired == [] and synced.arrivals.stall_s > 0
     assert disagreement(actors, run) < 2e-3  # one prompt's group on each engine
 
 
