@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,9 +21,17 @@ if TYPE_CHECKING:
 
 
 def start_actor(
-    slot: Slot, cls: type, arguments: tuple[Any, ...], handles: dict[str, Handle], **options: Any
+    slot: Slot,
+    cls: type,
+    arguments: tuple[Any, ...],
+    handles: dict[str, Handle],
+    named: Mapping[str, Any] = MappingProxyType({}),
+    **options: Any,
 ) -> Handle:
-    """Makes an actor of a plain class, which gets the actor's name first, and adds the handle to `handles`."""
+    """Makes an actor of a plain class, and adds the handle to `handles`.
+
+    The class gets the actor's name first, then `arguments`, and `named` by name.
+    """
     environment: dict[str, Any] = {"env_vars": slot.environment} if slot.environment else {}
     if slot.pip:
         environment["pip"] = slot.pip
@@ -30,7 +40,7 @@ def start_actor(
     if slot.labels and slot.gang is None:  # a gang's bundles have the labels
         options["label_selector"] = slot.labels
     remote_class = ray.remote(cls).options(name=slot.name, num_cpus=slot.cpus, num_gpus=slot.gpus, **options)
-    handles[slot.name] = remote_class.remote(slot.name, *arguments)
+    handles[slot.name] = remote_class.remote(slot.name, *arguments, **named)
     return handles[slot.name]
 
 
@@ -44,9 +54,9 @@ def meeting_point(ranks: list[Handle]) -> ObjectRef:
     return ranks[0].__ray_call__.remote(lambda *_: free_address(ray.util.get_node_ip_address()), *started)
 
 
-def wait_for(calls: dict[str, ObjectRef], doing: str, deadline: float) -> None:
-    """Waits for calls of the start. Raises Stalled with the cluster's nodes, their resources and labels."""
+def wait_for(calls: dict[str, ObjectRef], doing: str, deadline: float) -> list[Any]:
+    """The results of calls of the start. Raises Stalled with the cluster's nodes, their resources and labels."""
     try:
-        wait(calls, doing, deadline - time.monotonic(), "cluster.start_timeout_s")
+        return wait(calls, doing, deadline - time.monotonic(), "cluster.start_timeout_s")
     except Stalled as error:
         raise Stalled(f"{error}; the cluster's nodes: {nodes.describe(nodes.living())}") from None

@@ -1,8 +1,9 @@
-"""Makes the typed handles of a run's roles from actors: the reward pool and the learner's group."""
+"""Makes the typed handles of a run's roles from actors: reward pools and the learner's group."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from rlframe.actors.replicas import Handle, Replica, Replicas
 from rlframe.cluster.actor import start_actor
@@ -17,29 +18,52 @@ if TYPE_CHECKING:
     from rlframe.reward.config import RewardConfig
     from rlframe.training import Packing
 
-REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker
+REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker, of all episode workers together
 CONCURRENT_CALLS = 1000  # run on one event loop of a worker; this only lifts Ray's bound
 
 
-def start_workers(config: RewardConfig, slots: list[Slot], handles: dict[str, Handle]) -> list[RewardWorkers]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardActors:
+    """Reward workers that hold the same rewards."""
+
+    rewards: list[str]  # names
+    handles: dict[str, Handle]  # by the actor's name
+
+
+def start_reward_actors(config: RewardConfig, slots: list[Slot], handles: dict[str, Handle]) -> list[RewardActors]:
     """Starts reward workers: for the rewards that share workers, and for each reward with its own actors."""
-    workers = []
+    kinds = []
     for kind, terms in reward_kinds(config).items():
         # Ray restarts a dead worker any number of times. RewardWorkers repeats the interrupted calls, and Ray does not.
-        options = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": CONCURRENT_CALLS}
+        options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": CONCURRENT_CALLS}
         arguments = (terms, config.timeout_s)
-        replicas = [
-            Replica(name=slot.name, handle=start_actor(slot, RewardWorker, arguments, handles, **options))
+        started = {
+            slot.name: start_actor(slot, RewardWorker, arguments, handles, **options)
             for slot in slots
             if slot.kind == kind
-        ]
-        if replicas:
-            limits = {"max_in_flight": REWARDS_IN_FLIGHT, "max_deaths": config.attempts}
-            workers.append(RewardWorkers(list(terms), Replicas("worker", replicas), **limits))
-    return workers
+        }
+        if started:
+            kinds.append(RewardActors(rewards=list(terms), handles=started))
+    return kinds
 
 
-def reward_pool(config: RewardConfig, workers: list[RewardWorkers]) -> RewardPool:
+def reward_pool(config: RewardConfig, kinds: list[RewardActors], member: int = 0, members: int = 1) -> RewardPool:
+    """The reward pool of one of `members` episode workers, which share the reward workers.
+
+    Each pool begins its search for an idle worker at another worker.
+    """
+    workers = []
+    for kind in kinds:
+        replicas = [Replica(name=name, handle=handle) for name, handle in kind.handles.items()]
+        first = member * len(replicas) // members
+        workers.append(
+            RewardWorkers(
+                kind.rewards,
+                Replicas("worker", replicas[first:] + replicas[:first]),
+                max_in_flight=max(1, REWARDS_IN_FLIGHT // members),
+                max_deaths=config.attempts,
+            )
+        )
     return RewardPool(config.terms, workers, attempts=config.attempts, max_failed_share=config.max_failed_share)
 
 

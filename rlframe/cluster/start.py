@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +15,16 @@ from ray.exceptions import RayError
 from rlframe.actors.failure import ActorFailed, describe
 from rlframe.actors.replicas import Handle
 from rlframe.cluster import nodes, ray_cluster, store
+from rlframe.cluster.actors import Actors
 from rlframe.cluster.placement import RL, Role, cpu_demand, placement
-from rlframe.cluster.starter import Actors, Starter
+from rlframe.cluster.starter import Starter
 from rlframe.learner import selftest
 
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
     from rlframe.training import Packing
+
+AFTER_ERROR_S = 20.0  # for rollout files that are being written
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +66,18 @@ class JoinedCluster:
         self.handles = self.starter.handles
         return self.starter.start(slots)
 
+    def finish(self) -> None:
+        """Waits until all rollout files are written. Raises RunFailed for a failed write, and Stalled."""
+        if self.starter is not None:
+            self.starter.finish(self.run.cluster.stall_timeout_s)
+
     def close(self) -> None:
-        """Ends the event loop of calls to actors, then the actors."""
+        """Ends the event loop of calls to actors, then the actors. After an error files have a moment to be written."""
         try:
             if self.starter is not None:
-                self.starter.close()
+                with suppress(Exception):
+                    self.starter.finish(AFTER_ERROR_S)
+                self.starter.background.close()
         finally:
             ray_cluster.end(self.handles)
 
@@ -87,6 +97,7 @@ def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
     ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(slots), store_bytes=store_bytes)
     try:
         yield cluster
+        cluster.finish()
     except RayError as error:
         raise ActorFailed(describe(error)) from None
     finally:

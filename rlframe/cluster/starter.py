@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from rlframe.actors.background import Background
 from rlframe.actors.calls import numbered
-from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
 from rlframe.cluster import nodes
 from rlframe.cluster.actor import meeting_point, start_actor, wait_for
+from rlframe.cluster.actors import Actors
+from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.gang import Gang, on_gpus_of
 from rlframe.cluster.placement import LEARNER, Role, Slot, engine_slot
-from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, reward_pool, start_workers
+from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, start_reward_actors
 from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
 from rlframe.model import quantisation
-from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.rollout.arguments import EngineSettings
 from rlframe.rollout.episode_pool import EpisodePool
-from rlframe.rollout.episodes import EpisodeWorker
-from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.broadcast import Broadcast
 from rlframe.weights.object_store import ObjectStore
@@ -40,41 +36,10 @@ if TYPE_CHECKING:
 
     from rlframe.config.run import RunConfig
     from rlframe.model.config import LoraConfig
+    from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.training import Packing
 
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actors:
-    """A run's roles behind typed handles. A role that the run did not ask for is None."""
-
-    starter: Starter
-    background: Background  # the event loop of the run's calls to actors
-    rollouts: RolloutPool | None
-    rewards: RewardPool | None
-    episodes: EpisodePool | None  # of a run with engines and rewards
-    learner: LearnerGroup | None
-    weights: WeightSync | None  # of a run with engines and a learner
-
-    def add_engine(self) -> Replica:
-        """Starts a further engine, which serves with the current weights once this returns. For any thread.
-
-        An engine that received wrong weights is quarantined until the next sync; with weights.backend=nccl a further
-        engine serves from the next sync on. Raises Stalled where the engine does not start within
-        `cluster.start_timeout_s`, perhaps for lack of resources, and RunFailed in a run without engines.
-        """
-        if self.rollouts is None:
-            raise RunFailed("this run has no engines, so none can be added: the role rollout was not started")
-        replica = self.starter.start_late_engine()
-        self.rollouts.replicas.join(replica)
-        try:
-            self.weights.bring(replica) if self.weights else self.rollouts.replicas.serve(replica)
-        except BaseException:
-            self.rollouts.replicas.drain(replica.name)
-            ray.kill(replica.handle)
-            raise
-        return replica
 
 
 class Starter:
@@ -87,8 +52,8 @@ class Starter:
         self.model_path = model_path
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
-        self.episodes: EpisodePool | None = None
         self.background = Background("calls", run.cluster.stall_timeout_s)
+        self.episodes: EpisodePool | None = None
         self.engines_start_empty = False
         self.lora: LoraConfig | None = None  # set if adapters travel alone, to engines with the base weights
 
@@ -103,7 +68,7 @@ class Starter:
         gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang == LEARNER])
         engines = [self._start_engine(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
         ranks = [self._start_rank(slot, gang) for slot in rank_slots]
-        workers = start_workers(run.reward, slots.get("reward", []), self.handles)
+        rewards = start_reward_actors(run.reward, slots.get("reward", []), self.handles)
         # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
         started = {name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}
         wait_for(started | self._connect_ranks(ranks) | self._connect_engines(engines), "start", deadline)
@@ -123,32 +88,32 @@ class Starter:
         timeout_s = run.cluster.stall_timeout_s
         replicas = Replicas("engine", engines)
         rollouts = RolloutPool(replicas, self.background, timeout_s=timeout_s) if engines else None
-        rewards = reward_pool(run.reward, workers) if workers else None
-        if rollouts and workers:
-            self.episodes = self._episodes(rollouts, workers)
         learner = learner_group(run, ranks, self.packing) if ranks else None
+        episodes = episode_pool(run, engines, rewards, self.handles, deadline) if rollouts and rewards else None
+        if rollouts and episodes:
+            rollouts.subscribe(episodes.announce)
         weights = None
         if rollouts and learner:
             weights = self._weight_sync(learner, rollouts)
             if self.engines_start_empty:
                 weights.sync(learner.version)
-        return Actors(
+        self.episodes = episodes
+        actors = Actors(
             starter=self,
             background=self.background,
             rollouts=rollouts,
-            rewards=rewards,
-            episodes=self.episodes,
+            episodes=episodes,
             learner=learner,
             weights=weights,
         )
+        if episodes:
+            episodes.replace_engine = actors.replace_engine
+        return actors
 
-    def close(self) -> None:
-        """Waits for the rollout files, and ends the event loop. Raises RunFailed for a file that was not written."""
-        try:
-            if self.episodes is not None:
-                self.background.run(self.episodes.close())
-        finally:
-            self.background.close()
+    def finish(self, timeout_s: float) -> None:
+        """Waits until the episode workers have written all files. Raises RunFailed for a failed write, and Stalled."""
+        if self.episodes is not None:
+            self.background.run(self.episodes.close(timeout_s))
 
     def start_late_engine(self) -> Replica:
         """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
@@ -169,18 +134,6 @@ class Starter:
             ray.kill(engine.handle)
             raise
         return engine
-
-    def _episodes(self, rollouts: RolloutPool, workers: list[RewardWorkers]) -> EpisodePool:
-        """A pool with a single episode worker, in this process."""
-        settings = self.run.rollout
-        seats = [
-            EngineSeat(name=replica.name, handle=replica.handle, slots=settings.slots) for replica in rollouts.replicas
-        ]
-        make_rewards = partial(reward_pool, self.run.reward, workers)
-        worker = EpisodeWorker("episodes-0", seats, make_rewards, ahead=settings.ahead, put=ray.put)
-        episodes = EpisodePool({worker.name: (InProcess(worker), seats)}, ahead=settings.ahead)
-        rollouts.subscribe(episodes.announce)
-        return episodes
 
     def _start_on_ranks_gpus(
         self, slots: list[Slot], rank_slots: list[Slot], gang: Gang, deadline: float
@@ -236,7 +189,7 @@ class Starter:
         )
         arguments = (run.rollout, self.model_path, settings)
         reservation = Gang([slot]) if slot.workers else gang
-        options = {"max_concurrency": CONCURRENT_CALLS} | reservation.options(slot)
+        options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS} | reservation.options(slot)
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, **options)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 

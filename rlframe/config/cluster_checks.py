@@ -33,7 +33,17 @@ def labels_have_a_running_cluster(run: RunKeys) -> str | None:
         )
 
 
+def every_episode_worker_has_an_engine(run: RunKeys) -> str | None:
+    workers, engines = run.rollout.episode_workers, run.rollout.engines
+    if workers is not None and workers > engines:
+        return (
+            f"rollout.episode_workers: {workers} cannot share rollout.engines={engines}, as each needs an engine; use "
+            f"at most {engines}, or null"
+        )
+
+
 CLUSTER_CHECKS: list[Callable[[RunKeys], str | None]] = [
     address_is_of_ray_itself,
     labels_have_a_running_cluster,
+    every_episode_worker_has_an_engine,
 ]

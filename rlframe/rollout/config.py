@@ -32,6 +32,7 @@ class RolloutConfig(Config):
     max_concurrent: int = Field(ge=1)
     ahead: float = Field(ge=0)
     cache: Literal["recompute", "keep"]
+    episode_workers: int | None = Field(ge=0)
     kv_cache_gib: int = Field(ge=1)
     gpu_memory_share: float = Field(gt=0, le=1)
     compile: bool

@@ -8,8 +8,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Handle
 from rlframe.actors.tasks import Tasks
 from rlframe.errors import RunFailed
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from rlframe.training import GroupRecord, RatedGroup
 
 HEARTBEAT_S = 1.0  # longest time between two reports of a worker
+CLOSE_S = 60.0  # for workers to write their files
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -30,15 +33,19 @@ class Seated:
 
     name: str
     handle: Handle
-    engines: dict[str, int]  # name -> slots
+    engines: dict[str, int] = field(default_factory=dict)  # name -> slots
+    slots: int = 0  # of all engines
     unreported: deque[int] = field(default_factory=deque)  # completions of each order that the report does not know
     completions: int = 0  # that are not finished, as far as the driver knows
     orders: int = 0  # sent since the start
     metrics: dict[str, float] = field(default_factory=dict)  # of the rewards
 
-    @property
-    def slots(self) -> int:
-        return sum(self.engines.values())
+    def join(self, engine: str, slots: int) -> None:
+        self.engines[engine] = slots
+        self.slots += slots
+
+    def leave(self, engine: str) -> None:
+        self.slots -= self.engines.pop(engine)
 
     def add(self, order: Order) -> None:
         self.orders += 1
@@ -59,19 +66,17 @@ class EpisodePool:
         self, workers: dict[str, tuple[Handle, list[EngineSeat]]], *, ahead: float, heartbeat_s: float = HEARTBEAT_S
     ) -> None:
         """`workers`: name -> handle, and the engines that the worker was started with. `ahead`: as of the workers."""
-        self.workers = {
-            name: Seated(name=name, handle=handle, engines={seat.name: seat.slots for seat in seats})
-            for name, (handle, seats) in workers.items()
-        }
+        self.workers = {name: Seated(name=name, handle=handle) for name, (handle, _) in workers.items()}
+        for name, (_, seats) in workers.items():
+            for seat in seats:
+                self.workers[name].join(seat.name, seat.slots)
+        self.completions = 0  # of all workers, that are not finished, as far as the driver knows
         self.ahead = ahead
         self.heartbeat_s = heartbeat_s
+        # Ends a broken engine and starts another: name, reason. Set by the role that starts engines.
+        self.replace_engine: Callable[[str, str], None] | None = None
         self._error: BaseException | None = None  # of a call that nobody awaits
         self._calls = Tasks(self._fail)
-
-    @property
-    def completions(self) -> int:
-        """Completions of all workers that are not finished."""
-        return sum(worker.completions for worker in self.workers.values())
 
     def has_room(self) -> bool:
         """True while a worker has fewer unfinished completions than slots, and `ahead` of the slots beyond."""
@@ -83,6 +88,7 @@ class EpisodePool:
         for order in orders:
             worker = min(self.workers.values(), key=_busy)
             worker.add(order)
+            self.completions += order.sampling.completions
             shares[worker.name].append(order)
         for name, share in shares.items():
             self._calls.start(self.workers[name].handle.sample.remote(share))
@@ -122,22 +128,25 @@ class EpisodePool:
     async def join_engine(self, seat: EngineSeat) -> None:
         """Gives an engine that serves to the worker with the fewest slots."""
         worker = min(self.workers.values(), key=lambda worker: worker.slots)
-        worker.engines[seat.name] = seat.slots
+        worker.join(seat.name, seat.slots)
         await worker.handle.join_engine.remote(seat)
 
     async def leave_engine(self, name: str) -> None:
         """Takes an engine out, if a worker has it: other engines of the worker sample its unfinished completions."""
         for worker in self.workers.values():
-            if worker.engines.pop(name, None) is not None:
+            if name in worker.engines:
+                worker.leave(name)
                 await worker.handle.leave_engine.remote(name)
 
-    async def check_shared(self, file: Path) -> None:
-        """Raises RunFailed where a worker's machine does not see a file that this process has just made."""
-        seen = await asyncio.gather(*[worker.handle.sees.remote(file) for worker in self.workers.values()])
-        if blind := [name for name, sees in zip(self.workers, seen, strict=True) if not sees]:
+    async def check_folder(self, folder: Path) -> None:
+        """Raises RunFailed where a worker's machine does not see a folder of this machine."""
+        with NamedTemporaryFile(dir=folder, prefix=".shared-") as marker:
+            calls = [worker.handle.sees.remote(Path(marker.name)) for worker in self.workers.values()]
+            seen = dict(zip(self.workers, await asyncio.gather(*calls), strict=True))
+        if blind := [name for name, sees in seen.items() if not sees]:
             raise RunFailed(
-                f"run_dir: the machines of {', '.join(blind)} do not see {file.parent}, which is on the driver's "
-                "machine, and episode workers write rollouts into it; use a folder that all machines share, or "
+                f"run_dir: the machines of {', '.join(blind)} do not see {folder}, which is on the driver's machine, "
+                "and episode workers write rollouts into it; use a folder that all machines share, or "
                 "rollout.episode_workers=0"
             )
 
@@ -145,18 +154,33 @@ class EpisodePool:
         """Metrics of the rewards, by the latest reports."""
         return merge_metrics(worker.metrics for worker in self.workers.values())
 
-    async def close(self) -> None:
-        """Waits until the workers have written all files, and ends their work. Raises RunFailed for a failed write."""
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Waits until the workers have written all files, and ends their work; a second call does nothing.
+
+        Raises RunFailed for a failed write, and Stalled.
+        """
+        workers, self.workers = self.workers, {}
         await self._calls.cancel()
-        await asyncio.gather(*[worker.handle.close.remote() for worker in self.workers.values()])
+        calls = {name: worker.handle.close.remote() for name, worker in workers.items()}
+        await gather(calls, "write its rollouts", timeout_s, "cluster.stall_timeout_s")
 
     async def _follow(self, worker: Seated, on_report: Callable[[str, EpisodeReport], None]) -> None:
         while True:
             report: EpisodeReport = await worker.handle.report.remote(self.heartbeat_s)
+            self.completions -= worker.completions
             worker.note(report)
+            self.completions += worker.completions
             on_report(worker.name, report)
+            for name, reason in report.broken.items():
+                self._replace(name, reason)
             if failure := report.failure or self._error:
                 raise failure
+
+    def _replace(self, name: str, reason: str) -> None:
+        """Replaces an engine from a thread, since an engine may take minutes to start."""
+        if self.replace_engine is not None:
+            running = asyncio.get_running_loop().run_in_executor(None, self.replace_engine, name, reason)
+            self._calls.start(running)
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error

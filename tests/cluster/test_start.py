@@ -25,8 +25,8 @@ def rewards_alone(tiny_model: Path) -> Iterator[cluster.Actors]:
 def test_a_run_starts_only_the_roles_that_it_asks_for(rewards_alone: cluster.Actors) -> None:
     assert list(rewards_alone.starter.handles) == ["reward-0"]
     assert ray.cluster_resources()["CPU"] == 1  # reward.workers x reward.cpus
-    assert rewards_alone.rewards is not None and rewards_alone.rewards.in_flight == [0]
-    assert (rewards_alone.rollouts, rewards_alone.learner, rewards_alone.weights) == (None, None, None)
+    roles = (rewards_alone.rollouts, rewards_alone.episodes, rewards_alone.learner, rewards_alone.weights)
+    assert roles == (None, None, None, None)
     with pytest.raises(RunFailed, match="this run has no engines"):
         rewards_alone.add_engine()
 

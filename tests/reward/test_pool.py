@@ -14,7 +14,7 @@ import ray
 
 from rlframe.actors.replicas import Replica, Replicas
 from rlframe.cluster.placement import reward_slots
-from rlframe.cluster.pools import reward_pool, start_workers
+from rlframe.cluster.pools import reward_pool, start_reward_actors
 from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.reward import build
 from rlframe.reward.config import RewardConfig
@@ -72,7 +72,7 @@ class Shortest(Reward):
 
 
 def start_pool(config: RewardConfig, handles: dict[str, Any]) -> RewardPool:
-    return reward_pool(config, start_workers(config, reward_slots(config), handles))
+    return reward_pool(config, start_reward_actors(config, reward_slots(config), handles))
 
 
 def completion(text: str, tokens: int = 1) -> Completion:
