@@ -35,9 +35,11 @@ class RolloutPool:
 
     @property
     def oldest_version(self) -> int:
-        """The oldest policy version with which an engine samples; `version` where no engine does."""
-        replicas = self.replicas.in_state(ReplicaState.SERVING, ReplicaState.QUARANTINED)
-        return min((replica.version for replica in replicas), default=self.version)
+        """The oldest policy version with which an engine samples; `version` where no engine does.
+
+        A quarantined engine is frozen, and samples with the version that repairs it.
+        """
+        return min((replica.version for replica in self.replicas.serving()), default=self.version)
 
     def subscribe(self, on_version: Callable[[int], Awaitable[object]]) -> None:
         """Calls and awaits `on_version` at each announcement of a version, on the background's event loop."""
