@@ -62,6 +62,10 @@ class Scorer:
         """
         return self.background.run(self._score(prompts, sampling))
 
+    def check_folder(self, folder: Path) -> None:
+        """Raises RunFailed where an episode worker's machine does not see a folder of this machine."""
+        self.background.run(self.episodes.check_folder(folder))
+
     def write(self, step: int, folder: Path, groups: list[GroupRecord], rated: list[RatedGroup]) -> None:
         """Lets the episode workers write groups of a step into `folder`; does not wait for the files."""
         self.background.run(self.episodes.write(step, folder, groups, rated))

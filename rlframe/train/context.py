@@ -74,6 +74,7 @@ class Context:
         """
         self.files.create()
         self.checkpoints.check_folder()
+        self.feed.check_folder(self.files.path)
         if self.run.resume:
             with self.console.phase("restoring"):
                 self.turns.begin_learner()
