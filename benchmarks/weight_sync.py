@@ -30,8 +30,8 @@ from rlframe.model import base_model as model
 from rlframe.objective import Objective
 from rlframe.rollout.vllm import VLLMEngine
 from rlframe.training import TrainSample
-from rlframe.weights.snapshot import RankShards, Snapshot
 from rlframe.weights.object_store import ObjectStore
+from rlframe.weights.snapshot import RankShards, Snapshot
 
 ROUNDS = 7  # the first two touch the object store's pages and do not count
 WAYS = ("gathered", "sharded", "deltas")
