@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from rlframe.actors.replicas import Replica, Replicas
+from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.errors import RunFailed
 from rlframe.training import Loaded
 
@@ -44,6 +44,10 @@ class Arrivals:
         if replica in self.broken:
             self.broken.remove(replica)
             self._repaired.append(replica.name)
+
+    def wrong(self) -> list[Replica]:
+        """Engines that hold wrong weights and are not dead."""
+        return [replica for replica in list(self.broken) if replica.state != ReplicaState.DEAD]
 
     def take(self) -> ArrivalReport:
         """The report on all answers since the last call."""

@@ -43,6 +43,9 @@ class Broadcast:
         for replica in replicas:
             self.arrivals.note(replica, snapshot.version, loaded[replica.name])
 
+    def unrepaired(self) -> list[Replica]:
+        return self.arrivals.wrong()
+
     def wait(self, oldest_version: int | None) -> None:
         """Does nothing: `deliver` has waited for all engines."""
 

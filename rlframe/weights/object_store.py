@@ -67,6 +67,9 @@ class ObjectStore:
 
         self.background.run(begin())
 
+    def unrepaired(self) -> list[Replica]:
+        return [replica for replica in self.arrivals.wrong() if replica not in self._loading]
+
     def wait(self, oldest_version: int | None) -> None:
         self.background.run(self._wait(oldest_version))
 

@@ -78,14 +78,15 @@ class WeightSync:
         engines have the GPUs afterwards.
 
         An engine whose weights differ from the learner's, by their checksums, is quarantined, and receives every value:
-        in this sync if `max_lag` is 0, else in the next one. Raises Stalled when an actor does not answer within the
-        bound, RunFailed when the checksums differ even then, ValueError when the learner is at another version.
+        in this sync if `max_lag` is 0, else by the next `repair` or sync. Raises Stalled when an actor does not answer
+        within the bound, RunFailed when the checksums differ even then, ValueError when the learner is at another
+        version.
         """
         with self._lock, self.turns.handover():
             started = self.background.now()
             self.transport.make_room()
             room = self.background.now()
-            whole = bool(self.transport.arrivals.broken)
+            whole = self.needs_repair
             snapshot = self._publish(version, whole=whole)
             published = self.background.now()
             self.engines.announce(version)
@@ -108,6 +109,16 @@ class WeightSync:
         """Waits until every engine has loaded the newest version right, for an evaluation of this very version."""
         with self._lock:
             self._settle()
+
+    @property
+    def needs_repair(self) -> bool:
+        """True while an engine has wrong weights, and no whole version is on its way."""
+        return bool(self.transport.unrepaired())
+
+    def repair(self) -> None:
+        """Begins to bring every value to engines with wrong weights; while no step is running."""
+        with self._lock:
+            self._repair()
 
     def bring(self, replica: Replica) -> None:
         """Brings a late or restarted engine to the current version; then the engine serves.
@@ -133,9 +144,15 @@ class WeightSync:
     def _settle(self) -> int:
         """Waits for all loads, and repairs engines with wrong weights -> bytes published for the repair."""
         self.transport.wait(None)
-        if self.current is None or not (broken := list(self.transport.arrivals.broken)):
-            return 0
-        snapshot = self._publish(self.current.version, whole=True)
-        self.transport.deliver(snapshot, broken, whole=True)
+        size = self._repair()
         self.transport.wait(None)
+        return size
+
+    def _repair(self) -> int:
+        """Begins to bring every value to engines with wrong weights -> bytes published."""
+        if self.current is None or not self.needs_repair:
+            return 0
+        self.transport.make_room()
+        snapshot = self._publish(self.current.version, whole=True)
+        self.transport.deliver(snapshot, self.transport.unrepaired(), whole=True)
         return snapshot.bytes

@@ -57,6 +57,10 @@ class Transport(Protocol):
         """Brings the version to the engines, or begins to."""
         ...
 
+    def unrepaired(self) -> list[Replica]:
+        """Engines with wrong weights that no load is going to repair."""
+        ...
+
     def wait(self, oldest_version: int | None) -> None:
         """Returns once no serving engine is older; None: once no engine loads."""
         ...

@@ -74,6 +74,30 @@ def test_an_evaluation_s_wait_repairs_an_engine_at_the_same_version() -> None:
         assert run.states() == {"a": "serving"} and run.versions() == {"a": 1}
 
 
+def test_an_only_engine_is_repaired_between_two_steps() -> None:
+    with open_run(max_lag=1, a=Engine(slow=True, broken=[True])) as run:
+        run.sync()
+        assert not run.weights.needs_repair
+        run.permit("a")
+        run.until(lambda: run.weights.needs_repair)
+        run.weights.repair()
+        assert not run.weights.needs_repair  # the repair is on its way
+        run.weights.repair()
+        run.permit("a")
+        run.until(lambda: run.states() == {"a": "serving"})
+        assert run.learner.published == [(1, False), (1, True)]
+
+
+def test_an_engine_that_dies_with_wrong_weights_is_not_repaired() -> None:
+    with open_run(max_lag=1, a=Engine(), b=Engine(broken=[True])) as run:
+        run.sync()
+        run.until(lambda: run.weights.needs_repair)
+        run.pool.replicas.drain("b")
+        run.sync()
+        run.weights.settle()
+        assert run.learner.published == [(1, False), (2, False)]
+
+
 def test_draining_engines_get_weights_and_dead_or_starting_ones_do_not() -> None:
     states = dict(zip("abcd", ("DRAINING", "DEAD", "STARTING", "QUARANTINED"), strict=True))
     with open_run(max_lag=0, **{name: Engine() for name in states}) as run:
