@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.async_parts.clock import VirtualBackground
 from benchmarks.async_parts.engine import TimedEngine
+from benchmarks.async_parts.real import measure
+from benchmarks.async_parts.settings import Policy, Scale
+from benchmarks.async_parts.simulation import simulate
 from benchmarks.async_parts.trace import Trace, Work, mean_length
+from benchmarks.async_parts.workers import Parts
 from rlframe.errors import Stalled
 from rlframe.types import Prompt, SampledCompletion, Sampling
 
@@ -128,3 +134,63 @@ def test_the_bound_is_the_longest_of_slots_completion_and_learner():
     assert Work(**work).bound_s == 15  # 6000 * 0.01 / 4
     assert Work(**work | {"longest": 1700}).bound_s == 17
     assert Work(**work | {"learner_s": 20.0}).bound_s == 20
+
+
+def test_on_policy_steps_take_the_longest_completion_and_the_learner():
+    scale = Scale(engines=2, slots=4, worker_engines=1, prompts=2, group=4, steps=2, learner=1.0)
+    figures = simulate(scale, Policy(max_staleness=0))
+    # Every completion has a slot at once, so a step samples for as long as the longest of its 8 completions.
+    trace = Trace(group=4, seed=0)
+    longest = [max(trace[0] + trace[1]), max(trace[2] + trace[3])]
+    assert figures.seconds == pytest.approx(sum(longest) * 0.001 + 2 * scale.step_s)
+    assert (figures.completions, figures.longest) == (16, max(longest))
+    assert figures.tokens == sum(sum(trace[prompt]) for prompt in range(4))
+    assert figures.tokens_by_age.keys() == {0}
+
+
+def test_loads_and_rewards_take_their_seconds_on_policy():
+    scale = Scale(engines=2, slots=4, worker_engines=1, prompts=2, group=4, steps=2)
+    slow = replace(scale, load_s=3.0, publish_s=5.0, reward_s=7.0)
+    seconds = simulate(slow, Policy(max_staleness=0)).seconds - simulate(scale, Policy(max_staleness=0)).seconds
+    assert seconds == pytest.approx(2 * (3 + 5 + 7))
+
+
+def test_admission_by_slots_keeps_the_engines_busy_with_young_tokens():
+    scale = Scale(engines=2, slots=32, prompts=4, group=16, steps=24)
+    waiting = simulate(scale, Policy(max_staleness=1))
+    masking = simulate(scale, Policy(max_staleness=8, late="mask"))
+    assert masking.share_of_bound > 3 * waiting.share_of_bound
+    assert masking.slots_idle < 0.1 < 0.6 < waiting.slots_idle
+    assert waiting.largest_age == 1
+    assert masking.mean_age < 4.5
+    # The slots' work is the trace, whoever decides: both trained on as many completions of the same kind.
+    assert masking.completions == waiting.completions == 24 * 64
+
+
+def test_equal_seeds_give_equal_simulations():
+    scale = Scale(engines=2, slots=16, worker_engines=1, prompts=2, group=8, steps=8, load_s=0.1, reward_s=0.2)
+    first, second, other = (
+        simulate(replace(scale, seed=seed), Policy(max_staleness=4, late="keep")) for seed in (1, 1, 2)
+    )
+    assert (first.seconds, first.tokens_by_age) == (second.seconds, second.tokens_by_age)
+    assert first.seconds != other.seconds
+
+
+def test_a_users_engine_takes_the_place_of_the_timed_one():
+    class TwiceAsFast(TimedEngine):
+        def __init__(self, name: str, *, slots: int, token_s: float, load_s: float) -> None:
+            super().__init__(name, slots=slots, token_s=token_s / 2, load_s=load_s)
+
+    scale = Scale(engines=1, slots=8, prompts=1, group=8, steps=2, learner=0.0)
+    usual = simulate(scale, Policy(max_staleness=0))
+    fast = simulate(scale, Policy(max_staleness=0), Parts(engine=TwiceAsFast))
+    assert fast.seconds == pytest.approx(usual.seconds / 2)
+
+
+def test_the_drivers_cpu_is_measured_over_real_actors(tmp_path: Path):
+    scale = Scale(engines=2, slots=16, worker_engines=1, prompts=4, group=4, steps=4, token_s=1e-5)
+    figures, cpu = measure(scale, Parts(), tmp_path)
+    assert (figures.completions, cpu.completions) == (64, 32)  # two steps are warm-up
+    assert figures.tokens_by_age.total() == figures.tokens > 0
+    assert min(cpu.take, cpu.step) > 0
+    assert len(list(tmp_path.rglob("*.gz"))) >= 4  # a file of rollouts for each step

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from benchmarks.async_parts.stopwatch import Stopwatch
 from rlframe.actors.background import Background
 
 T = TypeVar("T")
@@ -27,13 +28,10 @@ class VirtualSelector(selectors.DefaultSelector):
         self.parked = threading.Event()  # the loop has nothing to do at this time, and the clock stands still
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
-            return events
-        if self.runs and timeout is not None:
-            self.now += timeout
+        # Calls of other threads are in the loop's queue by now; the events of files only wake a loop that is parked.
+        if timeout is not None and (self.runs or timeout <= 0):
+            self.now += max(timeout, 0)
             return []
-        # Nothing can happen before another thread calls the loop.
         if not self.runs:
             self.parked.set()
         events = super().select(None)
@@ -78,13 +76,20 @@ class VirtualBackground(Background):
         self._virtual_loop = VirtualLoop()
         super().__init__(name, stall_timeout_s, loop=lambda: self._virtual_loop)
 
+    def measure(self, classes: set[str]) -> Stopwatch:
+        """Measures the CPU seconds of all tasks of these classes that start from now on."""
+        stopwatch = Stopwatch(classes)
+        self._virtual_loop.set_task_factory(stopwatch)
+        return stopwatch
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         clock = self._virtual_loop.clock
 
         async def on_running_clock() -> T:
             clock.runs += 1
             try:
-                return await coroutine
+                # A task of its own, so that a stopwatch sees whose it is.
+                return await self._virtual_loop.create_task(coroutine)
             finally:
                 clock.runs -= 1
 

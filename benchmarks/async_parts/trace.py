@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlframe.types import Prompt
+
 MEDIAN, SIGMA, CAP = 1000, 1.0, 16_000  # tokens; of a lognormal distribution
 PROMPTS_A_DRAW = 1024
+PROMPT = [0] * 100  # tokens of every prompt
 
 
 class Trace:
@@ -31,6 +34,23 @@ class Trace:
             lengths = np.minimum(np.ceil(MEDIAN * np.exp(SIGMA * normal)), CAP)
             self._blocks[block] = lengths.astype(int).tolist()
         return self._blocks[block][row]
+
+
+class PromptTrace:
+    """The prompts of a trace, as `prompts/stream.py` has the prompts of a run. A prompt holds its lengths."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def at(self, position: int) -> Prompt:
+        return Prompt(
+            id=f"trace/{position}@0",
+            messages=[],
+            token_ids=PROMPT,
+            reference="",
+            task="math",
+            extra={"lengths": self.trace[position]},
+        )
 
 
 def mean_length() -> float:
