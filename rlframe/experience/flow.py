@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlframe.experience.scoring import Scorer
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from rlframe.training import GroupRecord
 
 NAMED_PROMPTS = 8  # that a stall message lists
+
+
+class Repairs(Protocol):
+    """The repair of engines with wrong weights: `weights/sync.py`."""
+
+    @property
+    def needs_repair(self) -> bool: ...
+
+    def repair(self) -> None: ...
 
 
 class RolloutFeed(Scorer):
@@ -42,8 +51,12 @@ class RolloutFeed(Scorer):
         *,
         slots: int,
         warn: Callable[[str], None],
+        repairs: Repairs | None = None,
     ) -> None:
-        """`rollouts` tells the policy versions. `warn` gets lines for the console."""
+        """`rollouts` tells the policy versions. `warn` gets lines for the console.
+
+        `repairs`: of engines whose weights a load beside training has spoiled; None: no load is beside training.
+        """
         super().__init__(episodes, background, slots=slots)
         self.ledger = ledger
         self.stream = stream
@@ -51,6 +64,7 @@ class RolloutFeed(Scorer):
         self.sampling = sampling
         self.resampling = resampling
         self.warn = warn
+        self.repairs = repairs
         self.taken_at = 0.0  # by the background's clock, at the end of the last `take`
         self._ahead = ledger.max_staleness > 0
         self._began = False  # with the first `take`, engines have the run's weights
@@ -66,7 +80,10 @@ class RolloutFeed(Scorer):
         RunFailed when dynamic sampling replaces too many groups.
         """
         start = self.background.now()
-        groups, warning = self.background.run(self._take(count))
+        while (taken := self.background.run(self._take(count))) is None:
+            assert self.repairs is not None
+            self.repairs.repair()  # on this thread, because ranks publish between two steps
+        groups, warning = taken
         if warning:
             self.warn(warning)
         self.taken_at = self.background.now()
@@ -100,8 +117,8 @@ class RolloutFeed(Scorer):
 
         return self.background.run(call())
 
-    async def _take(self, count: int) -> tuple[list[GroupRecord], str | None]:
-        """The groups, and a warning of dynamic sampling."""
+    async def _take(self, count: int) -> tuple[list[GroupRecord], str | None] | None:
+        """The groups, and a warning of dynamic sampling. None: an engine must be repaired first."""
         if not self._began:
             self._began, self._cpu_s = True, time.thread_time()
         self.progress.begin_wait(self.background.now())
@@ -109,6 +126,8 @@ class RolloutFeed(Scorer):
         self._drop()
         while (groups := self.ledger.take(count, self.rollouts.version)) is None:
             self._admit()
+            if self.repairs is not None and self.repairs.needs_repair:
+                return None
             await self._wait()
             self._drop()
         if self._ahead:

@@ -14,7 +14,7 @@ from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
 from rlframe.experience.curriculum import Curriculum
-from rlframe.experience.flow import RolloutFeed
+from rlframe.experience.flow import Repairs, RolloutFeed
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
 from rlframe.experience.statistics import rollout_metrics
@@ -173,7 +173,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
                 "right: every completion computes its prompt again"
             )
-        feed = stack.enter_context(open_feed(run, stream, rollouts, episodes, actors.background, console.warn))
+        feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, weights)
+        stack.enter_context(feed)
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -251,6 +252,7 @@ def open_feed(
     episodes: EpisodePool,
     background: Background,
     warn: Callable[[str], None],
+    repairs: Repairs | None = None,
 ) -> RolloutFeed:
     """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console."""
     return RolloutFeed(
@@ -270,4 +272,5 @@ def open_feed(
         Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
         slots=run.rollout.slots,
         warn=warn,
+        repairs=repairs,
     )

@@ -264,19 +264,3 @@ def test_an_interrupted_take_leaves_every_prompt_in_the_ledger() -> None:
         signal.signal(signal.SIGINT, before[1])
         background.run(feed.episodes.close())
         background.close()
-
-
-def test_a_frozen_engine_with_wrong_weights_blocks_no_admission() -> None:
-    """A sync repairs such an engine, and the next sync follows the next take: a take must not wait for the engine."""
-    engines = [TinyEngine("rollout-0"), TinyEngine("rollout-1")]
-    background = VirtualBackground("frozen", stall_timeout_s=60)
-    feed = make_feed(background, engines, max_staleness=1, slots=6)
-    hold(engines[1], *[f"o{n}" for n in range(20)])
-    publish(feed, engines[:1], 2)
-    feed.rollouts.replicas.quarantine(feed.rollouts.replicas["rollout-1"])  # has loaded version 0 last
-    try:
-        with feed:
-            assert len(feed.take(2)) == 2
-        background.run(feed.episodes.close())
-    finally:
-        background.close()

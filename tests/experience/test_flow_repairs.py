@@ -1,0 +1,68 @@
+"""Takes while an engine holds wrong weights, on a virtual clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.async_parts.clock import VirtualBackground
+from rlframe.actors.background import Background
+from tests.tiny.episodes import TinyEngine
+from tests.tiny.feed import hold, make_feed, names, publish, release
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    background = VirtualBackground("feed", stall_timeout_s=60)
+    yield background
+    background.close()
+
+
+def test_a_frozen_engine_with_wrong_weights_blocks_no_admission(background: Background) -> None:
+    """A sync repairs such an engine, and the next sync follows the next take: a take must not wait for the engine."""
+    engines = [TinyEngine("rollout-0"), TinyEngine("rollout-1")]
+    feed = make_feed(background, engines, max_staleness=1, slots=6)
+    hold(engines[1], *[f"o{n}" for n in range(20)])
+    publish(feed, engines[:1], 2)
+    feed.rollouts.replicas.quarantine(feed.rollouts.replicas["rollout-1"])  # has loaded version 0 last
+    with feed:
+        assert len(feed.take(2)) == 2
+    background.run(feed.episodes.close())
+
+
+class WrongWeights:
+    """An engine that samples prompt o0 has wrong weights from `spoil` until the repair."""
+
+    def __init__(self, engine: TinyEngine) -> None:
+        self.engine = engine
+        self.needs_repair = False
+        self.repaired_by: list[threading.Thread] = []
+
+    def spoil(self, background: Background) -> None:
+        self.needs_repair = True
+        background.notify()
+
+    def repair(self) -> None:
+        self.repaired_by.append(threading.current_thread())
+        self.needs_repair = False
+        release(self.engine, "o0")
+
+
+def test_a_take_has_the_engine_repaired_that_a_due_prompt_waits_for(background: Background) -> None:
+    engine = TinyEngine()
+    wrong = WrongWeights(engine)
+    feed = make_feed(background, [engine], max_staleness=1, slots=20, repairs=wrong)
+    hold(engine, "o0")
+
+    async def spoil_later() -> None:
+        background._loop.call_later(10, wrong.spoil, background)
+
+    with feed:
+        assert names(feed.take(2)) == ["o1", "o2"]
+        publish(feed, [engine], 1)
+        background.run(spoil_later())
+        assert names(feed.take(2)) == ["o0", "o3"]
+    background.run(feed.episodes.close())
+    assert wrong.repaired_by == [threading.current_thread()]  # where ranks publish, between two steps
