@@ -26,6 +26,11 @@ class ConfigError(ValueError):
 class Hung(RuntimeError):
     """An earlier call never returned: the worker refuses further calls and must be replaced."""
 
+    def __init__(self, message: str, process: str = "") -> None:
+        """`process`: identifies the worker's process; after a restart the worker has another."""
+        super().__init__(message)
+        self.process = process
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message on an unknown name: the nearest known names, or nothing where none is near.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rlframe.actors.replicas import Replica, Replicas, ReplicasDown, ReplicaState
@@ -142,10 +142,10 @@ class RewardWorkers:
                 replica = await self._assign()
                 try:
                     return await getattr(replica.handle, method).remote(*arguments)
-                except Hung:  # in an earlier call: this call has not begun
-                    self._restart(replica, kill=True)
+                except Hung as error:  # in an earlier call: this call has not begun
+                    self._restart(replica, error.process)
                 except RayActorError:
-                    self._restart(replica, kill=False)
+                    self._restart(replica)
                     deaths += 1
                     if deaths == self.max_deaths:
                         raise
@@ -161,22 +161,26 @@ class RewardWorkers:
             raise ReplicasDown(f"{error}; the last one did not start again: {self._restart_error}") from error
         return chosen[0]
 
-    def _restart(self, replica: Replica, *, kill: bool) -> None:
-        """Gives a worker no calls until Ray has restarted the process. Further failed calls change nothing."""
+    def _restart(self, replica: Replica, process: str | None = None) -> None:
+        """Gives a worker no calls until Ray has restarted the process. Further failed calls change nothing.
+
+        `process`: the hung process, which must end; other pools may have seen it hang too. None: the process is dead.
+        """
         if replica.state != ReplicaState.SERVING:
             return
         replica.state = ReplicaState.STARTING
         self.restarted += 1
-        if kill:
-            ray.kill(replica.handle, no_restart=False)
-        task = asyncio.get_running_loop().create_task(self._await_restart(replica))
+        task = asyncio.get_running_loop().create_task(self._await_restart(replica, process))
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
 
-    async def _await_restart(self, replica: Replica) -> None:
+    async def _await_restart(self, replica: Replica, process: str | None) -> None:
         """Waits until the worker answers again; a worker that does not is dead."""
         deadline = asyncio.get_running_loop().time() + RESTART_S
         try:
+            if process is not None:
+                with suppress(RayActorError):
+                    await replica.handle.end.remote(process)
             while True:
                 try:
                     async with asyncio.timeout_at(deadline):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +31,7 @@ class RewardWorker:
         self.name = name
         self.rewards = rewards
         self.timeout_s = timeout_s
+        self.process = uuid.uuid4().hex  # a restarted worker has another
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
         self.thread_lock = asyncio.Lock()
         self.hung_reward: str | None = None  # name of the reward that holds the thread
@@ -55,6 +58,14 @@ class RewardWorker:
         return {
             f"{name}/{fact}": value for name, reward in self.rewards.items() for fact, value in reward.facts().items()
         }
+
+    async def end(self, process: str) -> None:
+        """Ends the worker's process, so that Ray starts another, unless this is another process already.
+
+        Several callers may find the same process hung.
+        """
+        if process == self.process:
+            os._exit(1)
 
     async def close(self) -> None:
         for reward in self.rewards.values():
@@ -106,7 +117,7 @@ class RewardWorker:
                 return await asyncio.wait_for(call(*arguments), self.timeout_s)
             async with self.thread_lock:
                 if self.hung_reward:
-                    raise Hung(f"{self.name}: reward {self.hung_reward!r} never came back")
+                    raise Hung(f"{self.name}: reward {self.hung_reward!r} never came back", self.process)
                 running = asyncio.get_running_loop().run_in_executor(self.thread, call, *arguments)
                 try:
                     return await asyncio.wait_for(asyncio.shield(running), self.timeout_s)

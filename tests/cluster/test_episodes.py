@@ -1,6 +1,7 @@
 """Episode workers as Ray actors, over light engines and reward workers that are actors too."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from rlframe.actors.replicas import Replica
 from rlframe.cluster.episodes import episode_pool, share_engines
 from rlframe.cluster.placement import reward_slots
 from rlframe.cluster.pools import start_reward_actors
+from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.config.run import RunConfig
 from rlframe.record import rollouts
 from rlframe.rollout.episode_pool import EpisodePool
@@ -45,7 +47,7 @@ class LightEngine(TinyEngine):
             print("the GPU is gone", flush=True)
             raise ValueError("no GPU")
         if any(prompt.id == "dies@0" for prompt in prompts):
-            ray.actor.exit_actor()
+            os._exit(1)
         async for sampled in super().generate(prompts, sampling, indices):
             yield sampled
 
@@ -55,8 +57,16 @@ def run(tiny_model: Path) -> RunConfig:
     return compose([*tiny_overrides(tiny_model), "rollout.engines=2", "rollout.episode_workers=2", "reward.cpus=0"])
 
 
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture
 def started(run: RunConfig, local_ray: None) -> Iterator[tuple[EpisodePool, dict[str, Any]]]:
+    send_user_modules()
     handles: dict[str, Any] = {}
     engines = []
     for index in range(2):
