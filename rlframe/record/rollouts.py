@@ -61,20 +61,12 @@ def prepare(folder: Path, step: int, parts: Iterable[Path]) -> None:
         old.unlink(missing_ok=True)
 
 
-class RolloutWriter:
-    """Writes the trajectories of a step, with their rewards and advantages, into `step_000001.jsonl.gz`."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def write(
-        self, step: int, groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float | np.ndarray | None]]
-    ) -> Path:
-        """Writes an object for each trajectory: the groups with rewards as scored, and `advantages` [P][G]."""
-        path = part(self._directory, step, None)
-        prepare(self._directory, step, [path])
-        write(path, step, zip(groups, advantages, strict=True))
-        return path
+def write_step(folder: Path, step: int, groups: Iterable[tuple[ScoredGroup, Sequence[Advantage]]]) -> Path:
+    """Writes a whole step into one file of the folder, in place of all files of the step."""
+    file = part(folder, step, None)
+    prepare(folder, step, [file])
+    write(file, step, groups)
+    return file
 
 
 def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:

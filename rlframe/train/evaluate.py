@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlframe.record.evaluations import MAIN_SET, add_evaluation, figure_key, read_evaluations
-from rlframe.record.rollouts import RolloutWriter
+from rlframe.record.rollouts import write_step
 from rlframe.train.figures import figures_of
 from rlframe.types import Prompt, Sampling, ScoredGroup
 
@@ -64,8 +64,8 @@ class Evaluation:
             with console.phase("evaluating on held-out prompts" if name == MAIN_SET else f"evaluating on {name}"):
                 groups = self.scorer.score(heldout.prompts, heldout.sampling)
                 figures |= self._figures(name, groups)
-            unrated = [[None] * len(group.rewards) for group in groups]
-            RolloutWriter(self.files.evaluation_rollouts / name).write(step, groups, unrated)
+            unrated = [(group, [None] * len(group.rewards)) for group in groups]
+            write_step(self.files.evaluation_rollouts / name, step, unrated)
             if name == MAIN_SET:
                 self.examples = [
                     (group.group.prompt.messages[-1]["content"], group.group.completions[0].text)

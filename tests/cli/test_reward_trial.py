@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlframe.cli.reward_trial import histogram
-from rlframe.record.rollouts import RolloutWriter, read
+from rlframe.record.rollouts import read, write_step
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
 
 README = Path(__file__).parents[2] / "README.md"
@@ -45,10 +45,9 @@ def group(step: int, n: int, lengths: list[int]) -> ScoredGroup:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """Two steps of two prompts with completions of 8, 24, 48 and 96 tokens."""
-    writer = RolloutWriter(tmp_path / "run" / "rollouts")
     for step in (1, 2):
-        groups = [group(step, n, [8, 24, 48, 96]) for n in range(2)]
-        writer.write(step, groups, [[0.0] * 4] * 2)
+        groups = [(group(step, n, [8, 24, 48, 96]), [0.0] * 4) for n in range(2)]
+        write_step(tmp_path / "run" / "rollouts", step, groups)
     return tmp_path / "run"
 
 

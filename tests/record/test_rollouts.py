@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from rlframe.record.rollouts import RolloutWriter, read
+from rlframe.record.rollouts import read, write_step
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
 from tests.tiny.groups import make_group, make_multi_turn_group, make_turn, make_verdict, plain
 
@@ -40,7 +40,7 @@ def test_a_file_holds_one_object_a_trajectory(tmp_path):
         ]
     }
     group = ScoredGroup(group=RolloutGroup.single_turn(prompt, [quote, quote]), rewards=[1.0, None], verdicts=verdicts)
-    path = RolloutWriter(tmp_path / "rollouts").write(7, [group], [[0.5, None]])
+    path = write_step(tmp_path / "rollouts", 7, [(group, [0.5, None])])
     assert [file.name for file in (tmp_path / "rollouts").iterdir()] == ["step_000007.jsonl.gz"]
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         first, second = map(json.loads, lines)
@@ -66,7 +66,7 @@ def test_multi_turn_trajectories_and_token_advantages_round_trip(tmp_path):
     tool_call = [make_turn(None, [1, 2], [3, 4]), make_turn(0, [5], [6, 7, 8])]
     branches = [*tool_call, make_turn(0, [9], [10])]
     group = make_multi_turn_group([tool_call, branches], [1.0, None])
-    path = RolloutWriter(tmp_path).write(1, [group], [[np.arange(5, dtype=np.float32), None]])
+    path = write_step(tmp_path, 1, [(group, [np.arange(5, dtype=np.float32), None])])
     [saved] = read(tmp_path, None)
     assert plain(saved) == without_logprobs(group)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -77,8 +77,8 @@ def test_multi_turn_trajectories_and_token_advantages_round_trip(tmp_path):
 
 def test_groups_come_back_the_newest_step_first_up_to_a_limit(tmp_path):
     for step in (1, 2):
-        groups = [make_group([1.0, 0.0], [2, 0], name=f"{step}/{index}") for index in range(2)]
-        RolloutWriter(tmp_path / "rollouts").write(step, groups, [[0.5, -0.5]] * 2)
+        groups = [(make_group([1.0, 0.0], [2, 0], name=f"{step}/{index}"), [0.5, -0.5]) for index in range(2)]
+        write_step(tmp_path / "rollouts", step, groups)
     assert [group.group.prompt.id for group in read(tmp_path, None)] == ["2/0", "2/1", "1/0", "1/1"]
     assert [group.group.prompt.id for group in read(tmp_path, 3)] == ["2/0", "2/1"]
     assert plain(read(tmp_path, 1)[0].verdicts) == plain({"math": [make_verdict(1.0), make_verdict(0.0)]})
@@ -87,7 +87,7 @@ def test_groups_come_back_the_newest_step_first_up_to_a_limit(tmp_path):
 def test_advantages_must_match_the_trajectories(tmp_path):
     group = make_group([1.0, 0.0], [1, 1])
     with pytest.raises(ValueError, match="shorter"):
-        RolloutWriter(tmp_path).write(1, [group], [[0.5]])
+        write_step(tmp_path, 1, [(group, [0.5])])
 
 
 @pytest.mark.parametrize(
