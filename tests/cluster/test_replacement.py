@@ -1,0 +1,109 @@
+"""A broken engine is replaced while the run goes on: the real starter and pools, with light engines as actors."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from rlframe.actors.replicas import Replica, ReplicaState
+from rlframe.cluster.actors import Actors
+from rlframe.cluster.placement import Slot, engine_slot, reward_slots
+from rlframe.cluster.ray_cluster import send_user_modules
+from rlframe.cluster.starter import Starter
+from rlframe.config.run import RunConfig
+from rlframe.errors import RunFailed
+from rlframe.types import SampledCompletion, ScoredGroup
+from tests.conftest import compose, tiny_overrides
+from tests.tiny.episodes import Followed, TinyEngine, make_order
+
+
+class BrokenEngine(TinyEngine):
+    """The first engine of a run sends log-probabilities that are no numbers; later engines are sane."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def sampled(self, *place: Any) -> SampledCompletion:
+        right = super().sampled(*place)
+        if self.name != "rollout-0":
+            return right
+        return replace(right, completion=replace(right.completion, logprobs=np.full(3, np.nan, np.float32)))
+
+    async def stamp(self, version: int) -> None:
+        self.version = version
+
+    async def join_object_store(self, address: str, namespace: str) -> None:
+        pass
+
+
+class LightStarter(Starter):
+    """Starts engines without a model."""
+
+    def _start_engine(self, slot: Slot, gang: Any) -> Replica:
+        handle = ray.remote(BrokenEngine).options(name=slot.name, num_cpus=0).remote(slot.name)
+        self.handles[slot.name] = handle
+        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    send_user_modules()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path) -> RunConfig:
+    return compose([*tiny_overrides(tiny_model), "reward.cpus=0"])
+
+
+def start(run: RunConfig) -> Actors:
+    slots = {"rollout": [engine_slot(run.rollout, 0, 0)], "reward": reward_slots(run.reward)}
+    return LightStarter(run, Path(run.model.path), "test", "shared").start(slots)
+
+
+def sample(actors: Actors, *names: str) -> tuple[list[ScoredGroup], Followed]:
+    assert actors.episodes is not None
+    followed = Followed(actors.episodes)
+
+    async def groups() -> list[ScoredGroup]:
+        async with followed:
+            actors.episodes.assign([make_order(name) for name in names])
+            return await followed.groups(*names)
+
+    return actors.background.run(groups()), followed
+
+
+def end(actors: Actors) -> None:
+    actors.background.close()
+    for handle in actors.starter.handles.values():
+        ray.kill(handle)
+
+
+def test_completions_of_a_broken_engine_wait_for_the_engine_in_its_place(run: RunConfig, local_ray: None):
+    actors = start(run)
+    try:
+        [group], followed = sample(actors, "o0")
+        assert [completion.text for completion in group.group.completions] == ["o0@0/0", "o0@0/1"]
+        assert [list(report.broken) for report in followed.reports if report.broken] == [["rollout-0"]]
+        states = {replica.name: replica.state for replica in actors.rollouts.replicas}
+        assert states == {"rollout-0": ReplicaState.DEAD, "rollout-1": ReplicaState.SERVING}
+        with pytest.raises(ray.exceptions.RayActorError):
+            ray.get(actors.starter.handles["rollout-0"].progress.remote(), timeout=30)
+    finally:
+        end(actors)
+
+
+def test_a_broken_engine_that_cannot_be_replaced_ends_the_run(run: RunConfig, local_ray: None):
+    actors = start(run.model_copy(update={"placement": "colocated"}))
+    reason = r"(?s)rollout-0 was broken \(3 completions in a row.*nan\), and no engine can take its place: placement="
+    try:
+        with pytest.raises(RunFailed, match=reason):
+            sample(actors, "o0")
+    finally:
+        end(actors)
