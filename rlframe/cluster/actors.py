@@ -63,6 +63,7 @@ class Actors:
         """
         if self.rollouts is None or self.episodes is None:
             raise RunFailed(f"{name} is broken, and this run has no role to replace it: {reason}")
+        self.starter.warn(f"{name} is broken, and another engine takes its place: {reason}")
         broken = self.rollouts.replicas[name]
         self.rollouts.replicas.drain(name)
         self.background.run(self.episodes.leave_engine(name))

@@ -45,9 +45,9 @@ class JoinedCluster:
         """Starts the actors of all roles.
 
         `warn` gets a line for each resource that a running cluster lacks, because the start then waits for more nodes,
-        and a line for an object store that is too small. Raises ConfigError for a model that the learner
-        cannot compute right, and Stalled with the cluster's nodes and the names of the actors that did not start within
-        `cluster.start_timeout_s`.
+        a line for an object store that is too small, and later a line for each engine that is replaced. Raises
+        ConfigError for a model that the learner cannot compute right, and Stalled with the cluster's nodes and the
+        names of the actors that did not start within `cluster.start_timeout_s`.
         """
         run, living = self.run, nodes.living()
         slots = placement(run, self.roles, nodes.most_gpus(living))
@@ -62,7 +62,7 @@ class JoinedCluster:
                 warn(f"{line}. The start waits {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s) for more.")
         if small_store:
             warn(small_store)
-        self.starter = Starter(run, model_path, self.namespace, packing)
+        self.starter = Starter(run, model_path, self.namespace, packing, warn)
         self.handles = self.starter.handles
         return self.starter.start(slots)
 

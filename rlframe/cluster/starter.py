@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,12 @@ MIB = 1 << 20
 class Starter:
     """Starts a run's actors, and keeps all handles until the end of the run."""
 
-    def __init__(self, run: RunConfig, model_path: Path, namespace: str, packing: Packing) -> None:
-        """`packing`: of the learner's micro-batches."""
+    def __init__(
+        self, run: RunConfig, model_path: Path, namespace: str, packing: Packing, warn: Callable[[str], None]
+    ) -> None:
+        """`packing`: of the learner's micro-batches. `warn` gets lines for the console, from any thread."""
         self.run = run
+        self.warn = warn
         self.packing: Packing = packing
         self.model_path = model_path
         self.namespace = namespace

@@ -62,9 +62,9 @@ def run(tiny_model: Path) -> RunConfig:
     return compose([*tiny_overrides(tiny_model), "reward.cpus=0"])
 
 
-def start(run: RunConfig) -> Actors:
+def start(run: RunConfig, warnings: list[str]) -> Actors:
     slots = {"rollout": [engine_slot(run.rollout, 0, 0)], "reward": reward_slots(run.reward)}
-    return LightStarter(run, Path(run.model.path), "test", "shared").start(slots)
+    return LightStarter(run, Path(run.model.path), "test", "shared", warnings.append).start(slots)
 
 
 def sample(actors: Actors, *names: str) -> tuple[list[ScoredGroup], Followed]:
@@ -86,11 +86,13 @@ def end(actors: Actors) -> None:
 
 
 def test_completions_of_a_broken_engine_wait_for_the_engine_in_its_place(run: RunConfig, local_ray: None):
-    actors = start(run)
+    actors = start(run, warnings := [])
     try:
         [group], followed = sample(actors, "o0")
         assert [completion.text for completion in group.group.completions] == ["o0@0/0", "o0@0/1"]
         assert [list(report.broken) for report in followed.reports if report.broken] == [["rollout-0"]]
+        assert len(warnings) == 1
+        assert warnings[0].startswith("rollout-0 is broken, and another engine takes its place: 3 completions in a row")
         states = {replica.name: replica.state for replica in actors.rollouts.replicas}
         assert states == {"rollout-0": ReplicaState.DEAD, "rollout-1": ReplicaState.SERVING}
         with pytest.raises(ray.exceptions.RayActorError):
@@ -100,7 +102,7 @@ def test_completions_of_a_broken_engine_wait_for_the_engine_in_its_place(run: Ru
 
 
 def test_a_broken_engine_that_cannot_be_replaced_ends_the_run(run: RunConfig, local_ray: None):
-    actors = start(run.model_copy(update={"placement": "colocated"}))
+    actors = start(run.model_copy(update={"placement": "colocated"}), [])
     reason = r"(?s)rollout-0 was broken \(3 completions in a row.*nan\), and no engine can take its place: placement="
     try:
         with pytest.raises(RunFailed, match=reason):

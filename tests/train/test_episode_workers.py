@@ -1,0 +1,31 @@
+"""A whole run whose episode workers are actors, and the same run with the work in its own process."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+from rlframe.train.loop import train
+from tests.conftest import compose, tiny_overrides
+
+TWO_ENGINES = ["steps=2", "prompts_per_step=4", "learner.ranks=1", "rollout.engines=2", "evaluate.every=0"]
+
+
+def trajectories(run_dir: Path) -> list[dict[str, Any]]:
+    """All trajectories by step and prompt, without the seconds of verdicts."""
+    lines = [line for file in run_dir.glob("rollouts/*.gz") for line in gzip.open(file, "rt", encoding="utf-8")]
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["verdicts"] = {name: verdict["score"] for name, verdict in row["verdicts"].items()}
+    return sorted(rows, key=lambda row: (row["step"], row["prompt_id"]))
+
+
+def test_two_workers_give_the_same_run_as_the_runs_own_process(tiny_model: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        settings = [f"rollout.episode_workers={workers}", f"run_dir={tmp_path / str(workers)}"]
+        train(compose([*tiny_overrides(tiny_model), *TWO_ENGINES, *settings]))
+    alone, shared = trajectories(tmp_path / "0"), trajectories(tmp_path / "2")
+    assert len(alone) == 2 * 4 * 4
+    assert shared == alone  # tokens, log-probabilities, rewards and advantages
+    parts = [f"step_{step:06d}.episodes-{worker}.jsonl.gz" for step in (1, 2) for worker in (0, 1)]
+    assert sorted(file.name for file in (tmp_path / "2" / "rollouts").iterdir()) == parts
