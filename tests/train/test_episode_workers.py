@@ -13,8 +13,8 @@ TWO_ENGINES = ["steps=2", "prompts_per_step=4", "learner.ranks=1", "rollout.engi
 
 def trajectories(run_dir: Path) -> list[dict[str, Any]]:
     """All trajectories by step and prompt, without the seconds of verdicts."""
-    lines = [line for file in run_dir.glob("rollouts/*.gz") for line in gzip.open(file, "rt", encoding="utf-8")]
-    rows = [json.loads(line) for line in lines]
+    texts = [gzip.decompress(file.read_bytes()).decode() for file in run_dir.glob("rollouts/*.gz")]
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
     for row in rows:
         row["verdicts"] = {name: verdict["score"] for name, verdict in row["verdicts"].items()}
     return sorted(rows, key=lambda row: (row["step"], row["prompt_id"]))
