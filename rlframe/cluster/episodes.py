@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
 ENGINES_OF_A_WORKER = 8  # by default, at most
+# Of an actor with max_staleness of 1 or more, whose engines have completions ahead meanwhile. It saves a third of the
+# driver's CPU seconds; on-policy it would lengthen each step.
+REST_S = 0.05
 
 
 def episode_pool(
@@ -38,6 +41,7 @@ def episode_pool(
     if count == 0:
         worker = EpisodeWorker("episodes-0", seats, partial(reward_pool, run.reward, rewards), **settings)
         return EpisodePool({"episodes-0": (InProcess(worker), seats)}, ahead=run.rollout.ahead)
+    settings["rest_s"] = REST_S if run.max_staleness else 0.0
     calls = {each.name: each.handle.__ray_call__.remote(_node_id) for each in engines}
     nodes = wait_for(calls, "tell its node", deadline)
     shares = share_engines(nodes, count)

@@ -48,14 +48,17 @@ class EpisodeWorker:
         *,
         ahead: float,
         put: Callable[[ScoredGroup], Any],
+        rest_s: float = 0.0,
     ) -> None:
         """`ahead`: completions beyond the engines' slots that the worker has room for, as a share of the slots.
 
-        `put` makes the reference to a group by which others fetch it.
+        `put` makes the reference to a group by which others fetch it. `rest_s`: seconds between news and the report of
+        them, so that a report to another process tells more.
         """
         self.name = name
         self.ahead = ahead
         self.put = put
+        self.rest_s = rest_s
         self.rewards = make_rewards()
         self._tasks = Tasks(self._fail)
         self._news = asyncio.Event()
@@ -86,7 +89,7 @@ class EpisodeWorker:
         self._tell_room()
 
     async def report(self, heartbeat_s: float) -> EpisodeReport:
-        """Returns once there is news, and after `heartbeat_s` in any case.
+        """Returns `rest_s` after the first news, and after `heartbeat_s` without any.
 
         News are: finished groups, refused completions, a broken engine, a failure, and room for another group, once
         until the next `sample`.
@@ -95,6 +98,7 @@ class EpisodeWorker:
         if self._failure is None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), heartbeat_s)
+                await asyncio.sleep(self.rest_s)
         self._news.clear()
         finished, self._finished = self._finished, []
         refused, broken = self._sampler.take_refused()

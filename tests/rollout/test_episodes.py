@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.async_parts.clock import VirtualBackground
 from rlframe.actors.in_process import InProcess
 from rlframe.rollout.messages import EngineSeat
 from tests.tiny.episodes import PAIR, Followed, TinyEngine, TinyJudge, make_order, make_pool
@@ -167,3 +168,19 @@ def test_without_an_engine_completions_wait_for_the_next():
     groups, calls = asyncio.run(joined())
     assert [texts(group) for group in groups] == [["o0@0/0", "o0@0/1"], ["o1@0/0", "o1@0/1"]]
     assert calls == [["o0@0/0", "o0@0/1", "o1@0/0", "o1@0/1"]]
+
+
+def test_groups_that_finish_during_a_rest_are_one_report():
+    async def reports(rest_s: float) -> list[int]:
+        engine = TinyEngine(seconds=0.01)
+        async with Followed(make_pool([engine], rest_s=rest_s)) as followed:
+            followed.pool.assign([make_order("o0"), make_order("o1")])
+            await followed.groups("o0", "o1")
+            return [len(report.finished) for report in followed.reports if report.finished]
+
+    background = VirtualBackground("rest", stall_timeout_s=60)
+    try:
+        assert background.run(reports(rest_s=0.0)) == [1, 1]
+        assert background.run(reports(rest_s=0.05)) == [2]
+    finally:
+        background.close()

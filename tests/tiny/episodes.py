@@ -118,6 +118,7 @@ def make_pool(
     slots: int = 8,
     ahead: float = 0.0,
     heartbeat_s: float = 1.0,
+    rest_s: float = 0.0,
 ) -> EpisodePool:
     """Episode workers in this process over engines with `slots`, dealt out in turn; a group's body is the group."""
     judge = judge or TinyJudge()
@@ -127,7 +128,7 @@ def make_pool(
             EngineSeat(name=engine.name, handle=InProcess(engine), slots=slots) for engine in engines[number::workers]
         ]
         name = f"episodes-{number}"
-        worker = EpisodeWorker(name, seats, judge.pool, ahead=ahead, put=lambda scored: scored)
+        worker = EpisodeWorker(name, seats, judge.pool, ahead=ahead, put=lambda scored: scored, rest_s=rest_s)
         seated[name] = InProcess(worker), seats
     return EpisodePool(seated, ahead=ahead, heartbeat_s=heartbeat_s)
 
