@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 
 from rlframe.actors.collector import collector_paused
+from rlframe.errors import RunFailed
 from rlframe.model.base_model import require
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.rollout import adapters
@@ -122,17 +123,22 @@ class VLLMEngine:
                 for index in indices[prompt.id] if indices else range(sampling.completions):
                     queue = await self._add(prompt, index, sampling)
                     requests.append(Request(prompt=prompt, index=index, sampling=sampling, queue=queue))
-            self.in_flight |= dict.fromkeys(requests)
+            tasks = [self._follow(request) for request in requests]
             if idle:
                 await self.llm.resume_generation()
-        tasks = [asyncio.create_task(sampled_completion(request, self.visible_text)) for request in requests]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
         finally:
-            for request, task in zip(requests, tasks, strict=True):
+            for task in tasks:
                 task.cancel()
-                del self.in_flight[request]
+
+    def _follow(self, request: Request) -> asyncio.Task[SampledCompletion]:
+        """Awaits a completion. Once the caller has it, it is in flight no longer."""
+        self.in_flight[request] = None
+        task = asyncio.create_task(sampled_completion(request, self.visible_text))
+        task.add_done_callback(lambda _: self.in_flight.pop(request))
+        return task
 
     async def _add(self, prompt: Prompt, index: int, sampling: Sampling) -> RequestOutputCollector:
         self.requests += 1
@@ -186,8 +192,17 @@ class VLLMEngine:
             self.gate.release()
 
     async def sleep(self) -> None:
-        """Discards weights and key/value cache, so that another process can use the GPU. On a CPU nothing is freed."""
+        """Discards weights and key/value cache, so that another process can use the GPU. On a CPU nothing is freed.
+
+        Raises RunFailed where completions are in flight, which a sleeping engine would never end.
+        """
         async with self.gate:
+            if self.in_flight:
+                raise RunFailed(
+                    f"placement=colocated: the learner's turn begins while {self.name} has {len(self.in_flight)} "
+                    "completions in flight; take every sampled group before the step (max_staleness=0), or use "
+                    "placement=separate"
+                )
             self.asleep = True
             await self.llm.sleep(level=2)
 
@@ -244,7 +259,7 @@ class VLLMEngine:
     async def _restart_waiting(self) -> None:
         """Adds requests without any token anew: the salt of the old version would find keys of the old version."""
         states = self.llm.output_processor.request_states
-        for request in self.in_flight:
+        for request in list(self.in_flight):
             queue = request.queue
             if (state := states.get(queue.request_id)) is not None and state.is_prefilling:
                 request.queue = await self._add(request.prompt, request.index, request.sampling)

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from rlframe.errors import RunFailed
-
 GIB = 1 << 30
 
 
@@ -29,9 +27,6 @@ class SleepingLearner(Protocol):
 
 class SleepingEngines(Protocol):
     """The engines' side: `rollout/pool.py`."""
-
-    @property
-    def outstanding(self) -> list[int]: ...
 
     def sleep(self) -> None: ...
 
@@ -82,14 +77,8 @@ class SharedDevices:
         self._freed = {"learner": 0, "engines": 0}  # bytes of the last turn that each side gave back
 
     def begin_learner(self) -> None:
-        """Raises RunFailed where engines have requests in flight, which a sleeping engine would never answer."""
         if self.turn == "learner":
             return
-        if unfinished := sum(self.engines.outstanding):
-            raise RunFailed(
-                f"placement=colocated: the learner's turn begins while engines have {unfinished} completions in "
-                "flight; take every sampled group before the step (max_staleness=0), or use placement=separate"
-            )
         started = time.monotonic()
         free_bytes = self.learner.free_bytes()
         self.engines.sleep()

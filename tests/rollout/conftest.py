@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,11 @@ def actors(run: RunConfig) -> Iterator[cluster.Actors]:
 
 def prompt(name: str, text: str) -> Prompt:
     return Prompt(id=name, messages=[], token_ids=list(text.encode()), reference="", task="math")
+
+
+def engine(actors: cluster.Actors) -> Any:
+    """The handle of an engine that serves."""
+    return actors.rollouts.replicas.serving()[0].handle
 
 
 async def collect(stream: AsyncIterator[SampledCompletion]) -> list[SampledCompletion]:

@@ -11,8 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from rlframe.cluster import start as cluster
+from rlframe.errors import RunFailed
 from rlframe.types import Completion, Prompt, Sampling
-from tests.rollout.conftest import SAMPLING, collect, prompt
+from tests.rollout.conftest import SAMPLING, engine, prompt
+from tests.tiny import engines
 from tests.tiny.groups import plain
 
 FREE = Sampling(completions=16, max_tokens=60, temperature=1.0, seed=5)  # with no end but the model's own
@@ -21,8 +23,7 @@ PROMPTS = [prompt("a", "What is 2 + 3?"), prompt("b", "And 40 + 2, then?")]
 
 def sample(actors: cluster.Actors, prompts: list[Prompt], sampling: Sampling = SAMPLING) -> list[Completion]:
     """In the order of prompts and of each group."""
-    samples = asyncio.run(collect(actors.rollouts.generate(prompts, sampling)))
-    return [sampled.completion for sampled in sorted(samples, key=lambda s: (s.prompt_id, s.index))]
+    return [sampled.completion for sampled in asyncio.run(engines.sample(engine(actors), prompts, sampling))]
 
 
 def test_same_prompts_seed_and_weights_give_the_same_completions(actors: cluster.Actors) -> None:
@@ -63,6 +64,22 @@ def test_an_engine_that_wakes_has_forgotten_keys_and_values(actors: cluster.Acto
     after = sample(actors, prompts)
     assert min(completion.cached_tokens for completion in after) == 0
     assert plain(after) == plain(before)  # on a CPU weights stay
+
+
+def test_an_engine_with_completions_in_flight_refuses_to_sleep(actors: cluster.Actors) -> None:
+    async def sleep_meanwhile() -> None:
+        start = await engine(actors).progress.remote()
+        running = asyncio.ensure_future(engines.sample(engine(actors), PROMPTS, replace(FREE, max_tokens=380)))
+        while (await engine(actors).progress.remote()).tokens == start.tokens:
+            pass
+        try:
+            await asyncio.to_thread(actors.rollouts.sleep)
+        finally:
+            await running
+
+    with pytest.raises(RunFailed, match=r"while rollout-\d has \d+ completions in flight; take every sampled group"):
+        asyncio.run(sleep_meanwhile())
+    sample(actors, PROMPTS)
 
 
 def test_a_stop_text_ends_a_completion_and_stays_in_it(actors: cluster.Actors) -> None:
