@@ -16,8 +16,7 @@ Handle: TypeAlias = Any  # ray.actor.ActorHandle, whose methods Ray creates at r
 class ReplicaState(StrEnum):
     STARTING = "starting"  # gets no work; will serve
     SERVING = "serving"
-    DRAINING = "draining"  # finishes old work and gets no new work
-    QUARANTINED = "quarantined"  # holds wrong weights; gets work, which waits until healed, only when no replica serves
+    QUARANTINED = "quarantined"  # holds wrong weights, and samples nothing until healed
     DEAD = "dead"  # gets neither work nor weights; the process can be ended
 
 
@@ -27,23 +26,24 @@ class ReplicasDown(RunFailed):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Replica:
-    """An actor, the amount of its unfinished work, and its policy version."""
+    """An actor, its state, the calls at a reward worker, and the policy version of an engine."""
 
     name: str
     handle: Handle
-    load: int = 0  # unfinished pieces of work: completions of an engine, calls of a reward worker
+    calls: int = 0  # unfinished, of a reward worker; episode workers count an engine's completions themselves
     state: ReplicaState = ReplicaState.SERVING
     version: int = 0  # of the policy that an engine has loaded
 
 
 class Replicas:
-    """Replicas by name, in the order of joining. Any thread may join, drain or replace a replica.
+    """Replicas by name, in the order of joining. Any thread may join, assign or end a replica.
 
-    >>> engines = Replicas("engine", [Replica(name="rollout-0", handle=None), Replica(name="rollout-1", handle=None)])
-    >>> [replica.name for replica in engines.assign(4, count=3)]  # 3 groups of 4 completions
-    ['rollout-0', 'rollout-1', 'rollout-0']
-    >>> engines.loads
-    [8, 4]
+    >>> workers = Replicas("worker", [Replica(name="reward-0", handle=None), Replica(name="reward-1", handle=None)])
+    >>> [workers.assign().name for call in range(3)]
+    ['reward-0', 'reward-1', 'reward-0']
+    >>> workers.release(workers["reward-0"])
+    >>> [worker.calls for worker in workers]
+    [1, 1]
     """
 
     def __init__(self, kind: str, replicas: Iterable[Replica] = ()) -> None:
@@ -61,49 +61,30 @@ class Replicas:
     def __getitem__(self, name: str) -> Replica:
         return self._replicas[name]
 
-    @property
-    def loads(self) -> list[int]:
-        """The load of each replica that is not dead."""
-        return [replica.load for replica in self if replica.state != ReplicaState.DEAD]
-
     def in_state(self, *states: ReplicaState) -> list[Replica]:
         return [replica for replica in self if replica.state in states]
 
     def serving(self) -> list[Replica]:
         return self.in_state(ReplicaState.SERVING)
 
-    def least_busy(self) -> Replica | None:
-        """The serving replica with the least load.
+    def assign(self) -> Replica | None:
+        """Counts a call at the serving replica with the fewest calls, ties to the first; None while replicas start.
 
-        If no replica serves: a quarantined replica, or None while replicas are starting. Raises ReplicasDown where no
-        replica is starting either.
+        Raises ReplicasDown where no replica serves or starts.
         """
-        if candidates := self.serving() or self.in_state(ReplicaState.QUARANTINED):
-            return min(candidates, key=lambda replica: replica.load)
-        if self.in_state(ReplicaState.STARTING):
-            return None
-        raise ReplicasDown(f"no {self.kind} is left of {', '.join(self._replicas)}")
-
-    def assign(self, load: int, *, count: int = 1) -> list[Replica]:
-        """Gives each of `count` pieces of work to the least busy replica, whose load grows by `load`: [count] replicas.
-
-        Empty while replicas are starting and no replica serves. Raises ReplicasDown.
-        """
-        chosen = []
-        with self._lock:  # a replica that drains meanwhile gets all of the pieces or none
-            for _ in range(count):
-                replica = self.least_busy()
-                if replica is None:
-                    return []
-                replica.load += load
-                chosen.append(replica)
-        return chosen
-
-    def release(self, replica: Replica, load: int) -> None:
-        """Takes finished work off a replica. A draining replica whose load is 0 is dead."""
         with self._lock:
-            replica.load -= load
-            self._end_drained(replica)
+            if not (serving := self.serving()):
+                if self.in_state(ReplicaState.STARTING):
+                    return None
+                raise ReplicasDown(f"no {self.kind} is left of {', '.join(self._replicas)}")
+            replica = min(serving, key=lambda replica: replica.calls)
+            replica.calls += 1
+            return replica
+
+    def release(self, replica: Replica) -> None:
+        """Takes a finished call off a replica."""
+        with self._lock:
+            replica.calls -= 1
 
     def join(self, replica: Replica) -> None:
         """Adds a replica. Raises ValueError where the name is taken."""
@@ -113,34 +94,19 @@ class Replicas:
             self._replicas[replica.name] = replica
 
     def serve(self, replica: Replica) -> None:
-        """Gives work to a replica that has started or is healed."""
+        """Lets a replica work that has started or is healed."""
         self._move(replica, ReplicaState.SERVING)
 
     def quarantine(self, replica: Replica) -> None:
-        """Gives no work to a replica that holds wrong weights, as long as another replica serves."""
+        """Keeps a replica from work that holds wrong weights."""
         self._move(replica, ReplicaState.QUARANTINED)
 
-    def drain(self, name: str) -> None:
-        """Gives a replica no new work. Once the load is 0, the replica is dead."""
+    def end(self, name: str) -> None:
+        """Marks a replica as dead, for ever."""
         with self._lock:
-            self._replicas[name].state = ReplicaState.DRAINING
-            self._end_drained(self._replicas[name])
-
-    def replace(self, name: str, replica: Replica) -> None:
-        """Puts a replica in the place of the replica `name`, which is dead from now on."""
-        with self._lock:
-            if replica.name != name and replica.name in self._replicas:
-                raise ValueError(f"there is already {self.kind} {replica.name}")
             self._replicas[name].state = ReplicaState.DEAD
-            self._replicas = {
-                new.name: new for old in self._replicas.values() for new in [replica if old.name == name else old]
-            }
 
     def _move(self, replica: Replica, state: ReplicaState) -> None:
         with self._lock:
-            if replica.state not in (ReplicaState.DRAINING, ReplicaState.DEAD):  # no way back from either
+            if replica.state != ReplicaState.DEAD:
                 replica.state = state
-
-    def _end_drained(self, replica: Replica) -> None:
-        if replica.state == ReplicaState.DRAINING and replica.load == 0:
-            replica.state = ReplicaState.DEAD

@@ -50,7 +50,7 @@ class Actors:
             self.weights.bring(replica) if self.weights else self.rollouts.replicas.serve(replica)
             self.background.run(self._join(replica))
         except BaseException:
-            self.rollouts.replicas.drain(replica.name)
+            self.rollouts.replicas.end(replica.name)
             ray.kill(replica.handle)
             raise
         return replica
@@ -65,7 +65,7 @@ class Actors:
             raise RunFailed(f"{name} is broken, and this run has no role to replace it: {reason}")
         self.starter.warn(f"{name} is broken, and another engine takes its place: {reason}")
         broken = self.rollouts.replicas[name]
-        self.rollouts.replicas.drain(name)
+        self.rollouts.replicas.end(name)
         self.background.run(self.episodes.leave_engine(name))
         ray.kill(broken.handle)
         try:

@@ -42,7 +42,7 @@ class RewardPool:
     @property
     def in_flight(self) -> dict[str, int]:
         """Calls at each worker, by name."""
-        return {replica.name: replica.load for workers in self.workers for replica in workers.replicas}
+        return {replica.name: replica.calls for workers in self.workers for replica in workers.replicas}
 
     async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
         """Reward name -> verdict, of the rewards that look at one completion and speak on the prompt's task.
@@ -150,16 +150,16 @@ class RewardWorkers:
                     if deaths == self.max_deaths:
                         raise
                 finally:
-                    self.replicas.release(replica, 1)
+                    self.replicas.release(replica)
 
     async def _assign(self) -> Replica:
         """The least busy worker, after a wait while all workers start again. Raises ReplicasDown if none does."""
         try:
-            while not (chosen := self.replicas.assign(1)):
+            while (replica := self.replicas.assign()) is None:
                 await asyncio.wait(list(self._restarts), return_when=asyncio.FIRST_COMPLETED)
         except ReplicasDown as error:
             raise ReplicasDown(f"{error}; the last one did not start again: {self._restart_error}") from error
-        return chosen[0]
+        return replica
 
     def _restart(self, replica: Replica, process: str | None = None) -> None:
         """Gives a worker no calls until Ray has restarted the process. Further failed calls change nothing.

@@ -1,22 +1,17 @@
-"""`RolloutPool`: spreads prompts over engines in other processes."""
+"""`RolloutPool`: brings versions of the policy to engines in other processes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
-
-from ray.exceptions import RayError
 
 from rlframe.actors.background import Background
 from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.training import Loaded
-from rlframe.types import Prompt, SampledCompletion, Sampling
 
 BOUND = "cluster.stall_timeout_s"
-JOIN_POLL_S = 0.1  # between two looks whether an engine that is starting serves
 
 
 class RolloutPool:
@@ -54,35 +49,6 @@ class RolloutPool:
 
         self.background.run(call())
 
-    @property
-    def outstanding(self) -> list[int]:
-        """Unfinished completions of each engine."""
-        return self.replicas.loads
-
-    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> AsyncIterator[SampledCompletion]:
-        """Every prompt's completions, each as it ends. A group stays on one engine, which computes the prompt once.
-
-        Raises the error of an engine, RayActorError when an engine died, and ReplicasDown.
-        """
-        while not (chosen := self.replicas.assign(sampling.completions, count=len(prompts))) and prompts:
-            await asyncio.sleep(JOIN_POLL_S)
-        shares: defaultdict[Replica, list[Prompt]] = defaultdict(list)
-        for replica, prompt in zip(chosen, prompts, strict=True):
-            shares[replica].append(prompt)
-        arrivals: asyncio.Queue[SampledCompletion | BaseException] = asyncio.Queue()
-        tasks = [
-            asyncio.create_task(self._follow(replica, share, sampling, arrivals)) for replica, share in shares.items()
-        ]
-        try:
-            for _ in range(len(prompts) * sampling.completions):
-                arrival = await arrivals.get()
-                if isinstance(arrival, BaseException):
-                    raise arrival
-                yield arrival
-        finally:
-            for task in tasks:
-                task.cancel()
-
     async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded:
         """Lets an engine load a version; `snapshot`: a reference to the `Snapshot`. Raises Stalled."""
         call = {replica.name: replica.handle.load.remote(snapshot)}
@@ -110,7 +76,7 @@ class RolloutPool:
         self._call(self._alive(), "wake", f"wake its {part}", part)
 
     def _alive(self) -> list[Replica]:
-        return self.replicas.in_state(ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED)
+        return self.replicas.in_state(ReplicaState.SERVING, ReplicaState.QUARANTINED)
 
     def _call(self, replicas: list[Replica], method: str, doing: str, *arguments: Any) -> dict[str, Any]:
         """Calls a method of all `replicas` at the same time -> the answer of each, by name."""
@@ -121,23 +87,3 @@ class RolloutPool:
 
         answers = self.background.run(call())
         return dict(zip([replica.name for replica in replicas], answers, strict=True))
-
-    async def _follow(
-        self,
-        replica: Replica,
-        prompts: list[Prompt],
-        sampling: Sampling,
-        arrivals: asyncio.Queue[SampledCompletion | BaseException],
-    ) -> None:
-        """Moves an engine's completions, or the engine's error, into the queue."""
-        unfinished = len(prompts) * sampling.completions
-        stream = replica.handle.generate.options(num_returns="streaming").remote(prompts, sampling)
-        try:
-            async for reference in stream:
-                arrivals.put_nowait(await reference)
-                unfinished -= 1
-                self.replicas.release(replica, 1)
-        except RayError as error:
-            arrivals.put_nowait(error)
-        finally:
-            self.replicas.release(replica, unfinished)

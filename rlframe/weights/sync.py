@@ -136,7 +136,7 @@ class WeightSync:
         return snapshot
 
     def _receivers(self, snapshot: Snapshot) -> list[Replica]:
-        states = [ReplicaState.SERVING, ReplicaState.DRAINING, ReplicaState.QUARANTINED]
+        states = [ReplicaState.SERVING, ReplicaState.QUARANTINED]
         if not snapshot.lasting:
             states.append(ReplicaState.STARTING)  # late engines, which `bring` left to this sync
         return self.engines.replicas.in_state(*states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
-from rlframe.types import Prompt, SampledCompletion, Sampling
+from rlframe.types import Prompt, Sampling
 from tests.conftest import compose, tiny_overrides
 
 SAMPLING = Sampling(completions=4, max_tokens=16, temperature=1.0, seed=1)
@@ -37,7 +37,3 @@ def prompt(name: str, text: str) -> Prompt:
 def engine(actors: cluster.Actors) -> Any:
     """The handle of an engine that serves."""
     return actors.rollouts.replicas.serving()[0].handle
-
-
-async def collect(stream: AsyncIterator[SampledCompletion]) -> list[SampledCompletion]:
-    return [sampled async for sampled in stream]

@@ -17,8 +17,9 @@ from rlframe.errors import Stalled
 from rlframe.types import SampledCompletion
 from tests.conftest import compose, tiny_overrides
 from tests.tiny import nccl
+from tests.tiny.engines import sample
 from tests.tiny.stubbed import start_with_ranks
-from tests.weights.test_sync import PROMPTS, SAMPLING, disagreement, nudge, step, sync
+from tests.weights.test_sync import PROMPTS, SAMPLING, disagreement, end_engine, nudge, step, sync
 
 WORKER = "tests.tiny.nccl_worker.StubbedWorker"
 
@@ -73,15 +74,13 @@ def test_prompts_of_an_idle_engine_wait_until_a_broadcast_ends(actors: cluster.A
     actors.rollouts.pause(engines)
 
     async def sample_while_paused() -> list[SampledCompletion]:
-        async def collect() -> list[SampledCompletion]:
-            return [sampled async for sampled in actors.rollouts.generate(PROMPTS, SAMPLING)]
-
-        sampling = asyncio.ensure_future(collect())
+        calls = [sample(engine.handle, PROMPTS, SAMPLING) for engine in engines]
+        sampling = asyncio.gather(*calls)
         done, _ = await asyncio.wait([sampling], timeout=2)
         assert not done
         fingerprints = await asyncio.to_thread(actors.learner.send)
         await asyncio.to_thread(actors.rollouts.resume, engines, actors.learner.version, fingerprints)
-        return await sampling
+        return [sampled for samples in await sampling for sampled in samples]
 
     completions = asyncio.run(sample_while_paused())
     versions = {span.version for sampled in completions for span in sampled.completion.versions}
@@ -89,16 +88,12 @@ def test_prompts_of_an_idle_engine_wait_until_a_broadcast_ends(actors: cluster.A
 
 
 def test_a_late_engine_serves_from_the_next_sync_on(actors: cluster.Actors, run: RunConfig) -> None:
-    first = actors.rollouts.replicas["rollout-0"]
-    ray.get(first.handle.shutdown.remote())
-    ray.kill(first.handle)
-    late = actors.starter.start_late_engine()
-    actors.rollouts.replicas.replace("rollout-0", late)
-    actors.weights.bring(late)
-    assert states(actors) == ["starting", "serving"]
+    end_engine(actors, "rollout-0")
+    actors.add_engine()
+    assert states(actors) == ["dead", "serving", "starting"]
     nudge(actors)
     assert sync(actors).repaired == []
-    assert states(actors) == ["serving", "serving"]
+    assert states(actors) == ["dead", "serving", "serving"]
     assert disagreement(actors, run) < 2e-3
 
 

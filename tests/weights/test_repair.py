@@ -92,20 +92,20 @@ def test_an_engine_that_dies_with_wrong_weights_is_not_repaired() -> None:
     with open_run(max_lag=1, a=Engine(), b=Engine(broken=[True])) as run:
         run.sync()
         run.until(lambda: run.weights.needs_repair)
-        run.pool.replicas.drain("b")
+        run.pool.replicas.end("b")
         run.sync()
         run.weights.settle()
         assert run.learner.published == [(1, False), (2, False)]
 
 
-def test_draining_engines_get_weights_and_dead_or_starting_ones_do_not() -> None:
-    states = dict(zip("abcd", ("DRAINING", "DEAD", "STARTING", "QUARANTINED"), strict=True))
+def test_dead_and_starting_engines_get_no_weights() -> None:
+    states = dict(zip("abcd", ("SERVING", "DEAD", "STARTING", "QUARANTINED"), strict=True))
     with open_run(max_lag=0, **{name: Engine() for name in states}) as run:
         for name, state in states.items():
-            run.pool.replicas[name].state, run.pool.replicas[name].load = ReplicaState[state], 1
+            run.pool.replicas[name].state = ReplicaState[state]
         run.sync()
         assert [name for name, engine in run.engines.items() if engine.loads] == ["a", "d"]
-        assert list(run.states().values()) == ["draining", "dead", "starting", "serving"]
+        assert list(run.states().values()) == ["serving", "dead", "starting", "serving"]
 
 
 def test_a_late_engine_with_broken_weights_is_quarantined_until_a_sync() -> None:

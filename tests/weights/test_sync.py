@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from rlframe.weights.shards import Delta
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.sync import Synced
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.engines import sample
 from tests.tiny.groups import recorded
 from tests.tiny.learner import logprobs
 
@@ -44,20 +46,20 @@ PROMPTS = [prompt("a", "What is 2 + 3?"), prompt("b", "And 40 + 2, then?")]
 
 
 def sample_groups(actors: cluster.Actors, sampling: Sampling = SAMPLING) -> list[ScoredGroup]:
-    """Groups in the order of PROMPTS, with rewards 0, 1, 2, 3 so that every completion moves the policy."""
+    """A group of each prompt, engines in turn. Rewards 0, 1, 2, 3 let every completion move the policy."""
+    engines = cycle(actors.rollouts.replicas.serving())
 
-    async def collect() -> list[SampledCompletion]:
-        return [sampled async for sampled in actors.rollouts.generate(PROMPTS, sampling)]
+    async def collect() -> list[list[SampledCompletion]]:
+        calls = [sample(engine.handle, [prompt], sampling) for engine, prompt in zip(engines, PROMPTS, strict=False)]
+        return await asyncio.gather(*calls)
 
-    completions = {(sampled.prompt_id, sampled.index): sampled.completion for sampled in asyncio.run(collect())}
-    indices = range(sampling.completions)
     return [
         ScoredGroup(
-            group=RolloutGroup.single_turn(p, [completions[p.id, index] for index in indices]),
-            rewards=[float(index) for index in indices],
+            group=RolloutGroup.single_turn(prompt, [sampled.completion for sampled in samples]),
+            rewards=[float(sampled.index) for sampled in samples],
             verdicts={},
         )
-        for p in PROMPTS
+        for prompt, samples in zip(PROMPTS, asyncio.run(collect()), strict=True)
     ]
 
 
@@ -93,6 +95,13 @@ def sync(actors: cluster.Actors) -> Synced:
     return actors.weights.sync(actors.learner.version)
 
 
+def end_engine(actors: cluster.Actors, name: str) -> None:
+    engine = actors.rollouts.replicas[name].handle
+    actors.rollouts.replicas.end(name)
+    ray.get(engine.shutdown.remote())
+    ray.kill(engine)
+
+
 def deltas(actors: cluster.Actors) -> list:
     """Of the version that the engines hold."""
     return [ref for rank in actors.weights.current.ranks for ref in rank.deltas]
@@ -125,11 +134,13 @@ def sample_through_an_update(actors: cluster.Actors) -> list[Completion]:
     long = Sampling(completions=4, max_tokens=380, temperature=1.0, seed=2)
 
     async def collect() -> list[Completion]:
-        stream = actors.rollouts.generate([prompt("c", "Count to a hundred")], long)
-        first = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.3)
+        engine = actors.rollouts.replicas.serving()[0].handle
+        start = seen = await engine.progress.remote()
+        running = asyncio.ensure_future(sample(engine, [prompt("c", "Count to a hundred")], long))
+        while seen.tokens < start.tokens + 20:
+            seen = await engine.progress.remote()
         await asyncio.to_thread(sync, actors)
-        return [(await first).completion, *[sampled.completion async for sampled in stream]]
+        return [sampled.completion for sampled in await running]
 
     return asyncio.run(collect())
 
@@ -198,10 +209,7 @@ def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(
     monkeypatch.setattr(actors.weights.transport, "learner", HarmingLearner(actors.learner))
 
     async def sample_meanwhile() -> tuple[list[SampledCompletion], Synced]:
-        async def collect() -> list[SampledCompletion]:
-            return [sampled async for sampled in actors.rollouts.generate([PROMPTS[0]], SAMPLING)]
-
-        sampling = asyncio.ensure_future(collect())
+        sampling = asyncio.ensure_future(sample(engine.handle, [PROMPTS[0]], SAMPLING))
         done, _ = await asyncio.wait([sampling], timeout=2)
         assert not done
         synced = await asyncio.to_thread(sync, actors)
@@ -219,12 +227,8 @@ def test_an_engine_with_a_broken_delta_samples_nothing_until_repaired(
 def test_an_engine_that_replaces_a_dead_one_serves_the_current_version(actors: cluster.Actors, run: RunConfig) -> None:
     nudge(actors)
     sync(actors)
-    dead = actors.rollouts.replicas["rollout-0"].handle
-    ray.get(dead.shutdown.remote())
-    ray.kill(dead)
-    late = actors.starter.start_late_engine()
-    actors.rollouts.replicas.replace("rollout-0", late)
-    actors.weights.bring(late)
+    end_engine(actors, "rollout-0")
+    late = actors.add_engine()
     assert late.name == "rollout-1"
     completions = [completion for group in sample_groups(actors) for completion in group.group.completions]
     assert {span.version for completion in completions for span in completion.versions} == {actors.learner.version}
