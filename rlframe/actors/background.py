@@ -32,6 +32,8 @@ class Background:
         self._progress_at = self.now()
         self._error: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop holds tasks weakly
+        self._closing = False
+        self._lock = threading.Lock()  # a call begins before the end, and ends with it, or does not begin
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -40,8 +42,15 @@ class Background:
         return self._loop.time()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Waits for a coroutine, from any other thread than the loop's; an interrupted wait cancels the coroutine."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Waits for a coroutine, from any other thread than the loop's; an interrupted wait cancels the coroutine.
+
+        Raises RuntimeError after `close`, since nobody would run the coroutine.
+        """
+        with self._lock:
+            if self._closing:
+                coroutine.close()
+                raise RuntimeError(f"{self._thread.name}: the run has ended its calls to actors")
+            future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -88,7 +97,10 @@ class Background:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(cancel(), self._loop).result(timeout=10)
+        with self._lock:
+            self._closing = True
+            cancelled = asyncio.run_coroutine_threadsafe(cancel(), self._loop)
+        cancelled.result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 

@@ -58,11 +58,15 @@ class ObjectStore:
         return self.learner.publish(whole=whole)
 
     def deliver(self, snapshot: Snapshot, replicas: list[Replica], *, whole: bool) -> None:
-        """Lets engines begin to load; an engine that loads an older version goes on to this version by itself."""
+        """Lets engines begin to load; an engine that loads an older version goes on to this version by itself.
+
+        An engine that began to serve an older version since `replicas` were chosen loads too.
+        """
 
         async def begin() -> None:
             self._newest = Delivery(snapshot=snapshot, whole=whole, reference=self.put(snapshot))
-            for replica in replicas:
+            serving = self.arrivals.replicas.serving()
+            for replica in [*replicas, *(each for each in serving if each.version < snapshot.version)]:
                 self._begin(replica)
 
         self.background.run(begin())

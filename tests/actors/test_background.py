@@ -85,3 +85,10 @@ def test_closing_cancels_tasks_and_their_tasks_and_ends_the_thread() -> None:
     background.close()
     assert sorted(ended) == ["inner", "outer"]
     assert "ended" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_closed_loop_refuses_a_call_instead_of_never_answering() -> None:
+    background = Background("ended", stall_timeout_s=1.0)
+    background.close()
+    with pytest.raises(RuntimeError, match="ended: the run has ended its calls to actors"):
+        background.run(asyncio.sleep(0))

@@ -150,3 +150,15 @@ def test_the_report_has_the_loads_since_the_previous_report() -> None:
         assert metrics["time/weight_sync_s"] == pytest.approx(
             metrics["time/weight_publish_s"] + metrics["time/weight_wait_s"]
         )
+
+
+def test_an_engine_that_serves_just_before_a_delivery_loads_too() -> None:
+    with open_run(max_lag=0, a=Engine()) as run:
+        run.sync()
+        late = run.join("late", Engine())
+        receivers = run.pool.replicas.serving()  # as a sync chooses them
+        run.weights.bring(late)
+        run.learner.version = 2
+        run.transport.deliver(run.learner.publish(whole=False), receivers, whole=False)
+        run.weights.settle()
+        assert run.versions() == {"a": 2, "late": 2}
