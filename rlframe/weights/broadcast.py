@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlframe.actors.replicas import Replica
+from rlframe.actors.replicas import Replica, ReplicaState
 from rlframe.weights.arrivals import Arrivals
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import DeviceBackend, Engines, Learner
@@ -44,7 +44,10 @@ class Broadcast:
             self.arrivals.note(replica, snapshot.version, loaded[replica.name])
 
     def unrepaired(self) -> list[Replica]:
-        return self.arrivals.wrong()
+        """Late engines too where no engine serves: a step would sample nothing, and no sync would follow."""
+        replicas = self.arrivals.replicas
+        late = [] if replicas.serving() else replicas.in_state(ReplicaState.STARTING)
+        return self.arrivals.wrong() + late
 
     def wait(self, oldest_version: int | None) -> None:
         """Does nothing: `deliver` has waited for all engines."""

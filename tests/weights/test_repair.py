@@ -222,3 +222,17 @@ def test_before_any_broadcast_a_late_engine_serves_at_once(background: Backgroun
     pool = Pool(late := engine("a", ReplicaState.STARTING))
     broadcast(pool, background)[1].bring(late)
     assert late.state == "serving" and pool.calls == []
+
+
+def test_a_late_engine_in_place_of_the_only_one_waits_for_no_sync(background: Background) -> None:
+    """Without the engine no step would end, and a sync follows a step."""
+    pool = Pool(engine("a"))
+    _, weights = broadcast(pool, background)
+    weights.sync(1)
+    pool.replicas.drain("a")
+    late = engine("b", ReplicaState.STARTING)
+    pool.replicas.join(late)
+    weights.bring(late)
+    assert (late.state, weights.needs_repair) == ("starting", True)
+    weights.repair()
+    assert (late.state, late.version, weights.needs_repair) == ("serving", 1, False)
