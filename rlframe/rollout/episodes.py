@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +23,10 @@ from rlframe.types import Completion, RolloutGroup, ScoredGroup, Verdict
 if TYPE_CHECKING:
     from rlframe.record.rollouts import Advantage
     from rlframe.reward.pool import RewardPool
+
+UNWRITTEN_FILES = 2  # that wait for the disk; their groups stay in memory
+SHARED_FILE_S = 5.0  # for this machine to see a new file of another machine
+LOOKS = 10  # in that time
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,7 +78,7 @@ class EpisodeWorker:
         self._failure: BaseException | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts")  # writes
         self._writes: set[asyncio.Future[Any]] = set()
-        self._write_error: RunFailed | None = None
+        self._write_error: BaseException | None = None
 
     def __repr__(self) -> str:  # Ray's errors and logs show this name
         return self.name
@@ -133,20 +138,28 @@ class EpisodeWorker:
         self._sampler.leave(name)
 
     async def write(self, step: int, file: Path, groups: list[tuple[Any, Sequence[Advantage]]]) -> None:
-        """Starts to write groups of a step (body, advantages) into a file; does not wait.
+        """Starts to write groups of a step (body, advantages) into a file; waits only for a disk that falls behind.
 
         A failed write ends the run, by a report or by `close`.
         """
+        while len(self._writes) >= UNWRITTEN_FILES:
+            await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
         writing = self._tasks.start(self._write(step, file, groups))
         self._writes.add(writing)
-        writing.add_done_callback(self._writes.discard)
+        writing.add_done_callback(self._end_write)
 
     async def sees(self, file: Path) -> bool:
-        """True if this worker's machine has the file."""
+        """True if this worker's machine sees a file of the driver; a network's file system may be late."""
+        for _ in range(LOOKS):
+            if file.exists():
+                return True
+            await asyncio.sleep(SHARED_FILE_S / LOOKS)
+            with suppress(OSError):
+                os.listdir(file.parent)  # lets NFS ask the server anew
         return file.exists()
 
     async def close(self) -> None:
-        """Waits until all files are written, and ends all other work. Raises RunFailed after a failed write."""
+        """Waits until all files are written, and ends all other work. Raises the error of the first failed write."""
         while self._writes:
             await asyncio.wait(self._writes)
         await self._tasks.cancel()
@@ -195,8 +208,12 @@ class EpisodeWorker:
         try:
             await loop.run_in_executor(self._thread, rollouts.write, file, step, scored)
         except OSError as error:
-            self._write_error = RunFailed(
+            raise RunFailed(
                 f"{self.name} cannot write {file}: {error}; run_dir must have free space, and be a folder that all "
                 "machines share"
-            )
-            raise self._write_error from error
+            ) from error
+
+    def _end_write(self, writing: asyncio.Future[Any]) -> None:
+        self._writes.discard(writing)
+        if not writing.cancelled():
+            self._write_error = self._write_error or writing.exception()

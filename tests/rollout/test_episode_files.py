@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.async_parts.clock import VirtualLoop
 from rlframe.errors import RunFailed, Stalled
 from rlframe.record.rollouts import read
 from rlframe.training import RatedGroup
@@ -109,3 +110,44 @@ def test_a_write_that_never_ends_is_named(tmp_path: Path):
 
     with pytest.raises(Stalled, match=r"episodes-0 did not write its rollouts within 0\.01 s"):
         asyncio.run(run())
+
+
+def test_a_file_that_another_machine_sees_late_is_waited_for(tmp_path: Path):
+    loop, file = VirtualLoop(), tmp_path / "late"
+    loop.clock.runs = 1
+    worker = make_pool([TinyEngine()]).workers["episodes-0"].handle.target
+    loop.call_later(2, file.touch)
+    assert loop.run_until_complete(worker.sees(file))
+    assert not loop.run_until_complete(worker.sees(tmp_path / "never"))
+    loop.close()
+
+
+def test_a_body_that_is_lost_ends_a_run_that_waits_for_its_files(tmp_path: Path):
+    async def run() -> None:
+        async with Followed(make_pool([TinyEngine()])) as followed:
+            lost = asyncio.get_running_loop().create_future()
+            lost.set_exception(ConnectionError("the body is lost"))
+            await followed.pool.workers["episodes-0"].handle.write.remote(3, tmp_path / "file", [(lost, [0.0])])
+
+    with pytest.raises(ConnectionError, match="the body is lost"):
+        asyncio.run(run())
+
+
+def test_a_step_waits_for_a_disk_that_is_two_files_behind(tmp_path: Path):
+    async def run() -> None:
+        async with Followed(make_pool([TinyEngine()])) as followed:
+            bodies = [asyncio.get_running_loop().create_future() for _ in range(3)]
+            worker = followed.pool.workers["episodes-0"].handle
+            followed.pool.assign([make_order("o0")])
+            (group,) = await followed.groups("o0")
+            for step in range(2):
+                await worker.write.remote(step, tmp_path / str(step), [(bodies[step], [0.0, 0.0])])
+            third = worker.write.remote(2, tmp_path / "2", [(bodies[2], [0.0, 0.0])])
+            done, _ = await asyncio.wait([third], timeout=0)
+            assert not done
+            for body in bodies:
+                body.set_result(group)
+            await third
+
+    asyncio.run(run())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0", "1", "2"]
