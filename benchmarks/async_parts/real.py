@@ -105,7 +105,7 @@ def measure(scale: Scale, parts: Parts, folder: Path) -> tuple[Figures, DriverCp
         judge = parts.judge(seconds=scale.reward_s)
         workers: dict[str, tuple[Handle, list[EngineSeat]]] = {}
         for name, own in scale.of_workers(parts.engines(scale)).items():
-            handles[name] = _actor(EpisodeActor, name, own, judge, run, ray.put)
+            handles[name] = _actor(EpisodeActor, name, own, judge, run, put=ray.put, rest_s=scale.rest_s)
             workers[name] = handles[name], seats(own)
         ranks = [_actor(LightRank, scale.step_s) for _ in range(RANKS)]
         handles |= {f"learner-{number}": rank for number, rank in enumerate(ranks)}
@@ -133,8 +133,8 @@ def measure(scale: Scale, parts: Parts, folder: Path) -> tuple[Figures, DriverCp
     return figures, DriverCpu(step=step, take=take, completions=completions)
 
 
-def _actor(cls: type, *arguments: Any) -> Handle:
-    return ray.remote(cls).options(num_cpus=0).remote(*arguments)
+def _actor(cls: type, *arguments: Any, **settings: Any) -> Handle:
+    return ray.remote(cls).options(num_cpus=0).remote(*arguments, **settings)
 
 
 @contextmanager

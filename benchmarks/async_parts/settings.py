@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.async_parts.trace import CAP, mean_length
+from rlframe.cluster.episodes import REST_S
 from rlframe.config.run import RunConfig
 from rlframe.config.staleness_checks import STALENESS_CHECKS
 from rlframe.types import Late
@@ -50,6 +51,7 @@ class Scale:
     load_s: float = 0.0  # an engine's pause for new weights
     publish_s: float = 0.0
     reward_s: float = 0.0
+    rest_s: float = 0.0  # of an episode worker between news and its report
     learner: float = 1.0  # a step of the learner, in units of `engines_s`
     seed: int = 0
 
@@ -105,5 +107,5 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learner": {"learner": 1.25},
     "thousand": {"engines": 1000, "prompts": 4000, "steps": 30},
     "slow": {"engines": 16, "prompts": 64, "slow": 10.0, "learner": 1.1},
-    "real": {"token_s": 0.0005, "worker_engines": 4, "steps": 12},
+    "real": {"token_s": 0.0005, "worker_engines": 4, "steps": 12, "rest_s": REST_S},
 }

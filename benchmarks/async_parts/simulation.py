@@ -78,7 +78,9 @@ def simulate(scale: Scale, policy: Policy, parts: Parts | None = None) -> Figure
         judge = parts.judge(seconds=scale.reward_s)
         workers: dict[str, tuple[InProcess, list[EngineSeat]]] = {}
         for name, own in scale.of_workers(engines).items():
-            worker = TimedEpisodes(name, own, judge, run, put=lambda scored: scored.group.prompt.id)
+            worker = TimedEpisodes(
+                name, own, judge, run, put=lambda scored: scored.group.prompt.id, rest_s=scale.rest_s
+            )
             workers[name] = InProcess(worker), seats(own)
         episodes = EpisodePool(workers, ahead=run.rollout.ahead)
         rollouts.subscribe(episodes.announce)

@@ -47,10 +47,13 @@ class TimedEpisodes(EpisodeWorker):
         engines: list[TimedEngine],
         judge: TimedJudge,
         run: RunConfig,
+        *,
         put: Callable[[ScoredGroup], Any],
+        rest_s: float,
     ) -> None:
         self.engines = engines
-        super().__init__(name, seats(engines), lambda: _rewards(run, judge), ahead=run.rollout.ahead, put=put)
+        settings = {"ahead": run.rollout.ahead, "put": put, "rest_s": rest_s}
+        super().__init__(name, seats(engines), lambda: _rewards(run, judge), **settings)
 
 
 def seats(engines: list[TimedEngine]) -> list[EngineSeat]:
