@@ -54,8 +54,8 @@ class TimedEngine:
         self.loading = False
         self.busy_slot_s = 0.0
         self._sampled_slot_s = 0.0
-        self._clock_s = 0.0  # of the last look at the time, both by the clock
-        self._sampling_s = 0.0  # and without pauses
+        self._clock_s = 0.0  # time of the last look, by the clock
+        self._sampling_s = 0.0  # the same time without pauses
         self._resume_s = 0.0  # end of the last load, by the clock
         self._loads = [(0.0, 0)]  # start by the engine's sampling time, and policy version
         self._queue: deque[Request] = deque()
@@ -146,7 +146,7 @@ class TimedEngine:
         return spans
 
     def _abort(self, requests: list[Request]) -> None:
-        """Takes the unfinished ones out of slots and queue."""
+        """Takes unfinished requests out of slots and queue."""
         unfinished = [request for request in requests if request.timer is None or request in self._running]
         if not unfinished:
             return

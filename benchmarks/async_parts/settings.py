@@ -47,7 +47,7 @@ class Scale:
     group: int = 16  # completions of a prompt
     steps: int = 200
     token_s: float = 0.001
-    slow: float = 1.0  # times `token_s`: a token of the first engine
+    slow: float = 1.0  # factor on `token_s` of the first engine
     load_s: float = 0.0  # an engine's pause for new weights
     publish_s: float = 0.0
     reward_s: float = 0.0

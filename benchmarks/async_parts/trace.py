@@ -70,7 +70,7 @@ class Work:
     """The work of a finished run, and what bounds its duration from below."""
 
     tokens: int  # trained
-    longest: int  # completion that was trained
+    longest: int  # tokens of a trained completion
     slots: float  # of all engines, an engine of a tenth of the speed counting a tenth
     token_s: float  # seconds of a token in a slot
     learner_s: float  # of all steps

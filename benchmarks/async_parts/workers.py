@@ -30,7 +30,7 @@ class Parts:
     learner: type[TimedLearner] = TimedLearner
 
     def engines(self, scale: Scale) -> list[TimedEngine]:
-        """All engines of a run; the first is the slow one, if one is."""
+        """All engines of a run; the first is slow by the factor `Scale.slow`."""
         speeds = [scale.token_s * scale.slow] + [scale.token_s] * (scale.engines - 1)
         return [
             self.engine(f"rollout-{number}", slots=scale.slots, token_s=token_s, load_s=scale.load_s)

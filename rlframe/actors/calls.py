@@ -39,7 +39,7 @@ def wait(calls: dict[str, ObjectRef], doing: str, timeout_s: float, bound: str) 
 
 
 async def gather(calls: Mapping[str, Awaitable[Any]], doing: str, timeout_s: float, bound: str) -> list[Any]:
-    """`wait` on an event loop, whose clock bounds the wait; for calls of `InProcess` handles too."""
+    """`wait` for an event loop: the loop's clock bounds the wait, and calls may be of `InProcess` handles."""
     tasks = {name: asyncio.ensure_future(call) for name, call in calls.items()}
     if not tasks:
         return []

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
 ENGINES_OF_A_WORKER = 8  # by default, at most
-# Of an actor with max_staleness of 1 or more, whose engines have completions ahead meanwhile. It saves a third of the
-# driver's CPU seconds; on-policy it would lengthen each step.
+# Seconds between the first news of an actor and its report, with max_staleness of 1 or more. A report then tells
+# several groups, which saves a third of the driver's CPU. With max_staleness 0 each step would take longer.
 REST_S = 0.05
 
 
@@ -61,8 +61,8 @@ def episode_pool(
 def share_engines(nodes: Sequence[str], workers: int | None) -> list[list[int]]:
     """[episode workers][engines] the indices of each worker's engines. `nodes`: the node of each engine. Pure.
 
-    None: for each node a worker for every 8 engines, so that all engines of a worker are on its node. Else that many
-    workers, with equal numbers of engines, neighbours in the order of nodes:
+    `workers` None: a worker for every 8 engines of a node, so that a worker and its engines share a node. A number:
+    that many workers, with nearly the same number of engines each, in the order of nodes:
 
     >>> share_engines(["a", "b", "a", "b", "a"], None)
     [[0, 2, 4], [1, 3]]

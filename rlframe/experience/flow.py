@@ -55,7 +55,8 @@ class RolloutFeed(Scorer):
     ) -> None:
         """`rollouts` tells the policy versions. `warn` gets lines for the console.
 
-        `repairs`: of engines whose weights a load beside training has spoiled; None: no load is beside training.
+        `repairs`: for engines that received wrong weights while the learner was training. None: engines load between
+        steps only.
         """
         super().__init__(episodes, background, slots=slots)
         self.ledger = ledger

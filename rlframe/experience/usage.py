@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """An engine's counters at a time."""
+    """An engine's counters, and the time at which they were read."""
 
     at: float
     tokens: int
@@ -22,27 +22,28 @@ class Reading:
 class Usage:
     """Metrics of the engines since the last step. Engines report about once a second, each at its own time.
 
-    Speed is tokens of the groups that were finished, by the seconds in which anything was sampled. The idle share of
-    slots counts every second: with 4 slots, 10 seconds between two reports, and 8 slot seconds in use, 80 % were idle.
+    Speed is the tokens of finished groups, divided by the seconds in which any completion was unfinished. The idle
+    share of slots counts every second: with 4 slots, 10 seconds between two reports, and 8 slot seconds in use, 80 %
+    were idle.
     """
 
     def __init__(self, slots: int) -> None:
         """`slots`: completions that an engine generates at the same time."""
         self.slots = slots
         self._last: dict[str, Reading] = {}
-        self._base: dict[str, Reading] = {}  # of the last step
+        self._base: dict[str, Reading] = {}  # as of the last step
         self._finished_tokens = 0  # since the last step
         self._sampling_s = 0.0  # likewise, with unfinished completions anywhere
-        self._samples = False
-        self._at = 0.0
+        self._sampling = False
+        self._advanced_at = 0.0
         self._refusals: dict[str, int] = {}  # episode worker -> since the start
-        self._refusals_told = 0
+        self._reported_refusals = 0
 
-    def advance(self, now: float, samples: bool) -> None:
-        """`samples`: from now on there are unfinished completions."""
-        if self._samples:
-            self._sampling_s += now - self._at
-        self._samples, self._at = samples, now
+    def advance(self, now: float, sampling: bool) -> None:
+        """`sampling`: from now on there are unfinished completions."""
+        if self._sampling:
+            self._sampling_s += now - self._advanced_at
+        self._sampling, self._advanced_at = sampling, now
 
     def finish(self, tokens: int) -> None:
         """Counts the sampled tokens of a group that is finished."""
@@ -69,9 +70,9 @@ class Usage:
             "rollout/recomputed_tokens": float(
                 sum(last.recomputed_tokens - base.recomputed_tokens for base, last in pairs)
             ),
-            "rollout/refused": float(refusals - self._refusals_told),
+            "rollout/refused": float(refusals - self._reported_refusals),
         }
-        self._refusals_told, self._finished_tokens, self._sampling_s = refusals, 0, 0.0
+        self._reported_refusals, self._finished_tokens, self._sampling_s = refusals, 0, 0.0
         if seconds:
             busy = sum(last.busy_slot_s - base.busy_slot_s for base, last in pairs)
             metrics["rollout/slots_idle"] = min(1.0, max(0.0, 1 - busy / (self.slots * seconds)))

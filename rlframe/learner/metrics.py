@@ -25,8 +25,8 @@ def means(rank_sums: list[dict[str, float]]) -> dict[str, float]:
     """Sums over each rank's tokens -> means over the step's tokens; a token counts once for each of its updates.
 
     `mismatch/*` come from the first update, before the policy moves. `policy/*` and `correction/*` come from all
-    updates. A skipped update makes the metrics of its spoiled values not finite too, except `mismatch/*`. Without a
-    token that counts, as where all are too old, there are no means.
+    updates. A skipped update makes the metrics of its spoiled values not finite too, except `mismatch/*`. Where
+    no token counts, because all are too old, there are no means.
     """
     sums = combine(rank_sums)
     updates = rank_sums[0]["updates"]

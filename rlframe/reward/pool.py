@@ -164,7 +164,7 @@ class RewardWorkers:
     def _restart(self, replica: Replica, process: str | None = None) -> None:
         """Gives a worker no calls until Ray has restarted the process. Further failed calls change nothing.
 
-        `process`: the hung process, which must end; other pools may have seen it hang too. None: the process is dead.
+        `process`: id of the hung process, which must end and may be known to other pools too. None: it is dead.
         """
         if replica.state != ReplicaState.SERVING:
             return
@@ -197,8 +197,8 @@ class RewardWorkers:
 def merge_metrics(pools: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The metrics of several pools over the same workers.
 
-    Requests are each pool's own, and add up. A restart is seen by each pool that has calls at the worker, and facts are
-    the same for all, so they are as told by the pool that tells most.
+    Retried requests add up, because each pool counts its own. Several pools may count the same restart, and facts are
+    equal in all pools: their largest value counts.
     """
     merged: dict[str, float] = {}
     for metrics in pools:

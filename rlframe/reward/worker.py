@@ -31,7 +31,7 @@ class RewardWorker:
         self.name = name
         self.rewards = rewards
         self.timeout_s = timeout_s
-        self.process = uuid.uuid4().hex  # a restarted worker has another
+        self.process = uuid.uuid4().hex  # id of the process; a restarted worker has another
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
         self.thread_lock = asyncio.Lock()
         self.hung_reward: str | None = None  # name of the reward that holds the thread
@@ -60,7 +60,7 @@ class RewardWorker:
         }
 
     async def end(self, process: str) -> None:
-        """Ends the worker's process, so that Ray starts another, unless this is another process already.
+        """Ends the process with this id, so that Ray starts another. A restarted worker, with another id, goes on.
 
         Several callers may find the same process hung.
         """

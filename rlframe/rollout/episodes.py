@@ -57,8 +57,8 @@ class EpisodeWorker:
     ) -> None:
         """`ahead`: completions beyond the engines' slots that the worker has room for, as a share of the slots.
 
-        `put` makes the reference to a group by which others fetch it. `rest_s`: seconds between news and the report of
-        them, so that a report to another process tells more.
+        `put` makes the reference by which ranks fetch a group. `rest_s`: seconds between the first news and the report,
+        so that a report to another process tells several groups.
         """
         self.name = name
         self.ahead = ahead
@@ -94,10 +94,10 @@ class EpisodeWorker:
         self._tell_room()
 
     async def report(self, heartbeat_s: float) -> EpisodeReport:
-        """Returns `rest_s` after the first news, and after `heartbeat_s` without any.
+        """Returns `rest_s` after the first news, or after `heartbeat_s` without news.
 
-        News are: finished groups, refused completions, a broken engine, a failure, and room for another group, once
-        until the next `sample`.
+        News: a finished group, a refused completion, a broken engine, a failure, or room for another group. Room is
+        told once until the next `sample`.
         """
         self._sampler.ask_progress(heartbeat_s)
         if self._failure is None:

@@ -45,7 +45,7 @@ class EngineProgress:
     version: int  # of the policy that samples now
     loading: bool  # new weights
     busy_slot_s: float  # slots in use, integrated over the seconds since the start
-    recomputed_tokens: int  # tokens in flight whose keys and values a load made the engine compute again, since start
+    recomputed_tokens: int  # since the start: their keys and values were lost to a load, or for lack of memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class EngineReport(EngineProgress):
 class EpisodeReport:
     """News of an episode worker since the previous report."""
 
-    orders: int  # received since the start; later ones are not in the counts below
+    orders: int  # received since the start; the counts below are of these orders
     completions: int  # unfinished: at engines, or waiting for an engine
     scoring: dict[str, int]  # reward worker -> calls in flight
     scoring_silent_s: float  # seconds without a verdict, while calls are in flight

@@ -15,8 +15,8 @@ from rlframe.rollout.messages import EngineReport, EngineSeat, Order
 from rlframe.rollout.watched_engine import WatchedEngine
 from rlframe.types import Completion, Sampling
 
-REFUSALS_OF_ENGINE = 3  # in a row, after which the engine gets no work and must be replaced
-REFUSALS_OF_COMPLETION = 10  # after which the run ends: several engines sent nothing that can be used
+REFUSALS_OF_ENGINE = 3  # in a row: the engine gets no more work and must be replaced
+REFUSALS_OF_COMPLETION = 10  # of one completion: the run ends, because no engine sends a usable one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,12 @@ class Call:
 
     def shares(self) -> list[Share]:
         """The completions that have not come."""
-        return [Share(order=self.orders[name], indices=sorted(owed)) for name, owed in self.owed.items() if owed]
+        return [
+            Share(order=self.orders[prompt_id], indices=sorted(owed)) for prompt_id, owed in self.owed.items() if owed
+        ]
 
     def remove(self, prompt_id: Any, index: Any) -> Order | None:
-        """The order of a completion that is owed no longer; None, whatever the arguments are, if it was not owed."""
+        """Strikes a completion off `owed` -> its order. None if it was not owed, also for arguments of a wrong type."""
         if not isinstance(prompt_id, str) or not isinstance(index, int) or index not in self.owed.get(prompt_id, ()):
             return None
         self.owed[prompt_id].remove(index)
@@ -53,10 +55,10 @@ class Call:
 class Sampler:
     """Samples completions with the least busy engines. For one event loop.
 
-    All completions of orders that come together and go to the same engine are one call, which an idle engine starts in
-    one step of its scheduler. A refused completion is sampled again by another engine, if there is another. An engine
-    of which several completions in a row were refused is broken: the others sample its completions. Without any
-    engine completions wait for the next that joins.
+    Orders of one `sample` call that go to the same engine are one `generate` call, so an idle engine starts all their
+    completions in one step of its scheduler. A refused completion goes to another engine, unless there is only one.
+    After several refusals in a row an engine is broken: it gets no more work, and the other engines sample its
+    completions. Without an engine, completions wait until an engine joins.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class Sampler:
             self._ask(self._end_calls(engine))
 
     def ask_progress(self, every_s: float) -> None:
-        """Asks engines for their progress that work or load, and were not asked for `every_s`; does not wait."""
+        """Asks engines with work or a load for their progress, each once in `every_s` seconds; does not wait."""
         for engine in self.engines.values():
             if engine.should_ask(_now(), every_s, self.newest_version):
                 engine.asking, engine.asked_at = True, _now()
@@ -112,9 +114,9 @@ class Sampler:
 
     def take_refused(self) -> tuple[dict[str, str], dict[str, str]]:
         """`refused` and `broken` since the last call."""
-        told = self.refused, self.broken
-        self.refused, self.broken = {}, {}
-        return told
+        refused, self.refused = self.refused, {}
+        broken, self.broken = self.broken, {}
+        return refused, broken
 
     def _ask(self, shares: list[Share], avoid: WatchedEngine | None = None) -> None:
         """Gives each share to the least busy engine, `avoid` only where it is the only one."""
@@ -182,7 +184,7 @@ class Sampler:
         self.on_refusal()
 
     def _end_calls(self, engine: WatchedEngine) -> list[Share]:
-        """Leaves an engine's calls -> the completions that have not come."""
+        """Cancels an engine's calls -> the completions that have not come."""
         shares = [share for call in engine.calls for share in call.shares()]
         for call in engine.calls:
             call.owed = {}

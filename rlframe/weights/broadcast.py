@@ -53,7 +53,7 @@ class Broadcast:
         """Does nothing: `deliver` has waited for all engines."""
 
     def bring(self, replica: Replica) -> None:
-        """Lets a late engine serve, unless a version was sent, which is gone: then the engine waits for the next."""
+        """Lets a late engine serve if no version was sent. A sent version is gone, so the engine waits for a sync."""
         if not self._sent:
             self.arrivals.replicas.serve(replica)
 

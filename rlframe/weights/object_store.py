@@ -25,7 +25,7 @@ class Delivery:
 
     snapshot: Snapshot
     whole: bool  # also where deltas would do, for engines whose weights are wrong
-    reference: Any  # to the snapshot, which so is pickled once and not for each engine
+    reference: Any  # to the snapshot: it is pickled once, not for each engine
 
 
 class ObjectStore:

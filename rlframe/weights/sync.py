@@ -19,7 +19,7 @@ class Synced:
 
     version: int
     publish_s: float  # engines sample with the old version meanwhile
-    wait_s: float  # for engines: room for a further version, delivery, verification and repair
+    wait_s: float  # wait for engines: room for a further version, delivery, verification, repair
     bytes: int  # published; a repair counts too
     arrivals: ArrivalReport
     engines_behind: int  # serving with an older version than this
@@ -31,7 +31,7 @@ class Synced:
 
     @property
     def repaired(self) -> list[str]:
-        """Engines whose weights were wrong, and are right now."""
+        """Engines with right weights again since the previous report."""
         return list(self.arrivals.repaired)
 
     def metrics(self) -> dict[str, float]:

@@ -20,9 +20,9 @@ def report(refusals: int = 0, **engines: tuple[int, float, int]) -> EpisodeRepor
 
 def test_a_step_s_use_of_the_engines_is_between_its_reports() -> None:
     usage = Usage(slots=4)
-    usage.advance(0.0, samples=True)
+    usage.advance(0.0, sampling=True)
     usage.note("episode-0", report(a=(0, 0.0, 0), b=(0, 0.0, 0)), 0.0)
-    usage.advance(10.0, samples=True)
+    usage.advance(10.0, sampling=True)
     usage.note("episode-0", report(a=(300, 20.0, 5), b=(500, 30.0, 0), refusals=1), 10.0)
     usage.finish(300)
     usage.finish(500)
@@ -31,7 +31,7 @@ def test_a_step_s_use_of_the_engines_is_between_its_reports() -> None:
         "rollout/tokens_per_s": 80.0, "rollout/slots_idle": 0.375,
         "rollout/recomputed_tokens": 5.0, "rollout/refused": 1.0,
     }  # fmt: skip
-    usage.advance(15.0, samples=True)
+    usage.advance(15.0, sampling=True)
     usage.note("episode-0", report(a=(400, 40.0, 5), refusals=3), 15.0)  # b reports a moment later
     usage.finish(100)
     assert usage.take() == {
@@ -43,9 +43,9 @@ def test_a_step_s_use_of_the_engines_is_between_its_reports() -> None:
 def test_speed_counts_seconds_of_sampling_and_idle_slots_count_all() -> None:
     usage = Usage(slots=4)
     usage.note("episode-0", report(a=(0, 0.0, 0)), 0.0)
-    usage.advance(2.0, samples=True)
-    usage.advance(7.0, samples=False)
-    usage.advance(10.0, samples=False)  # the learner computes
+    usage.advance(2.0, sampling=True)
+    usage.advance(7.0, sampling=False)
+    usage.advance(10.0, sampling=False)  # the learner computes
     usage.note("episode-0", report(a=(100, 10.0, 0)), 10.0)
     usage.finish(100)
     metrics = usage.take()
@@ -54,8 +54,8 @@ def test_speed_counts_seconds_of_sampling_and_idle_slots_count_all() -> None:
 
 def test_a_step_shorter_than_a_report_has_a_speed_and_no_idle_share() -> None:
     usage = Usage(slots=4)
-    usage.advance(0.0, samples=True)
-    usage.advance(0.5, samples=False)
+    usage.advance(0.0, sampling=True)
+    usage.advance(0.5, sampling=False)
     usage.finish(60)
     metrics = usage.take()
     assert metrics == {"rollout/tokens_per_s": 120.0, "rollout/recomputed_tokens": 0.0, "rollout/refused": 0.0}
@@ -63,10 +63,10 @@ def test_a_step_shorter_than_a_report_has_a_speed_and_no_idle_share() -> None:
 
 def test_an_engine_that_starts_again_counts_from_its_start() -> None:
     usage = Usage(slots=4)
-    usage.advance(0.0, samples=True)
+    usage.advance(0.0, sampling=True)
     usage.note("episode-0", report(a=(1000, 50.0, 0)), 0.0)
-    usage.advance(5.0, samples=True)
+    usage.advance(5.0, sampling=True)
     usage.note("episode-0", report(a=(10, 1.0, 0)), 5.0)
-    usage.advance(10.0, samples=True)
+    usage.advance(10.0, sampling=True)
     usage.note("episode-0", report(a=(110, 6.0, 0)), 10.0)
     assert usage.take()["rollout/slots_idle"] == 0.75
