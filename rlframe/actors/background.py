@@ -33,7 +33,7 @@ class Background:
         self._error: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop holds tasks weakly
         self._closing = False
-        self._lock = threading.Lock()  # a call begins before the end, and ends with it, or does not begin
+        self._lock = threading.Lock()  # a call begins before `close` cancels all calls, or not at all
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -44,7 +44,7 @@ class Background:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Waits for a coroutine, from any other thread than the loop's; an interrupted wait cancels the coroutine.
 
-        Raises RuntimeError after `close`, since nobody would run the coroutine.
+        Raises RuntimeError after `close`, when no loop runs the coroutine.
         """
         with self._lock:
             if self._closing:

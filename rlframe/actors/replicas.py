@@ -26,7 +26,7 @@ class ReplicasDown(RunFailed):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Replica:
-    """An actor, its state, the calls at a reward worker, and the policy version of an engine."""
+    """An actor and its state."""
 
     name: str
     handle: Handle
@@ -94,15 +94,15 @@ class Replicas:
             self._replicas[replica.name] = replica
 
     def serve(self, replica: Replica) -> None:
-        """Lets a replica work that has started or is healed."""
+        """Marks a replica as serving, after its start or a repair."""
         self._move(replica, ReplicaState.SERVING)
 
     def quarantine(self, replica: Replica) -> None:
-        """Keeps a replica from work that holds wrong weights."""
+        """Marks a replica as holding wrong weights: it gets no work."""
         self._move(replica, ReplicaState.QUARANTINED)
 
     def end(self, name: str) -> None:
-        """Marks a replica as dead, for ever."""
+        """Marks a replica as dead. No later call changes the mark."""
         with self._lock:
             self._replicas[name].state = ReplicaState.DEAD
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rlframe.record.rollouts import Advantage
     from rlframe.reward.pool import RewardPool
 
-UNWRITTEN_FILES = 2  # that wait for the disk; their groups stay in memory
-SHARED_FILE_S = 5.0  # for this machine to see a new file of another machine
-LOOKS = 10  # in that time
+UNWRITTEN_FILES = 2  # at most: their groups stay in memory until the disk has them
+SHARED_FILE_S = 5.0  # in which this machine must see a new file of another machine
+LOOKS = 10  # for the file, within SHARED_FILE_S
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class EpisodeWorker:
         self._sampler.leave(name)
 
     async def write(self, step: int, file: Path, groups: list[tuple[Any, Sequence[Advantage]]]) -> None:
-        """Starts to write groups of a step (body, advantages) into a file; waits only for a disk that falls behind.
+        """Starts to write groups of a step (body, advantages) into a file; waits only where the disk falls behind.
 
         A failed write ends the run, by a report or by `close`.
         """
@@ -149,13 +149,13 @@ class EpisodeWorker:
         writing.add_done_callback(self._end_write)
 
     async def sees(self, file: Path) -> bool:
-        """True if this worker's machine sees a file of the driver; a network's file system may be late."""
+        """True if this worker's machine sees a file of the driver. A network file system may show it late."""
         for _ in range(LOOKS):
             if file.exists():
                 return True
             await asyncio.sleep(SHARED_FILE_S / LOOKS)
             with suppress(OSError):
-                os.listdir(file.parent)  # lets NFS ask the server anew
+                os.listdir(file.parent)  # makes NFS ask its server again
         return file.exists()
 
     async def close(self) -> None:

@@ -33,19 +33,19 @@ class Call:
 
     engine: WatchedEngine
     sampling: Sampling
-    version: int  # of the engine when it was asked; it may be newer
+    version: int  # of the engine at the time of the call; tokens may be of newer versions
     orders: dict[str, Order]  # by prompt id
-    owed: dict[str, set[int]]  # prompt id -> indices of the completions that have not come
+    owed: dict[str, set[int]]  # prompt id -> indices of completions to come
     running: asyncio.Future[Any] | None = None
 
     def shares(self) -> list[Share]:
-        """The completions that have not come."""
+        """The completions to come."""
         return [
             Share(order=self.orders[prompt_id], indices=sorted(owed)) for prompt_id, owed in self.owed.items() if owed
         ]
 
     def remove(self, prompt_id: Any, index: Any) -> Order | None:
-        """Strikes a completion off `owed` -> its order. None if it was not owed, also for arguments of a wrong type."""
+        """Strikes a completion off `owed` -> the order. None if not owed, also for arguments of a wrong type."""
         if not isinstance(prompt_id, str) or not isinstance(index, int) or index not in self.owed.get(prompt_id, ()):
             return None
         self.owed[prompt_id].remove(index)
@@ -98,7 +98,7 @@ class Sampler:
         self._ask(waiting)
 
     def leave(self, name: str) -> None:
-        """Takes an engine out, if it is in: other engines sample its unfinished completions, from their first token."""
+        """Takes out an engine, if present: others sample the unfinished completions, from the first token."""
         if engine := self.engines.pop(name, None):
             self._ask(self._end_calls(engine))
 
@@ -119,7 +119,7 @@ class Sampler:
         return refused, broken
 
     def _ask(self, shares: list[Share], avoid: WatchedEngine | None = None) -> None:
-        """Gives each share to the least busy engine, `avoid` only where it is the only one."""
+        """Gives each share to the least busy engine, to `avoid` only where there is no other."""
         calls: list[Call] = []
         for share in shares:
             engines = [engine for engine in self.engines.values() if engine is not avoid] or list(self.engines.values())
@@ -160,7 +160,7 @@ class Sampler:
         self.on_completion(order, sampled.index, sampled.completion)
 
     def _refuse(self, call: Call, prompt_id: Any, index: Any, problem: str) -> None:
-        """Counts a refused completion. It is sampled again if the engine owed it."""
+        """Counts a refused completion. An owed completion is sampled again."""
         engine, name = call.engine, call.engine.seat.name
         text = f"completion {index!r:.80} of prompt {prompt_id!r:.80}: {problem}"
         self.refusals += 1
@@ -184,7 +184,7 @@ class Sampler:
         self.on_refusal()
 
     def _end_calls(self, engine: WatchedEngine) -> list[Share]:
-        """Cancels an engine's calls -> the completions that have not come."""
+        """Cancels an engine's calls -> the completions to come."""
         shares = [share for call in engine.calls for share in call.shares()]
         for call in engine.calls:
             call.owed = {}
@@ -204,7 +204,7 @@ class Sampler:
 
 
 def _add(calls: list[Call], engine: WatchedEngine, share: Share) -> None:
-    """Adds a share to the call of its engine that has the same sampling, or adds a call."""
+    """Adds a share to a call of the engine with the same sampling, or adds a call."""
     order, owed = share.order, set(share.indices)
     for call in calls:
         if call.engine is engine and call.sampling == order.sampling and order.prompt.id not in call.orders:

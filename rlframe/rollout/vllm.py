@@ -134,7 +134,7 @@ class VLLMEngine:
                 task.cancel()
 
     def _follow(self, request: Request) -> asyncio.Task[SampledCompletion]:
-        """Awaits a completion. Once the caller has it, it is in flight no longer."""
+        """Starts a task that waits for a completion; the request is in flight until the task ends."""
         self.in_flight[request] = None
         task = asyncio.create_task(sampled_completion(request, self.visible_text))
         task.add_done_callback(lambda _: self.in_flight.pop(request))
@@ -194,7 +194,7 @@ class VLLMEngine:
     async def sleep(self) -> None:
         """Discards weights and key/value cache, so that another process can use the GPU. On a CPU nothing is freed.
 
-        Raises RunFailed where completions are in flight, which a sleeping engine would never end.
+        Raises RunFailed where completions are in flight: a sleeping engine would never finish them.
         """
         async with self.gate:
             if self.in_flight:

@@ -44,7 +44,7 @@ class Broadcast:
             self.arrivals.note(replica, snapshot.version, loaded[replica.name])
 
     def unrepaired(self) -> list[Replica]:
-        """Late engines too where no engine serves: a step would sample nothing, and no sync would follow."""
+        """Engines with wrong weights, and late engines where none serves: no step, and so no sync, would follow."""
         replicas = self.arrivals.replicas
         late = [] if replicas.serving() else replicas.in_state(ReplicaState.STARTING)
         return self.arrivals.wrong() + late
