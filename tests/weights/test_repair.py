@@ -229,7 +229,7 @@ def test_a_late_engine_in_place_of_the_only_one_waits_for_no_sync(background: Ba
     pool = Pool(engine("a"))
     _, weights = broadcast(pool, background)
     weights.sync(1)
-    pool.replicas.drain("a")
+    pool.replicas.end("a")
     late = engine("b", ReplicaState.STARTING)
     pool.replicas.join(late)
     weights.bring(late)
