@@ -73,6 +73,7 @@ class RolloutFeed(Scorer):
         self._cpu_s = 0.0  # of the event loop's thread, at the end of the last `take`
         self._cpu_ms_per_completion = 0.0
         self._reported_drops = 0
+        self._refused_engines: set[str] = set()  # that were warned about
 
     def take(self, count: int) -> list[GroupRecord]:
         """The next `count` groups in the order of admission.
@@ -140,6 +141,10 @@ class RolloutFeed(Scorer):
 
     def _on_report(self, worker: str, report: EpisodeReport) -> None:
         super()._on_report(worker, report)
+        for engine, problem in report.refused.items():
+            if engine not in self._refused_engines:
+                self._refused_engines.add(engine)
+                self.warn(f"{engine}: a completion was refused, as rollout/refused counts from now on: {problem}")
         if self._ahead and self._began:
             self._drop()
             self._admit()

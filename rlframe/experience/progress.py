@@ -50,8 +50,15 @@ class Progress:
         self._active_at = 0.0  # time of the last report with any work
 
     def begin_wait(self, now: float) -> None:
-        """Starts the clock of a wait: idleness before it, when nobody asked for anything, does not count."""
+        """Starts the clocks of a wait. Time before it does not count: nobody asked for anything, or a load that only
+        the learner can repair waited for the learner's step.
+        """
         self._active_at = now
+        for worker, engines in self._engines.items():
+            for engine in engines.values():
+                if engine.loading_since is not None:
+                    engine.loading_since = now
+                    self._stuck_engines.pop(worker, None)  # until the next report
 
     def note(self, worker: str, report: EpisodeReport, now: float) -> None:
         """Follows a worker's report."""

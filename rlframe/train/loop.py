@@ -27,14 +27,20 @@ def run_steps(run: RunConfig, ctx: Context) -> None:
     """The loop over an open context, to the last step."""
     step = ctx.restore()
     while step < run.steps:
-        groups = ctx.feed.take(run.prompts_per_step)  # list[GroupRecord]; run.late decides on old tokens
-        with ctx.signals.held_back():
-            ctx.turns.begin_learner()  # placement=colocated: the engines leave the GPUs, until the sync below
-            rated = rate(ctx.learner.apply_kl_penalty(groups), run.algorithm, run.truncated)  # list[RatedGroup]
-            oldest_version = run.oldest_version(step)  # late=mask: tokens of older versions have weight 0
-            minibatches = to_minibatches(rated, ctx.learner.objective, run.learner.minibatches, oldest_version)
-            report = ctx.learner.step(*minibatches)  # StepReport
-            step = report.policy_version
-            synced = ctx.weights.sync(step)  # publish, deliver, verify, repair; running completions pause and go on
-            ctx.record(step, groups, rated, report, synced)  # files, console, mismatch gate
+        step = take_step(run, ctx, step)
         ctx.periodic(step)  # checkpoint, evaluation
+
+
+def take_step(run: RunConfig, ctx: Context, step: int) -> int:
+    """The step after `step` -> its number. A function of its own, so that its rollouts leave memory at its end."""
+    groups = ctx.feed.take(run.prompts_per_step)  # list[GroupRecord]; run.late decides on old tokens
+    with ctx.signals.held_back():
+        ctx.turns.begin_learner()  # placement=colocated: the engines leave the GPUs, until the sync below
+        rated = rate(ctx.learner.apply_kl_penalty(groups), run.algorithm, run.truncated)  # list[RatedGroup]
+        oldest_version = run.oldest_version(step)  # late=mask: tokens of older versions have weight 0
+        minibatches = to_minibatches(rated, ctx.learner.objective, run.learner.minibatches, oldest_version)
+        report = ctx.learner.step(*minibatches)  # StepReport
+        step = report.policy_version
+        synced = ctx.weights.sync(step)  # publish, deliver, verify, repair; running completions pause and go on
+        ctx.record(step, groups, rated, report, synced)  # files, console, mismatch gate
+    return step

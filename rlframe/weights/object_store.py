@@ -111,17 +111,14 @@ class ObjectStore:
         del self._loading[replica]
 
     async def _bring(self, replica: Replica) -> None:
-        delivery = self._newest
-        if delivery is None:
+        if self._newest is None:
             self.arrivals.replicas.serve(replica)
             return
         try:
-            await self._load(replica, delivery)
+            await self._catch_up(replica)
         finally:
-            del self._loading[replica]
+            self._loading.pop(replica, None)
             self.background.notify()
-        if delivery is not self._newest:
-            self._begin(replica)
 
     async def _load(self, replica: Replica, delivery: Delivery) -> None:
         self._loading[replica] = delivery

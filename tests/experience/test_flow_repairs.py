@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -66,3 +67,17 @@ def test_a_take_has_the_engine_repaired_that_a_due_prompt_waits_for(background: 
         assert names(feed.take(2)) == ["o0", "o3"]
     background.run(feed.episodes.close())
     assert wrong.repaired_by == [threading.current_thread()]  # where ranks publish, between two steps
+
+
+def test_an_engine_s_first_refused_completion_is_warned_about(background: Background) -> None:
+    engine, lines, strangers = TinyEngine(), [], [7, 8]
+    engine.change = lambda sampled: [*(replace(sampled, index=strangers.pop(0)) for _ in strangers[:1]), sampled]
+    feed = make_feed(background, [engine], slots=20, warn=lines.append)
+    with feed:
+        assert names(feed.take(2)) == ["o0", "o1"]
+        assert feed.metrics()["rollout/refused"] == 2
+    background.run(feed.episodes.close())
+    assert lines == [
+        "rollout-0: a completion was refused, as rollout/refused counts from now on: completion 7 of prompt 'o0@0': "
+        "nobody waits for completion 7: it was not asked for, or came before"
+    ]

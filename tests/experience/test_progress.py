@@ -127,3 +127,14 @@ def test_an_engine_that_has_left_is_watched_no_more() -> None:
     assert progress.problem(61.5) is None
     progress.note("episode-0", report(engine("rollout-1")), 62.0)
     assert progress.describe() == "  rollout-1: 0 completions, 0 tokens/s, version 0"
+
+
+def test_a_load_that_waits_through_a_step_for_a_repair_stalls_no_take() -> None:
+    progress = Progress(BOUND_S)
+    for second in range(1, 91):  # the learner computes
+        progress.note("episode-0", report(engine(loading=True)), second)
+    progress.begin_wait(90.0)
+    assert progress.problem(90.0) is None
+    for second in range(91, 151):
+        progress.note("episode-0", report(engine(loading=True)), second)
+        assert (progress.problem(second) is None) == (second < 150)
