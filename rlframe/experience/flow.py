@@ -105,7 +105,7 @@ class RolloutFeed(Scorer):
 
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: see `Ledger.state`."""
-        return self._on_loop(self.ledger.state)
+        return self._on_loop(lambda: self.ledger.state(self.rollouts.version))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""

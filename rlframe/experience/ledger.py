@@ -63,6 +63,7 @@ class Ledger:
     _without_signal: list[Entry] = field(default_factory=list)  # scored entries that dynamic sampling will drop
     _deadlines: Deadlines = field(init=False)
     _next_take: int = 0  # policy version of the next take
+    _last_taken: list[tuple[int, int]] = field(default_factory=list)  # (position, attempt) of the last take
     _next_position: int = 0
     _interrupted: list[tuple[int, int]] = field(default_factory=list)  # (position, last attempt) in a saved run
 
@@ -154,16 +155,23 @@ class Ledger:
             return None
         self._next_take = version + 1
         self.taken += count
-        return [self._leave(heapq.heappop(self._ready)) for _ in range(count)]
+        entries = [heapq.heappop(self._ready) for _ in range(count)]
+        self._last_taken = [(entry.position, entry.attempt.number) for entry in entries]
+        return [self._leave(entry) for entry in entries]
 
-    def state(self) -> dict[str, Any]:
-        """The part of a checkpoint: the next position, [position, attempt] of every prompt in flight, and counts."""
+    def state(self, version: int) -> dict[str, Any]:
+        """The part of a checkpoint: the next position, [position, attempt] of every prompt in flight, and counts.
+
+        `version`: of the policy that the checkpoint holds. Prompts that were taken to train its next version are in
+        flight still, because a signal came before the step.
+        """
+        untrained = self._last_taken if version < self._next_take else []
         in_flight = [(entry.position, entry.attempt.number) for entry in self.in_flight] + self._interrupted
         curriculum = {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
         return curriculum | {
             "next_position": self._next_position,
-            "in_flight": [list(pair) for pair in in_flight],
-            "taken": self.taken,
+            "in_flight": [list(pair) for pair in untrained + in_flight],
+            "taken": self.taken - len(untrained),
             "dropped": self.dropped,
             "skipped": dict(self.skipped),
         }

@@ -165,14 +165,14 @@ def test_a_resumed_ledger_continues_with_the_same_prompts():
     done = steps(stopped, 3, solved="02")
     stopped.admit(prompt_at, version=3, limit=9)  # in flight at the checkpoint
     resumed = make_ledger()
-    resumed.restore(json.loads(json.dumps(stopped.state())))
+    resumed.restore(json.loads(json.dumps(stopped.state(version=3))))
     assert done + steps(resumed, 5, solved="02") == expected
 
 
 def test_a_prompt_in_flight_is_admitted_again_whatever_its_outcome_was():
     ledger = make_ledger()
     ledger.admit(prompt_at, version=0, limit=9)
-    state = json.loads(json.dumps(ledger.state()))
+    state = json.loads(json.dumps(ledger.state(version=0)))
     ledger.curriculum.note(0, make_record(SOLVED, [1, 1]))
     resumed = make_ledger()
     resumed.restore(state | {"curriculum": ledger.curriculum.state()})

@@ -111,7 +111,7 @@ def test_a_restored_ledger_admits_interrupted_prompts_first() -> None:
     ledger = make_ledger(max_staleness=1)
     score(ledger, ledger.admit(prompt_at, version=0, limit=99)[1:3])
     assert taken(ledger, 2, version=0) == ["o1", "o2"]
-    state = json.loads(json.dumps(ledger.state()))
+    state = json.loads(json.dumps(ledger.state(version=1)))
     assert state == {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0, "skipped": {}}
 
     resumed = make_ledger(max_staleness=1)
@@ -121,14 +121,26 @@ def test_a_restored_ledger_admits_interrupted_prompts_first() -> None:
     assert (resumed.admitted, resumed.taken) == (6, 2)
 
 
+def test_prompts_that_were_taken_and_not_trained_on_are_in_flight() -> None:
+    ledger = make_ledger(max_staleness=1)
+    score(ledger, ledger.admit(prompt_at, version=0, limit=99)[1:3])
+    ledger.take(2, version=0)
+    state = ledger.state(version=0)  # a signal came before the step that makes version 1
+    assert (state["in_flight"], state["taken"]) == ([[1, 1], [2, 1], [0, 1], [3, 1]], 0)
+
+    resumed = make_ledger(max_staleness=1)
+    resumed.restore(json.loads(json.dumps(state)))
+    assert names(resumed.admit(prompt_at, version=0, limit=99)) == ["o1", "o2", "o0", "o3"]
+
+
 def test_a_restored_ledger_with_less_room_keeps_the_rest() -> None:
     resumed = make_ledger(prompts_per_step=1)
     state = {"next_position": 4, "in_flight": [[0, 1], [1, 1], [3, 2]], "taken": 1, "dropped": 0, "skipped": {}}
     resumed.restore(state)
-    assert resumed.state() == state
+    assert resumed.state(version=0) == state
     score(resumed, resumed.admit(prompt_at, version=0, limit=99))
     assert taken(resumed, 1, version=0) == ["o0"]
-    assert resumed.state() == {
+    assert resumed.state(version=1) == {
         "next_position": 4,
         "in_flight": [[1, 1], [3, 2]],
         "taken": 2,
@@ -141,7 +153,7 @@ def test_an_answer_to_an_earlier_attempt_is_ignored() -> None:
     ledger = make_ledger()
     earlier, _ = ledger.admit(prompt_at, version=0, limit=99)
     resumed = make_ledger()
-    resumed.restore(ledger.state())
+    resumed.restore(ledger.state(version=0))
     assert not resumed.record_score(earlier.key, make_record([1.0, 0.0], [1, 1], name="o0"))  # not admitted yet
     resumed.admit(prompt_at, version=0, limit=99)
     assert not resumed.record_score(earlier.key, make_record([1.0, 0.0], [1, 1], name="o0"))
@@ -163,7 +175,7 @@ def test_a_prompt_that_cannot_be_made_leaves_the_ledger_unchanged() -> None:
     ledger = make_ledger()
     with pytest.raises(ValueError, match="prompt 0 is too long"):
         ledger.admit(broken, version=0, limit=99)
-    assert (ledger.admitted, ledger.in_flight, ledger.state()["next_position"]) == (0, [], 0)
+    assert (ledger.admitted, ledger.in_flight, ledger.state(version=0)["next_position"]) == (0, [], 0)
 
 
 def every_third_skipped(position: int) -> Prompt | Skipped:
@@ -179,7 +191,7 @@ def test_a_skipped_position_is_counted_and_the_next_one_admitted() -> None:
     ledger.take(2, version=0)
     assert names(ledger.admit(every_third_skipped, version=1, limit=99)) == ["o4", "o5"]
     state = {"next_position": 6, "in_flight": [[4, 1], [5, 1]], "taken": 2, "dropped": 0, "skipped": {"overlong": 2}}
-    assert ledger.state() == state
+    assert ledger.state(version=1) == state
 
     resumed = make_ledger()
     resumed.restore(json.loads(json.dumps(state)))
@@ -244,7 +256,7 @@ def run_random_events(seed: int) -> None:
                     version += 1
             case "restart" if rng.random() < 0.3:
                 stale += pending
-                state, pending = json.loads(json.dumps(ledger.state())), []
+                state, pending = json.loads(json.dumps(ledger.state(version))), []
                 in_flight = {entry.attempt.prompt.id for entry in ledger.in_flight}
                 ledger = make_ledger(count, staleness, ledger.dynamic_sampling)
                 ledger.restore(state)
