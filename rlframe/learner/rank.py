@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from rlframe.model.base_model import require
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, empty_model
 from rlframe.objective import combine, kl
+from rlframe.record.directory import appears
 from rlframe.training import Packing, PlannedSample, TrainSample
 
 if TYPE_CHECKING:
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from rlframe.weights.snapshot import RankShards
     from rlframe.weights.transport import DeviceBackend
 
-SHARED_FILE_S = 5.0  # for another machine to see a new file
 REFERENCE = "reference"  # the reference's folder in the learner's folder of a checkpoint
 
 
@@ -277,16 +278,8 @@ class LearnerRank:
         return done
 
     def sees(self, file: Path) -> bool:
-        """True if this rank's machine sees a file that the driver has just made; a network's file system may be late.
-
-        No collective.
-        """
-        deadline = time.monotonic() + SHARED_FILE_S
-        while not (seen := file.exists()) and time.monotonic() < deadline:
-            time.sleep(SHARED_FILE_S / 10)
-            with suppress(OSError):
-                os.listdir(file.parent)  # lets NFS ask the server anew
-        return seen
+        """True if this rank's machine sees a file that the driver has just made. No collective."""
+        return asyncio.run(appears(file))
 
     def load(self, folder: Path) -> None:
         """Restores the files of `save`, of any number of ranks. Without a saved reference, the present one stays."""

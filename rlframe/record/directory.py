@@ -1,8 +1,14 @@
-"""`RunDir`: the names of a run's files."""
+"""`RunDir`: the names of a run's files, and the wait for a file of another machine."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+from contextlib import suppress
 from pathlib import Path
+
+SHARED_FILE_S = 5.0  # in which a machine must see a new file of another machine
+LOOKS = 10  # for the file, within SHARED_FILE_S
 
 
 class RunDir:
@@ -24,3 +30,14 @@ class RunDir:
     def create(self) -> None:
         for folder in (self.path, self.rollouts, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+async def appears(file: Path) -> bool:
+    """True if this machine sees a file that another machine has just made. A network file system may show it late."""
+    for _ in range(LOOKS):
+        if file.exists():
+            return True
+        await asyncio.sleep(SHARED_FILE_S / LOOKS)
+        with suppress(OSError):
+            os.listdir(file.parent)  # lets NFS ask its server anew
+    return file.exists()

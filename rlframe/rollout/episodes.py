@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +15,7 @@ from rlframe.actors.tasks import Tasks
 from rlframe.batch.records import to_record
 from rlframe.errors import RunFailed
 from rlframe.record import rollouts
+from rlframe.record.directory import appears
 from rlframe.rollout.messages import EngineSeat, EpisodeReport, Finished, Order
 from rlframe.rollout.sampler import Sampler
 from rlframe.types import Completion, RolloutGroup, ScoredGroup, Verdict
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rlframe.reward.pool import RewardPool
 
 UNWRITTEN_FILES = 2  # at most: their groups stay in memory until the disk has them
-SHARED_FILE_S = 5.0  # in which this machine must see a new file of another machine
-LOOKS = 10  # for the file, within SHARED_FILE_S
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,14 +147,8 @@ class EpisodeWorker:
         writing.add_done_callback(self._end_write)
 
     async def sees(self, file: Path) -> bool:
-        """True if this worker's machine sees a file of the driver. A network file system may show it late."""
-        for _ in range(LOOKS):
-            if file.exists():
-                return True
-            await asyncio.sleep(SHARED_FILE_S / LOOKS)
-            with suppress(OSError):
-                os.listdir(file.parent)  # makes NFS ask its server again
-        return file.exists()
+        """True if this worker's machine sees a file that the driver has just made."""
+        return await appears(file)
 
     async def close(self) -> None:
         """Waits until all files are written, and ends all other work. Raises the error of the first failed write."""
