@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from rlframe.actors.tasks import Tasks
 from rlframe.errors import Stalled
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class Background:
         self._progress = asyncio.Event()
         self._progress_at = self.now()
         self._error: BaseException | None = None
-        self._tasks: set[asyncio.Task[None]] = set()  # the loop holds tasks weakly
+        self._tasks = Tasks(self._fail)
         self._closing = False
         self._lock = threading.Lock()  # a call begins before `close` cancels all calls, or not at all
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
@@ -59,12 +60,11 @@ class Background:
 
     # The methods from here to `close` are called on the event loop.
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Starts a task, does not wait for the end, and restarts the clock of the stall timeout."""
         self._progress_at = self.now()
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
+        task = self._tasks.start(coroutine)
+        task.add_done_callback(lambda _: self.notify())
         return task
 
     def notify(self) -> None:
@@ -104,8 +104,5 @@ class Background:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._error = error
-        self.notify()
+    def _fail(self, error: BaseException) -> None:
+        self._error = error

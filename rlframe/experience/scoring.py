@@ -36,7 +36,7 @@ class Scorer:
         self._calls = 0  # of `score`, for unique keys
         self._open: dict[str, dict[str, GroupRecord]] = {}  # open order of a call of `score` -> the call's records
         self._checked_at = 0.0  # time of the last look for a stall
-        self._following: asyncio.Task[None] | None = None
+        self._following: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         async def follow() -> None:
