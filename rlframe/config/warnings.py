@@ -19,10 +19,9 @@ def warnings(run: RunKeys) -> list[str]:
 def stale_tokens_have_a_ratio(run: RunKeys) -> str | None:
     weighed = any(correction.weighs_by_ratio for correction in run.initial_correction)
     if run.max_staleness and not run.algorithm.has_ratio and not weighed:
-        off = " and mismatch.action=warn" if run.mismatch.action == "correct" else ""
         return (
             f"max_staleness: {run.max_staleness} trains on tokens of older policies, and {run.algorithm.name} has no "
-            f"ratio that makes up for their age; set correction=tis{off}, or max_staleness=0"
+            f"ratio that makes up for their age; set {_correction_from_the_start(run)}, or max_staleness=0"
         )
 
 
@@ -41,10 +40,9 @@ def late_tokens_are_corrected(run: RunKeys) -> str | None:
     if run.late == "wait" or not run.max_staleness or corrected or not run.algorithm.has_ratio:
         return None  # stale_tokens_have_a_ratio warns of an algorithm without ratio
     ages = f"up to {run.max_staleness} versions old" if run.late == "mask" else "of any age"
-    off = " and mismatch.action=warn" if run.mismatch.action == "correct" else ""
     return (
         f"late: {run.late} trains on tokens {ages}, and no correction weighs them by the ratio of the policies; set "
-        f"correction=tis{off}, or late=wait with a small max_staleness"
+        f"{_correction_from_the_start(run)}, or late=wait with a small max_staleness"
     )
 
 
@@ -56,6 +54,11 @@ def a_group_fits_the_slots(run: RunKeys) -> str | None:
             f"rollout.max_concurrent: all engines together generate {slots} completions at the same time, fewer than "
             f"rollout.group_size={rollout.group_size}, so every group waits for its own completions; raise it"
         )
+
+
+def _correction_from_the_start(run: RunKeys) -> str:
+    """The settings by which old tokens are weighed from the first step on."""
+    return "correction=tis" + (" and mismatch.action=warn" if run.mismatch.action == "correct" else "")
 
 
 # In the order of their report.

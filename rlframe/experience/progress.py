@@ -18,7 +18,7 @@ NAMED_ENGINES = 16  # that a message lists
 
 
 @dataclass(slots=True, kw_only=True)
-class WatchedEngine:
+class ReportedEngine:
     """An engine's last report, with what the reports before it tell."""
 
     report: EngineReport
@@ -43,7 +43,7 @@ class Progress:
     def __init__(self, stall_timeout_s: float) -> None:
         """`stall_timeout_s`: seconds without a token, a verdict, the end of a load, or a report."""
         self.stall_timeout_s = stall_timeout_s
-        self._engines: dict[str, dict[str, WatchedEngine]] = {}  # worker -> its engines by name
+        self._engines: dict[str, dict[str, ReportedEngine]] = {}  # worker -> its engines by name
         self._workers: dict[str, tuple[float, EpisodeReport]] = {}  # name -> time and content of the last report
         self._stuck_engines: dict[str, str] = {}  # worker -> problem, by its last report on engines
         self._stuck_rewards: dict[str, str] = {}  # worker -> problem, by its last report
@@ -68,7 +68,7 @@ class Progress:
         _set(self._stuck_rewards, worker, self._stuck_reward(report))
         if report.engines or report.broken:  # other reports tell nothing of the engines
             known = self._engines.get(worker, {})
-            self._engines[worker] = {engine.name: _watched(known, engine, now) for engine in report.engines}
+            self._engines[worker] = {engine.name: _reported(known, engine, now) for engine in report.engines}
             _set(self._stuck_engines, worker, self._stuck_engine(worker, now))
 
     def problem(self, now: float) -> str | None:
@@ -127,10 +127,10 @@ def _works(report: EpisodeReport) -> bool:
     return bool(report.completions or report.scoring or report.scoring_silent_s or report.finished or loads)
 
 
-def _watched(known: dict[str, WatchedEngine], engine: EngineReport, now: float) -> WatchedEngine:
+def _reported(known: dict[str, ReportedEngine], engine: EngineReport, now: float) -> ReportedEngine:
     """The engine after its next report."""
     if engine.name not in known:
-        return WatchedEngine(report=engine, at=now, loading_since=now if engine.loading else None)
+        return ReportedEngine(report=engine, at=now, loading_since=now if engine.loading else None)
     known[engine.name].follow(engine, now)
     return known[engine.name]
 
@@ -142,7 +142,7 @@ def _set(problems: dict[str, str], worker: str, problem: str | None) -> None:
         problems[worker] = problem
 
 
-def _engine_line(engine: WatchedEngine) -> str:
+def _engine_line(engine: ReportedEngine) -> str:
     report = engine.report
     silence = f", no token for {report.silent_s:.0f} s" if report.silent_s >= 1 else ""
     load = ", loads new weights" if report.loading else ""

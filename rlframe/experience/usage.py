@@ -11,12 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """An engine's counters, and the time at which they were read."""
+    """An engine's report, and its time."""
 
     at: float
-    tokens: int
-    busy_slot_s: float
-    recomputed_tokens: int
+    engine: EngineReport
 
 
 class Usage:
@@ -53,9 +51,9 @@ class Usage:
         """Follows a worker's report, after `advance`."""
         self._refusals[worker] = report.refusals
         for engine in report.engines:
-            reading = self._reading(engine, now)
+            reading = Reading(at=now, engine=engine)
             last = self._last.get(engine.name)
-            if last is None or engine.tokens < last.tokens:  # a new engine, perhaps under an old name
+            if last is None or engine.tokens < last.engine.tokens:  # a new engine, perhaps under an old name
                 self._base[engine.name] = reading
             self._last[engine.name] = reading
 
@@ -68,20 +66,12 @@ class Usage:
         metrics = {
             "rollout/tokens_per_s": self._finished_tokens / self._sampling_s if self._sampling_s else 0.0,
             "rollout/recomputed_tokens": float(
-                sum(last.recomputed_tokens - base.recomputed_tokens for base, last in pairs)
+                sum(last.engine.recomputed_tokens - base.engine.recomputed_tokens for base, last in pairs)
             ),
             "rollout/refused": float(refusals - self._reported_refusals),
         }
         self._reported_refusals, self._finished_tokens, self._sampling_s = refusals, 0, 0.0
         if seconds:
-            busy = sum(last.busy_slot_s - base.busy_slot_s for base, last in pairs)
+            busy = sum(last.engine.busy_slot_s - base.engine.busy_slot_s for base, last in pairs)
             metrics["rollout/slots_idle"] = min(1.0, max(0.0, 1 - busy / (self.slots * seconds)))
         return metrics
-
-    def _reading(self, engine: EngineReport, now: float) -> Reading:
-        return Reading(
-            at=now,
-            tokens=engine.tokens,
-            busy_slot_s=engine.busy_slot_s,
-            recomputed_tokens=engine.recomputed_tokens,
-        )
