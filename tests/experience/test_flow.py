@@ -8,37 +8,18 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from benchmarks.async_parts.clock import VirtualBackground
 from rlframe.actors.background import Background
 from rlframe.errors import RunFailed
 from rlframe.experience.flow import RolloutFeed
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.types import Prompt, Sampling
 from tests.tiny.episodes import Place, TinyEngine, TinyJudge
-from tests.tiny.feed import hold, make_feed, names, publish, release
+from tests.tiny.feed import Start, hold, make_feed, names, publish, release
 from tests.tiny.groups import plain
-
-Start = Callable[..., RolloutFeed]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Feeds of one engine, closed after the test. A test has 60 s of virtual time without progress."""
-    opened: list[RolloutFeed] = []
-
-    def make(engine: TinyEngine, judge: TinyJudge | None = None, **changes: object) -> RolloutFeed:
-        opened.append(make_feed(VirtualBackground("feed", stall_timeout_s=60), [engine], judge, **changes))
-        return opened[-1].__enter__()
-
-    yield make
-    for feed in opened:
-        feed.__exit__()
-        feed.background.run(feed.episodes.close())
-        feed.background.close()
 
 
 def after(feed: RolloutFeed, seconds: float, happen: Callable[[], None]) -> None:

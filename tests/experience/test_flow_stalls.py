@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.async_parts.clock import VirtualBackground
 from rlframe.errors import Stalled
-from rlframe.experience.flow import RolloutFeed
 from tests.tiny.episodes import TinyEngine, TinyJudge
-from tests.tiny.feed import hold, make_feed, names, publish
+from tests.tiny.feed import Start, hold, names, publish
 from tests.tiny.timed import Shape, timed_run
-
-Start = Callable[..., RolloutFeed]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Feeds that stall after 60 s of virtual time."""
-    opened: list[RolloutFeed] = []
-
-    def make(engines: list[TinyEngine], judge: TinyJudge | None = None, **changes: object) -> RolloutFeed:
-        opened.append(make_feed(VirtualBackground("feed", stall_timeout_s=60), engines, judge, **changes))
-        return opened[-1].__enter__()
-
-    yield make
-    for feed in opened:
-        feed.__exit__()
-        feed.background.run(feed.episodes.close())
-        feed.background.close()
 
 
 def test_a_completion_of_16000_tokens_at_100_ms_does_not_stall_a_run() -> None:

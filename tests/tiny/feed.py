@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TypeAlias
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -22,6 +23,8 @@ from tests.tiny.episodes import PAIR, TinyEngine, TinyJudge, make_pool
 from tests.tiny.templates import make_template
 
 PROBLEMS = 20
+
+Start: TypeAlias = Callable[..., RolloutFeed]  # the fixture `start`: engines, a judge, settings -> an open feed
 
 
 @cache
