@@ -110,6 +110,16 @@ class Completion:
     routed_experts: np.ndarray | None = None  # [prompt + L - 1, layers, k] expert ids; None: not recorded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SampledTokens:
+    """Tokens of a completion that is not finished, from its token `start` on; another engine can go on after them."""
+
+    start: int  # 0: from the first token
+    token_ids: np.ndarray  # [L] int32
+    logprobs: np.ndarray  # [L] float32
+    versions: list[VersionSpan]  # contiguous over [start, start + L): offsets count in the whole completion
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledCompletion:
     """A completion from the engine, with the position in the group."""

@@ -23,6 +23,11 @@ class RunDir:
         self.rollouts = self.path / "rollouts"
         self.checkpoints = self.path / "checkpoints"
         self.curves = self.path / "curves.png"
+        self.ledger = self.path / "ledger"  # the log of prompts, from which a run goes on after a death
+        self.logs = self.path / "logs"  # a file for each actor's output
+        self.status = self.path / "status.json"  # of the run as of now, or when it died
+        self.requests = self.path / "requests"  # of other commands to the run, such as `rlframe scale`
+        self.generations = self.path / "generations"  # an empty file for each driver that has held the run
 
     def holds_a_run(self) -> bool:
         return self.config.exists() or self.metrics.exists() or self.checkpoints.exists()
