@@ -19,6 +19,18 @@ class Stalled(RunFailed):
     """Nothing moved for longer than the bound. The message says which actor waits for which."""
 
 
+class LearnerLost(RunFailed):
+    """A rank died or no longer answers, and all ranks were ended with it. The message names the rank and the reason."""
+
+
+class Fenced(RunFailed):
+    """Another driver holds the run, so this driver writes nothing more. The message names the other driver."""
+
+
+class BodyLost(RunFailed):
+    """The tokens of a scored group are gone with the process that held them. The message names the prompt."""
+
+
 class ConfigError(ValueError):
     """A config that cannot run. Every line names a key, the problem, and the remedy."""
 
