@@ -31,7 +31,7 @@ def describe(error: RayError) -> str:
     name = re.search(r"repr=([\w-]+)|\bname: ([\w-]+)", text)
     actor = (name[1] or name[2]) if name else "an actor"
     pid, ip = re.search(r"\bpid[=:] ?(\d+)", text), re.search(r"\bip[=:] ?([\w.:]*\w)", text)
-    if remedy := re.search(r"^rlframe\.errors\.RunFailed: (.*)", text, re.MULTILINE | re.DOTALL):
+    if remedy := re.search(r"^rlframe\.errors\.(?:RunFailed|BodyLost): (.*)", text, re.MULTILINE | re.DOTALL):
         return f"{actor}{f' on {ip[1]}' if ip else ''}: {remedy[1]}"
     output = _last_output(int(pid[1]), ip[1] if ip else None) if pid else []
     lines = "\nits last output:\n" + "\n".join(f"  {line}" for line in output) if output else ""

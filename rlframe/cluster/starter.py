@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from rlframe.actors.background import Background
-from rlframe.actors.calls import numbered
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
 from rlframe.cluster import nodes
-from rlframe.cluster.actor import meeting_point, start_actor, wait_for
+from rlframe.cluster.actor import start_actor, wait_for
 from rlframe.cluster.actors import Actors
 from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.gang import Gang, on_gpus_of
 from rlframe.cluster.placement import LEARNER, Role, Slot, engine_slot
 from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, start_reward_actors
+from rlframe.cluster.ranks import MIB, Ranks
 from rlframe.errors import RunFailed
 from rlframe.learner.group import LearnerGroup
-from rlframe.learner.rank import LearnerRank
 from rlframe.model import quantisation
 from rlframe.rollout.arguments import EngineSettings
 from rlframe.rollout.episode_pool import EpisodePool
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.training import Packing
 
-MIB = 1 << 20
-
 
 class Starter:
     """Starts a run's actors, and keeps all handles until the end of the run."""
@@ -57,6 +54,8 @@ class Starter:
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
         self.background = Background("calls", run.cluster.stall_timeout_s)
+        self.ranks: Ranks | None = None
+        self.learner: LearnerGroup | None = None
         self.episodes: EpisodePool | None = None
         self.engines_start_empty = False
         self.lora: LoraConfig | None = None  # set if adapters travel alone, to engines with the base weights
@@ -71,28 +70,23 @@ class Starter:
         rank_slots, engine_slots = slots.get("learner", []), slots.get("rollout", [])
         gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang == LEARNER])
         engines = [self._start_engine(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
-        ranks = [self._start_rank(slot, gang) for slot in rank_slots]
+        ranks = self._start_ranks(rank_slots, gang)
         rewards = start_reward_actors(run.reward, slots.get("reward", []), self.handles)
         # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
         started = {name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}
-        wait_for(started | self._connect_ranks(ranks) | self._connect_engines(engines), "start", deadline)
-        if run.kl is not None:
-            calls = [rank.keep_reference.remote(run.kl.offload) for rank in ranks]
-            wait_for(numbered("learner", calls), "copy the reference", deadline)
+        wait_for(started | ranks.connect() | self._connect_engines(engines), "start", deadline)
+        ranks.keep_reference(deadline)
         if sharing := [slot for slot in engine_slots if slot.gang == LEARNER]:
             engines = self._start_on_ranks_gpus(sharing, rank_slots, gang, deadline)
-        if engines and ranks and run.weights.backend == "object_store":
-            settings = run.weights
-            arguments = (settings.chunk_mib * MIB, settings.full_every, self.lora is not None)
-            calls = [rank.prepare_publishing.remote(*arguments) for rank in ranks]
-            wait_for(numbered("learner", calls), "prepare to publish weights", deadline)
+        if engines and rank_slots and run.weights.backend == "object_store":
+            ranks.prepare_publishing(self.lora is not None, deadline)
         self._stamp(engines, deadline)
         for engine in engines:
             engine.state = ReplicaState.SERVING
         timeout_s = run.cluster.stall_timeout_s
         replicas = Replicas("engine", engines)
         rollouts = RolloutPool(replicas, self.background, timeout_s=timeout_s) if engines else None
-        learner = learner_group(run, ranks, self.packing) if ranks else None
+        learner = learner_group(run, ranks.actors, self.packing) if rank_slots else None
         episodes = episode_pool(run, engines, rewards, self.handles, deadline) if rollouts and rewards else None
         if rollouts and episodes:
             rollouts.subscribe(episodes.announce)
@@ -101,7 +95,7 @@ class Starter:
             weights = self._weight_sync(learner, rollouts)
             if self.engines_start_empty:
                 weights.sync(learner.version)
-        self.episodes = episodes
+        self.ranks, self.learner, self.episodes = ranks, learner, episodes
         actors = Actors(
             starter=self,
             background=self.background,
@@ -113,6 +107,14 @@ class Starter:
         if episodes:
             episodes.replace_engine = actors.replace_engine
         return actors
+
+    def restart_learner(self) -> None:
+        """Puts new ranks with the base model behind the run's LearnerGroup.
+
+        Raises Stalled where ranks do not start within `cluster.start_timeout_s`, and LearnerLost where one dies again.
+        """
+        assert self.ranks is not None and self.learner is not None
+        self.learner.begin_anew(self.ranks.restart(self._deadline()))
 
     def finish(self, timeout_s: float) -> None:
         """Waits until the episode workers have written all files. Raises RunFailed for a failed write, and Stalled."""
@@ -197,15 +199,10 @@ class Starter:
         handle = start_actor(slot, VLLMEngine, arguments, self.handles, **options)
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 
-    def _start_rank(self, slot: Slot, gang: Gang) -> Handle:
-        arguments = (self.run.learner, self.model_path, self.run.rollout.temperature, self.run.steps, self.packing)
-        return start_actor(slot, LearnerRank, arguments, self.handles, **gang.options(slot))
-
-    def _connect_ranks(self, ranks: list[Handle]) -> dict[str, ObjectRef]:
-        if not ranks:
-            return {}
-        address, timeout_s = meeting_point(ranks), self.run.cluster.stall_timeout_s
-        return numbered("learner", [rank.connect.remote(address, index, timeout_s) for index, rank in enumerate(ranks)])
+    def _start_ranks(self, slots: list[Slot], gang: Gang) -> Ranks:
+        ranks = Ranks(self.run, self.model_path, self.packing, slots, gang, self.handles)
+        ranks.start()
+        return ranks
 
     def _connect_engines(self, engines: list[Replica]) -> dict[str, ObjectRef]:
         if self.run.weights.backend != "object_store":

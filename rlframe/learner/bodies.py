@@ -7,7 +7,7 @@ from typing import Any
 
 from rlframe.batch.collate import neighbours
 from rlframe.batch.sequences import to_train_sample
-from rlframe.errors import RunFailed
+from rlframe.errors import BodyLost
 from rlframe.training import Packing, PlannedSample, TrainSample
 from rlframe.types import ScoredGroup
 
@@ -29,7 +29,7 @@ class Bodies:
     """The scored groups of planned samples. A body is a reference to the object store, or the scored group itself."""
 
     def __init__(self, samples: Iterable[PlannedSample | TrainSample]) -> None:
-        """Fetches the bodies of all samples at once. Raises RunFailed naming a prompt whose body is lost."""
+        """Fetches the bodies of all samples at once. Raises BodyLost."""
         self._fetched = _fetch(
             {
                 sample.body: sample.prompt_id
@@ -60,7 +60,7 @@ def _fetch(prompts: dict[Any, str]) -> dict[Any, ScoredGroup]:
         return dict(zip(prompts, ray.get(list(prompts)), strict=True))
     except ObjectLostError as error:
         lost = next((prompt for body, prompt in prompts.items() if body.hex() == error.object_ref_hex), "?")
-        raise RunFailed(
+        raise BodyLost(
             f"the tokens of prompt {lost} are lost: the process or the machine that sampled them has died; go on from "
             "the last checkpoint, with resume="
         ) from error

@@ -9,12 +9,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
 from rlframe.actors.calls import numbered, wait
 from rlframe.batch.samples import deduct, in_turn_order, to_probes
 from rlframe.batch.shares import S, to_shares
-from rlframe.errors import RunFailed
+from rlframe.errors import LearnerLost, RunFailed, Stalled
 from rlframe.learner import metrics
+from rlframe.learner.loss import dead_ranks, loss_of_ranks
 from rlframe.training import GroupRecord, Packing, StepReport
 from rlframe.weights.snapshot import Snapshot
 
@@ -31,10 +33,10 @@ CLIENT_GRACE_S = 10.0  # beyond the bound: rank 0 waits for engines, and the err
 
 
 class LearnerGroup:
-    """Typed handle over rank actors in lockstep; `cluster/` starts and ends the actors.
+    """Typed handle over rank actors in lockstep; `cluster/` starts the actors, and new actors after a loss.
 
-    A rank's exception is raised here, also while other ranks wait for that rank. Raises Stalled where a rank does not
-    answer in time.
+    A rank's exception is raised here, also while other ranks wait for that rank. Raises LearnerLost where a rank has
+    died or does not answer in time; all ranks are ended then, because ranks in lockstep cannot go on without one.
     """
 
     def __init__(
@@ -62,6 +64,15 @@ class LearnerGroup:
         self.max_skipped = max_skipped
         self.version = 0
         self._penalties: dict[str, float] = {}  # metrics for the next step's report
+
+    def begin_anew(self, ranks: list[ActorHandle]) -> None:
+        """Puts new ranks, which hold the base model, in the place of lost ranks."""
+        self.ranks = ranks
+        self.version = 0
+
+    def dead_ranks(self) -> list[str]:
+        """Names of ranks that have died. Blocks for some seconds, and disturbs no rank at work."""
+        return dead_ranks(self.ranks)
 
     def step(self, *minibatches: list[S]) -> StepReport:
         """Makes the policy's next version, by an update on each of `minibatches` -> the step's metrics.
@@ -93,6 +104,7 @@ class LearnerGroup:
 
         A reward loses the sum over the trajectory's tokens; `token_penalties` tells each token's part.
         """
+        self._penalties = {}
         kl = self.objective.kl
         if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
             return groups
@@ -189,4 +201,11 @@ class LearnerGroup:
         )
 
     def _wait(self, calls: Sequence[ray.ObjectRef], doing: str, grace_s: float = 0.0) -> list[Any]:
-        return wait(numbered("learner", list(calls)), doing, self.timeout_s + grace_s, "cluster.stall_timeout_s")
+        try:
+            return wait(numbered("learner", list(calls)), doing, self.timeout_s + grace_s, "cluster.stall_timeout_s")
+        except (RayError, Stalled) as error:
+            if (reason := loss_of_ranks(error, calls)) is None:
+                raise
+            for rank in self.ranks:
+                ray.kill(rank)
+            raise LearnerLost(reason) from error
