@@ -25,6 +25,7 @@ class CheckpointConfig(Config):
     every: int = Field(ge=0)
     keep: int = Field(ge=1)
     export: bool
+    on_error: Literal["stop", "warn"]
 
 
 class ClusterConfig(Config):

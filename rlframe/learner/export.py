@@ -42,8 +42,8 @@ class Export:
     weights: dict[str, Tensor]  # tensors of this rank, merged with adapters, by checkpoint name
     adapters: dict[str, Tensor]  # on rank 0 only, by the model's names; empty without adapters
 
-    def write(self, folder: Path, *, base: Path, adapter: LoraConfig | None) -> None:
-        """Writes this rank's file of a Hugging Face folder that transformers and vLLM open.
+    def write(self, folder: Path, *, base: Path, adapter: LoraConfig | None) -> list[Path]:
+        """Writes this rank's file of a Hugging Face folder that transformers and vLLM open -> the files written.
 
         Rank 0 also writes settings and tokenizer, and beside the folder `adapter`, which PEFT opens. `base`: the folder
         of the base model, whose settings the export keeps.
@@ -51,13 +51,17 @@ class Export:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
+        files = []
         if self.weights:
-            file = self.plan.files[next(iter(self.weights))]
-            save_file(self.weights, folder / file, metadata={"format": "pt"})
+            files.append(folder / self.plan.files[next(iter(self.weights))])
+            save_file(self.weights, files[0], metadata={"format": "pt"})
         if self.rank == 0:
             self._write_settings(folder, base)
+            files += [file for file in folder.iterdir() if file.name not in self.plan.files.values()]
             if self.adapters and adapter:
                 lora.write(self.adapters, adapter, base, folder.with_name("adapter"))
+                files += folder.with_name("adapter").iterdir()
+        return files
 
     def _write_settings(self, folder: Path, base: Path) -> None:
         from transformers import AutoConfig, AutoTokenizer

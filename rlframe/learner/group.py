@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlframe.actors.replicas import Handle
     from rlframe.objective import Objective
     from rlframe.objective.correction import Correction
+    from rlframe.record.manifest import WriteReport
     from rlframe.weights.transport import DeviceBackend
 
 MAX_NAMED = 8  # samples that an error names
@@ -165,19 +166,14 @@ class LearnerGroup:
         """
         self._wait([rank.save.remote(folder, export) for rank in self.ranks], f"copy its state for {folder}")
 
-    def saved(self) -> bool:
-        """True when every rank has written its copy of the last `save`. Raises a writer's exception."""
-        return all(self._wait([rank.saved.remote() for rank in self.ranks], "say whether its state is written"))
+    def saved(self) -> list[WriteReport] | None:
+        """The report of each rank on the last `save`; None while a rank still writes."""
+        reports = self._wait([rank.saved.remote() for rank in self.ranks], "say whether its state is written")
+        return None if None in reports else reports
 
-    def check_shared(self, file: Path) -> None:
-        """Raises RunFailed where a rank's machine does not see a file that this process has just made."""
-        seen = self._wait([rank.sees.remote(file) for rank in self.ranks], f"look for {file}")
-        if blind := [f"learner-{rank}" for rank, answer in enumerate(seen) if not answer]:
-            raise RunFailed(
-                f"run_dir: the machines of {', '.join(blind)} do not see {file.parent}, which is on the driver's "
-                "machine, and ranks write their parts of a checkpoint into it; use a folder that all machines share, "
-                "or checkpoint.every=0"
-            )
+    def leave_marks(self, folder: Path) -> list[WriteReport]:
+        """Lets each rank write a small file into a folder."""
+        return self._wait([rank.leave_mark.remote(folder) for rank in self.ranks], f"write a file into {folder}")
 
     def load(self, folder: Path, version: int) -> None:
         """Restores the files of `save`, also with another number of ranks; the policy has `version` again."""

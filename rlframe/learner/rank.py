@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +34,7 @@ from rlframe.model.base_model import require
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, empty_model
 from rlframe.objective import combine, kl
-from rlframe.record.directory import appears
+from rlframe.record.manifest import WriteReport, report_on
 from rlframe.training import Packing, PlannedSample, TrainSample
 
 if TYPE_CHECKING:
@@ -258,31 +257,37 @@ class LearnerRank:
 
         `export`: folder for a Hugging Face copy, and adapters in a folder beside. Poll `saved` for the end.
         """
-        states = {folder: state.snapshot(self.engine.module, self.optimizer, {"skipped": self.skipped}, rank=self.rank)}
+        counters = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
+        states = {folder: state.snapshot(self.engine.module, self.optimizer, counters, rank=self.rank)}
         if self.reference is not None:
             states[folder / REFERENCE] = self.reference.snapshot()
         policy = gather(self.engine.module, self.source, self.rank, self.config.ranks) if export else None
 
-        def write_all() -> None:
-            for path, rank_state in states.items():
-                write(rank_state, path, self.rank, self.config.ranks)
+        def write_all() -> list[Path]:
+            files = [write(rank_state, path, self.rank, self.config.ranks) for path, rank_state in states.items()]
             if policy and export:
-                policy.write(export, base=self.model_path, adapter=self.config.lora)
+                files += policy.write(export, base=self.model_path, adapter=self.config.lora)
+            return files
 
-        self.writing: Future[None] = self.writer.submit(write_all)
+        self.writing: Future[WriteReport] = self.writer.submit(report_on, self.name, write_all)
 
-    def saved(self) -> bool:
-        """True when the last `save` is on disk. Raises the writer's exception."""
-        if done := self.writing.done():
-            self.writing.result()
-        return done
+    def saved(self) -> WriteReport | None:
+        """The report on the files of the last `save`; None while they are being written."""
+        return self.writing.result() if self.writing.done() else None
 
-    def sees(self, file: Path) -> bool:
-        """True if this rank's machine sees a file that the driver has just made. No collective."""
-        return asyncio.run(appears(file))
+    def leave_mark(self, folder: Path) -> WriteReport:
+        """Writes a small file, which tells the driver if this rank's `folder` is the driver's. No collective."""
+
+        def write_mark() -> list[Path]:
+            mark = folder / f".mark-of-{self.name}"
+            mark.write_text(f"{self.name}, process {os.getpid()}")
+            return [mark]
+
+        return report_on(self.name, write_mark)
 
     def load(self, folder: Path) -> None:
         """Restores the files of `save`, of any number of ranks. Without a saved reference, the present one stays."""
-        self.skipped = state.restore(self.engine.module, self.optimizer, folder)["skipped"]
+        counters = state.restore(self.engine.module, self.optimizer, folder)
+        self.skipped, self.skipped_in_a_row = counters["skipped"], counters.get("skipped_in_a_row", 0)
         if self.reference is not None and (folder / REFERENCE).is_dir():
             self.reference.restore(folder / REFERENCE)

@@ -46,8 +46,8 @@ class RankState:
     counters: dict[str, int]
 
 
-def write(state: RankState, folder: Path, rank: int, ranks: int) -> None:
-    """Writes a rank's file into `folder`."""
+def write(state: RankState, folder: Path, rank: int, ranks: int) -> Path:
+    """Writes a rank's file into `folder` -> the file."""
     from safetensors.torch import save_file
 
     tensors = {f"{kind}/{name}": t for name, shard in state.shards.items() for kind, t in shard.tensors.items()}
@@ -58,7 +58,9 @@ def write(state: RankState, folder: Path, rank: int, ranks: int) -> None:
     }
     header = json.dumps({"format": FORMAT, "shards": shards, "counters": state.counters})
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / f"rank_{rank:05d}_of_{ranks:05d}.safetensors", metadata={HEADER: header})
+    file = folder / f"rank_{rank:05d}_of_{ranks:05d}.safetensors"
+    save_file(tensors, file, metadata={HEADER: header})
+    return file
 
 
 class StoredShard(NamedTuple):

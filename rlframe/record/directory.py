@@ -6,8 +6,14 @@ import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from rlframe.errors import ConfigError
+from rlframe.record.bounded import within
 
 SHARED_FILE_S = 5.0  # in which a machine must see a new file of another machine
+TRIAL_S = 60.0  # for a disk to take the first bytes of a run
+TRIAL_BYTES = 4096
 LOOKS = 10  # for the file, within SHARED_FILE_S
 
 
@@ -30,11 +36,26 @@ class RunDir:
         self.generations = self.path / "generations"  # an empty file for each driver that has held the run
 
     def holds_a_run(self) -> bool:
-        return self.config.exists() or self.metrics.exists() or self.checkpoints.exists()
+        return self.config.exists() or self.metrics.exists() or any(self.checkpoints.glob("step_*"))
 
     def create(self) -> None:
+        """Makes the run's folders, and tries to write there.
+
+        Raises ConfigError where this machine cannot write, and Stalled where the disk does not answer.
+        """
+        try:
+            within(TRIAL_S, f"write into run_dir {self.path}", self._create)
+        except OSError as error:
+            problem = f"run_dir: this machine cannot write into {self.path}: {error}; choose another folder"
+            raise ConfigError(problem) from error
+
+    def _create(self) -> None:
         for folder in (self.path, self.rollouts, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.path) as trial:
+            trial.write(bytes(TRIAL_BYTES))
+            trial.flush()
+            os.fsync(trial.fileno())
 
 
 async def appears(file: Path) -> bool:

@@ -1,7 +1,8 @@
-"""Whole checkpoints are found; broken ones are named and skipped."""
+"""Checkpoints are sealed once the driver has read what ranks wrote; broken ones are named and skipped."""
 
 import json
-import time
+from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
@@ -9,107 +10,54 @@ from typing import Any
 import pytest
 
 from rlframe.config.train import CheckpointConfig
-from rlframe.errors import RunFailed, Stalled
-from rlframe.train.checkpoint import Checkpoints, first_fault, newest_whole, seal
+from rlframe.errors import Fenced, LearnerLost, RunFailed, Stalled
+from rlframe.record.generation import Generation
+from rlframe.record.manifest import WriteReport, first_fault, report_on, seal
+from rlframe.train.checkpoint import Checkpoints, newest_whole
 from rlframe.train.signals import Stop
-
-
-def whole(folder: Path, step: int) -> Path:
-    """A sealed checkpoint with a file in it, and one in a folder in it."""
-    here = folder / f"step_{step:06d}"
-    (here / "learner").mkdir(parents=True)
-    (here / "state.json").write_text(json.dumps({"step": step}))
-    (here / "learner" / "rank_0.pt").write_bytes(bytes(range(200)))
-    seal(here)
-    return here
 
 
 def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def change(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[0] ^= 1
-    file.write_bytes(content)
-
-
-DAMAGE = [
-    ("state.json", truncate, "state.json has 11 bytes, not 12"),
-    ("state.json", change, "state.json has other content than was saved"),
-    ("state.json", Path.unlink, "state.json is missing"),
-    ("learner/rank_0.pt", truncate, "learner/rank_0.pt has 199 bytes, not 200"),
-    ("learner/rank_0.pt", change, "learner/rank_0.pt has other content than was saved"),
-    ("learner/rank_0.pt", Path.unlink, "learner/rank_0.pt is missing"),
-    ("manifest.json", truncate, "manifest.json is cut short"),
-    ("manifest.json", lambda file: file.write_bytes(b""), "manifest.json is cut short"),
-    ("manifest.json", lambda file: file.write_bytes(b'{"\xff\xfe'), "manifest.json is cut short"),
-    ("manifest.json", Path.unlink, "manifest.json is missing"),
-]
-
-
-def test_a_sealed_checkpoint_is_whole_and_the_newest(tmp_path):
-    whole(tmp_path, 10)
-    newest = whole(tmp_path, 20)
-    warnings: list[str] = []
-    assert first_fault(newest) is None
-    assert newest_whole(tmp_path, warnings.append) == newest
-    assert warnings == []
-
-
-@pytest.mark.parametrize("name, damage, problem", DAMAGE)
-def test_a_damaged_file_is_named_and_an_older_checkpoint_taken(tmp_path, name, damage, problem):
-    older, broken = whole(tmp_path, 9), whole(tmp_path, 10)
-    damage(broken / name)
-    warnings: list[str] = []
-    assert newest_whole(tmp_path, warnings.append) == older
-    assert len(warnings) == 1
-    assert warnings[0].startswith(f"checkpoint {broken} is skipped: {problem}")
-
-
-def test_a_partial_folder_is_no_checkpoint(tmp_path):
-    older = whole(tmp_path, 10)
-    whole(tmp_path, 20).rename(tmp_path / ".step_000020.partial")
-    assert newest_whole(tmp_path, pytest.fail) == older
-
-
-def test_without_a_whole_checkpoint_every_one_is_named(tmp_path):
-    for step in (10, 20):
-        (whole(tmp_path, step) / "state.json").unlink()
-    warnings: list[str] = []
-    with pytest.raises(RunFailed, match=f"no whole checkpoint in {tmp_path}"):
-        newest_whole(tmp_path, warnings.append)
-    assert ["step_000020" in warnings[0], "step_000010" in warnings[1]] == [True, True]
-    with pytest.raises(RunFailed):
-        newest_whole(tmp_path / "empty", pytest.fail)
-
-
 class WritingLearner:
-    """A learner whose shard says its version, which writes when told to, and can die while it does."""
+    """A learner whose rank writes `weights <version>` when told to, by `write`, and can die while it does."""
 
     def __init__(self) -> None:
         self.version = 0
         self.dies = False
         self.writes = Event()
         self.writes.set()
+        self.said = lambda report: report  # changes what the rank says it wrote
         self.copied: tuple[Path, Path | None, str] | None = None
 
     def save(self, folder: Path, export: Path | None) -> None:
         self.copied = (folder, export, f"weights {self.version}")
 
-    def saved(self) -> bool:
+    def saved(self) -> list[WriteReport] | None:
         if not self.writes.is_set():
-            return False
+            return None
+        report = report_on("learner-0", self.write)
+        if self.dies:
+            raise LearnerLost("learner-0 was killed while writing")
+        return [self.said(report)]
+
+    def write(self) -> list[Path]:
         assert self.copied
         folder, export, weights = self.copied
-        folder.mkdir()
-        (folder / "rank_0.pt").write_text(weights)
-        if self.dies:
-            raise RuntimeError("learner-0 was killed while writing")
-        if export:
-            export.mkdir()
-            (export / "config.json").write_text("{}")
-        return True
+        files = {folder / "rank_0.pt": weights} | ({export / "config.json": "{}"} if export else {})
+        for file, content in files.items():
+            file.parent.mkdir(parents=True)
+            file.write_text(content)
+        return list(files)
+
+    def leave_marks(self, folder: Path) -> list[WriteReport]:
+        def write() -> list[Path]:
+            (folder / ".mark").write_text("learner-0")
+            return [folder / ".mark"]
+
+        return [self.said(report_on("learner-0", write))]
 
     def load(self, folder: Path, version: int) -> None:
         self.version = version
@@ -130,10 +78,27 @@ class Part:
 
 
 def checkpoints(
-    folder: Path, learner: WritingLearner, step: int = 0, keep: int = 2, export: bool = False, part: Part | None = None
+    folder: Path,
+    learner: WritingLearner,
+    step: int = 0,
+    *,
+    keep: int = 2,
+    export: bool = False,
+    on_error: str = "stop",
+    part: Part | None = None,
+    **named: Any,
 ) -> Checkpoints:
-    config = CheckpointConfig(every=1, keep=keep, export=export)
-    return Checkpoints(config, folder, learner, {"feed": part or Part(step)}, timeout_s=20)
+    config = CheckpointConfig.model_validate({"every": 1, "keep": keep, "export": export, "on_error": on_error})
+    generation = named.pop("generation", None) or Generation.take(folder.parent / f"{folder.name}-drivers")
+    named = {"timeout_s": 20, "warn": pytest.fail} | named
+    return Checkpoints(config, folder, learner, {"feed": part or Part(step)}, generation, **named)
+
+
+def reseal(folder: Path, content: str) -> None:
+    """Another state, under a manifest that matches."""
+    (folder / "state.json").write_text(content)
+    (folder / "manifest.json").unlink()
+    seal(folder, report_on("a test", lambda: [file for file in folder.rglob("*") if file.is_file()]).files)
 
 
 def save(folder: Path, step: int, learner: WritingLearner | None = None, **settings: Any) -> Path:
@@ -146,6 +111,18 @@ def save(folder: Path, step: int, learner: WritingLearner | None = None, **setti
 
 def steps(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_without_a_whole_checkpoint_broken_ones_are_named(tmp_path):
+    warnings: list[str] = []
+    for step in (10, 20):
+        (save(tmp_path, step) / "state.json").unlink()
+    with pytest.raises(RunFailed, match=f"no whole checkpoint in {tmp_path}"):
+        checkpoints(tmp_path, WritingLearner()).restore(warnings.append)
+    assert [line.split("/")[-1] for line in warnings] == [
+        f"step_0000{step} is skipped: state.json is missing" for step in (20, 10)
+    ]
+    assert newest_whole(tmp_path / "empty", pytest.fail) is None
 
 
 def test_a_checkpoint_restores_the_learner_and_every_part(tmp_path):
@@ -161,9 +138,8 @@ def test_a_checkpoint_of_another_format_is_refused_in_one_sentence(tmp_path, wri
     saved = save(tmp_path, 4)
     state = json.loads((saved / "state.json").read_text())
     assert state.pop("format") == 2
-    (saved / "state.json").write_text(json.dumps(state if written is None else state | {"format": written}))
-    (saved / "manifest.json").unlink()
-    seal(saved)
+    content = json.dumps(state if written is None else state | {"format": written})
+    reseal(saved, content)
     with pytest.raises(
         RunFailed, match=rf"step_000004 has format {written}, and this version of rlframe reads format 2: "
     ):
@@ -190,12 +166,13 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
         opened.save(1)
         learner.version = 2  # the next step
         assert opened.metrics()["time/checkpoint_s"] < 1
-        assert steps(tmp_path) == [".step_000001.partial"]
+        assert steps(tmp_path) == []
         learner.writes.set()
         opened.wait()
         assert opened.metrics() == {"time/checkpoint_s": 0}
     assert (tmp_path / "step_000001" / "learner" / "rank_0.pt").read_text() == "weights 1"
     assert first_fault(tmp_path / "step_000001") is None
+    assert steps(tmp_path) == ["step_000001"]
 
 
 def test_a_second_checkpoint_waits_for_the_first(tmp_path):
@@ -214,21 +191,42 @@ def test_a_second_checkpoint_waits_for_the_first(tmp_path):
 def test_a_writer_that_never_ends_is_an_error_with_the_step(tmp_path):
     learner = WritingLearner()
     learner.writes.clear()
-    config = CheckpointConfig(every=1, keep=1, export=False)
-    opened = Checkpoints(config, tmp_path, learner, {"feed": Part(1)}, timeout_s=0.1)
+    opened = checkpoints(tmp_path, learner, timeout_s=0.1)
     with pytest.raises(Stalled, match=r"step_000001 was not written within 0.1 s"), opened:
         opened.save(1)
 
 
 @pytest.mark.parametrize("notices", ["save", "metrics", "wait"])
-def test_a_dead_writer_is_noticed_by_save_metrics_and_wait(tmp_path, notices):
+def test_a_dead_rank_is_noticed_by_save_metrics_and_wait(tmp_path, notices):
     learner = WritingLearner()
     learner.dies = True
-    with pytest.raises(RuntimeError, match="learner-0 was killed while writing"), checkpoints(tmp_path, learner) as it:
-        it.save(1)
-        time.sleep(0.5)
-        {"save": lambda: it.save(2), "metrics": it.metrics, "wait": it.wait}[notices]()
-        pytest.fail("nobody noticed")
+    opened = checkpoints(tmp_path, learner)
+    opened.save(1)
+    wait([opened._writing])
+    with pytest.raises(LearnerLost, match="learner-0 was killed while writing"):
+        {"save": lambda: opened.save(2), "metrics": opened.metrics, "wait": opened.wait}[notices]()
+    assert (steps(tmp_path), opened.step) == ([], 0)
+
+
+def test_a_checkpoint_of_dead_ranks_is_given_up_and_a_whole_one_kept(tmp_path):
+    save(tmp_path, 1)
+    learner, part = WritingLearner(), Part(0)
+    learner.version, learner.dies = 2, True
+    opened = checkpoints(tmp_path, learner, part=part)
+    opened.save(2)
+    opened.settle()
+    assert (steps(tmp_path), learner.version) == (["step_000001"], 2)
+    assert opened.restore_learner(parts=[]) == 1
+    assert (learner.version, part.held, opened.step) == (1, Part(0).held, 1)
+    assert opened.restore_learner(parts=["feed"]) == 1
+    assert part.held == Part(1).held
+
+
+def test_without_a_whole_checkpoint_new_ranks_keep_the_base_model(tmp_path):
+    learner = WritingLearner()
+    learner.version = 7
+    assert checkpoints(tmp_path, learner).restore_learner(parts=["feed"]) == 0
+    assert learner.version == 7  # the group has set it to 0
 
 
 def test_an_error_waits_for_the_checkpoint_and_a_signal_does_not(tmp_path):
@@ -239,17 +237,84 @@ def test_an_error_waits_for_the_checkpoint_and_a_signal_does_not(tmp_path):
             opened.save(step)
             Timer(0.5, learner.writes.set).start()
             raise error
-    assert steps(tmp_path) == [".step_000002.partial", "step_000001"]
+    assert steps(tmp_path) == ["step_000001"]
 
 
-def test_a_save_that_dies_is_replaced_by_the_next(tmp_path):
-    older, learner = save(tmp_path, 1), WritingLearner()
-    learner.dies = True
-    with pytest.raises(RuntimeError, match="killed while writing"):
-        save(tmp_path, 2, learner)
-    assert newest_whole(tmp_path, pytest.fail) == older
-    save(tmp_path, 2)
-    assert steps(tmp_path) == ["step_000001", "step_000002"]
+def full_disk(report: WriteReport) -> WriteReport:
+    return replace(report, files=[], error="OSError: [Errno 28] No space left on device")
+
+
+def test_a_full_disk_stops_the_run_and_older_checkpoints_stay(tmp_path):
+    older, learner = [save(tmp_path, step) for step in (1, 2)], WritingLearner()
+    learner.said = full_disk
+    with pytest.raises(RunFailed, match=r"step_000003 was not written \(learner-0 on .*No space left .*=warn"):
+        save(tmp_path, 3, learner)
+    assert steps(tmp_path) == [folder.name for folder in older]
+    assert newest_whole(tmp_path, pytest.fail) == older[1]
+
+
+def test_a_full_disk_is_a_warning_if_so_configured_and_tried_again(tmp_path):
+    save(tmp_path, 1, keep=1)
+    learner, warnings, committed = WritingLearner(), [], []
+    learner.version, learner.said = 2, full_disk
+    named = {"keep": 1, "on_error": "warn", "warn": warnings.append, "on_commit": committed.append}
+    with checkpoints(tmp_path, learner, **named) as opened:
+        opened.restore(pytest.fail)
+        learner.version = 2
+        opened.save(2)
+        opened.wait()
+        assert (steps(tmp_path), opened.step) == (["step_000001"], 1)  # so a stopped run saves step 2 again
+        learner.said = lambda report: report
+        opened.save(2)
+    assert steps(tmp_path) == ["step_000002"]
+    assert ([line.split(" (")[0] for line in warnings], committed) == (
+        [f"checkpoint {tmp_path}/step_000002 was not written"],
+        [2],
+    )
+
+
+def test_a_file_that_the_driver_reads_otherwise_ends_the_run_unpruned(tmp_path):
+    save(tmp_path, 1, keep=1)
+    learner = WritingLearner()
+    learner.said = lambda report: replace(report, host="node-7", files=[replace(report.files[0], bytes=99)])
+    named = {"keep": 1, "on_error": "warn", "warn": pytest.fail}
+    place = r"learner-0 on node-7 wrote \S+/learner/rank_0.pt, and the driver on \S+ has 9 bytes, not 99"
+    with pytest.raises(RunFailed, match=place):
+        save(tmp_path, 2, learner, **named)
+    assert steps(tmp_path) == ["step_000001"]
+
+
+def test_a_folder_that_ranks_do_not_share_is_found_at_the_start(tmp_path):
+    learner = WritingLearner()
+    checkpoints(tmp_path, learner).check_folder()
+    assert steps(tmp_path) == []
+    elsewhere = tmp_path / "another machine's"
+    learner.said = lambda report: replace(report, files=[replace(report.files[0], path=elsewhere)])
+    with pytest.raises(RunFailed, match=r"^run_dir: ranks write .* learner-0 on \S+ wrote .* does not see it\. Use"):
+        checkpoints(tmp_path, learner).check_folder()
+
+
+def test_a_fenced_driver_seals_no_checkpoint_and_removes_its_own(tmp_path):
+    save(tmp_path, 1)
+    older, newer = (Generation.take(tmp_path / "drivers") for _ in range(2))
+    learner = WritingLearner()
+    for said in (lambda report: report, full_disk):
+        learner.said = said
+        opened = checkpoints(tmp_path, learner, generation=newer, on_error="warn")
+        opened.save(2)
+        newer = Generation.take(tmp_path / "drivers")
+        with pytest.raises(Fenced):
+            opened.wait()
+    with pytest.raises(Fenced):
+        checkpoints(tmp_path, learner, generation=older).save(3)
+    assert steps(tmp_path) == ["drivers", "step_000001"]
+
+
+def test_what_a_dead_driver_left_unfinished_is_removed_at_the_start(tmp_path):
+    (tmp_path / ".step_000004.partial-1" / "learner").mkdir(parents=True)
+    whole = save(tmp_path, 3)
+    checkpoints(tmp_path, WritingLearner()).check_folder()
+    assert steps(tmp_path) == [whole.name]
 
 
 def test_a_step_that_is_saved_again_replaces_its_checkpoint(tmp_path):
