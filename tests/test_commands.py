@@ -64,7 +64,7 @@ def planned(command: str, folder: Path) -> RunConfig:
         composed.prompts.train = composed.prompts.heldout
     run = config.load(composed, EvaluationRun if verb == "evaluate" else RunConfig)
     slots = placement(run, ("rollout", "reward") if verb == "evaluate" else RL)
-    assert len(slots["rollout"]) == run.rollout.engines
+    assert len(slots["rollout"]) == run.rollout.engines.min
     return run
 
 

@@ -58,7 +58,7 @@ def placement(run: RunConfig, roles: Iterable[Role] = RL, node_gpus: float = mat
     """Role -> slots of the role's actors, in the order of the start. `node_gpus`: see `engine_slot`."""
     largest = math.inf if run.placement == "colocated" else node_gpus
     slots: dict[Role, list[Slot]] = {
-        "rollout": [engine_slot(run.rollout, index, largest) for index in range(run.rollout.engines)],
+        "rollout": [engine_slot(run.rollout, index, largest) for index in range(run.rollout.engines.min)],
         "learner": [rank_slot(run.learner, index) for index in range(run.learner.ranks)],
         "reward": reward_slots(run.reward),
     }
@@ -116,9 +116,12 @@ def _bundle(slots: list[Slot]) -> Bundle:
     return Bundle(resources={"CPU": cpus} | ({"GPU": gpus} if gpus else {}), labels=labels)
 
 
-def cpu_demand(slots: dict[Role, list[Slot]]) -> int:
-    """CPUs that a local cluster offers: as many as all slots ask for together, rounded up."""
-    return math.ceil(math.fsum(slot.cpus for role_slots in slots.values() for slot in role_slots))
+def cpu_demand(run: RunConfig, roles: Iterable[Role] = RL) -> int:
+    """CPUs that a local cluster offers: as many as all slots ask for together, engines to come included, rounded up."""
+    slots = placement(run, roles)
+    later = run.rollout.engines.max - run.rollout.engines.min if "rollout" in slots else 0
+    asked = [slot.cpus for role_slots in slots.values() for slot in role_slots] + [run.rollout.cpus] * later
+    return math.ceil(math.fsum(asked))
 
 
 def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:

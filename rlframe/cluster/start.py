@@ -90,11 +90,10 @@ def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
     error.
     """
     roles = list(roles)
-    slots = placement(run, roles)
     weights = store.weight_bytes(run, roles)
     cluster = JoinedCluster(run, roles, weights, f"rlframe-{uuid.uuid4().hex[:8]}")
     store_bytes = store.local_bytes(run.cluster.object_store_gib, weights)
-    ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(slots), store_bytes=store_bytes)
+    ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(run, roles), store_bytes=store_bytes)
     try:
         yield cluster
         cluster.finish()

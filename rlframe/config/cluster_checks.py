@@ -34,11 +34,11 @@ def labels_have_a_running_cluster(run: RunKeys) -> str | None:
 
 
 def every_episode_worker_has_an_engine(run: RunKeys) -> str | None:
-    workers, engines = run.rollout.episode_workers, run.rollout.engines
+    workers, engines = run.rollout.episode_workers, run.rollout.engines.min
     if workers is not None and workers > engines:
         return (
-            f"rollout.episode_workers: {workers} cannot share rollout.engines={engines}, as each needs an engine; use "
-            f"at most {engines}, or null"
+            f"rollout.episode_workers: {workers} cannot share rollout.engines={run.rollout.engines}, as each needs an "
+            f"engine; use at most {engines}, or null"
         )
 
 

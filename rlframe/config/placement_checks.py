@@ -26,11 +26,20 @@ def both_sides_of_a_colocated_run_have_gpus(run: RunKeys) -> str | None:
 
 
 def every_gpu_of_a_colocated_engine_has_a_rank(run: RunKeys) -> str | None:
-    engines, gpus, ranks = run.rollout.engines, run.rollout.gpus, run.learner.ranks
+    engines, gpus, ranks = run.rollout.engines.max, run.rollout.gpus, run.learner.ranks
     if run.placement == "colocated" and gpus and run.learner.gpus and ranks != engines * gpus:
         return (
             f"learner.ranks: placement=colocated has a rank on every GPU of the engines, which are rollout.engines="
             f"{engines} x rollout.gpus={gpus} = {engines * gpus}, not {ranks}; set learner.ranks={engines * gpus}"
+        )
+
+
+def colocated_engines_are_a_fixed_number(run: RunKeys) -> str | None:
+    if run.placement == "colocated" and not run.rollout.engines.fixed:
+        return (
+            f"rollout.engines: {run.rollout.engines} lets engines come and go, and with placement=colocated every "
+            f"engine stays on the GPUs of its ranks; use rollout.engines={run.rollout.engines.max}, or "
+            "placement=separate"
         )
 
 
@@ -71,6 +80,7 @@ def ipc_has_the_same_gpus_on_both_sides(run: RunKeys) -> str | None:
 PLACEMENT_CHECKS: list[Callable[[RunKeys], str | None]] = [
     turns_leave_no_stale_tokens,
     both_sides_of_a_colocated_run_have_gpus,
+    colocated_engines_are_a_fixed_number,
     every_gpu_of_a_colocated_engine_has_a_rank,
     colocated_engines_are_on_one_machine,
     colocated_engines_agree_on_the_labels_of_their_node,

@@ -48,7 +48,7 @@ def late_tokens_are_corrected(run: RunKeys) -> str | None:
 
 def a_group_fits_the_slots(run: RunKeys) -> str | None:
     rollout = run.rollout
-    slots = rollout.slots * rollout.engines
+    slots = rollout.slots * rollout.engines.min
     if slots < rollout.group_size:
         return (
             f"rollout.max_concurrent: all engines together generate {slots} completions at the same time, fewer than "

@@ -19,6 +19,15 @@ def weights_backend_has_gpus(run: RunKeys) -> str | None:
         )
 
 
+def engines_that_come_and_go_have_an_object_store(run: RunKeys) -> str | None:
+    if run.weights.backend != "object_store" and not run.rollout.engines.fixed:
+        return (
+            f"rollout.engines: {run.rollout.engines} lets engines join at any time, and weights.backend="
+            f"{run.weights.backend} sends weights once in a step, to engines that wait for each other; use "
+            f"weights.backend=object_store, or rollout.engines={run.rollout.engines.max}"
+        )
+
+
 def kept_cache_is_of_stale_runs(run: RunKeys) -> str | None:
     if run.rollout.cache == "keep" and not run.max_staleness:
         return (
@@ -82,6 +91,7 @@ def adapters_alone_beside_weights_that_stay(run: RunKeys) -> str | None:
 
 WEIGHTS_CHECKS: list[Callable[[RunKeys], str | None]] = [
     weights_backend_has_gpus,
+    engines_that_come_and_go_have_an_object_store,
     kept_cache_is_of_stale_runs,
     adapters_alone_exist,
     adapters_alone_travel_by_object_store,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from rlframe.model.config import resolve_auto
+from rlframe.rollout.engine_range import EngineRange
 from rlframe.schema import Config, Labels, Passthrough
 from rlframe.types import Sampling
 
@@ -19,7 +20,8 @@ TokenId: TypeAlias = Annotated[int, Field(ge=0)]
 class RolloutConfig(Config):
     """`conf/rollout/vllm.yaml`."""
 
-    engines: int = Field(ge=1)
+    engines: EngineRange
+    max_losses: float = Field(gt=0)
     group_size: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
     temperature: float = Field(ge=0)

@@ -36,10 +36,10 @@ def test_every_actor_of_a_run_has_a_slot(composed: Composed) -> None:
 def test_a_local_cluster_offers_the_sum_of_all_slots_rounded_up(composed: Composed) -> None:
     settings = ["rollout.engines=1", "rollout.cpus=3", "learner.ranks=2", "learner.cpus=2"]
     run = load(composed(*settings, "reward.workers=3", "reward.cpus=0.1", APART))
-    assert cpu_demand(placement(run)) == 8  # 3 + 2 * 2 + 3 * 0.1 + 2 * 0.25 = 7.8
-    assert cpu_demand(placement(run, ["learner"])) == 4
+    assert cpu_demand(run) == 8  # 3 + 2 * 2 + 3 * 0.1 + 2 * 0.25 = 7.8
+    assert cpu_demand(run, ["learner"]) == 4
     tenths = load(composed(*settings, "reward.workers=10", "reward.cpus=0.1"))
-    assert cpu_demand(placement(tenths)) == 8  # 3 + 4 + exactly 1: float errors of ten tenths do not add up
+    assert cpu_demand(tenths) == 8  # 3 + 4 + exactly 1: float errors of ten tenths do not add up
 
 
 def test_roles_that_a_run_does_not_ask_for_have_no_slots(composed: Composed) -> None:
