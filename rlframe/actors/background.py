@@ -58,6 +58,18 @@ class Background:
             future.cancel()
             raise
 
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Starts a task as `start` does, from any thread; does nothing after `close`."""
+
+        async def start() -> None:
+            self.start(coroutine)
+
+        with self._lock:
+            if self._closing:
+                coroutine.close()
+            else:
+                asyncio.run_coroutine_threadsafe(start(), self._loop)
+
     # The methods from here to `close` are called on the event loop.
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Future[None]:

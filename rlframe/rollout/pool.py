@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rlframe.actors.background import Background
 from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Replica, Replicas, ReplicaState
+from rlframe.errors import RunFailed
 from rlframe.training import Loaded
 
 BOUND = "cluster.stall_timeout_s"
@@ -26,6 +27,8 @@ class RolloutPool:
         self.background = background
         self.timeout_s = timeout_s
         self.version = 0  # the newest policy version that was announced
+        # Replaces a lost engine: name, reason; called from any thread. None: the loss ends the run.
+        self.on_loss: Callable[[str, str], None] | None = None
         self._subscribers: list[Callable[[int], Awaitable[object]]] = []
 
     @property
@@ -49,23 +52,36 @@ class RolloutPool:
 
         self.background.run(call())
 
+    def lose(self, replica: Replica, reason: str) -> None:
+        """Gives up an engine that failed, perhaps in the middle of a load: it gets neither weights nor work any more.
+
+        For any thread. `reason` names the engine. Raises RunFailed with it where nobody replaces engines.
+        """
+        if replica.state == ReplicaState.DEAD:
+            return
+        self.replicas.end(replica.name)
+        if self.on_loss is None:
+            raise RunFailed(reason)
+        self.on_loss(replica.name, reason)
+
     async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded:
         """Lets an engine load a version; `snapshot`: a reference to the `Snapshot`. Raises Stalled."""
         call = {replica.name: replica.handle.load.remote(snapshot)}
         (loaded,) = await gather(call, f"load version {version}", self.timeout_s, BOUND)
         return loaded
 
-    def pause(self, replicas: list[Replica]) -> None:
-        """Freezes the engines' requests. Raises Stalled."""
-        self._call(replicas, "pause", "pause")
+    def pause(self, replicas: list[Replica]) -> list[Replica]:
+        """Freezes the engines' requests -> the engines that answered; the others are lost."""
+        answers = self._ask(replicas, "pause", "pause")
+        return [replica for replica in replicas if replica.name in answers]
 
     def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]:
         """Lets frozen requests go on with the weights that came since `pause`, as the policy's `version`.
 
-        An engine whose weights differ from `fingerprints` (of the learner's tensors, by name) stays frozen. Raises
-        Stalled.
+        An engine whose weights differ from `fingerprints` (of the learner's tensors, by name) stays frozen. An engine
+        without an answer is lost.
         """
-        return self._call(replicas, "resume", f"resume as version {version}", version, fingerprints)
+        return self._ask(replicas, "resume", f"resume as version {version}", version, fingerprints)
 
     def sleep(self) -> None:
         """Lets every engine discard its weights and its key/value cache. Raises Stalled."""
@@ -78,12 +94,28 @@ class RolloutPool:
     def _alive(self) -> list[Replica]:
         return self.replicas.in_state(ReplicaState.SERVING, ReplicaState.QUARANTINED)
 
-    def _call(self, replicas: list[Replica], method: str, doing: str, *arguments: Any) -> dict[str, Any]:
-        """Calls a method of all `replicas` at the same time -> the answer of each, by name."""
+    def _call(self, replicas: list[Replica], method: str, doing: str, *arguments: Any) -> None:
+        """Calls a method of all `replicas` at the same time. Raises the first error, and Stalled."""
 
-        async def call() -> list[Any]:
+        async def call() -> None:
             calls = {replica.name: getattr(replica.handle, method).remote(*arguments) for replica in replicas}
-            return await gather(calls, doing, self.timeout_s, BOUND)
+            await gather(calls, doing, self.timeout_s, BOUND)
 
-        answers = self.background.run(call())
-        return dict(zip([replica.name for replica in replicas], answers, strict=True))
+        self.background.run(call())
+
+    def _ask(self, replicas: list[Replica], method: str, doing: str, *arguments: Any) -> dict[str, Any]:
+        """Calls a method of all `replicas` at the same time -> answers by name; an engine without an answer is lost."""
+        answers: dict[str, Any] = {}
+
+        async def call(replica: Replica) -> None:
+            try:
+                request = {replica.name: getattr(replica.handle, method).remote(*arguments)}
+                [answers[replica.name]] = await gather(request, doing, self.timeout_s, BOUND)
+            except Exception as error:
+                self.lose(replica, f"{replica.name} failed to {doing}: {error}")
+
+        async def call_all() -> None:
+            await asyncio.gather(*(call(replica) for replica in replicas))
+
+        self.background.run(call_all())
+        return answers

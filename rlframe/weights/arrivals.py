@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from rlframe.actors.replicas import Replica, Replicas, ReplicaState
-from rlframe.errors import RunFailed
+from typing import TYPE_CHECKING
+
+from rlframe.actors.replicas import Replica, ReplicaState
 from rlframe.training import Loaded
+
+if TYPE_CHECKING:
+    from rlframe.weights.transport import Engines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,20 +26,21 @@ class ArrivalReport:
 class Arrivals:
     """An engine with right weights serves. An engine with wrong weights is quarantined until whole weights arrive."""
 
-    def __init__(self, replicas: Replicas) -> None:
-        self.replicas = replicas
+    def __init__(self, engines: Engines) -> None:
+        self.engines = engines
+        self.replicas = engines.replicas
         self.broken: set[Replica] = set()  # engines whose last weights were wrong
         # Since the last report. One thread may note while another takes.
         self._answers: deque[Loaded] = deque()
         self._repaired: deque[str] = deque()
 
     def note(self, replica: Replica, version: int, loaded: Loaded) -> None:
-        """Notes an engine's answer. Raises RunFailed for wrong checksums twice in a row."""
+        """Notes an engine's answer. An engine with wrong checksums twice in a row is lost."""
         if tensors := loaded.mismatched_tensors:
-            self.replicas.quarantine(replica)
             if replica in self.broken:
                 problem = f"weights of version {version} arrived broken, twice: {replica.name} ({', '.join(tensors)})"
-                raise RunFailed(f"{problem}; check the memory and the network of the engine's machine, then resume")
+                return self.engines.lose(replica, f"{problem}; check the memory and the network of its machine")
+            self.replicas.quarantine(replica)
             self.broken.add(replica)
             return
         replica.version = version

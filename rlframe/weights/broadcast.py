@@ -24,7 +24,8 @@ class Broadcast:
         self.backend: DeviceBackend = backend
         self.workers = workers
         self.chunk_bytes = chunk_bytes
-        self.arrivals = Arrivals(engines.replicas)
+        self.arrivals = Arrivals(engines)
+        self.together = True
         self.members: list[Replica] = []  # the group's engines
         self._sent = False
 
@@ -36,12 +37,26 @@ class Broadcast:
         return Snapshot(version=self.learner.version, ranks=[])
 
     def deliver(self, snapshot: Snapshot, replicas: list[Replica], *, whole: bool) -> None:
-        """Sends every value, and returns once all `replicas` have answered."""
-        self.engines.pause(replicas)  # first, because a data-parallel engine's workers cannot meet and compute at once
-        self.meet(replicas)
-        loaded = self.engines.resume(replicas, snapshot.version, self.learner.send())
-        for replica in replicas:
-            self.arrivals.note(replica, snapshot.version, loaded[replica.name])
+        """Sends every value, and returns once all `replicas` have answered.
+
+        Engines that die before the values travel are left out. The death of an engine while they travel leaves the
+        others with a part of the values, and in NCCL: all are lost, and the error is raised.
+        """
+        # A pause comes first, because a data-parallel engine's workers cannot meet and compute at once.
+        if not (paused := self.engines.pause(replicas)):
+            return
+        version = snapshot.version
+        try:
+            self.meet(paused)
+            fingerprints = self.learner.send()
+        except Exception as error:
+            for replica in paused:
+                self.engines.lose(replica, f"{replica.name} may hold a part of version {version}: {error}")
+            raise
+        loaded = self.engines.resume(paused, version, fingerprints)
+        for replica in paused:
+            if replica.name in loaded:
+                self.arrivals.note(replica, version, loaded[replica.name])
 
     def unrepaired(self) -> list[Replica]:
         """Engines with wrong weights, and late engines where none serves: no step, and so no sync, would follow."""
@@ -52,10 +67,14 @@ class Broadcast:
     def wait(self, oldest_version: int | None) -> None:
         """Does nothing: `deliver` has waited for all engines."""
 
-    def bring(self, replica: Replica) -> None:
+    async def bring(self, replica: Replica) -> None:
         """Lets a late engine serve if no version was sent. A sent version is gone, so the engine waits for a sync."""
         if not self._sent:
             self.arrivals.replicas.serve(replica)
+
+    def learner_lost(self) -> None:
+        """Lets new ranks meet the engines before they send."""
+        self.members = []
 
     def meet(self, replicas: list[Replica]) -> None:
         """Forms the group of the ranks and these engines, unless it is the current group."""

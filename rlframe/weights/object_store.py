@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from rlframe.actors.background import Background
 from rlframe.actors.replicas import Replica, ReplicaState
-from rlframe.errors import RunFailed
 from rlframe.weights.arrivals import Arrivals
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import Engines, Learner
@@ -46,9 +44,11 @@ class ObjectStore:
         self.engines = engines
         self.background = background
         self.put = put
-        self.arrivals = Arrivals(engines.replicas)
+        self.arrivals = Arrivals(engines)
+        self.together = False
         self._newest: Delivery | None = None  # None: the weights with which every engine starts
-        self._loading: dict[Replica, Delivery] = {}  # an engine whose load has failed stays
+        self._loading: dict[Replica, Delivery] = {}
+        self._gone = False  # the ranks that held the newest version have died
 
     def make_room(self) -> None:
         """Returns once two versions at most are alive: those that engines load, and the newest."""
@@ -60,26 +60,44 @@ class ObjectStore:
     def deliver(self, snapshot: Snapshot, replicas: list[Replica], *, whole: bool) -> None:
         """Lets engines begin to load; an engine that loads an older version goes on to this version by itself.
 
-        An engine that began to serve an older version since `replicas` were chosen loads too.
+        An engine that began to serve an older version since `replicas` were chosen loads too, and so does a late
+        engine that waits for weights.
         """
 
         async def begin() -> None:
+            older = [each for each in self.arrivals.replicas.serving() if each.version < snapshot.version]
+            receivers = [*replicas, *older, *self._waiting()]
             self._newest = Delivery(snapshot=snapshot, whole=whole, reference=self.put(snapshot))
-            serving = self.arrivals.replicas.serving()
-            for replica in [*replicas, *(each for each in serving if each.version < snapshot.version)]:
+            self._gone = False
+            for replica in receivers:
                 self._begin(replica)
 
         self.background.run(begin())
 
     def unrepaired(self) -> list[Replica]:
-        return [replica for replica in self.arrivals.wrong() if replica not in self._loading]
+        return [replica for replica in [*self.arrivals.wrong(), *self._waiting()] if replica not in self._loading]
 
     def wait(self, oldest_version: int | None) -> None:
         self.background.run(self._wait(oldest_version))
 
-    def bring(self, replica: Replica) -> None:
-        """Lets a late engine load the newest version, and serve. Raises the engine's error."""
-        self.background.run(self._bring(replica))
+    async def bring(self, replica: Replica) -> None:
+        """Lets a late engine load the newest version, and serve; without a version that lasts, it waits for the next.
+
+        Returns at the end of the load.
+        """
+        if self._newest is None:
+            self.arrivals.replicas.serve(replica)
+        elif not self._gone:
+            self._loading[replica] = self._newest
+            await self._catch_up(replica)
+            self.background.notify()
+
+    def learner_lost(self) -> None:
+        self._gone = self._newest is not None
+
+    def _waiting(self) -> list[Replica]:
+        """Late engines that nobody could bring weights to."""
+        return self.arrivals.replicas.in_state(ReplicaState.STARTING) if self._gone else []
 
     async def _make_room(self) -> None:
         while len({*self._loading.values(), self._newest}) >= VERSIONS:
@@ -92,7 +110,7 @@ class ObjectStore:
             await self._progress(late)
 
     async def _progress(self, late: list[Replica]) -> None:
-        """Waits for an engine to have loaded. Raises the error of any load."""
+        """Waits for an engine to have loaded."""
         seconds = f"{self.background.stall_timeout_s:g} s (cluster.stall_timeout_s)"
         lines = [f"{replica.name} did not load version {self._loading[replica].snapshot.version}" for replica in late]
         await self.background.wait(lambda: f"{', '.join(lines)} within {seconds}")
@@ -103,41 +121,37 @@ class ObjectStore:
             self.background.start(self._catch_up(replica))
 
     async def _catch_up(self, replica: Replica) -> None:
-        """Loads the newest version, and again where a newer version came meanwhile."""
+        """Loads the newest version, and again where a newer version came meanwhile, or whole values for a repair."""
         loaded = None
-        while self._newest is not None and self._newest is not loaded and self._can_load(replica, self._newest):
-            loaded = self._newest
-            await self._load(replica, loaded)
-        del self._loading[replica]
-
-    async def _bring(self, replica: Replica) -> None:
-        if self._newest is None:
-            self.arrivals.replicas.serve(replica)
-            return
         try:
-            await self._catch_up(replica)
+            while self._newest is not None and self._should_load(replica, self._newest, loaded):
+                loaded = self._newest
+                await self._load(replica, loaded)
         finally:
-            self._loading.pop(replica, None)
-            self.background.notify()
+            del self._loading[replica]
 
     async def _load(self, replica: Replica, delivery: Delivery) -> None:
+        """Loads a version. An engine whose load fails is lost, because it may hold a part of the version."""
         self._loading[replica] = delivery
         version = delivery.snapshot.version
         try:
             loaded = await self.engines.load(replica, version, delivery.reference)
-        except (RayError, RunFailed):  # which name the engine
-            if replica.state == ReplicaState.DEAD:
-                return
-            raise
         except Exception as error:
-            raise RunFailed(f"{replica.name} failed to load version {version}: {error!r}") from error
+            self.engines.lose(replica, f"{replica.name} failed to load version {version}: {error!r}")
+            return
         self.arrivals.note(replica, version, loaded)
         self.background.notify()
 
-    def _can_load(self, replica: Replica, delivery: Delivery) -> bool:
-        """False for an engine that is gone, and for an engine with wrong weights unless the delivery is whole."""
-        return replica.state != ReplicaState.DEAD and (delivery.whole or replica not in self.arrivals.broken)
+    def _should_load(self, replica: Replica, newest: Delivery, loaded: Delivery | None) -> bool:
+        if replica.state == ReplicaState.DEAD or newest is loaded or self._gone:
+            return False
+        if replica in self.arrivals.broken:
+            return newest.whole
+        return loaded is None or newest.snapshot.version > loaded.snapshot.version
 
 
 def _is_late(replica: Replica, oldest_version: int | None) -> bool:
-    return oldest_version is None or (replica.state == ReplicaState.SERVING and replica.version < oldest_version)
+    """True for an engine that a wait is for. Nobody waits for a late engine's first load."""
+    if oldest_version is None:
+        return replica.state in (ReplicaState.SERVING, ReplicaState.QUARANTINED)
+    return replica.state == ReplicaState.SERVING and replica.version < oldest_version

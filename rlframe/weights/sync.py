@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
 
@@ -47,7 +48,7 @@ class Synced:
 
 
 class WeightSync:
-    """Publishes, delivers, verifies and repairs. Late engines may be brought from any thread."""
+    """Publishes, delivers, verifies and repairs."""
 
     def __init__(
         self,
@@ -78,9 +79,9 @@ class WeightSync:
         engines have the GPUs afterwards.
 
         An engine whose weights differ from the learner's, by their checksums, is quarantined, and receives every value:
-        in this sync if `max_lag` is 0, else by the next `repair` or sync. Raises Stalled when an actor does not answer
-        within the bound, RunFailed when the checksums differ even then, ValueError when the learner is at another
-        version.
+        in this sync if `max_lag` is 0, else by the next `repair` or sync. An engine whose checksums differ even then,
+        or that does not answer within the bound, is lost. Raises Stalled when a rank does not answer within the bound,
+        and ValueError when the learner is at another version.
         """
         with self._lock, self.turns.handover():
             started = self.background.now()
@@ -120,13 +121,25 @@ class WeightSync:
         with self._lock:
             self._repair()
 
-    def bring(self, replica: Replica) -> None:
-        """Brings a late or restarted engine to the current version; then the engine serves.
+    async def bring(self, replica: Replica) -> None:
+        """Brings a late engine to the current version; then the engine serves. On the background's event loop.
 
         An engine whose checksums differ is quarantined until the next sync. A version that the ranks themselves sent
-        (nccl, ipc) is gone: the engine keeps starting, and serves from the next sync on. Raises Stalled.
+        (nccl, ipc), or whose ranks have died, is gone: the engine keeps starting, and serves from the next sync on.
         """
-        self.transport.bring(replica)
+        await self.transport.bring(replica)
+
+    def end(self, name: str) -> None:
+        """Marks an engine as dead. Where engines receive a version together, never while they do: others would hang.
+
+        For any thread but the background's.
+        """
+        with self._lock if self.transport.together else nullcontext():
+            self.engines.replicas.end(name)
+
+    def learner_lost(self) -> None:
+        """Notes that the ranks have died: what they published is gone, until the next sync."""
+        self.transport.learner_lost()
 
     def _publish(self, version: int, *, whole: bool) -> Snapshot:
         snapshot = self.transport.publish(whole=whole)

@@ -31,19 +31,22 @@ class Engines(Protocol):
 
     replicas: Replicas
 
+    def lose(self, replica: Replica, reason: str) -> None: ...
+
     def announce(self, version: int) -> None: ...
 
     async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded: ...
 
-    def pause(self, replicas: list[Replica]) -> None: ...
+    def pause(self, replicas: list[Replica]) -> list[Replica]: ...
 
     def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]: ...
 
 
 class Transport(Protocol):
-    """The methods raise Stalled where an actor does not answer within the bound."""
+    """The methods raise Stalled where a rank does not answer within the bound. An engine that does not is lost."""
 
     arrivals: Arrivals
+    together: bool  # all engines receive a version at the same time, and wait for each other
 
     def make_room(self) -> None:
         """Returns once memory has room for a further version."""
@@ -58,13 +61,17 @@ class Transport(Protocol):
         ...
 
     def unrepaired(self) -> list[Replica]:
-        """Engines with wrong weights that no load is going to repair."""
+        """Engines with wrong weights, or without any, that no load is going to repair."""
         ...
 
     def wait(self, oldest_version: int | None) -> None:
-        """Returns once no serving engine is older; None: once no engine loads."""
+        """Returns once no serving engine is older; None: once no engine loads, except for late engines."""
         ...
 
-    def bring(self, replica: Replica) -> None:
-        """Brings the newest version to a late engine, which then serves."""
+    async def bring(self, replica: Replica) -> None:
+        """Brings the newest version to a late engine, which then serves. On the background's event loop."""
+        ...
+
+    def learner_lost(self) -> None:
+        """Forgets the weights that ranks held which have died: late engines wait for the next version."""
         ...

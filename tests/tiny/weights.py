@@ -83,11 +83,17 @@ class Run:
         self.transport = ObjectStore(self.learner, self.pool, background, self.learner.put)  # pyright: ignore
         self.weights = WeightSync(self.transport, self.pool, background, max_lag=max_lag)
         self.threads = ThreadPoolExecutor(2)
+        self.lost: dict[str, str] = {}  # engine -> reason
+        self.pool.on_loss = self.lost.__setitem__
 
     def sync(self) -> Synced:
         """Takes a step, and syncs."""
         self.learner.version += 1
         return self.weights.sync(self.learner.version)
+
+    def bring(self, replica: Replica) -> None:
+        """Brings a late engine to the newest version."""
+        self.background.run(self.weights.bring(replica))
 
     def beside(self, work: Callable[[], object]) -> Future:
         """Runs `work` in another thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlframe.errors import RunFailed, Stalled
+from rlframe.errors import RunFailed
 from tests.tiny.weights import Engine, open_run
 
 
@@ -82,12 +82,12 @@ def test_a_settled_run_keeps_one_version_alive() -> None:
 def test_a_late_engine_loads_the_newest_version_and_serves() -> None:
     with open_run(max_lag=1, a=Engine()) as run:
         before = run.join("early", Engine())
-        run.weights.bring(before)
+        run.bring(before)
         assert (before.state, run.engines["early"].loads) == ("serving", [])
         run.sync()
         run.sync()
         late = run.join("late", Engine())
-        run.weights.bring(late)
+        run.bring(late)
         assert (late.state, late.version, run.engines["late"].loads) == ("serving", 2, [2])
 
 
@@ -95,7 +95,7 @@ def test_a_late_engine_does_not_hold_up_a_sync_and_catches_up() -> None:
     with open_run(max_lag=1, a=Engine()) as run:
         run.sync()
         late = run.join("late", Engine(slow=True))
-        bringing = run.beside(lambda: run.weights.bring(late))
+        bringing = run.beside(lambda: run.bring(late))
         run.until(lambda: run.engines["late"].loads == [1])
         run.sync()
         run.sync()
@@ -108,33 +108,74 @@ def test_a_late_engine_does_not_hold_up_a_sync_and_catches_up() -> None:
         assert (late.state, late.version, run.engines["late"].loads) == ("serving", 3, [1, 3])
 
 
-def test_a_load_that_raises_names_the_engine_at_the_next_wait() -> None:
+def test_an_engine_whose_load_raises_is_lost_and_the_others_go_on() -> None:
     with open_run(max_lag=2, a=Engine(), b=Engine(raises=MemoryError("no room"))) as run:
         run.sync()
+        run.weights.settle()
+        assert run.states() == {"a": "serving", "b": "dead"}
+        assert run.lost == {"b": "b failed to load version 1: MemoryError('no room')"}
+        run.sync()
+        run.weights.settle()
+        assert (run.versions()["a"], run.engines["b"].loads) == (2, [1])
+
+
+def test_without_anyone_to_replace_engines_a_load_that_raises_ends_the_run() -> None:
+    with open_run(max_lag=2, a=Engine(), b=Engine(raises=MemoryError("no room"))) as run:
+        run.pool.on_loss = None
+        run.sync()
+        run.until(lambda: run.states()["b"] == "dead")
         with pytest.raises(RunFailed, match=r"^b failed to load version 1: MemoryError\('no room'\)"):
-            run.weights.settle()
+            run.background.run(run.background.wait(lambda: "no error"))
 
 
-def test_a_late_engine_s_error_reaches_the_caller_and_not_the_run() -> None:
+def test_a_late_engine_whose_load_raises_is_lost_too() -> None:
     with open_run(max_lag=2, a=Engine()) as run:
         run.sync()
         late = run.join("late", Engine(raises=MemoryError("no room")))
-        with pytest.raises(RunFailed, match="late failed to load version 1"):
-            run.weights.bring(late)
-        run.sync()
-        run.weights.settle()
-        assert run.versions()["a"] == 2
+        run.bring(late)
+        assert (late.state, list(run.lost)) == ("dead", ["late"])
 
 
-def test_an_engine_that_never_ends_a_load_is_named_with_the_bound() -> None:
+def test_an_engine_that_never_ends_a_load_is_lost_after_the_bound() -> None:
     with open_run(max_lag=1, timeout_s=0.05, a=Engine(), b=Engine(slow=True)) as run:
         run.sync()
-        with pytest.raises(Stalled, match=r"^b did not load version 1 within 0\.05 s \(cluster\.stall_timeout_s\)$"):
-            run.weights.settle()
+        run.weights.settle()
+        assert run.states() == {"a": "serving", "b": "dead"}
+        assert run.lost["b"].startswith("b failed to load version 1: Stalled('b did not load version 1 within 0.05 s")
+
+
+def test_nobody_waits_for_a_late_engine_s_first_load() -> None:
+    with open_run(max_lag=0, a=Engine()) as run:
+        run.sync()
+        late = run.join("late", Engine(slow=True))
+        bringing = run.beside(lambda: run.bring(late))
+        run.until(lambda: run.engines["late"].loads == [1])
+        run.sync()  # returns, and so does an evaluation's wait
+        run.weights.settle()
+        assert (late.state, run.versions()["a"]) == ("starting", 2)
+        run.permit("late")
+        run.until(lambda: run.engines["late"].loads == [1, 2])
+        run.permit("late")
+        bringing.result()
+        assert (late.state, late.version) == ("serving", 2)
+
+
+def test_a_late_engine_waits_for_the_weights_of_new_ranks() -> None:
+    """The objects that dead ranks published are gone; the repair publishes every value anew."""
+    with open_run(max_lag=1, a=Engine()) as run:
+        run.sync()
+        run.weights.learner_lost()
+        late = run.join("late", Engine())
+        run.bring(late)
+        assert (late.state, run.engines["late"].loads, run.weights.needs_repair) == ("starting", [], True)
+        run.weights.repair()
+        run.until(lambda: late.state == "serving")
+        assert run.learner.published == [(1, False), (1, True)]
+        assert (run.engines["late"].loads, run.engines["a"].loads) == ([1], [1])
 
 
 def test_an_engine_that_dies_in_mid_load_ends_no_run() -> None:
-    with open_run(max_lag=1, timeout_s=0.05, a=Engine(), b=Engine(slow=True)) as run:
+    with open_run(max_lag=1, a=Engine(), b=Engine(slow=True)) as run:
         run.sync()
         run.pool.replicas.end("b")
         run.weights.settle()
@@ -158,7 +199,7 @@ def test_an_engine_that_serves_just_before_a_delivery_loads_too() -> None:
         run.sync()
         late = run.join("late", Engine())
         receivers = run.pool.replicas.serving()  # as a sync chooses them
-        run.weights.bring(late)
+        run.bring(late)
         run.learner.version = 2
         run.transport.deliver(run.learner.publish(whole=False), receivers, whole=False)
         run.weights.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,11 +27,12 @@ def test_only_the_engine_with_broken_weights_gets_the_whole_version() -> None:
         assert run.states() == {"a": "serving", "b": "serving"}
 
 
-def test_an_engine_that_is_broken_twice_is_quarantined_and_ends_the_run() -> None:
+def test_an_engine_with_wrong_weights_twice_in_a_row_is_lost() -> None:
     with open_run(max_lag=0, a=Engine(), b=Engine(broken=[True, True])) as run:
-        with pytest.raises(RunFailed, match=r"weights of version 1 arrived broken, twice: b \(w\)"):
-            run.sync()
-        assert run.states() == {"a": "serving", "b": "quarantined"}
+        assert run.sync().repaired == []
+        assert run.states() == {"a": "serving", "b": "dead"}
+        [reason] = run.lost.values()
+        assert reason.startswith("weights of version 1 arrived broken, twice: b (w); check the memory")
 
 
 def test_beside_training_the_next_sync_repairs_with_whole_values() -> None:
@@ -44,13 +46,24 @@ def test_beside_training_the_next_sync_repairs_with_whole_values() -> None:
         assert second.repaired + run.sync().repaired == ["b"]
 
 
-def test_wrong_weights_twice_in_a_row_end_a_run_beside_training_too() -> None:
+def test_beside_training_the_second_wrong_load_of_an_engine_loses_it_too() -> None:
     with open_run(max_lag=1, a=Engine(), b=Engine(broken=[True, True])) as run:
         run.sync()
         run.until(lambda: run.states()["b"] == "quarantined")
-        with pytest.raises(RunFailed, match=r"version 2 arrived broken, twice: b \(w\)"):
-            run.sync()
-            run.weights.settle()
+        run.sync()
+        run.weights.settle()
+        assert run.states() == {"a": "serving", "b": "dead"} and list(run.lost) == ["b"]
+
+
+def test_a_repair_loads_no_version_twice_into_an_engine_that_is_late_with_it() -> None:
+    with open_run(max_lag=1, a=Engine(slow=True), b=Engine(broken=[True])) as run:
+        run.sync()
+        run.until(lambda: run.weights.needs_repair)
+        run.weights.repair()  # publishes version 1 anew, while a still loads version 1
+        run.permit("a")
+        run.weights.settle()
+        assert run.versions() == {"a": 1, "b": 1}
+        assert (run.engines["a"].loads, run.engines["b"].loads) == ([1], [1, 1])
 
 
 def test_a_version_of_deltas_does_not_repair_an_engine() -> None:
@@ -112,7 +125,7 @@ def test_a_late_engine_with_broken_weights_is_quarantined_until_a_sync() -> None
     with open_run(max_lag=0, a=Engine()) as run:
         run.sync()
         late = run.join("b", Engine(broken=[True]))
-        run.weights.bring(late)
+        run.bring(late)
         assert late.state == "quarantined"
         run.sync()
         assert late.state == "serving"
@@ -126,6 +139,7 @@ class Pool:
         self.version = 0
         self.calls: list[str] = []
         self.breaks: list[str] = []  # engines whose next weights are broken
+        self.silent: list[str] = []  # engines that answer nothing
 
     def announce(self, version: int) -> None:
         self.version = version
@@ -133,8 +147,13 @@ class Pool:
     async def load(self, replica: Replica, version: int, snapshot: Any) -> Loaded:
         raise AssertionError("nothing comes from the object store")
 
-    def pause(self, replicas: list[Replica]) -> None:
+    def lose(self, replica: Replica, reason: str) -> None:
+        self.replicas.end(replica.name)
+        self.calls.append(f"lose {reason}")
+
+    def pause(self, replicas: list[Replica]) -> list[Replica]:
         self.calls += [f"pause {replica.name}" for replica in replicas]
+        return [replica for replica in replicas if replica.name not in self.silent]
 
     def resume(self, replicas: list[Replica], version: int, fingerprints: dict[str, int]) -> dict[str, Loaded]:
         assert fingerprints == {"w": 7}
@@ -150,6 +169,7 @@ class Ranks:
     def __init__(self, pool: Pool, version: int = 1) -> None:
         self.pool = pool
         self.version = version
+        self.error: Exception | None = None  # of the next `send`
 
     def publish(self, *, whole: bool) -> Snapshot:
         raise AssertionError("nothing is put into the object store")
@@ -159,6 +179,8 @@ class Ranks:
 
     def send(self) -> dict[str, int]:
         self.pool.calls.append("send")
+        if self.error:
+            raise self.error
         return {"w": 7}
 
 
@@ -209,7 +231,7 @@ def test_by_a_broadcast_a_late_engine_serves_from_the_next_sync_on(background: B
     ranks, weights = broadcast(pool, background)
     weights.sync(1)
     pool.replicas.join(late := engine("b", ReplicaState.STARTING))
-    weights.bring(late)
+    background.run(weights.bring(late))
     assert late.state == "starting"
     pool.calls.clear()
     ranks.version = 2
@@ -220,7 +242,7 @@ def test_by_a_broadcast_a_late_engine_serves_from_the_next_sync_on(background: B
 
 def test_before_any_broadcast_a_late_engine_serves_at_once(background: Background) -> None:
     pool = Pool(late := engine("a", ReplicaState.STARTING))
-    broadcast(pool, background)[1].bring(late)
+    background.run(broadcast(pool, background)[1].bring(late))
     assert late.state == "serving" and pool.calls == []
 
 
@@ -232,7 +254,54 @@ def test_a_late_engine_in_place_of_the_only_one_waits_for_no_sync(background: Ba
     pool.replicas.end("a")
     late = engine("b", ReplicaState.STARTING)
     pool.replicas.join(late)
-    weights.bring(late)
+    background.run(weights.bring(late))
     assert (late.state, weights.needs_repair) == ("starting", True)
     weights.repair()
     assert (late.state, late.version, weights.needs_repair) == ("serving", 1, False)
+
+
+def test_an_engine_that_dies_before_a_broadcast_is_left_out(background: Background) -> None:
+    pool = Pool(engine("a"), engine("b"))
+    pool.silent = ["a"]
+    broadcast(pool, background)[1].sync(1)
+    assert pool.calls == ["pause a", "pause b", "meet b by nccl", "send", "resume b at 1"]
+
+
+def test_a_broadcast_without_engines_sends_nothing(background: Background) -> None:
+    pool = Pool(engine("a", ReplicaState.DEAD))
+    assert broadcast(pool, background)[1].sync(1).version == 1
+    assert pool.calls == []
+
+
+def test_an_engine_that_dies_in_a_broadcast_takes_its_peers_along(background: Background) -> None:
+    """They hold a part of the values, and wait in NCCL for the rest."""
+    pool = Pool(engine("a"), engine("b"))
+    ranks, weights = broadcast(pool, background)
+    ranks.error = RunFailed("rollout-7 is gone")
+    with pytest.raises(RunFailed, match="rollout-7 is gone"):
+        weights.sync(1)
+    assert pool.calls[-2:] == [f"lose {name} may hold a part of version 1: rollout-7 is gone" for name in "ab"]
+
+
+def test_an_engine_is_ended_between_two_broadcasts_only(background: Background) -> None:
+    pool = Pool(engine("a"), engine("b"))
+    ranks, weights = broadcast(pool, background)
+    sending, ending = threading.Event(), threading.Event()
+
+    def send() -> dict[str, int]:
+        sending.set()
+        assert not ending.wait(0.2)  # the end waits for the broadcast
+        return {"w": 7}
+
+    def end() -> None:
+        sending.wait()
+        weights.end("a")
+        ending.set()
+
+    ranks.send = send  # pyright: ignore[reportAttributeAccessIssue]
+    thread = threading.Thread(target=end)
+    thread.start()
+    weights.sync(1)
+    thread.join()
+    assert [replica.state for replica in pool.replicas] == ["dead", "serving"]
+    assert pool.calls[-2:] == ["resume a at 1", "resume b at 1"]
