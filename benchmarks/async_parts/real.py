@@ -26,7 +26,7 @@ from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
 from rlframe.schema import user_modules
-from rlframe.train.context import open_feed
+from rlframe.train.feed import open_feed
 from rlframe.train.loop import run_steps
 from rlframe.training import GroupRecord, PlannedSample, RatedGroup, StepReport
 

@@ -19,7 +19,7 @@ from rlframe.experience.flow import RolloutFeed
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
-from rlframe.train.context import open_feed
+from rlframe.train.feed import open_feed
 from rlframe.train.loop import run_steps
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.object_store import ObjectStore

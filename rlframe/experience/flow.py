@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlframe.errors import RunFailed
 from rlframe.experience.scoring import Scorer
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
 from rlframe.types import Attempt, Sampling
@@ -91,6 +92,15 @@ class RolloutFeed(Scorer):
         self.taken_at = self.background.now()
         self._wait_s = self.taken_at - start
         return groups
+
+    @property
+    def replaying(self) -> bool:
+        """True while a group that a step has taken before is still to be handed out again."""
+        return False
+
+    def rewind(self, version: int) -> None:
+        """Lets `take` hand out again the groups of each step since `version`."""
+        raise RunFailed(f"the groups of the steps since {version} are in no log; resume from the newest checkpoint")
 
     def metrics(self) -> dict[str, float]:
         """Seconds of the last `take`; use of the engines and replaced groups since the last call; reward metrics.

@@ -32,6 +32,7 @@ class LearnerConfig(Config):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     max_skipped: int = Field(ge=1)
+    max_losses: int = Field(ge=0)
     lora: LoraConfig | None
     minibatches: int = Field(ge=1)
     epochs: int = Field(ge=1)

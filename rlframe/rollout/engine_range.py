@@ -33,9 +33,7 @@ class EngineRange(Config):
     @model_validator(mode="after")
     def _is_a_range(self) -> EngineRange:
         if self.min > self.max:
-            raise ValueError(
-                f"min: {self.min} is above max: {self.max}; set max to {self.min} or more, or lower min"
-            )
+            raise ValueError(f"min: {self.min} is above max: {self.max}; set max to {self.min} or more, or lower min")
         return self
 
     @model_serializer

@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlframe.algorithm.rate import has_signal
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
-from rlframe.experience.curriculum import Curriculum
-from rlframe.experience.flow import Repairs, RolloutFeed
-from rlframe.experience.ledger import Ledger
-from rlframe.experience.resampling import Resampling
+from rlframe.errors import LearnerLost
 from rlframe.experience.statistics import rollout_metrics
 from rlframe.model import base_model
 from rlframe.record import curves
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.evaluations import read_evaluations
+from rlframe.record.generation import Generation
 from rlframe.record.metrics import JsonlSink, Sink
 from rlframe.record.wandb import WandbSink, check_key
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
+from rlframe.train.feed import open_feed
 from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.prompts import open_prompts
+from rlframe.train.recovery import Recovery
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.training import GroupRecord, RatedGroup, StepReport
+from rlframe.weights.sync import Synced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rlframe.actors.background import Background
     from rlframe.cluster.placement import Role
     from rlframe.config.run import RunConfig
+    from rlframe.experience.flow import RolloutFeed
     from rlframe.learner.group import LearnerGroup
-    from rlframe.prompts.stream import PromptStream
-    from rlframe.rollout.episode_pool import EpisodePool
-    from rlframe.rollout.pool import RolloutPool
-    from rlframe.weights.sync import Synced, WeightSync
+    from rlframe.weights.sync import WeightSync
     from rlframe.weights.turns import Turns
 
 
@@ -53,6 +50,7 @@ class Context:
 
     run: RunConfig
     files: RunDir
+    generation: Generation  # of this driver; an older driver writes nothing more
     console: Console
     signals: StopSignals
     feed: RolloutFeed
@@ -62,9 +60,12 @@ class Context:
     gate: MismatchGate
     evaluation: Evaluation
     checkpoints: Checkpoints
+    recovery: Recovery  # from the loss of the learner
     sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
     watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
     step: int = 0
+    recorded: int = 0  # the last step with a row of metrics; a step up to it is taken again after a loss
+    evaluated: int = 0  # the last step that this driver has evaluated
     _step_began: float = field(default_factory=time.monotonic)
 
     def restore(self) -> int:
@@ -72,7 +73,6 @@ class Context:
 
         Raises RunFailed if a resumed run has no whole checkpoint, or machines do not share the run's folder.
         """
-        self.files.create()
         self.checkpoints.check_folder()
         self.feed.check_folder(self.files.path)
         if self.run.resume:
@@ -82,6 +82,7 @@ class Context:
                 self.weights.sync(self.step)
                 self.weights.settle()
                 self.turns.metrics()  # these turns are no step's
+        self.recorded = self.step
         save(self.run, self.files.config)
         self.watchers += open_watchers(self.run, self.files, self.console)
         self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=self.step)]
@@ -91,14 +92,22 @@ class Context:
         self._step_began = time.monotonic()
         return self.step
 
+    def sync(self, step: int) -> Synced:
+        """Brings the learner's version to the engines. While steps are replayed engines keep their newer weights."""
+        return Synced.nothing(step) if self.feed.replaying else self.weights.sync(step)
+
     def record(
         self, step: int, groups: list[GroupRecord], rated: list[RatedGroup], report: StepReport, synced: Synced
     ) -> None:
-        """Writes a step's rollouts and metrics, then judges the train/rollout mismatch.
+        """Writes a step's rollouts and metrics, then judges the train/rollout mismatch; of a replayed step only that.
 
         `groups` have the rewards as scored; `rated` may have a KL penalty subtracted from theirs.
         """
+        self.generation.check()
         self.step = step
+        if step <= self.recorded:
+            self.gate.judge(step, report.metrics, again=True)
+            return
         turns = self.turns.metrics()
         learner_s = self.feed.background.now() - self.feed.taken_at - synced.seconds - turns.get("time/turns_s", 0.0)
         self.feed.write(step, self.files.rollouts, groups, rated)
@@ -113,7 +122,14 @@ class Context:
         self._step_began = now
         for sink in self.sinks:
             sink.log(step, metrics)
+        self.recorded = step
         self.gate.judge(step, metrics)
+
+    def recover(self, lost: LearnerLost) -> int:
+        """Puts new ranks in the place of lost ones -> the step of the checkpoint with which they begin."""
+        self.signals.raise_held_back()
+        self.step = self.recovery.recover(lost)
+        return self.step
 
     def periodic(self, step: int) -> None:
         """Saves a checkpoint and evaluates at the steps that the config names, and at the last step."""
@@ -121,7 +137,7 @@ class Context:
         every = self.run.checkpoint.every
         if every and (step % every == 0 or last):
             self.save()
-        if self.evaluation.due(step):
+        if self.evaluation.due(step) and step > self.evaluated and not self.feed.replaying:
             self.evaluate(step)
         self._step_began = time.monotonic()
 
@@ -131,10 +147,14 @@ class Context:
         figures = self.evaluation.run(step, self.console)
         for sink in self.watchers:
             sink.log(step, figures)
+        self.evaluated = step
 
     def save(self) -> None:
-        """Starts a checkpoint of the step reached, unless that step is saved: copied now, written during training."""
-        if self.checkpoints.step != self.step:
+        """Starts a checkpoint of the step reached, unless that step is saved: copied now, written during training.
+
+        While a learner is being replaced no state of the step reached exists.
+        """
+        if self.checkpoints.step != self.step and not self.recovery.active:
             with self.console.phase("saving a checkpoint"), self.signals.held_back():
                 self.checkpoints.save(self.step)
 
@@ -153,6 +173,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         console = stack.enter_context(Console(run.steps, run.deciding_reward, ahead=run.max_staleness > 0))
         for warning in warnings(run):
             console.warn(warning)
+        files.create()
+        generation = Generation.take(files.generations)
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
         with console.phase(joining(run.cluster)), transformers_meanwhile():
@@ -182,12 +204,15 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 files.checkpoints,
                 learner,
                 {"feed": feed, "mismatch": gate},
+                generation,
                 timeout_s=run.cluster.stall_timeout_s,
+                warn=console.warn,
             )
         )
         ctx = Context(
             run=run,
             files=files,
+            generation=generation,
             console=console,
             signals=signals,
             feed=feed,
@@ -197,14 +222,20 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             gate=gate,
             evaluation=Evaluation(run, heldout, feed, files),
             checkpoints=checkpoints,
+            recovery=Recovery(
+                run.learner.max_losses, actors.starter, learner, checkpoints, weights, feed, gate, console
+            ),
         )
         stack.callback(lambda: [sink.close() for sink in ctx.sinks if sink is not console])
         try:
             yield ctx
             checkpoints.wait()
         except Stop as stop:
-            ctx.save()
-            checkpoints.wait()
+            try:
+                ctx.save()
+                checkpoints.wait()
+            except LearnerLost as lost:
+                console.warn(f"step {ctx.step} has no checkpoint: {lost}")
             console.warn(f"{stop}: stopped after step {ctx.step}; go on with: rlframe train resume={files.path}")
             raise
         finally:
@@ -229,48 +260,3 @@ def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
-
-
-def _curriculum(run: RunConfig, stream: PromptStream, warn: Callable[[str], None]) -> Curriculum | None:
-    if run.prompts.curriculum is None:
-        return None
-    return Curriculum(
-        run.prompts.curriculum,
-        stream.locate,
-        problems=len(stream),
-        prompts_per_step=run.prompts_per_step,
-        reward=run.deciding_reward,
-        seed=run.seed,
-        warn=warn,
-    )
-
-
-def open_feed(
-    run: RunConfig,
-    stream: PromptStream,
-    rollouts: RolloutPool,
-    episodes: EpisodePool,
-    background: Background,
-    warn: Callable[[str], None],
-    repairs: Repairs | None = None,
-) -> RolloutFeed:
-    """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console."""
-    return RolloutFeed(
-        Ledger(
-            prompts_per_step=run.prompts_per_step,
-            max_staleness=run.max_staleness,
-            dynamic_sampling=run.dynamic_sampling,
-            late=run.late,
-            has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
-            curriculum=_curriculum(run, stream, warn),
-        ),
-        stream,
-        rollouts,
-        episodes,
-        background,
-        run.rollout.sampling(run.seed),
-        Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
-        slots=run.rollout.slots,
-        warn=warn,
-        repairs=repairs,
-    )

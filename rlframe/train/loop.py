@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rlframe.algorithm import rate
 from rlframe.batch.samples import to_minibatches
 from rlframe.cluster.placement import RL
+from rlframe.errors import LearnerLost
 from rlframe.train import context
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ def run_steps(run: RunConfig, ctx: Context) -> None:
     """The loop over an open context, to the last step."""
     step = ctx.restore()
     while step < run.steps:
-        step = take_step(run, ctx, step)
-        ctx.periodic(step)  # checkpoint, evaluation
+        try:
+            step = take_step(run, ctx, step)
+            ctx.periodic(step)  # checkpoint, evaluation
+            if step == run.steps:
+                ctx.checkpoints.wait()
+        except LearnerLost as lost:
+            step = ctx.recover(lost)  # back to the newest checkpoint; the feed hands out the steps since then again
 
 
 def take_step(run: RunConfig, ctx: Context, step: int) -> int:
@@ -41,6 +47,6 @@ def take_step(run: RunConfig, ctx: Context, step: int) -> int:
         minibatches = to_minibatches(rated, ctx.learner.objective, run.learner.minibatches, oldest_version)
         report = ctx.learner.step(*minibatches)  # StepReport
         step = report.policy_version
-        synced = ctx.weights.sync(step)  # publish, deliver, verify, repair; running completions pause and go on
+        synced = ctx.sync(step)  # publish, deliver, verify, repair; running completions pause and go on
         ctx.record(step, groups, rated, report, synced)  # files, console, mismatch gate
     return step

@@ -35,13 +35,18 @@ class MismatchGate:
         """`corrections`: switched on by `mismatch.action=correct`."""
         self.config = config
         self.corrections = corrections
+        self._corrections_at_start = learner.objective.corrections
         self.learner = learner
         self.console = console
         self._warned = False  # since the last step within the bounds
         self._correcting = False
 
-    def judge(self, step: int, metrics: dict[str, float]) -> None:
-        """Warns, switches the correction on, or raises RunFailed with the figures, as the config says."""
+    def judge(self, step: int, metrics: dict[str, float], *, again: bool = False) -> None:
+        """Warns, switches the correction on, or raises RunFailed with the figures, as the config says.
+
+        `again`: the step is replayed, so its lines are on the console already.
+        """
+        warn = (lambda text: None) if again else self.console.warn
         judged = figures(metrics)
         if not judged:
             return
@@ -58,12 +63,12 @@ class MismatchGate:
                 )
             case "correct":
                 if not self._correcting:
-                    self._switch_on_correction()
+                    self._correct(True)
                     names = ", ".join(correction.name for correction in self.corrections)
-                    self.console.warn(f"step {step}: {problem}; from now on corrected ({names})")
+                    warn(f"step {step}: {problem}; from now on corrected ({names})")
             case "warn":
                 if not self._warned:
-                    self.console.warn(f"step {step}: engine and learner disagree: {problem}")
+                    warn(f"step {step}: engine and learner disagree: {problem}")
                 self._warned = True
 
     def state(self) -> dict[str, Any]:
@@ -71,14 +76,14 @@ class MismatchGate:
         return {"warned": self._warned, "correcting": self._correcting}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from `state`: a correction that was on is on again, if the config still says `correct`."""
+        """Continues from `state`: a correction is on if it was on, and if the config still says `correct`."""
         self._warned = state["warned"]
-        if state["correcting"] and self.config.action == "correct":
-            self._switch_on_correction()
+        self._correct(state["correcting"] and self.config.action == "correct")
 
-    def _switch_on_correction(self) -> None:
-        self._correcting = True
-        self.learner.correct(self.corrections)
+    def _correct(self, correcting: bool) -> None:
+        if correcting != self._correcting:
+            self._correcting = correcting
+            self.learner.correct(self.corrections if correcting else self._corrections_at_start)
 
 
 def figures(metrics: dict[str, float]) -> dict[str, float]:

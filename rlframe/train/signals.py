@@ -39,6 +39,11 @@ class StopSignals:
         if self.received and not stopping:
             raise Stop(self.received)
 
+    def raise_held_back(self) -> None:
+        """Raises Stop if a signal came in a `held_back` block that an error has ended."""
+        if self.received:
+            raise Stop(self.received)
+
     def _handle(self, number: int, _: FrameType | None) -> None:
         repeated, self.received = self.received is not None, signal.Signals(number).name
         if repeated or self._immediate:

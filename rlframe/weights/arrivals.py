@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING
 
 from rlframe.actors.replicas import Replica, ReplicaState

@@ -45,12 +45,19 @@ class Snapshot:
         """Bytes that all ranks put for this version."""
         return sum(rank.bytes for rank in self.ranks)
 
+    def equals(self, other: Snapshot) -> bool:
+        """True if both have the same values, by their checksums; False for values that ranks themselves send."""
+        checksums, others = ([rank.checksums for rank in each.ranks] for each in (self, other))
+        return self.lasting and checksums == others
+
     def fetch(self) -> None:
-        """Waits until all objects are in this node's part of the object store."""
+        """Waits until all objects are in this node's part of the object store.
+
+        Raises OwnerDiedError where the rank has died that put an object.
+        """
         import ray
 
-        refs = [ref for rank in self.ranks for ref in (*rank.buckets, *rank.deltas)]
-        ray.wait(refs, num_returns=len(refs), fetch_local=True)
+        ray.get([ref for rank in self.ranks for ref in (*rank.buckets, *rank.deltas)])  # views: nothing is copied
 
     def read(self) -> Iterator[list[ArrivedShard]]:
         """Bucket by bucket, all ranks' shards of the same tensors; values are views into the object store."""

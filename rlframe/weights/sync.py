@@ -25,6 +25,11 @@ class Synced:
     arrivals: ArrivalReport
     engines_behind: int  # serving with an older version than this
 
+    @classmethod
+    def nothing(cls, version: int) -> Synced:
+        """The report on a version that was not published, since engines have had it."""
+        return cls(version=version, publish_s=0.0, wait_s=0.0, bytes=0, arrivals=ArrivalReport(), engines_behind=0)
+
     @property
     def seconds(self) -> float:
         """Of the whole sync."""
@@ -80,7 +85,8 @@ class WeightSync:
 
         An engine whose weights differ from the learner's, by their checksums, is quarantined, and receives every value:
         in this sync if `max_lag` is 0, else by the next `repair` or sync. An engine whose checksums differ even then,
-        or that does not answer within the bound, is lost. Raises Stalled when a rank does not answer within the bound,
+        or that does not answer within the bound, is lost. A version that is published again, by new ranks, goes only to
+        engines that do not hold the same values. Raises Stalled when a rank does not answer within the bound,
         and ValueError when the learner is at another version.
         """
         with self._lock, self.turns.handover():
@@ -88,10 +94,11 @@ class WeightSync:
             self.transport.make_room()
             room = self.background.now()
             whole = self.needs_repair
+            before = self.current
             snapshot = self._publish(version, whole=whole)
             published = self.background.now()
             self.engines.announce(version)
-            self.transport.deliver(snapshot, self._receivers(snapshot), whole=whole)
+            self.transport.deliver(snapshot, self._receivers(snapshot, before), whole=whole)
             size = snapshot.bytes
             if self.max_lag:
                 self.transport.wait(version - self.max_lag)
@@ -138,8 +145,9 @@ class WeightSync:
             self.engines.replicas.end(name)
 
     def learner_lost(self) -> None:
-        """Notes that the ranks have died: what they published is gone, until the next sync."""
+        """Notes that the ranks have died: what they published is gone, until the next sync, and new ranks get GPUs."""
         self.transport.learner_lost()
+        self.turns.learner_lost()
 
     def _publish(self, version: int, *, whole: bool) -> Snapshot:
         snapshot = self.transport.publish(whole=whole)
@@ -148,11 +156,16 @@ class WeightSync:
         self.current = snapshot
         return snapshot
 
-    def _receivers(self, snapshot: Snapshot) -> list[Replica]:
+    def _receivers(self, snapshot: Snapshot, before: Snapshot | None) -> list[Replica]:
+        """Engines to load a version. `before`: the version that was published last."""
         states = [ReplicaState.SERVING, ReplicaState.QUARANTINED]
         if not snapshot.lasting:
             states.append(ReplicaState.STARTING)  # late engines, which `bring` left to this sync
-        return self.engines.replicas.in_state(*states)
+        receivers = self.engines.replicas.in_state(*states)
+        if before is None or not snapshot.equals(before):
+            return receivers
+        serving = ReplicaState.SERVING
+        return [each for each in receivers if each.state != serving or each.version != snapshot.version]
 
     def _settle(self) -> int:
         """Waits for all loads, and repairs engines with wrong weights -> bytes published for the repair."""

@@ -45,6 +45,10 @@ class Turns(Protocol):
         """Ends the learner's turn. Inside, weights travel; afterwards the engines have the GPUs."""
         ...
 
+    def learner_lost(self) -> None:
+        """Gives the GPUs to new ranks."""
+        ...
+
     def metrics(self) -> dict[str, float]:
         """Figures since the last call."""
         ...
@@ -59,6 +63,8 @@ class SeparateDevices:
     def handover(self) -> Iterator[None]:
         yield
 
+    def learner_lost(self) -> None: ...
+
     def metrics(self) -> dict[str, float]:
         return {}
 
@@ -72,7 +78,7 @@ class SharedDevices:
     def __init__(self, learner: SleepingLearner, engines: SleepingEngines) -> None:
         self.learner = learner
         self.engines = engines
-        self.turn: Literal["learner", "engines"] = "engines"
+        self.turn: Literal["learner", "handover", "engines"] = "engines"
         self._seconds = 0.0
         self._freed = {"learner": 0, "engines": 0}  # bytes of the last turn that each side gave back
 
@@ -92,6 +98,7 @@ class SharedDevices:
         self.begin_learner()
         started = time.monotonic()
         freed_bytes = self.learner.sleep(keep_parameters=True)
+        self.turn = "handover"
         self.engines.wake("weights")
         self._seconds += time.monotonic() - started
         yield
@@ -100,6 +107,14 @@ class SharedDevices:
         self.engines.wake("kv_cache")
         self.turn = "engines"
         self._seconds += time.monotonic() - started
+
+    def learner_lost(self) -> None:
+        """Gives the GPUs to new ranks, which begin in the learner's turn."""
+        if self.turn == "handover":
+            self.engines.wake("kv_cache")  # vLLM discards nothing of a half-awake engine
+        if self.turn != "learner":
+            self.engines.sleep()
+        self.turn = "learner"
 
     def metrics(self) -> dict[str, float]:
         """`memory/*_freed_gib`: GPU memory that a side gave back for the other's turn, over all GPUs; 0 on CPUs.

@@ -1,0 +1,64 @@
+"""`open_feed`: the feed of a run, with the ledger, curriculum and bound on resampling that the config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rlframe.algorithm.rate import has_signal
+from rlframe.experience.curriculum import Curriculum
+from rlframe.experience.flow import Repairs, RolloutFeed
+from rlframe.experience.ledger import Ledger
+from rlframe.experience.resampling import Resampling
+
+if TYPE_CHECKING:
+    from rlframe.actors.background import Background
+    from rlframe.config.run import RunConfig
+    from rlframe.prompts.stream import PromptStream
+    from rlframe.rollout.episode_pool import EpisodePool
+    from rlframe.rollout.pool import RolloutPool
+
+
+def open_feed(
+    run: RunConfig,
+    stream: PromptStream,
+    rollouts: RolloutPool,
+    episodes: EpisodePool,
+    background: Background,
+    warn: Callable[[str], None],
+    repairs: Repairs | None = None,
+) -> RolloutFeed:
+    """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console."""
+    return RolloutFeed(
+        Ledger(
+            prompts_per_step=run.prompts_per_step,
+            max_staleness=run.max_staleness,
+            dynamic_sampling=run.dynamic_sampling,
+            late=run.late,
+            has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
+            curriculum=_curriculum(run, stream, warn),
+        ),
+        stream,
+        rollouts,
+        episodes,
+        background,
+        run.rollout.sampling(run.seed),
+        Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
+        slots=run.rollout.slots,
+        warn=warn,
+        repairs=repairs,
+    )
+
+
+def _curriculum(run: RunConfig, stream: PromptStream, warn: Callable[[str], None]) -> Curriculum | None:
+    if run.prompts.curriculum is None:
+        return None
+    return Curriculum(
+        run.prompts.curriculum,
+        stream.locate,
+        problems=len(stream),
+        prompts_per_step=run.prompts_per_step,
+        reward=run.deciding_reward,
+        seed=run.seed,
+        warn=warn,
+    )
