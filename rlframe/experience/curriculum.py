@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rlframe.errors import RunFailed
-from rlframe.experience.outcome import outcome_of
+from rlframe.experience.outcome import Outcome, outcome_of
 from rlframe.training import GroupRecord
 
 if TYPE_CHECKING:
@@ -54,21 +54,30 @@ class Curriculum:
 
     def draws(self, position: int) -> bool:
         """True if the problem at a position is sampled. Positions are asked for in ascending order."""
+        self.reach(position)
         epoch, index = self._locate(position)
-        if epoch > self._epoch:
-            self._begin(epoch)
         weight = 1.0 if self._draws_all else self._weights.get(self._record[index], 1.0)
         if weight in (0, 1):
             return weight == 1
         return random.Random(f"{self._seed}/{epoch}/{index}").random() < weight
 
+    def reach(self, position: int) -> None:
+        """Begins the epoch of a position, if the position is the first one of it that is asked for."""
+        epoch, _ = self._locate(position)
+        if epoch > self._epoch:
+            self._begin(epoch)
+
     def leave_out(self, position: int) -> None:
         """Notes that the stream skips the problem at a position."""
         self._record[self._locate(position)[1]] = LEFT_OUT
 
-    def note(self, position: int, group: GroupRecord) -> None:
+    def outcome(self, group: GroupRecord) -> Outcome | None:
+        """The outcome of a problem's group by the reward that decides."""
+        return outcome_of(group, self._reward)
+
+    def note(self, position: int, outcome: Outcome | None) -> None:
         """Notes the outcome of the problem at a position."""
-        self._record[self._locate(position)[1]] = ENTRIES.get(outcome_of(group, self._reward) or "", OPEN)
+        self._record[self._locate(position)[1]] = ENTRIES.get(outcome or "", OPEN)
 
     def metrics(self) -> dict[str, float]:
         """Shares of all problems: last solved by all completions, last failed by all, expected to be skipped."""

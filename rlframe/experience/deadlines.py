@@ -32,6 +32,10 @@ class Deadlines:
         """Notes that a prompt's group is scored."""
         _subtract(self._unscored, due)
 
+    def reopen(self, due: int) -> None:
+        """Notes that a prompt's group is lost, and is sampled and scored again."""
+        self._unscored[due] += 1
+
     def leave(self, due: int) -> None:
         """Notes that a scored prompt was taken or dropped."""
         _subtract(self._in_flight, due)

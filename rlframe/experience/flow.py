@@ -184,7 +184,7 @@ class RolloutFeed(Scorer):
             self._assign([Order(key=each.key, prompt=each.prompt, sampling=self.sampling) for each in attempts])
 
     def _open_groups(self) -> str:
-        unscored = [entry.attempt.key for entry in self.ledger.in_flight if entry.group is None]
+        unscored = [entry.key for entry in self.ledger.in_flight if entry.scored is None]
         names = ", ".join(islice(unscored, NAMED_PROMPTS)) + (", ..." if len(unscored) > NAMED_PROMPTS else "")
         return f"groups: {self.ledger.ready} ready, {len(unscored)} open ({names}); {super()._open_groups()}"
 

@@ -1,139 +1,69 @@
-"""The ledger of prompts: which are in flight, and which groups a step takes. Pure: events in, decisions out.
+"""The ledger of prompts: which are in flight, and which groups a step takes. Pure: calls in, decisions and events out.
 
-A prompt is admitted once and leaves once: taken by a step, or dropped for lack of signal. A position of the stream
-whose problem cannot be sampled, or is not drawn by the curriculum, is skipped: counted, never admitted.
+A prompt is admitted once and leaves once: taken by a step, or dropped for lack of signal, or because it was given up.
+A position of the stream whose problem cannot be sampled, or is not drawn by the curriculum, is skipped: counted, never
+admitted.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlframe.algorithm.ops import rewards_differ
-from rlframe.experience.deadlines import Deadlines
+from rlframe.experience import events
+from rlframe.experience.fold import Entry, Fold
 from rlframe.types import Attempt, Late, Prompt, Skipped
 
 if TYPE_CHECKING:
-    from rlframe.experience.curriculum import Curriculum
+    from rlframe.record.frames import Location
     from rlframe.training import GroupRecord
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Entry:
-    """A prompt in flight."""
-
-    position: int  # in the prompt stream
-    order: int  # of admission: 0, 1, ...
-    attempt: Attempt
-    group: GroupRecord | None = None  # set once every trajectory has its verdicts
-
-    def __lt__(self, other: Entry) -> bool:
-        """Entries of older versions are taken first, and entries of the same version in the order of admission."""
-        return (self.attempt.version, self.order) < (other.attempt.version, other.order)
-
-
 @dataclass(slots=True, kw_only=True)
-class Ledger:
+class Ledger(Fold):
     """Admission and hand-out of prompts. Every event costs the same, however many prompts are in flight.
 
     Under `late` "wait", no token that a step trains on is more than `max_staleness` versions old: admission is bounded
     by the takes that are left, and `take` waits for prompts that would otherwise become too old. Under "mask" and
     "keep", `take` waits for nothing but enough scored groups, and the caller bounds admission. At `max_staleness` 0 a
     step takes every prompt in the order of admission, whatever the timing.
-
-    Always: admitted == len(in_flight) + taken + dropped. Positions of the stream up to the next one are admitted,
-    skipped, or interrupted (in flight in a saved run, and not admitted again yet).
     """
 
-    prompts_per_step: int
-    max_staleness: int
     dynamic_sampling: bool  # drop groups without signal and admit new prompts instead
     late: Late = "wait"
     has_signal: Callable[[GroupRecord], bool] = rewards_differ
-    curriculum: Curriculum | None = None  # None: every problem is drawn in every epoch
-    admitted: int = 0
-    taken: int = 0
-    dropped: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)  # positions by reason
-    _entries: dict[str, Entry] = field(default_factory=dict)  # by the attempt's key, in the order of admission
-    _ready: list[Entry] = field(default_factory=list)  # heap of scored entries that a step may take
-    _without_signal: list[Entry] = field(default_factory=list)  # scored entries that dynamic sampling will drop
-    _deadlines: Deadlines = field(init=False)
-    _next_take: int = 0  # policy version of the next take
-    _last_taken: list[tuple[int, int]] = field(default_factory=list)  # (position, attempt) of the last take
-    _next_position: int = 0
-    _interrupted: list[tuple[int, int]] = field(default_factory=list)  # (position, last attempt) in a saved run
-
-    def __post_init__(self) -> None:
-        self._deadlines = Deadlines(self.prompts_per_step)
-
-    @property
-    def in_flight(self) -> list[Entry]:
-        """Prompts that were admitted and have not left, in the order of admission."""
-        return list(self._entries.values())
-
-    @property
-    def ready(self) -> int:
-        """Scored groups that a step may take."""
-        return len(self._ready)
-
-    @property
-    def open(self) -> int:
-        """Prompts in flight whose group is not scored yet."""
-        return len(self._entries) - len(self._ready) - len(self._without_signal)
+    emit: Callable[[events.Event], None] = lambda event: None  # gets each event once it is applied
+    epoch: int = 0  # of the log that the events go to
+    _next_take: int = 0  # policy version of the next take, also while that take waits
 
     def admit(self, prompt_at: Callable[[int], Prompt | Skipped], version: int, limit: int) -> list[Attempt]:
         """Admits at most `limit` prompts: first those that a saved run had in flight, then new ones of the stream.
 
         Admits none while a whole step's groups are ready, or two steps' groups under "wait". `prompt_at` gives the
-        prompt at a position of the stream; an exception leaves the ledger unchanged. `version`: the oldest policy that
-        may sample the prompts.
+        prompt at a position of the stream; an exception leaves that position to the next call. `version`: the oldest
+        policy that may sample the prompts.
         """
         room = self._room(version, limit)
-        resumed, next_position = 0, self._next_position
-        entries: list[Entry] = []
-        skipped: Counter[str] = Counter()
-        while len(entries) < room:
-            if resumed < len(self._interrupted):
-                position, last_attempt = self._interrupted[resumed]
-                resumed += 1
-            else:
-                position, last_attempt = next_position, 0
-                next_position += 1
-                if self.curriculum is not None and not self.curriculum.draws(position):
-                    skipped["curriculum"] += 1
-                    continue
-            prompt = prompt_at(position)
-            if isinstance(prompt, Skipped):
-                skipped[prompt.reason] += 1
-                if self.curriculum is not None:
-                    self.curriculum.leave_out(position)
-                continue
-            attempt = Attempt(prompt=prompt, number=last_attempt + 1, version=version)
-            entries.append(Entry(position=position, order=self.admitted + len(entries), attempt=attempt))
-        del self._interrupted[:resumed]
-        self._next_position = next_position
-        for entry in entries:
-            self._entries[entry.attempt.key] = entry
-            self._deadlines.admit(self._due(entry))
-        self.admitted += len(entries)
-        self.skipped += skipped
-        return [entry.attempt for entry in entries]
+        attempts: list[Attempt] = []
+        while len(attempts) < room:
+            if (attempt := self._admit_next(prompt_at, version)) is not None:
+                attempts.append(attempt)
+        return attempts
 
-    def record_score(self, key: str, group: GroupRecord) -> bool:
-        """Notes the scored group of an attempt. False: ignored, since the prompt has left or has a later attempt."""
-        entry = self._entries.get(key)
-        if entry is None or entry.group is not None:
+    def record_score(self, key: str, group: GroupRecord, location: Location | None = None) -> bool:
+        """Notes the scored group of an attempt, whose body is at `location`; a later group of it replaces the first.
+
+        False: ignored, since the prompt has left or has a later attempt.
+        """
+        if (entry := self._entries.get(key)) is None:
             return False
+        outcome = None if self.curriculum is None else self.curriculum.outcome(group)
+        signal = not self.dynamic_sampling or self.has_signal(group)
+        self._note(events.Scored(key=key, location=location, signal=signal, outcome=outcome))
         entry.group = group
-        self._deadlines.score(self._due(entry))
-        if self.dynamic_sampling and not self.has_signal(group):
-            self._without_signal.append(entry)
-        else:
-            heapq.heappush(self._ready, entry)
         return True
 
     def drop_without_signal(self) -> list[GroupRecord]:
@@ -143,34 +73,52 @@ class Ledger:
         """
         if self.max_staleness == 0 and self.open:
             return []
-        dropped = [self._leave(entry) for entry in sorted(self._without_signal)]
-        self._without_signal = []
-        self.dropped += len(dropped)
-        return dropped
+        dropped = sorted(self._without_signal)
+        groups = [_group(entry) for entry in dropped]
+        for entry in dropped:
+            self._note(events.Dropped(key=entry.key, reason="no signal"))
+        return groups
 
-    def take(self, count: int, version: int) -> list[GroupRecord] | None:
-        """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""
+    def give_up(self, key: str) -> bool:
+        """Drops a prompt that cannot be sampled. False: ignored, since the prompt is scored or has left."""
+        if (entry := self._entries.get(key)) is None or entry.scored is not None:
+            return False
+        self._note(events.Dropped(key=key, reason="given up"))
+        return True
+
+    def reopen(self, key: str) -> None:
+        """Forgets a scored group whose body is lost."""
+        self._note(events.Reopened(key=key))
+
+    def next_batch(self, count: int, version: int) -> list[events.Scored] | None:
+        """The groups that `take` would hand out; None: a step of policy `version` must wait."""
         self._next_take = version
         if self.ready < count or (self.late == "wait" and not self._deadlines.allow_take(version)):
             return None
+        return [entry.scored for entry in heapq.nsmallest(count, self._ready) if entry.scored is not None]
+
+    def take(self, count: int, version: int) -> list[GroupRecord] | None:
+        """The next `count` scored groups in the order of admission; None: a step of policy `version` must wait."""
+        if (batch := self.next_batch(count, version)) is None:
+            return None
+        keys = [scored.key for scored in batch]
+        groups = [_group(self._entries[key]) for key in keys]
+        self._note(events.Taken(version=version, keys=tuple(keys)))
         self._next_take = version + 1
-        self.taken += count
-        entries = [heapq.heappop(self._ready) for _ in range(count)]
-        self._last_taken = [(entry.position, entry.attempt.number) for entry in entries]
-        return [self._leave(entry) for entry in entries]
+        return groups
 
     def state(self, version: int) -> dict[str, Any]:
         """The part of a checkpoint: the next position, [position, attempt] of every prompt in flight, and counts.
 
-        `version`: of the policy that the checkpoint holds. Prompts that were taken to train its next version are in
-        flight still, because a signal came before the step.
+        `version`: of the policy that the checkpoint holds. Prompts that were taken to train later versions are in
+        flight still, because a signal came before the step, or a log hands them out again.
         """
-        untrained = self._last_taken if version < self._next_take else []
-        in_flight = [(entry.position, entry.attempt.number) for entry in self.in_flight] + self._interrupted
+        untrained = [entry for batch, entries in self.batches.items() if batch >= version for entry in entries]
+        in_flight = [[entry.admitted.position, entry.admitted.number] for entry in untrained + self.in_flight]
         curriculum = {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
         return curriculum | {
             "next_position": self._next_position,
-            "in_flight": [list(pair) for pair in untrained + in_flight],
+            "in_flight": in_flight + [list(pair) for pair in self._interrupted.items()],
             "taken": self.taken - len(untrained),
             "dropped": self.dropped,
             "skipped": dict(self.skipped),
@@ -178,13 +126,36 @@ class Ledger:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`: prompts that were in flight are admitted again, as another attempt."""
-        self._next_position = state["next_position"]
-        self._interrupted = [(position, number) for position, number in state["in_flight"]]
-        self.taken, self.dropped = state["taken"], state["dropped"]
-        self.admitted = self.taken + self.dropped
-        self.skipped = Counter(state["skipped"])
-        if self.curriculum is not None and "curriculum" in state:
-            self.curriculum.restore(state["curriculum"])
+        nothing = {"next_version": None, "given_up": 0, "in_flight": [], "batches": [], "curriculum": None}
+        self.load(nothing | state | {"interrupted": state["in_flight"], "in_flight": []})
+
+    def _admit_next(self, prompt_at: Callable[[int], Prompt | Skipped], version: int) -> Attempt | None:
+        """Admits or skips the next position."""
+        position, last_attempt = next(iter(self._interrupted.items()), (self._next_position, 0))
+        new = position not in self._interrupted
+        if new and self.curriculum is not None and not self.curriculum.draws(position):
+            self._note(events.Skipped(position=position, reason="curriculum"))
+            return None
+        prompt = prompt_at(position)
+        if isinstance(prompt, Skipped):
+            self._note(events.Skipped(position=position, reason=prompt.reason))
+            return None
+        attempt = Attempt(prompt=prompt, number=last_attempt + 1, version=version)
+        self._note(
+            events.Admitted(
+                position=position,
+                prompt_id=prompt.id,
+                number=attempt.number,
+                version=version,
+                order=self.admitted,
+                epoch=self.epoch,
+            )
+        )
+        return attempt
+
+    def _note(self, event: events.Event) -> None:
+        self.apply(event)
+        self.emit(event)
 
     def _room(self, version: int, limit: int) -> int:
         """Number of prompts that may be admitted now, at most `limit`."""
@@ -196,15 +167,7 @@ class Ledger:
             return limit
         return min(limit, self._deadlines.room(version + self.max_staleness, max(self._next_take, version)))
 
-    def _due(self, entry: Entry) -> int:
-        """The last policy version that may train on a prompt's tokens."""
-        return entry.attempt.version + self.max_staleness
 
-    def _leave(self, entry: Entry) -> GroupRecord:
-        """Removes a scored entry -> its group. The curriculum notes the outcome."""
-        assert entry.group is not None
-        del self._entries[entry.attempt.key]
-        self._deadlines.leave(self._due(entry))
-        if self.curriculum is not None:
-            self.curriculum.note(entry.position, entry.group)
-        return entry.group
+def _group(entry: Entry) -> GroupRecord:
+    assert entry.group is not None, f"the group of {entry.key} is not read from the log yet"
+    return entry.group

@@ -37,7 +37,7 @@ def make_curriculum(
 
 def note(curriculum: Curriculum, outcomes: dict[int, list[float]]) -> None:
     for position, rewards in outcomes.items():
-        curriculum.note(position, make_record(rewards, [1, 1]))
+        curriculum.note(position, curriculum.outcome(make_record(rewards, [1, 1])))
 
 
 def drawn(curriculum: Curriculum, epoch: int, problems: int = 10) -> list[int]:
@@ -173,7 +173,7 @@ def test_a_prompt_in_flight_is_admitted_again_whatever_its_outcome_was():
     ledger = make_ledger()
     ledger.admit(prompt_at, version=0, limit=9)
     state = json.loads(json.dumps(ledger.state(version=0)))
-    ledger.curriculum.note(0, make_record(SOLVED, [1, 1]))
+    ledger.curriculum.note(0, "solved")
     resumed = make_ledger()
     resumed.restore(state | {"curriculum": ledger.curriculum.state()})
     assert [attempt.prompt.id for attempt in resumed.admit(prompt_at, version=0, limit=9)] == ["p0@0", "p1@0"]

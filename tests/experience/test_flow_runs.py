@@ -53,7 +53,7 @@ def test_no_prompt_is_lost_or_taken_twice_and_no_old_token_has_weight(late: Late
             if late == "mask":
                 assert ages_with_weight(groups, version, run.shape.max_staleness) <= run.shape.max_staleness
         ledger = run.feed.ledger
-        in_flight = [entry.attempt.prompt.id for entry in ledger.in_flight]
+        in_flight = [entry.admitted.prompt_id for entry in ledger.in_flight]
         assert len(taken) == len(set(taken)) and not set(taken) & set(in_flight)
         assert set(taken) | set(in_flight) <= set(run.admitted)
         assert len(run.admitted) == len(set(run.admitted)) == len(taken) + len(in_flight) + ledger.dropped

@@ -97,7 +97,7 @@ def test_the_algorithm_may_say_which_groups_have_signal() -> None:
     ledger.has_signal = lambda group: group.prompt_id == "o0"  # whose rewards are equal
     score(ledger, ledger.admit(prompt_at, version=0, limit=99), equal=("o0",))
     assert names(ledger.drop_without_signal()) == ["o1"]
-    assert names([entry.attempt for entry in ledger.in_flight]) == ["o0"]
+    assert [entry.key for entry in ledger.in_flight] == ["o0#1"]
 
 
 def test_without_dynamic_sampling_equal_rewards_are_taken() -> None:
@@ -208,7 +208,7 @@ def test_an_interrupted_prompt_may_be_skipped_under_a_new_config() -> None:
 
 def check(ledger: Ledger, out: list[str], dropped: set[str]) -> None:
     """Every admitted prompt is in exactly one place, and none was handed out twice."""
-    in_flight = [entry.attempt.prompt.id for entry in ledger.in_flight]
+    in_flight = [entry.admitted.prompt_id for entry in ledger.in_flight]
     assert ledger.admitted == len(in_flight) + ledger.taken + ledger.dropped
     assert ledger.taken == len(out) and ledger.dropped == len(dropped)
     assert len({*in_flight, *out, *dropped}) == len(in_flight) + len(out) + len(dropped)
@@ -257,13 +257,13 @@ def run_random_events(seed: int) -> None:
             case "restart" if rng.random() < 0.3:
                 stale += pending
                 state, pending = json.loads(json.dumps(ledger.state(version))), []
-                in_flight = {entry.attempt.prompt.id for entry in ledger.in_flight}
+                in_flight = {entry.admitted.prompt_id for entry in ledger.in_flight}
                 ledger = make_ledger(count, staleness, ledger.dynamic_sampling)
                 ledger.restore(state)
                 assert {prompt_at(position).id for position, _ in state["in_flight"]} >= in_flight
         # A prompt is never older at its hand-out than the bound: else a take waits.
-        unscored = [entry for entry in ledger.in_flight if entry.group is None]
-        assert all(version - entry.attempt.version <= staleness for entry in unscored)
+        unscored = [entry for entry in ledger.in_flight if entry.scored is None]
+        assert all(version - entry.admitted.version <= staleness for entry in unscored)
         check(ledger, out, dropped)
     # Nothing is lost: with everything scored, the stream comes out without a gap.
     for _ in range(40):
@@ -275,7 +275,7 @@ def run_random_events(seed: int) -> None:
             out += names(groups)
             version += 1
     positions = sorted(int(name[1:]) for name in {*out, *dropped})
-    in_flight = {entry.attempt.prompt.id for entry in ledger.in_flight}
+    in_flight = {entry.admitted.prompt_id for entry in ledger.in_flight}
     admissible = {position for position in range(max(positions)) if isinstance(stream_at(position), Prompt)}
     assert admissible - set(positions) <= {int(name[1:]) for name in in_flight}
     assert all(isinstance(stream_at(position), Prompt) for position in positions)
