@@ -6,7 +6,7 @@ complete. Shapes: P prompts, G trajectories of a prompt, L tokens of a sequence,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -112,12 +112,47 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampledTokens:
-    """Tokens of a completion that is not finished, from its token `start` on; another engine can go on after them."""
+    """Tokens of a completion that is not finished, from its token `start` on; another engine can go on after them.
+
+    Tokens [5, 6] from 0 on and [7] from 2 on, all of version 3, join to [5, 6, 7] with the span (3, 0, 3).
+    """
 
     start: int  # 0: from the first token
     token_ids: np.ndarray  # [L] int32
     logprobs: np.ndarray  # [L] float32
     versions: list[VersionSpan]  # contiguous over [start, start + L): offsets count in the whole completion
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.token_ids)
+
+    def since(self, start: int) -> SampledTokens:
+        """The tokens from `start` on, which is at least `self.start`."""
+        start = min(start, self.end)
+        token_ids, logprobs = self.token_ids[start - self.start :], self.logprobs[start - self.start :]
+        versions = [replace(span, start=max(span.start, start)) for span in self.versions if span.end > start]
+        return SampledTokens(start=start, token_ids=token_ids, logprobs=logprobs, versions=versions)
+
+    @classmethod
+    def joined(cls, chunks: list[SampledTokens]) -> SampledTokens:
+        """Chunks that follow each other, as one."""
+        import numpy as np
+
+        return cls(
+            start=chunks[0].start,
+            token_ids=np.concatenate([chunk.token_ids for chunk in chunks]),
+            logprobs=np.concatenate([chunk.logprobs for chunk in chunks]),
+            versions=merged([span for chunk in chunks for span in chunk.versions]),
+        )
+
+
+def merged(spans: list[VersionSpan]) -> list[VersionSpan]:
+    """The spans, with neighbours of the same version as one."""
+    runs: list[VersionSpan] = []
+    for span in spans:
+        same = bool(runs) and runs[-1].version == span.version
+        runs.append(replace(span, start=runs.pop().start) if same else span)
+    return runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,8 @@ class TimedEpisodes(EpisodeWorker):
         rest_s: float,
     ) -> None:
         self.engines = engines
-        settings = {"ahead": run.rollout.ahead, "put": put, "rest_s": rest_s}
+        bounds = run.rollout.bounds(run.cluster.stall_timeout_s)
+        settings = {"ahead": run.rollout.ahead, "put": put, "bounds": bounds, "rest_s": rest_s}
         super().__init__(name, seats(engines), lambda: _rewards(run, judge), **settings)
 
 

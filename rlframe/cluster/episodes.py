@@ -37,7 +37,8 @@ def episode_pool(
     count = run.rollout.episode_workers
     if count is None and run.cluster.address is None:
         count = 0
-    settings: dict[str, Any] = {"ahead": run.rollout.ahead, "put": ray.put}
+    bounds = run.rollout.bounds(run.cluster.stall_timeout_s)
+    settings: dict[str, Any] = {"ahead": run.rollout.ahead, "put": ray.put, "bounds": bounds}
     if count == 0:
         worker = EpisodeWorker("episodes-0", seats, partial(reward_pool, run.reward, rewards), **settings)
         return EpisodePool({"episodes-0": (InProcess(worker), seats)}, ahead=run.rollout.ahead)

@@ -1,7 +1,7 @@
 """`Progress`: who works and who waits, by the reports of episode workers. Pure; time is an argument.
 
-Progress is a token that an engine samples, a verdict, or a load of weights: a completion of 16,000 tokens at 100 ms a
-token takes 27 minutes and never stalls a run whose bound is one minute.
+Progress is a verdict or the end of a load of weights. Engines without a token are replaced by their episode workers
+(`rollout/sampler.py`), and end no run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Progress:
     """Finds the actor that a stuck run waits for. A healthy run passes every check at any length of completions."""
 
     def __init__(self, stall_timeout_s: float) -> None:
-        """`stall_timeout_s`: seconds without a token, a verdict, the end of a load, or a report."""
+        """`stall_timeout_s`: seconds without a verdict, the end of a load, or a report."""
         self.stall_timeout_s = stall_timeout_s
         self._engines: dict[str, dict[str, ReportedEngine]] = {}  # worker -> its engines by name
         self._workers: dict[str, tuple[float, EpisodeReport]] = {}  # name -> time and content of the last report
@@ -105,11 +105,6 @@ class Progress:
             engine, since = watched.report, watched.loading_since
             if since is not None and now - since >= self.stall_timeout_s:
                 return f"{engine.name} has not ended the load of new weights after {self._seconds(now - since)}"
-            if engine.completions and not engine.loading and engine.silent_s >= self.stall_timeout_s:
-                return (
-                    f"{engine.name} has {engine.completions} completions to sample, and sampled no token for "
-                    f"{self._seconds(engine.silent_s)}"
-                )
         return None
 
     def _stuck_reward(self, report: EpisodeReport) -> str | None:

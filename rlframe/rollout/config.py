@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlframe.model.config import resolve_auto
 from rlframe.rollout.engine_range import EngineRange
+from rlframe.rollout.messages import EngineBounds
 from rlframe.schema import Config, Labels, Passthrough
 from rlframe.types import Sampling
 
 LEAST_TEMPERATURE = 0.01  # vLLM raises any lower temperature above 0 to this
+LEAST_SILENCE_S = 5.0  # an engine is asked once a second, and a busy machine answers late
 
 StopString: TypeAlias = Annotated[str, Field(min_length=1)]
 TokenId: TypeAlias = Annotated[int, Field(ge=0)]
@@ -33,6 +35,8 @@ class RolloutConfig(Config):
     dtype: Literal["bfloat16", "float16", "float32"]
     max_concurrent: int = Field(ge=1)
     ahead: float = Field(ge=0)
+    silence_s: float
+    attempts: int = Field(ge=1)
     cache: Literal["recompute", "keep"]
     episode_workers: int | None = Field(ge=0)
     kv_cache_gib: int = Field(ge=1)
@@ -54,6 +58,17 @@ class RolloutConfig(Config):
     def _resolve_auto(cls, settings: Any) -> Any:
         return resolve_auto(settings, "dtype")
 
+    @field_validator("silence_s")
+    @classmethod
+    def _allows_loads(cls, silence_s: float) -> float:
+        if silence_s < LEAST_SILENCE_S:
+            raise ValueError(
+                f"{silence_s:g} s are too few: while it loads weights, an engine sends no token, and it says so once a "
+                "second, or later on a busy machine, so a load would be taken for a death; use "
+                f"{LEAST_SILENCE_S:g} or more"
+            )
+        return silence_s
+
     @property
     def tensor_workers(self) -> int:
         """Workers that divide every layer: `tensor_parallel`, or else gpus / (pipeline_parallel x data_parallel)."""
@@ -68,6 +83,10 @@ class RolloutConfig(Config):
     def slots(self) -> int:
         """Completions that an engine generates at the same time."""
         return self.max_concurrent * self.data_parallel
+
+    def bounds(self, stall_timeout_s: float) -> EngineBounds:
+        """`stall_timeout_s`: of the run; within it an engine's first call must give a token."""
+        return EngineBounds(silence_s=self.silence_s, first_token_s=stall_timeout_s, attempts=self.attempts)
 
     def sampling(self, seed: int) -> Sampling:
         """The sampling of training prompts."""

@@ -16,9 +16,10 @@ from rlframe.batch.records import to_record
 from rlframe.errors import RunFailed
 from rlframe.record import rollouts
 from rlframe.record.directory import appears
-from rlframe.rollout.messages import EngineSeat, EpisodeReport, Finished, Order
-from rlframe.rollout.sampler import Sampler
-from rlframe.types import Completion, RolloutGroup, ScoredGroup, Verdict
+from rlframe.rollout.messages import EngineBounds, EngineSeat, EpisodeReport, Finished, Order
+from rlframe.rollout.sampler import Listener, Sampler
+from rlframe.rollout.unfinished import Share
+from rlframe.types import Completion, RolloutGroup, SampledTokens, ScoredGroup, Verdict
 
 if TYPE_CHECKING:
     from rlframe.record.rollouts import Advantage
@@ -51,6 +52,7 @@ class EpisodeWorker:
         *,
         ahead: float,
         put: Callable[[ScoredGroup], Any],
+        bounds: EngineBounds,
         rest_s: float = 0.0,
     ) -> None:
         """`ahead`: completions beyond the engines' slots that the worker has room for, as a share of the slots.
@@ -65,10 +67,17 @@ class EpisodeWorker:
         self.rewards = make_rewards()
         self._tasks = Tasks(self._fail)
         self._news = asyncio.Event()
-        self._sampler = Sampler(seats, self._tasks, self._score_completion, self._news.set)
+        listener = Listener(
+            on_completion=self._score_completion,
+            on_tokens=self._note_tokens,
+            on_given_up=self._give_up,
+            on_news=self._news.set,
+        )
+        self._sampler = Sampler(seats, self._tasks, bounds, listener)
         self._groups: dict[str, OpenGroup] = {}  # by the order's key
         self._orders = 0  # since the start
         self._finished: list[Finished] = []
+        self._given_up: dict[str, str] = {}  # key of an order -> reason, since the last report
         self._scoring = 0  # completions
         self._verdict_at = 0.0  # time of the last verdict, while completions are scored
         self._engines_told_at = float("-inf")
@@ -88,7 +97,7 @@ class EpisodeWorker:
         self._orders += len(orders)
         self._groups |= {order.key: OpenGroup(order=order) for order in orders}
         self._told_room = False
-        self._sampler.sample(orders)
+        self._sampler.sample([Share(order=order, indices=list(range(order.sampling.completions))) for order in orders])
         self._tell_room()
 
     async def report(self, heartbeat_s: float) -> EpisodeReport:
@@ -104,6 +113,7 @@ class EpisodeWorker:
                 await asyncio.sleep(self.rest_s)
         self._news.clear()
         finished, self._finished = self._finished, []
+        given_up, self._given_up = self._given_up, {}
         refused, broken = self._sampler.take_refused()
         now = asyncio.get_running_loop().time()
         tells_engines = now - self._engines_told_at >= heartbeat_s
@@ -119,6 +129,8 @@ class EpisodeWorker:
             refused=refused,
             refusals=self._sampler.refusals,
             broken=broken,
+            given_up=given_up,
+            late=self._sampler.late,
             metrics=self.rewards.metrics(),
             failure=self._failure,
         )
@@ -131,9 +143,9 @@ class EpisodeWorker:
         self._sampler.join(seat)
         self._tell_room()
 
-    async def leave_engine(self, name: str) -> None:
-        """Takes an engine out: other engines sample its unfinished completions, from their first token."""
-        self._sampler.leave(name)
+    async def leave_engine(self, name: str, hand_over: bool = False) -> None:
+        """Takes an engine out: others go on with its completions. `hand_over`: it lives, and gives its last tokens."""
+        await self._sampler.leave(name, hand_over)
 
     async def write(self, step: int, file: Path, groups: list[tuple[Any, Sequence[Advantage]]]) -> None:
         """Starts to write groups of a step (body, advantages) into a file; waits only where the disk falls behind.
@@ -159,6 +171,15 @@ class EpisodeWorker:
         if self._write_error is not None:
             raise self._write_error
 
+    def _note_tokens(self, order: Order, index: int, attempt: int, tokens: SampledTokens) -> None:
+        """Nobody needs the tokens of an unfinished completion yet."""
+
+    def _give_up(self, order: Order, index: int, reason: str) -> None:
+        """Drops an order that no engine survives."""
+        self._groups.pop(order.key, None)
+        self._given_up[order.key] = f"completion {index} of prompt {order.prompt.id}: {reason}"
+        self._news.set()
+
     def _score_completion(self, order: Order, index: int, completion: Completion) -> None:
         self._groups[order.key].completions[index] = completion
         self._tasks.start(self._score(self._groups[order.key], index))
@@ -172,7 +193,7 @@ class EpisodeWorker:
         self._scoring += 1
         group.verdicts[index] = await self.rewards.score(order.prompt, group.completions[index])
         self._verdict_at = now()
-        if len(group.verdicts) == order.sampling.completions:
+        if len(group.verdicts) == order.sampling.completions and order.key in self._groups:
             indices = range(order.sampling.completions)
             rollout_group = RolloutGroup.single_turn(order.prompt, [group.completions[index] for index in indices])
             scored = await self.rewards.score_group(rollout_group, [group.verdicts[index] for index in indices])

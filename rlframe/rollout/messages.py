@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlframe.actors.replicas import Handle
+    from rlframe.rollout.partials import Partials
     from rlframe.training import GroupRecord
     from rlframe.types import Prompt, Sampling
 
@@ -38,6 +41,15 @@ class EngineSeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineBounds:
+    """Bounds after which an episode worker gives up on an engine, or on a completion."""
+
+    silence_s: float  # without a token, while the engine has completions and does not load
+    first_token_s: float  # likewise, until the engine's first token: its first call may compile kernels
+    attempts: int  # engines that die in a row, each before it tells a new token of a completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineProgress:
     """An engine's answer to `progress()`."""
 
@@ -46,6 +58,15 @@ class EngineProgress:
     loading: bool  # new weights
     busy_slot_s: float  # slots in use, integrated over the seconds since the start
     recomputed_tokens: int  # since the start: their keys and values were lost to a load, or for lack of memory
+    partials: Partials | None = None  # new tokens since the last answer that told any; None: none, or not asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Probe:
+    """An engine's log-probabilities of fixed tokens, to compare with another engine's."""
+
+    version: int  # of the policy that computed them
+    logprobs: np.ndarray  # [L - 1] float32: of each token after the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +90,8 @@ class EpisodeReport:
     engines: list[EngineReport] = field(default_factory=list)  # all, once a heartbeat; between two heartbeats: none
     refused: dict[str, str] = field(default_factory=dict)  # engine -> problem of the last of its refused completions
     refusals: int = 0  # completions that were refused, since the start
-    broken: dict[str, str] = field(default_factory=dict)  # engine to replace -> reason: three refusals in a row
+    broken: dict[str, str] = field(default_factory=dict)  # engine to replace -> reason: dead, silent, or refused thrice
+    given_up: dict[str, str] = field(default_factory=dict)  # key of an order that no engine survives -> reason
+    late: int = 0  # answers of engines that had left or were broken, ignored since the start
     metrics: dict[str, float] = field(default_factory=dict)  # of the rewards, as of now
     failure: BaseException | None = None  # ends the run: the error of an engine or of a reward

@@ -1,55 +1,27 @@
-"""`Sampler`: an episode worker's engines. Assigns completions, checks them at the door, samples refused ones again."""
+"""`Sampler`: an episode worker's engines. Assigns completions, checks them at the door, and outlives engines."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from rlframe.actors.tasks import Tasks
 from rlframe.errors import RunFailed
-from rlframe.rollout.door import problem_with
-from rlframe.rollout.messages import EngineReport, EngineSeat, Order
+from rlframe.rollout.call import Call
+from rlframe.rollout.death import cause_of_death
+from rlframe.rollout.door import problem_with, problem_with_tokens
+from rlframe.rollout.listener import Listener
+from rlframe.rollout.messages import EngineBounds, EngineReport, EngineSeat
+from rlframe.rollout.partials import Partials
+from rlframe.rollout.unfinished import Share, Unfinished
 from rlframe.rollout.watched_engine import WatchedEngine
-from rlframe.types import Completion, Sampling
+from rlframe.types import SampledTokens
 
 REFUSALS_OF_ENGINE = 3  # in a row: the engine gets no more work and must be replaced
 REFUSALS_OF_COMPLETION = 10  # of one completion: the run ends, because no engine sends a usable one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """Completions of an order's group."""
-
-    order: Order
-    indices: list[int]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Call:
-    """A call of an engine's `generate`, for completions of orders with the same sampling and different prompts."""
-
-    engine: WatchedEngine
-    sampling: Sampling
-    version: int  # of the engine at the time of the call; tokens may be of newer versions
-    orders: dict[str, Order]  # by prompt id
-    owed: dict[str, set[int]]  # prompt id -> indices of completions to come
-    running: asyncio.Future[Any] | None = None
-
-    def shares(self) -> list[Share]:
-        """The completions to come."""
-        return [
-            Share(order=self.orders[prompt_id], indices=sorted(owed)) for prompt_id, owed in self.owed.items() if owed
-        ]
-
-    def remove(self, prompt_id: Any, index: Any) -> Order | None:
-        """Strikes a completion off `owed` -> the order. None if not owed, also for arguments of a wrong type."""
-        if not isinstance(prompt_id, str) or not isinstance(index, int) or index not in self.owed.get(prompt_id, ()):
-            return None
-        self.owed[prompt_id].remove(index)
-        return self.orders[prompt_id]
+RELEASE_S = 10.0  # for an engine to give its completions back
 
 
 class Sampler:
@@ -57,56 +29,78 @@ class Sampler:
 
     Orders of one `sample` call that go to the same engine are one `generate` call, so an idle engine starts all their
     completions in one step of its scheduler. A refused completion goes to another engine, unless there is only one.
-    After several refusals in a row an engine is broken: it gets no more work, and the other engines sample its
-    completions. Without an engine, completions wait until an engine joins.
+    An engine is broken after several refusals in a row, when it dies, or when it is silent: it gets no more work, and
+    the other engines go on with its completions after the tokens that it told. Without an engine, completions wait
+    until an engine joins.
     """
 
-    def __init__(
-        self,
-        seats: list[EngineSeat],
-        tasks: Tasks,
-        on_completion: Callable[[Order, int, Completion], None],
-        on_refusal: Callable[[], None],
-    ) -> None:
-        """`on_completion` gets an order, an index in the group, and the completion."""
+    def __init__(self, seats: list[EngineSeat], tasks: Tasks, bounds: EngineBounds, listener: Listener) -> None:
         self.tasks = tasks
-        self.on_completion, self.on_refusal = on_completion, on_refusal
+        self.bounds = bounds
+        self.listener = listener
         self.engines = {seat.name: WatchedEngine(seat=seat) for seat in seats}
         self.unfinished = 0  # completions, at engines or waiting for an engine
         self.newest_version = 0  # of the policy, published by the learner
         self.refusals = 0  # completions, since the start
+        self.late = 0  # answers of lost engines, since the start
         self.refused: dict[str, str] = {}  # engine -> its last refused completion, since the last `take_refused`
         self.broken: dict[str, str] = {}  # engine -> reason, likewise
-        self._waiting: list[Share] = []
-        self._refusals: Counter[tuple[str, int]] = Counter()  # by order and index; of unfinished completions
+        self._waiting: list[Unfinished] = []
+        self._given_up: set[str] = set()  # keys of orders
+        self._looked_at: float | None = None  # time of the last look for silent engines
 
     @property
     def slots(self) -> int:
         return sum(engine.seat.slots for engine in self.engines.values())
 
-    def sample(self, orders: list[Order]) -> None:
-        """Starts to sample whole groups."""
-        self.unfinished += sum(order.sampling.completions for order in orders)
-        self._ask([Share(order=order, indices=list(range(order.sampling.completions))) for order in orders])
+    def sample(self, shares: list[Share]) -> None:
+        """Starts to sample completions."""
+        completions = [completion for share in shares for completion in share.completions()]
+        self.unfinished += len(completions)
+        self._ask(completions)
 
     def join(self, seat: EngineSeat) -> None:
         """Adds an engine. Raises ValueError where the name is taken."""
         if seat.name in self.engines:
             raise ValueError(f"there is already an engine {seat.name}")
         self.engines[seat.name] = WatchedEngine(seat=seat)
-        waiting, self._waiting = self._waiting, []
-        self._ask(waiting)
+        self._ask([])
 
-    def leave(self, name: str) -> None:
-        """Takes out an engine, if present: others sample the unfinished completions, from the first token."""
-        if engine := self.engines.pop(name, None):
-            self._ask(self._end_calls(engine))
+    async def leave(self, name: str, hand_over: bool) -> None:
+        """Takes out an engine, if present: others go on with its completions after the tokens so far.
+
+        `hand_over`: the engine lives, and is asked for its last tokens; else they are sampled again.
+        """
+        if (engine := self.engines.pop(name, None)) is None:
+            return
+        engine.leaving = True
+        if hand_over:
+            with suppress(Exception):  # an engine that dies meanwhile has told what it told
+                async with asyncio.timeout(RELEASE_S):
+                    self._note_tokens(engine, await engine.seat.handle.release.remote())
+                    await asyncio.gather(*(call.running for call in engine.calls.values() if call.running))
+        self._go_on_elsewhere(engine)
+
+    async def release(self) -> dict[tuple[str, int], SampledTokens]:
+        """Ends what an earlier process asked these engines for -> tokens so far, by prompt id and index."""
+        found: dict[tuple[str, int], SampledTokens] = {}
+        for engine in list(self.engines.values()):
+            with suppress(Exception):  # the engine's next call tells its death
+                async with asyncio.timeout(RELEASE_S):
+                    released: Partials | None = await engine.seat.handle.release.remote()
+                    found |= {(prompt_id, index): part for (_, prompt_id, index), part in _parts(released)}
+        return found
 
     def ask_progress(self, every_s: float) -> None:
-        """Asks engines with work or a load for their progress, each once in `every_s` seconds; does not wait."""
+        """Asks engines with work or a load for their progress, each once in `every_s` seconds; does not wait.
+
+        Replaces silent engines.
+        """
+        now = _now()
+        self._look_for_silence(now, every_s)
         for engine in self.engines.values():
-            if engine.should_ask(_now(), every_s, self.newest_version):
-                engine.asking, engine.asked_at = True, _now()
+            if engine.should_ask(now, every_s, self.newest_version):
+                engine.asking, engine.asked_at = True, now
                 self.tasks.start(self._ask_progress(engine))
 
     def reports(self) -> list[EngineReport]:
@@ -118,100 +112,181 @@ class Sampler:
         broken, self.broken = self.broken, {}
         return refused, broken
 
-    def _ask(self, shares: list[Share], avoid: WatchedEngine | None = None) -> None:
-        """Gives each share to the least busy engine, to `avoid` only where there is no other."""
+    def _ask(self, completions: list[Unfinished], avoid: WatchedEngine | None = None) -> None:
+        """Gives each order's completions, and those that wait, to an engine."""
+        waiting, self._waiting = self._waiting, []
         calls: list[Call] = []
-        for share in shares:
-            engines = [engine for engine in self.engines.values() if engine is not avoid] or list(self.engines.values())
-            if not engines:
-                self._waiting.append(share)
+        for share in _by_order(waiting + completions):
+            if (engine := self._choose(share, avoid)) is None:
+                self._waiting += share
                 continue
-            engine = min(engines, key=lambda engine: engine.completions)
-            engine.add(len(share.indices), _now())
+            engine.add(len(share), _now())
             _add(calls, engine, share)
         for call in calls:
-            call.engine.calls.append(call)
             call.running = self.tasks.start(self._follow(call))
+
+    def _choose(self, share: list[Unfinished], avoid: WatchedEngine | None) -> WatchedEngine | None:
+        """The least busy engine; `avoid` only where there is no other.
+
+        Engines that died one after the other may have died of one prompt, and of many suspects. An order with its last
+        chance is the only one of this kind at its engine, so that the guilty prompt is given up and no other.
+        """
+        engines = [engine for engine in self.engines.values() if engine is not avoid] or list(self.engines.values())
+        if any(completion.last_chance for completion in share):
+            engines = [engine for engine in engines if not engine.has_last_chance(but=share[0].order.key)]
+        return min(engines, key=lambda engine: engine.completions, default=None)
 
     async def _follow(self, call: Call) -> None:
         """Receives an engine's completions until the engine has no more."""
-        prompts = [order.prompt for order in call.orders.values()]
-        whole = all(len(owed) == call.sampling.completions for owed in call.owed.values())
-        indices = {} if whole else {"indices": {name: sorted(owed) for name, owed in call.owed.items()}}
-        generate = call.engine.seat.handle.generate.options(num_returns="streaming")
-        async for reference in generate.remote(prompts, call.sampling, **indices):
-            self._receive(call, await reference)
-        while shares := call.shares():
-            self._refuse(call, shares[0].order.prompt.id, shares[0].indices[0], "the engine ended the call without it")
-        if call in call.engine.calls:
-            call.engine.calls.remove(call)
+        engine = call.engine
+        try:
+            async for reference in call.start():
+                self._receive(call, await reference)
+        except Exception as error:
+            if engine.lost or engine.leaving:
+                return
+            if (cause := cause_of_death(error)) is None:
+                raise
+            return self._lose(engine, cause)
+        if engine.lost or engine.leaving:
+            return
+        while owed := call.completions():
+            self._refuse(call, owed[0].order.prompt.id, owed[0].index, "the engine ended the call without it")
+        engine.calls.pop(call.name, None)
 
     def _receive(self, call: Call, sampled: Any) -> None:
+        if call.engine.lost:
+            self.late += 1
+            return
         versions = (call.version, self.newest_version)
-        if problem := problem_with(sampled, call.owed, call.sampling, versions):
+        if problem := problem_with(sampled, call.owed, call.sampling, versions, call.prefixes):
             prompt_id, index = getattr(sampled, "prompt_id", None), getattr(sampled, "index", None)
             return self._refuse(call, prompt_id, index, problem)
-        order = call.remove(sampled.prompt_id, sampled.index)
-        assert order is not None  # the door has looked
+        completion = call.remove(sampled.prompt_id, sampled.index)
+        assert completion is not None  # the door has looked
         call.engine.remove(_now())
         call.engine.refusals_in_a_row = 0
         self.unfinished -= 1
-        self._refusals.pop((order.key, sampled.index), None)
-        self.on_completion(order, sampled.index, sampled.completion)
+        if completion.order.key not in self._given_up:
+            self.listener.on_completion(completion.order, sampled.index, sampled.completion)
+        if completion.last_chance:
+            self._ask([])
 
     def _refuse(self, call: Call, prompt_id: Any, index: Any, problem: str) -> None:
-        """Counts a refused completion. An owed completion is sampled again."""
+        """Counts a refused completion. An owed completion is sampled again, from where the engine began."""
         engine, name = call.engine, call.engine.seat.name
         text = f"completion {index!r:.80} of prompt {prompt_id!r:.80}: {problem}"
         self.refusals += 1
         self.refused[name] = text
         engine.refusals_in_a_row += 1
-        shares = []
-        if order := call.remove(prompt_id, index):
+        again: list[Unfinished] = []
+        if completion := call.remove(prompt_id, index):
             engine.remove(_now())
-            shares.append(Share(order=order, indices=[index]))
-            self._refusals[order.key, index] += 1
-            if self._refusals[order.key, index] == REFUSALS_OF_COMPLETION:
+            again.append(completion)
+            completion.refusals += 1
+            if completion.refusals == REFUSALS_OF_COMPLETION:
                 raise RunFailed(
                     f"{REFUSALS_OF_COMPLETION} answers of engines for one completion were refused, the last by {name}, "
                     f"{text}; look whether the policy's weights are finite, and at the engines' last output"
                 )
         if engine.refusals_in_a_row == REFUSALS_OF_ENGINE:
             self.broken[name] = f"{REFUSALS_OF_ENGINE} completions in a row were refused, the last was {text}"
-            del self.engines[name]
-            shares += self._end_calls(engine)
-        self._ask(shares, avoid=engine)
-        self.on_refusal()
+            self.engines.pop(name, None)
+            again += engine.give_up()
+        again = self._wanted(again)
+        for completion in again:
+            nothing = completion.begin_attempt_anew()
+            self.listener.on_tokens(completion.order, completion.index, completion.attempt, nothing)
+        self._ask(again, avoid=engine)
+        self.listener.on_news()
 
-    def _end_calls(self, engine: WatchedEngine) -> list[Share]:
-        """Cancels an engine's calls -> the completions to come."""
-        shares = [share for call in engine.calls for share in call.shares()]
-        for call in engine.calls:
-            call.owed = {}
-            if call.running:
-                call.running.cancel()
-        engine.calls = []
-        return shares
+    def _lose(self, engine: WatchedEngine, reason: str) -> None:
+        """Replaces an engine that died or is silent."""
+        del self.engines[engine.seat.name]
+        self.broken[engine.seat.name] = reason
+        self._go_on_elsewhere(engine, reason)
+        self.listener.on_news()
+
+    def _go_on_elsewhere(self, engine: WatchedEngine, death: str | None = None) -> None:
+        """Gives an engine's completions to others. `death`: the reason, if the engine died."""
+        completions = engine.give_up()
+        name, attempts = engine.seat.name, self.bounds.attempts
+        for completion in completions:
+            if death and completion.count_death(attempts) and completion.order.key not in self._given_up:
+                self._given_up.add(completion.order.key)
+                reason = f"{attempts} engines in a row died while they sampled it, the last was {name}: {death}"
+                self.listener.on_given_up(completion.order, completion.index, reason)
+            completion.begin_attempt()
+        self._ask(self._wanted(completions))
+
+    def _wanted(self, completions: list[Unfinished]) -> list[Unfinished]:
+        """The completions without those of orders that were given up, which are not sampled any more."""
+        wanted = [completion for completion in completions if completion.order.key not in self._given_up]
+        self.unfinished -= len(completions) - len(wanted)
+        return wanted
+
+    def _look_for_silence(self, now: float, every_s: float) -> None:
+        """Loses silent engines. Time in which nobody looked, since this process stood still, is no silence."""
+        unwatched_s = now - self._looked_at - 2 * every_s if self._looked_at is not None else 0.0
+        self._looked_at = now
+        for engine in list(self.engines.values()):
+            if unwatched_s > 0:
+                engine.moved_at = min(now, engine.moved_at + unwatched_s)
+            if (reason := engine.silence(now, self.bounds)) is not None:
+                self._lose(engine, reason)
 
     async def _ask_progress(self, engine: WatchedEngine) -> None:
         try:
-            engine.answer(await engine.seat.handle.progress.remote(), _now())
-        except Exception:
-            if self.engines.get(engine.seat.name) is engine:  # an engine that has left may be gone
+            progress = await engine.seat.handle.progress.remote(with_partials=True)
+            if not engine.lost:
+                engine.answer(progress, _now())
+                self._note_tokens(engine, progress.partials)
+        except Exception as error:
+            if engine.lost or engine.leaving:  # an engine that has left may be gone
+                return
+            if (cause := cause_of_death(error)) is None:
                 raise
+            self._lose(engine, cause)
         finally:
             engine.asking = False
 
+    def _note_tokens(self, engine: WatchedEngine, partials: Partials | None) -> None:
+        """Adds new tokens to the completions that the engine owes."""
+        if partials is None or problem_with_tokens(partials, self.newest_version):
+            return  # without these tokens no later ones fit, and the door refuses a wrong completion
+        freed = False
+        for (name, prompt_id, index), tokens in _parts(partials):
+            call = engine.calls.get(name)
+            completion = call.owed.get(prompt_id, {}).get(index) if call else None
+            if completion is None or completion.order.key in self._given_up:
+                continue
+            freed |= completion.last_chance
+            if new := completion.extend(tokens):
+                self.listener.on_tokens(completion.order, index, completion.attempt, new)
+        if freed:
+            self._ask([])
 
-def _add(calls: list[Call], engine: WatchedEngine, share: Share) -> None:
-    """Adds a share to a call of the engine with the same sampling, or adds a call."""
-    order, owed = share.order, set(share.indices)
-    for call in calls:
-        if call.engine is engine and call.sampling == order.sampling and order.prompt.id not in call.orders:
-            call.orders[order.prompt.id], call.owed[order.prompt.id] = order, owed
-            return
-    name, version = order.prompt.id, engine.progress.version
-    calls.append(Call(engine=engine, sampling=order.sampling, version=version, orders={name: order}, owed={name: owed}))
+
+def _parts(partials: Partials | None) -> Iterable[tuple[tuple[str, str, int], SampledTokens]]:
+    return partials.split() if partials else ()
+
+
+def _by_order(completions: list[Unfinished]) -> list[list[Unfinished]]:
+    """Completions of the same order together."""
+    shares: dict[str, list[Unfinished]] = {}
+    for completion in completions:
+        shares.setdefault(completion.order.key, []).append(completion)
+    return list(shares.values())
+
+
+def _add(calls: list[Call], engine: WatchedEngine, share: list[Unfinished]) -> None:
+    """Adds completions of an order to a call of the engine with the same sampling, or adds a call."""
+    call = next((call for call in calls if call.engine is engine and call.fits(share)), None)
+    if call is None:
+        call = Call(engine=engine, sampling=share[0].order.sampling, version=engine.progress.version)
+        engine.calls[call.name] = call
+        calls.append(call)
+    call.add(share)
 
 
 def _now() -> float:

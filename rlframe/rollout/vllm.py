@@ -91,7 +91,7 @@ class VLLMEngine:
         await self.llm.update_weight_version(str(version))
         self.version = version
 
-    async def progress(self) -> EngineProgress:
+    async def progress(self, with_partials: bool = False) -> EngineProgress:
         """The engine's work since its start, as of now."""
         return EngineProgress(
             tokens=self.counters.tokens,
@@ -102,7 +102,7 @@ class VLLMEngine:
         )
 
     async def generate(
-        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None
+        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None, call: str = ""
     ) -> AsyncIterator[SampledCompletion]:
         """Every prompt's completions, each as it ends; `indices`: of the completions to sample, by prompt id.
 

@@ -14,13 +14,14 @@ from rlframe.reward import build
 from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.episodes import EpisodeWorker
-from rlframe.rollout.messages import EngineProgress, EngineReport, EngineSeat, EpisodeReport, Order
+from rlframe.rollout.messages import EngineBounds, EngineProgress, EngineReport, EngineSeat, EpisodeReport, Order
 from rlframe.training import GroupRecord
 from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, ScoredGroup, Verdict, VersionSpan
 
 Place = tuple[Prompt, int]
 TOKENS = 3  # of each completion
 PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
+BOUNDS = EngineBounds(silence_s=60.0, first_token_s=60.0, attempts=3)
 MATH = {"name": "math", "weight": 1.0, "extract": ["answer"], "timeout_s": 1.0, "max_answer_chars": 200}
 
 
@@ -48,7 +49,7 @@ class TinyEngine:
         return [prompt for call in self.calls for prompt in dict.fromkeys(name.split("@")[0] for name in call)]
 
     async def generate(
-        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None
+        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None, call: str = ""
     ) -> AsyncIterator[SampledCompletion]:
         places = [
             (prompt, index)
@@ -69,7 +70,8 @@ class TinyEngine:
                         yield sampled
                     break
 
-    async def progress(self) -> EngineProgress:
+    async def progress(self, with_partials: bool = False) -> EngineProgress:
+        """Tells no tokens of unfinished completions, as those begin and end at once."""
         return EngineProgress(
             tokens=self.tokens, version=self.version, loading=self.loading, busy_slot_s=0.0, recomputed_tokens=0
         )
@@ -128,7 +130,9 @@ def make_pool(
             EngineSeat(name=engine.name, handle=InProcess(engine), slots=slots) for engine in engines[number::workers]
         ]
         name = f"episodes-{number}"
-        worker = EpisodeWorker(name, seats, judge.pool, ahead=ahead, put=lambda scored: scored, rest_s=rest_s)
+        worker = EpisodeWorker(
+            name, seats, judge.pool, ahead=ahead, put=lambda scored: scored, bounds=BOUNDS, rest_s=rest_s
+        )
         seated[name] = InProcess(worker), seats
     return EpisodePool(seated, ahead=ahead, heartbeat_s=heartbeat_s)
 

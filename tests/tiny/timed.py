@@ -24,7 +24,7 @@ from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
 from rlframe.training import GroupRecord
 from rlframe.types import Completion, Late, Prompt, Sampling, Verdict
-from tests.tiny.episodes import MATH
+from tests.tiny.episodes import BOUNDS, MATH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,12 @@ def _feed(shape: Shape, background: VirtualBackground, engines: list[TimedEngine
             for engine in engines[number :: shape.workers]
         ]
         worker = EpisodeWorker(
-            f"episodes-{number}", seats, lambda: _rewards(judge), ahead=shape.ahead, put=lambda scored: scored
+            f"episodes-{number}",
+            seats,
+            lambda: _rewards(judge),
+            ahead=shape.ahead,
+            put=lambda scored: scored,
+            bounds=BOUNDS,
         )
         seated[worker.name] = InProcess(worker), seats
     replicas = Replicas("engine", [Replica(name=engine.name, handle=InProcess(engine)) for engine in engines])

@@ -1,0 +1,17 @@
+"""`EngineDead`, and which errors of a call mean that its engine is dead."""
+
+from __future__ import annotations
+
+from ray.exceptions import RayError, RayTaskError
+
+
+class EngineDead(RuntimeError):
+    """The engine's actor lives, and cannot sample any more: a process of vLLM has died."""
+
+
+def cause_of_death(error: Exception) -> str | None:
+    """The first line of an error that means the death of an engine, or of its node; None: the engine lives."""
+    if isinstance(error, EngineDead) or (isinstance(error, RayError) and not isinstance(error, RayTaskError)):
+        name = "EngineDead" if isinstance(error, EngineDead) else type(error).__name__
+        return f"{name}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    return None
