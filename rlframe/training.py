@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from rlframe.record.frames import Location
     from rlframe.types import FinishReason, RewardTerm, Verdict, VersionSpan
 
 # A learner's model sees the sequences of a micro-batch end to end, a common prefix once (shared); end to end (whole);
@@ -61,6 +62,7 @@ class GroupRecord:
     verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting; details only of failed ones, shortened
     terms: dict[str, RewardTerm]  # by reward name
     token_penalties: list[np.ndarray] | None = None  # [G] each sampled token's KL, which `rewards` lost; None: no KL
+    location: Location | None = None  # of the body in the log; None: no log
 
     @property
     def lengths(self) -> list[int]:

@@ -8,12 +8,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlframe.errors import RunFailed
+from rlframe.experience.journal import NoLog
 from rlframe.experience.scoring import Scorer
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
-from rlframe.types import Attempt, Sampling
+from rlframe.types import Attempt, Prompt, Sampling
 
 if TYPE_CHECKING:
     from rlframe.actors.background import Background
+    from rlframe.experience.fold import Entry
+    from rlframe.experience.journal import Journal
     from rlframe.experience.ledger import Ledger
     from rlframe.experience.resampling import Resampling
     from rlframe.prompts.stream import PromptStream
@@ -38,6 +41,9 @@ class RolloutFeed(Scorer):
 
     On-policy, prompts are admitted by `take` alone, all of a step at once. Else a prompt is admitted whenever an
     episode worker has room and the ledger allows it: at every report, and after a take.
+
+    With a journal, `take` first hands out batches that a learner at an older version has to train on again. A driver
+    that has just started samples nothing before that.
     """
 
     def __init__(
@@ -53,20 +59,21 @@ class RolloutFeed(Scorer):
         slots: int,
         warn: Callable[[str], None],
         repairs: Repairs | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """`rollouts` tells the policy versions. `warn` gets lines for the console.
 
         `repairs`: for engines that received wrong weights while the learner was training. None: engines load between
-        steps only.
+        steps only. `journal`: of the ledger; None: a run without checkpoints, which cannot go on after a death.
         """
-        super().__init__(episodes, background, slots=slots)
+        super().__init__(episodes, background, slots=slots, warn=warn)
         self.ledger = ledger
         self.stream = stream
         self.rollouts = rollouts
         self.sampling = sampling
         self.resampling = resampling
-        self.warn = warn
         self.repairs = repairs
+        self.journal = journal
         self.taken_at = 0.0  # by the background's clock, at the end of the last `take`
         self._ahead = ledger.max_staleness > 0
         self._began = False  # with the first `take`, engines have the run's weights
@@ -76,8 +83,13 @@ class RolloutFeed(Scorer):
         self._reported_drops = 0
         self._refused_engines: set[str] = set()  # that were warned about
 
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        if self.journal is not None:
+            self.journal.close()
+
     def take(self, count: int) -> list[GroupRecord]:
-        """The next `count` groups in the order of admission.
+        """The next `count` groups in the order of admission, or while `replaying` the next batch of the log.
 
         Raises an engine's or a reward worker's error, Stalled when nothing is sampled or scored for too long, and
         RunFailed when dynamic sampling replaces too many groups.
@@ -113,6 +125,53 @@ class RolloutFeed(Scorer):
         """Positions of the prompt stream that the run has skipped so far, by reason."""
         return self._on_loop(lambda: dict(self.ledger.skipped))
 
+    @property
+    def replaying(self) -> bool:
+        """True while the log has batches that `take` will hand out again, beyond the one that it handed out last."""
+        return self.journal is not None and self.journal.replaying
+
+    def rewind(self, version: int) -> None:
+        """Hands out all batches again that were taken to train `version` and later versions, after a learner's death.
+
+        Raises RunFailed where the run keeps no log, or the log lacks one of the batches.
+        """
+        if self.journal is None:
+            raise RunFailed(
+                "checkpoint.every=0: the run keeps neither checkpoints nor a log of its prompts, so it cannot go on "
+                "without its learner; set checkpoint.every"
+            )
+        journal = self.journal
+        self._on_loop(lambda: journal.rewind(version))
+
+    def open_log(self, step: int, *, resume: bool) -> None:
+        """Opens the log, before the first take. With `resume`, a learner at `step` goes on with what the log holds.
+
+        A log that cannot be read is warned about: prompts that were in flight at the checkpoint of `step`, or were
+        admitted later, are sampled again from their first tokens. Call it after `restore`.
+        """
+        if (journal := self.journal) is None:
+            return
+        try:
+            resumed = resume and journal.restore(step, self.stream.at)
+        except NoLog as problem:
+            resumed = False
+            self.warn(
+                f"the log of the run's prompts is left out, and step {step} is followed by new samples: {problem}"
+            )
+        self.background.run(journal.begin_epoch(step))
+        if resumed:
+            self.background.run(journal.resume(step))
+
+    def begin_epoch(self, step: int) -> None:
+        """Cuts the log where the checkpoint of `step` stands; before the checkpoint is saved."""
+        if self.journal is not None:
+            self.background.run(self.journal.begin_epoch(step))
+
+    def commit(self, step: int) -> None:
+        """Deletes the parts of the log that nothing needs once the checkpoint of `step` is whole. For any thread."""
+        if self.journal is not None:
+            self.journal.commit(step)
+
     def state(self) -> dict[str, Any]:
         """The part of a checkpoint: see `Ledger.state`."""
         return self._on_loop(lambda: self.ledger.state(self.rollouts.version))
@@ -131,12 +190,15 @@ class RolloutFeed(Scorer):
 
     async def _take(self, count: int) -> tuple[list[GroupRecord], str | None] | None:
         """The groups, and a warning of dynamic sampling. None: an engine must be repaired first."""
+        if self.journal is not None and self.journal.replaying:
+            return await self.journal.next_batch(), None
         if not self._began:
             self._began, self._cpu_s = True, time.thread_time()
+            self._order([self._attempt(entry) for entry in self.ledger.in_flight if entry.scored is None])
         self.progress.begin_wait(self.background.now())
         self._check()
         self._drop()
-        while (groups := self.ledger.take(count, self.rollouts.version)) is None:
+        while (groups := await self._next_batch(count)) is None:
             self._admit()
             if self.repairs is not None and self.repairs.needs_repair:
                 return None
@@ -148,6 +210,19 @@ class RolloutFeed(Scorer):
         self._cpu_ms_per_completion = 1000 * (cpu_s - self._cpu_s) / max(1, completions)
         self._cpu_s = cpu_s
         return groups, self.resampling.end_step(self.rollouts.version + 1)
+
+    async def _next_batch(self, count: int) -> list[GroupRecord] | None:
+        """Takes a batch; the log has it before any step trains on it. None: the take must wait."""
+        version = self.rollouts.version
+        if self.journal is None:
+            self.ledger.forget(version)
+            return self.ledger.take(count, version)
+        if not await self.journal.secure(count, version):
+            return None
+        groups = self.ledger.take(count, version)
+        await self.journal.flush()
+        self.ledger.forget(self.journal.committed)
+        return groups
 
     def _on_report(self, worker: str, report: EpisodeReport) -> None:
         super()._on_report(worker, report)
@@ -162,6 +237,10 @@ class RolloutFeed(Scorer):
     def _finish(self, finished: Finished) -> None:
         super()._finish(finished)
         self.ledger.record_score(finished.key, finished.record)
+
+    def _give_up(self, key: str, reason: str) -> None:
+        super()._give_up(key, reason)
+        self.ledger.give_up(key)
 
     def _drop(self) -> None:
         if dropped := self.ledger.drop_without_signal():
@@ -178,6 +257,12 @@ class RolloutFeed(Scorer):
             self._order(attempts)
             if not self.episodes.has_room():
                 return
+
+    def _attempt(self, entry: Entry) -> Attempt:
+        """The attempt of a prompt that a restored log has in flight."""
+        prompt = self.stream.at(entry.admitted.position)
+        assert isinstance(prompt, Prompt)  # as of the admission
+        return Attempt(prompt=prompt, number=entry.admitted.number, version=entry.admitted.version)
 
     def _order(self, attempts: list[Attempt]) -> None:
         if attempts:

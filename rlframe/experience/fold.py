@@ -60,11 +60,11 @@ class Fold:
     given_up: int = 0  # of the dropped
     skipped: Counter[str] = field(default_factory=Counter)  # positions by reason
     batches: dict[int, list[Entry]] = field(default_factory=dict)  # policy version -> prompts taken to train it
+    next_version: int | None = None  # of the policy that the next batch trains; None: of any
     _entries: dict[str, Entry] = field(default_factory=dict)  # by the attempt's key, in the order of admission
     _ready: list[Entry] = field(default_factory=list)  # heap of scored entries that a step may take
     _without_signal: list[Entry] = field(default_factory=list)  # scored entries that dynamic sampling will drop
     _deadlines: Deadlines = field(init=False)
-    _next_version: int | None = None  # policy version of the next take; None: not known
     _next_position: int = 0
     _interrupted: dict[int, int] = field(default_factory=dict)  # position -> last attempt in a saved run
 
@@ -115,7 +115,7 @@ class Fold:
         """The state as JSON values; of the batches those that policy `version` and later ones have to train on."""
         return {
             "next_position": self._next_position,
-            "next_version": self._next_version,
+            "next_version": self.next_version,
             "taken": self.taken,
             "dropped": self.dropped,
             "given_up": self.given_up,
@@ -132,7 +132,7 @@ class Fold:
 
     def load(self, snapshot: dict[str, Any]) -> None:
         """Replaces the state by that of a snapshot. Scored entries have no group yet."""
-        self._next_position, self._next_version = snapshot["next_position"], snapshot["next_version"]
+        self._next_position, self.next_version = snapshot["next_position"], snapshot["next_version"]
         self.taken, self.dropped, self.given_up = snapshot["taken"], snapshot["dropped"], snapshot["given_up"]
         self.skipped = Counter(snapshot["skipped"])
         self._interrupted = dict(snapshot["interrupted"])
@@ -208,8 +208,8 @@ class Fold:
 
     def _take(self, event: Taken) -> None:
         entries = heapq.nsmallest(len(event.keys), self._ready)
-        if event.version != (event.version if self._next_version is None else self._next_version):
-            raise RefusedEvent(f"{event} cannot follow: the next step trains version {self._next_version}")
+        if event.version != (event.version if self.next_version is None else self.next_version):
+            raise RefusedEvent(f"{event} cannot follow: the next step trains version {self.next_version}")
         if not entries or tuple(entry.key for entry in entries) != event.keys:
             raise RefusedEvent(f"{event} cannot follow: ready are {[entry.key for entry in entries]}")
         for entry in entries:
@@ -217,7 +217,7 @@ class Fold:
             self._leave(entry)
         self.taken += len(entries)
         self.batches[event.version] = entries
-        self._next_version = event.version + 1
+        self.next_version = event.version + 1
 
     def _in_flight(self, event: Scored | Reopened | Dropped) -> Entry:
         if (entry := self._entries.get(event.key)) is None:

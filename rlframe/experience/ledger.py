@@ -18,7 +18,6 @@ from rlframe.experience.fold import Entry, Fold
 from rlframe.types import Attempt, Late, Prompt, Skipped
 
 if TYPE_CHECKING:
-    from rlframe.record.frames import Location
     from rlframe.training import GroupRecord
 
 
@@ -53,8 +52,8 @@ class Ledger(Fold):
                 attempts.append(attempt)
         return attempts
 
-    def record_score(self, key: str, group: GroupRecord, location: Location | None = None) -> bool:
-        """Notes the scored group of an attempt, whose body is at `location`; a later group of it replaces the first.
+    def record_score(self, key: str, group: GroupRecord) -> bool:
+        """Notes the scored group of an attempt. A later group of the attempt replaces the first.
 
         False: ignored, since the prompt has left or has a later attempt.
         """
@@ -62,7 +61,7 @@ class Ledger(Fold):
             return False
         outcome = None if self.curriculum is None else self.curriculum.outcome(group)
         signal = not self.dynamic_sampling or self.has_signal(group)
-        self._note(events.Scored(key=key, location=location, signal=signal, outcome=outcome))
+        self._note(events.Scored(key=key, location=group.location, signal=signal, outcome=outcome))
         entry.group = group
         return True
 
@@ -85,6 +84,10 @@ class Ledger(Fold):
             return False
         self._note(events.Dropped(key=key, reason="given up"))
         return True
+
+    def put_back(self, key: str, group: GroupRecord) -> None:
+        """Gives a scored entry that a log restored its group."""
+        self._entries[key].group = group
 
     def reopen(self, key: str) -> None:
         """Forgets a scored group whose body is lost."""

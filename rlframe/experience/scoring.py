@@ -11,6 +11,7 @@ from rlframe.experience.usage import Usage
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rlframe.actors.background import Background
@@ -27,10 +28,13 @@ class Scorer:
     Methods that begin with an underscore run on the background's event loop, all others on the driver's thread.
     """
 
-    def __init__(self, episodes: EpisodePool, background: Background, *, slots: int) -> None:
-        """`slots`: completions that an engine samples at the same time."""
+    def __init__(
+        self, episodes: EpisodePool, background: Background, *, slots: int, warn: Callable[[str], None]
+    ) -> None:
+        """`slots`: completions that an engine samples at the same time. `warn` gets lines for the console."""
         self.episodes = episodes
         self.background = background
+        self.warn = warn
         self.progress = Progress(background.stall_timeout_s)
         self.usage = Usage(slots)
         self._calls = 0  # of `score`, for unique keys
@@ -58,7 +62,8 @@ class Scorer:
     def score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
         """Samples and scores prompts, held-out ones of a run beside its training prompts.
 
-        The groups come in the order of `prompts`. Raises an engine's or a reward worker's error, and Stalled.
+        The groups come in the order of `prompts`, without prompts that were given up, which are warned about. Raises an
+        engine's or a reward worker's error, and Stalled.
         """
         return self.background.run(self._score(prompts, sampling))
 
@@ -77,9 +82,10 @@ class Scorer:
         self._open |= {order.key: records for order in orders}
         self.progress.begin_wait(self.background.now())
         self._assign(orders)
-        while len(records) < len(orders):
+        while any(self._open.get(order.key) is records for order in orders):
             await self._wait()
-        return list(await asyncio.gather(*(self.episodes.fetch(records[order.key]) for order in orders)))
+        finished = [records[order.key] for order in orders if order.key in records]
+        return list(await asyncio.gather(*map(self.episodes.fetch, finished)))
 
     def _assign(self, orders: list[Order]) -> None:
         self.episodes.assign(orders)
@@ -92,12 +98,18 @@ class Scorer:
         self.progress.note(worker, report, now)
         for finished in report.finished:
             self._finish(finished)
+        for key, reason in report.given_up.items():
+            self._give_up(key, reason)
         self.background.notify()
 
     def _finish(self, finished: Finished) -> None:
         self.usage.finish(sum(finished.record.lengths))
         if (records := self._open.pop(finished.key, None)) is not None:
             records[finished.key] = finished.record
+
+    def _give_up(self, key: str, reason: str) -> None:
+        self._open.pop(key, None)
+        self.warn(f"{key.rpartition('#')[0]} is given up, and nothing trains on it: {reason}")
 
     async def _wait(self) -> None:
         """Returns at the next report. Raises a task's error, and Stalled with the actor that everything waits for."""

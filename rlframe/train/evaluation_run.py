@@ -48,7 +48,7 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
             actors = joined_cluster.start(model_path, console.warn)
         if actors.episodes is None:
             raise ValueError("an evaluation needs engines and reward workers")
-        scorer = Scorer(actors.episodes, actors.background, slots=run.rollout.slots)
+        scorer = Scorer(actors.episodes, actors.background, slots=run.rollout.slots, warn=console.warn)
         evaluation = Evaluation(run, heldout, stack.enter_context(scorer), files)
         files.path.mkdir(parents=True, exist_ok=True)
         save(run, files.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from rlframe.experience.curriculum import Curriculum
 from rlframe.experience.events import Event
@@ -76,7 +77,8 @@ def act(ledger: Ledger, rng: random.Random, version: int) -> int:
 def score(ledger: Ledger, key: str, rng: random.Random) -> None:
     rewards: list[float | None] = rng.choice([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     location = Location(file=f"{ledger.epoch:06d}/episodes-0.log", byte=rng.randrange(1000))
-    assert ledger.record_score(key, make_record(rewards, [1, 1], name=key.partition("#")[0]), location)
+    group = replace(make_record(rewards, [1, 1], name=key.partition("#")[0]), location=location)
+    assert ledger.record_score(key, group)
 
 
 def random_events(seed: int, calls: int) -> tuple[Ledger, list[Event]]:
