@@ -17,7 +17,6 @@ from tests.tiny.groups import make_record
 from tests.tiny.ledgers import check_balance
 from tests.tiny.logged import LoggedPool, LoggedRun, taken
 
-
 STREAM = make_stream()
 
 
