@@ -105,15 +105,6 @@ class RolloutFeed(Scorer):
         self._wait_s = self.taken_at - start
         return groups
 
-    @property
-    def replaying(self) -> bool:
-        """True while a group that a step has taken before is still to be handed out again."""
-        return False
-
-    def rewind(self, version: int) -> None:
-        """Lets `take` hand out again the groups of each step since `version`."""
-        raise RunFailed(f"the groups of the steps since {version} are in no log; resume from the newest checkpoint")
-
     def metrics(self) -> dict[str, float]:
         """Seconds of the last `take`; use of the engines and replaced groups since the last call; reward metrics.
 
@@ -128,7 +119,7 @@ class RolloutFeed(Scorer):
     @property
     def replaying(self) -> bool:
         """True while the log has batches that `take` will hand out again, beyond the one that it handed out last."""
-        return self.journal is not None and self.journal.replaying
+        return self.journal is not None and self.journal.batches_left > 0
 
     def rewind(self, version: int) -> None:
         """Hands out all batches again that were taken to train `version` and later versions, after a learner's death.
@@ -143,14 +134,15 @@ class RolloutFeed(Scorer):
         journal = self.journal
         self._on_loop(lambda: journal.rewind(version))
 
-    def open_log(self, step: int, *, resume: bool) -> None:
-        """Opens the log, before the first take. With `resume`, a learner at `step` goes on with what the log holds.
+    def open_log(self, step: int, *, resume: bool) -> int:
+        """Opens the log, before the first take -> the last step that the log knows the batch of.
 
-        A log that cannot be read is warned about: prompts that were in flight at the checkpoint of `step`, or were
-        admitted later, are sampled again from their first tokens. Call it after `restore`.
+        With `resume`, a learner at `step` goes on with what the log holds. A log that cannot be read is warned about:
+        prompts that were in flight at the checkpoint of `step`, or were admitted later, are sampled again from their
+        first tokens. Call it after `restore`.
         """
         if (journal := self.journal) is None:
-            return
+            return step
         try:
             resumed = resume and journal.restore(step, self.stream.at)
         except NoLog as problem:
@@ -161,6 +153,7 @@ class RolloutFeed(Scorer):
         self.background.run(journal.begin_epoch(step))
         if resumed:
             self.background.run(journal.resume(step))
+        return step + journal.batches_left
 
     def begin_epoch(self, step: int) -> None:
         """Cuts the log where the checkpoint of `step` stands; before the checkpoint is saved."""
@@ -190,7 +183,7 @@ class RolloutFeed(Scorer):
 
     async def _take(self, count: int) -> tuple[list[GroupRecord], str | None] | None:
         """The groups, and a warning of dynamic sampling. None: an engine must be repaired first."""
-        if self.journal is not None and self.journal.replaying:
+        if self.journal is not None and self.journal.batches_left:
             return await self.journal.next_batch(), None
         if not self._began:
             self._began, self._cpu_s = True, time.thread_time()

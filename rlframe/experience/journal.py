@@ -56,12 +56,10 @@ class Journal:
     driver's. `next_batch` hands out the batches since that version again, from the bodies in the log.
     """
 
-    def __init__(self, ledger: Ledger, log: LedgerLog, workers: LoggingWorkers, generation: int) -> None:
-        """`generation`: number of the driver among those that have held the run."""
+    def __init__(self, ledger: Ledger, log: LedgerLog, workers: LoggingWorkers) -> None:
         self.ledger = ledger
         self.log = log
         self.workers = workers
-        self.generation = generation
         self.committed = 0  # step of the newest checkpoint that is whole on disk
         self._needed: dict[int, int] = {}  # step of a checkpoint -> the oldest epoch that a run from there needs
         self._replay: deque[list[Entry]] = deque()  # batches to hand out again
@@ -69,9 +67,9 @@ class Journal:
         ledger.emit = self._note
 
     @property
-    def replaying(self) -> bool:
-        """True while batches remain to be handed out again."""
-        return bool(self._replay)
+    def batches_left(self) -> int:
+        """Batches that remain to be handed out again."""
+        return len(self._replay)
 
     def restore(self, step: int, prompt_at: Callable[[int], Prompt | Skipped]) -> bool:
         """Restores the ledger as the log has it, for a learner that stands at `step`; False where there is no log.
@@ -99,7 +97,7 @@ class Journal:
         folder = self.log.make_epoch()
         await self.workers.open_segments(folder)
         self.ledger.epoch = self.log.epoch + 1
-        head = {"format": FORMAT, "generation": self.generation, "checkpoint": step}
+        head = {"format": FORMAT, "generation": self.log.generation.number, "checkpoint": step}
         self.log.open(head | {"ledger": self.ledger.snapshot(step)})
         untrained = [entry for version, batch in self.ledger.batches.items() if version >= step for entry in batch]
         admitted = [entry.admitted.epoch for entry in untrained + self.ledger.in_flight]

@@ -38,6 +38,14 @@ def add_evaluation(path: Path, step: int, figures: dict[str, float]) -> None:
     write_json_lines(path, [*earlier, {"step": step, **figures}])
 
 
+def keep_evaluations(path: Path, last_step: int) -> None:
+    """Drops lines of later steps than `last_step`, which a resumed run takes again with other rollouts."""
+    evaluations = read_evaluations(path)
+    kept = [evaluation for evaluation in evaluations if evaluation["step"] <= last_step]
+    if len(kept) < len(evaluations):
+        write_json_lines(path, kept)
+
+
 def read_evaluations(path: Path) -> list[dict[str, float]]:
     """Reads `step` and figures of every evaluation; a run without evaluations has no file."""
     return read_json_lines(path, "step") if path.exists() else []

@@ -8,7 +8,6 @@ the segments of episode workers. Epochs that nothing needs any more are deleted.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -18,6 +17,7 @@ import msgpack
 
 from rlframe.errors import RunFailed
 from rlframe.record.frames import FrameWriter, read_frames
+from rlframe.record.generation import Generation
 
 FILE = "driver.log"
 FLUSH_S = 1.0  # at most this long is an event in memory only
@@ -39,10 +39,10 @@ class LedgerLog:
     Any thread may call any method; `open` and `append` by turns of one thread.
     """
 
-    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None) -> None:
-        """`check` is called before each write, and raises once another driver holds the run."""
+    def __init__(self, folder: Path, generation: Generation) -> None:
+        """`generation`: of this driver, which writes nothing more once another one holds the run."""
         self.folder = folder
-        self.check = check
+        self.generation = generation
         self.epoch = max(epochs(folder), default=0)
         self._writer: FrameWriter | None = None
         self._full: list[FrameWriter] = []  # of earlier epochs, not closed yet
@@ -52,10 +52,10 @@ class LedgerLog:
         self._thread = Thread(target=self._flush_for_ever, name="ledger", daemon=True)
 
     def make_epoch(self) -> Path:
-        """Makes the folder of the next epoch. Raises RunFailed."""
+        """Makes the folder of the next epoch. Raises RunFailed and Fenced."""
         folder = self.folder / f"{self.epoch + 1:06d}"
+        self.generation.check()
         try:
-            self.check()
             folder.mkdir(parents=True)
         except OSError as error:
             raise _unwritten(folder, error) from error
@@ -95,8 +95,8 @@ class LedgerLog:
                 raise
 
     def delete_before(self, epoch: int) -> None:
-        """Deletes the epochs before `epoch`."""
-        self.check()
+        """Deletes the epochs before `epoch`. Raises Fenced."""
+        self.generation.check()
         for number in epochs(self.folder):
             if number < epoch:
                 shutil.rmtree(self.folder / f"{number:06d}", ignore_errors=True)
@@ -115,7 +115,7 @@ class LedgerLog:
         writer = self._writer
         path = self.folder
         try:
-            self.check()
+            self.generation.check()
             while self._full:
                 path = self._full[0].path
                 self._full[0].close()

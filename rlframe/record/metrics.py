@@ -48,3 +48,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for entry in read_json_lines(path, "step"):
         metrics.setdefault(entry["step"], {}).update(entry)
     return [metrics[step] for step in sorted(metrics)]
+
+
+def last_step(path: Path) -> int:
+    """The newest step of a file of metrics; 0 where there is none."""
+    return max((entry["step"] for entry in read_json_lines(path, "step")), default=0) if path.exists() else 0

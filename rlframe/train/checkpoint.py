@@ -115,6 +115,10 @@ class Checkpoints:
                 "folder that all machines share, or checkpoint.every=0"
             )
 
+    def exist(self) -> bool:
+        """True if the folder holds a checkpoint, whole or not."""
+        return bool(_newest_first(self.folder))
+
     def save(self, step: int) -> None:
         """Starts the checkpoint of a step. On return training may go on. Raises the previous checkpoint's error."""
         start = time.monotonic()

@@ -18,9 +18,9 @@ from rlframe.model import base_model
 from rlframe.record import curves
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
-from rlframe.record.evaluations import read_evaluations
+from rlframe.record.evaluations import keep_evaluations, read_evaluations
 from rlframe.record.generation import Generation
-from rlframe.record.metrics import JsonlSink, Sink
+from rlframe.record.metrics import JsonlSink, Sink, last_step
 from rlframe.record.wandb import WandbSink, check_key
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
@@ -65,36 +65,65 @@ class Context:
     watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
     step: int = 0
     recorded: int = 0  # the last step with a row of metrics; a step up to it is taken again after a loss
-    evaluated: int = 0  # the last step that this driver has evaluated
+    written: int = 0  # the last step whose rollouts this driver, or one that saved a checkpoint later, has written
+    evaluated: int = 0  # the last step with an evaluation
+    _engines_wait: bool = False  # for the weights after a new driver's replay, with the base model until then
     _step_began: float = field(default_factory=time.monotonic)
 
     def restore(self) -> int:
-        """Continues from the newest whole checkpoint -> the step. A new run evaluates first, and starts at step 0.
+        """Continues from the newest whole checkpoint and the log -> the step of the checkpoint.
 
-        Raises RunFailed if a resumed run has no whole checkpoint, or machines do not share the run's folder.
+        A run without a checkpoint starts with the base model at step 0, and a new run evaluates first. Raises RunFailed
+        if no checkpoint of a resumed run is whole, or machines do not share the run's folder.
         """
         self.checkpoints.check_folder()
         self.feed.check_folder(self.files.path)
-        if self.run.resume:
-            with self.console.phase("restoring"):
-                self.turns.begin_learner()
-                self.step = self.checkpoints.restore(self.console.warn)
-                self.weights.sync(self.step)
-                self.weights.settle()
-                self.turns.metrics()  # these turns are no step's
-        self.recorded = self.step
-        save(self.run, self.files.config)
+        logged = self._resume() if self.run.resume else self._begin()
         self.watchers += open_watchers(self.run, self.files, self.console)
-        self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=self.step)]
+        self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=logged)]
+        self.recorded = max(self.step, last_step(self.files.metrics))
+        self.evaluated = max((int(row["step"]) for row in read_evaluations(self.files.evaluations)), default=0)
         # A signal may have ended the saved run in the evaluation of its last step.
-        if self.evaluation.due(self.step) and not self.evaluation.recorded(self.step):
+        if self.evaluation.due(self.step) and not self.evaluation.recorded(self.step) and not self.feed.replaying:
             self.evaluate(self.step)
         self._step_began = time.monotonic()
         return self.step
 
+    def _begin(self) -> int:
+        save(self.run, self.files.config)
+        return self.feed.open_log(0, resume=False)
+
+    def _resume(self) -> int:
+        """Restores learner, feed and engines -> the last step that the saved run has begun."""
+        with self.console.phase("restoring"):
+            if self.checkpoints.exist():
+                self.turns.begin_learner()
+                self.step = self.checkpoints.restore(self.console.warn)
+            logged = self.feed.open_log(self.step, resume=True)
+            keep_evaluations(self.files.evaluations, logged)
+            self.written = self.step
+            if self.feed.replaying:
+                self._engines_wait = True
+            elif self.step:
+                self.weights.sync(self.step)
+                self.weights.settle()
+                self.turns.metrics()  # these turns are no step's
+        if logged > self.step:
+            self.console.warn(
+                f"the learner takes steps {self.step + 1} to {logged} again, with the rollouts of the log"
+            )
+        save(self.run, self.files.config)
+        return logged
+
     def sync(self, step: int) -> Synced:
-        """Brings the learner's version to the engines. While steps are replayed engines keep their newer weights."""
-        return Synced.nothing(step) if self.feed.replaying else self.weights.sync(step)
+        """Brings the learner's version to the engines. While steps are replayed engines keep the weights they have."""
+        if self.feed.replaying:
+            return Synced.nothing(step)
+        synced = self.weights.sync(step)
+        if self._engines_wait:  # engines of a new driver have sampled nothing yet, and go on with old completions
+            self._engines_wait = False
+            self.weights.settle()
+        return synced
 
     def record(
         self, step: int, groups: list[GroupRecord], rated: list[RatedGroup], report: StepReport, synced: Synced
@@ -105,12 +134,14 @@ class Context:
         """
         self.generation.check()
         self.step = step
+        if step > self.written:
+            self.feed.write(step, self.files.rollouts, groups, rated)
+            self.written = step
         if step <= self.recorded:
             self.gate.judge(step, report.metrics, again=True)
             return
         turns = self.turns.metrics()
         learner_s = self.feed.background.now() - self.feed.taken_at - synced.seconds - turns.get("time/turns_s", 0.0)
-        self.feed.write(step, self.files.rollouts, groups, rated)
         oldest_version = self.run.oldest_version(step - 1)
         metrics = rollout_metrics(groups, step - 1, self.run.truncated, oldest_version)
         metrics |= self.feed.metrics() | report.metrics
@@ -156,6 +187,7 @@ class Context:
         """
         if self.checkpoints.step != self.step and not self.recovery.active:
             with self.console.phase("saving a checkpoint"), self.signals.held_back():
+                self.feed.begin_epoch(self.step)
                 self.checkpoints.save(self.step)
 
 
@@ -207,6 +239,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 generation,
                 timeout_s=run.cluster.stall_timeout_s,
                 warn=console.warn,
+                on_commit=feed.commit,
             )
         )
         ctx = Context(

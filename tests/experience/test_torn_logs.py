@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from rlframe.errors import Fenced
 from rlframe.experience.journal import Journal, NoLog
 from rlframe.experience.ledger import Ledger
 from rlframe.record.frames import read_frames
-from rlframe.record.ledger_log import LedgerLog
+from rlframe.record.generation import Generation
+from rlframe.record.ledger_log import LedgerLog, read_epochs
 from tests.tiny.feed import hold, make_stream
 from tests.tiny.groups import make_record
 from tests.tiny.ledgers import check_balance
@@ -34,7 +36,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def restored(folder: Path) -> Ledger | None:
     """The ledger of a log; None where only the checkpoint can be used."""
     ledger = Ledger(prompts_per_step=2, max_staleness=2, dynamic_sampling=False)
-    journal = Journal(ledger, LedgerLog(folder), LoggedPool(None, folder), generation=2)
+    journal = Journal(
+        ledger, LedgerLog(folder, Generation.take(folder.parent / "generations")), LoggedPool(None, folder)
+    )
     try:
         return ledger if journal.restore(0, STREAM.at) else None
     except NoLog:
@@ -107,16 +111,25 @@ def test_a_changed_byte_is_found_wherever_it_is(log: Path, tmp_path: Path) -> No
             assert ledger.snapshot(0) != expected.snapshot(0)
 
 
-def test_two_drivers_never_write_the_same_epoch(log: Path, tmp_path: Path) -> None:
-    first, second = LedgerLog(tmp_path), LedgerLog(tmp_path)
+def test_an_older_driver_writes_no_event_more(tmp_path: Path) -> None:
+    first = LedgerLog(tmp_path / "ledger", Generation.take(tmp_path / "generations"))
     first.make_epoch()
-    with pytest.raises(RuntimeError, match="000001 cannot be written"):
-        second.make_epoch()
+    first.open({})
+    first.append(["one"])
+    first.flush()
+    LedgerLog(tmp_path / "ledger", Generation.take(tmp_path / "generations"))
+    first.append(["two"])
+    for forbidden in (first.flush, first.make_epoch, lambda: first.delete_before(9), lambda: first.append(["three"])):
+        with pytest.raises(Fenced, match="another driver has taken over"):
+            forbidden()
+    first.close()
+    [epoch] = read_epochs(tmp_path / "ledger")
+    assert epoch.events == [["one"]]
 
 
 def test_prompts_that_have_changed_leave_the_log_out(log: Path) -> None:
     ledger = Ledger(prompts_per_step=2, max_staleness=2, dynamic_sampling=False)
-    journal = Journal(ledger, LedgerLog(log), LoggedPool(None, log), generation=2)
+    journal = Journal(ledger, LedgerLog(log, Generation.take(log.parent / "generations")), LoggedPool(None, log))
     other = {position: replace(STREAM.at(position), id=f"q{position}@0") for position in range(9)}
     with pytest.raises(NoLog, match=r"prompt o0@0 is in flight, and the stream has q0@0 .*prompts.train has changed"):
         journal.restore(0, other.__getitem__)

@@ -13,6 +13,7 @@ from rlframe.batch.records import to_record
 from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.journal import Journal
 from rlframe.record.frames import Location
+from rlframe.record.generation import Generation
 from rlframe.record.ledger_log import LedgerLog
 from rlframe.record.segments import Segment, read_body
 from rlframe.rollout.messages import EpisodeReport
@@ -90,7 +91,8 @@ class LoggedRun:
         self.background = background or VirtualBackground("logged", stall_timeout_s=60)
         self.feed: RolloutFeed = make_feed(self.background, [self.engine], judge, warn=self.warnings.append, **settings)  # pyright: ignore
         self.pool = self.feed.episodes = LoggedPool(self.feed.episodes, self.folder)  # pyright: ignore
-        self.feed.journal = Journal(self.feed.ledger, LedgerLog(self.folder), self.pool, generation=1)  # pyright: ignore
+        generation = Generation.take(run_dir / "generations")
+        self.feed.journal = Journal(self.feed.ledger, LedgerLog(self.folder, generation), self.pool)  # pyright: ignore
         self.feed.__enter__()
 
     def begin(self, step: int = 0, *, resume: bool = False) -> LoggedRun:
