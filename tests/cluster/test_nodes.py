@@ -23,9 +23,12 @@ from rlframe.actors.failure import describe
 from rlframe.cluster import ray_cluster
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
+from rlframe.config.train import CheckpointConfig
 from rlframe.errors import RunFailed, Stalled
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
+from rlframe.record.generation import Generation
+from rlframe.train.checkpoint import Checkpoints
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.nodes import RAY, Nodes, free_ports, two_nodes
 
@@ -146,13 +149,17 @@ def test_ranks_that_do_not_see_the_run_folder_are_named(
     rank = handle.remote("learner-0", joined.learner, tiny_model, 1.0, 1, "shared")
     settings = {"micro_batch_tokens": 1, "packing": "shared", "sequence_parallel": 1, "timeout_s": 60, "max_skipped": 1}
     group = LearnerGroup([rank], None, **settings)  # pyright: ignore[reportArgumentType]
-    for folder in (tmp_path, nodes.first_only):
-        (folder / "marker").touch()
-    group.check_shared(tmp_path / "marker")
+    generation = Generation.take(tmp_path / "generations")
+
+    def check(folder: Path) -> None:
+        settings = CheckpointConfig(every=1, keep=1, export=False, on_error="stop")
+        Checkpoints(settings, folder, group, {}, generation, timeout_s=60, warn=pytest.fail).check_folder()
+
+    check(tmp_path)
     with pytest.raises(
-        RunFailed, match=rf"^run_dir: the machines of learner-0 do not see {nodes.first_only}, .* share"
+        RunFailed, match=rf"^run_dir: ranks write .* into {nodes.first_only}, and learner-0 on .* share"
     ):
-        group.check_shared(nodes.first_only / "marker")
+        check(nodes.first_only)
 
 
 class Dying:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlframe.learner.export import Export, export_plan
 from rlframe.learner.source import ParamMeta
-from rlframe.train.checkpoint import first_fault, seal
+from rlframe.record.manifest import first_fault, seal, unreadable
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import exported, save, state, step
@@ -58,7 +58,7 @@ def test_every_number_of_ranks_exports_the_learners_weights(
     config = compose([*tiny_overrides(qwen3_moe_model), "learner.lr=0.01"]).learner
     handles = launch(config, qwen3_moe_model, ranks)
     step(handles, 0)
-    save(handles, tmp_path / "learner", tmp_path / "huggingface")
+    reports = save(handles, tmp_path / "learner", tmp_path / "huggingface")
     files = sorted(path.name for path in (tmp_path / "huggingface").glob("*.safetensors"))
     assert len(files) == ranks
     trained = state(handles)
@@ -74,7 +74,10 @@ def test_every_number_of_ranks_exports_the_learners_weights(
                 names = set(opened_file.keys())
             assert names == {name for name, place in index["weight_map"].items() if place == file}
         assert index["metadata"]["total_size"] == sum(t.nbytes for t in exported(tmp_path / "huggingface").values())
-    seal(tmp_path)
+    written = [file for report in reports for file in report.files]
+    assert sorted(file.path for file in written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [unreadable(file) for file in written] == [None] * len(written)
+    seal(tmp_path, written)
     assert first_fault(tmp_path) is None
     (tmp_path / "huggingface" / files[-1]).unlink()
     assert first_fault(tmp_path) == f"huggingface/{files[-1]} is missing"

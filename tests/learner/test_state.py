@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from rlframe.learner.rank import LearnerRank
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch
 from tests.tiny.learner import differing, load, make_samples, save, state, step
+from tests.tiny.ranks import RankProcesses
 
 Start = Callable[..., list[Any]]
 
@@ -81,7 +83,7 @@ def test_a_step_during_the_writing_does_not_change_the_saved_state(start: Start,
     copied = state(one)
     ray.get([handle.save.remote(tmp_path / "saved", None) for handle in one])
     step(one, 1)
-    while not ray.get(one[0].saved.remote()):
+    while ray.get(one[0].saved.remote()) is None:
         pass
     assert differing(copied, state(one)) != []
     load(one, tmp_path / "saved")
@@ -123,11 +125,29 @@ def test_a_restored_state_is_where_torchs_fused_and_plain_adam_read_it(start: St
         assert devices == {**moments, "step": place}
 
 
-def test_a_failed_write_is_an_error_of_its_rank(start: Start, tmp_path: Path) -> None:
+def test_a_failed_write_is_in_the_report_of_its_rank(start: Start, tmp_path: Path) -> None:
     one = start(1)
     (tmp_path / "saved").write_text("a file where a folder should be")
-    with pytest.raises(ray.exceptions.RayTaskError, match=r"learner-0[\s\S]*FileExistsError"):
-        save(one, tmp_path / "saved")
+    [report] = save(one, tmp_path / "saved")
+    assert (report.writer, report.files) == ("learner-0", [])
+    assert report.error == f"FileExistsError: [Errno 17] File exists: '{tmp_path / 'saved'}'"
+
+
+def fill_disk(rank: LearnerRank) -> None:
+    """Lets the rank's process write no file beyond 100 kB, which is less than its state."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_disk_that_takes_a_part_of_the_state_is_in_the_report(
+    config: LearnerConfig, tiny_model: Path, processes: RankProcesses, tmp_path: Path
+) -> None:
+    one = RankProcesses().launch(config, tiny_model, 1)  # a process of its own, which the limit spoils
+    try:
+        ray.get(one[0].__ray_call__.remote(fill_disk))
+        [report] = save(one, tmp_path)
+        assert report.files == [] and "File too large" in (report.error or "")
+    finally:
+        ray.kill(one[0].process)
 
 
 def test_an_error_names_the_parameter_that_another_models_state_lacks(

@@ -16,6 +16,7 @@ from rlframe.learner import zero3
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from rlframe.objective import Objective
+from rlframe.record.manifest import WriteReport
 from rlframe.training import TrainSample
 
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
@@ -108,11 +109,12 @@ def _reference_logprobs(rank: LearnerRank, samples: list[TrainSample]) -> list[n
         return _logprobs(rank, samples)
 
 
-def save(handles: list[Any], folder: Path, export: Path | None = None) -> None:
-    """Lets every rank write its state, and waits for the files."""
+def save(handles: list[Any], folder: Path, export: Path | None = None) -> list[WriteReport]:
+    """Lets every rank write its state, and waits for the files -> each rank's report."""
     ray.get([handle.save.remote(folder, export) for handle in handles])
-    while not all(ray.get([handle.saved.remote() for handle in handles])):
+    while None in (reports := ray.get([handle.saved.remote() for handle in handles])):
         time.sleep(0.05)
+    return reports
 
 
 def exported(folder: Path) -> dict[str, np.ndarray]:

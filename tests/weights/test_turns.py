@@ -99,6 +99,25 @@ def test_metrics_tell_what_each_side_gave_back_and_the_seconds_once(turns: Share
     assert turns.metrics()["time/turns_s"] == 0
 
 
+def test_new_ranks_find_the_gpu_empty_wherever_the_learner_was_lost(gpu: Gpu, turns: SharedDevices) -> None:
+    def lose() -> None:
+        for part in ("parameters", "optimizer"):
+            gpu.used.pop(part, None)  # with the ranks' processes
+        turns.learner_lost()
+        assert gpu.used == {}
+        gpu.used |= {"parameters": 12, "optimizer": 40}  # of new ranks
+
+    lose()  # in the engines' turn
+    turns.begin_learner()  # which has begun
+    lose()  # in its own turn
+    with pytest.raises(RuntimeError), turns.handover():
+        raise RuntimeError("lost")
+    lose()
+    with turns.handover():
+        gpu.note("weights travel")
+    assert gpu.used == {"weights": 10, "kv_cache": 50}
+
+
 def test_sides_with_devices_of_their_own_have_no_turns() -> None:
     turns = SeparateDevices()
     turns.begin_learner()
