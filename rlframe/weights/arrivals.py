@@ -39,15 +39,18 @@ class Arrivals:
             if replica in self.broken:
                 problem = f"weights of version {version} arrived broken, twice: {replica.name} ({', '.join(tensors)})"
                 return self.engines.lose(replica, f"{problem}; check the memory and the network of its machine")
-            self.replicas.quarantine(replica)
-            self.broken.add(replica)
-            return
+            return self.quarantine(replica)
         replica.version = version
         self.replicas.serve(replica)
         self._answers.append(loaded)
         if replica in self.broken:
             self.broken.remove(replica)
             self._repaired.append(replica.name)
+
+    def quarantine(self, replica: Replica) -> None:
+        """Notes an engine that holds wrong weights, or a part of a version."""
+        self.replicas.quarantine(replica)
+        self.broken.add(replica)
 
     def wrong(self) -> list[Replica]:
         """Engines that hold wrong weights and are not dead."""

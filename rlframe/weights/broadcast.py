@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlframe.actors.replicas import Replica, ReplicaState
+from rlframe.errors import LearnerLost
 from rlframe.weights.arrivals import Arrivals
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import DeviceBackend, Engines, Learner
@@ -40,7 +41,7 @@ class Broadcast:
         """Sends every value, and returns once all `replicas` have answered.
 
         Engines that die before the values travel are left out. The death of an engine while they travel leaves the
-        others with a part of the values, and in NCCL: all are lost, and the error is raised.
+        others with a part of the values, and everybody waiting in NCCL: all engines are lost, and LearnerLost is raised.
         """
         # A pause comes first, because a data-parallel engine's workers cannot meet and compute at once.
         if not (paused := self.engines.pause(replicas)):
@@ -52,7 +53,7 @@ class Broadcast:
         except Exception as error:
             for replica in paused:
                 self.engines.lose(replica, f"{replica.name} may hold a part of version {version}: {error}")
-            raise
+            raise LearnerLost(f"weights of version {version} did not reach all engines: {error}") from error
         loaded = self.engines.resume(paused, version, fingerprints)
         for replica in paused:
             if replica.name in loaded:

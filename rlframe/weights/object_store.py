@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -131,14 +132,19 @@ class ObjectStore:
             del self._loading[replica]
 
     async def _load(self, replica: Replica, delivery: Delivery) -> None:
-        """Loads a version. An engine whose load fails is lost, because it may hold a part of the version."""
+        """Loads a version. An engine whose load fails may hold a part of the version, so it is lost.
+
+        If ranks have died, the load failed because of them, and the engine waits for whole weights.
+        """
         self._loading[replica] = delivery
         version = delivery.snapshot.version
         try:
             loaded = await self.engines.load(replica, version, delivery.reference)
         except Exception as error:
-            self.engines.lose(replica, f"{replica.name} failed to load version {version}: {error!r}")
-            return
+            if replica.state != ReplicaState.DEAD and await asyncio.to_thread(self.learner.dead_ranks):
+                self.learner_lost()
+                return self.arrivals.quarantine(replica)
+            return self.engines.lose(replica, f"{replica.name} failed to load version {version}: {error!r}")
         self.arrivals.note(replica, version, loaded)
         self.background.notify()
 

@@ -25,6 +25,8 @@ class Learner(Protocol):
 
     def send(self) -> dict[str, int]: ...
 
+    def dead_ranks(self) -> list[str]: ...
+
 
 class Engines(Protocol):
     """The engines' side: `rollout/pool.py`."""

@@ -61,6 +61,7 @@ class Learner:
         self.published: list[tuple[int, bool]] = []
         self.alive: WeakSet[Reference] = WeakSet()
         self.most_alive = 0
+        self.dead: list[str] = []  # names of ranks
 
     def publish(self, *, whole: bool) -> Snapshot:
         gc.collect()
@@ -69,6 +70,9 @@ class Learner:
         checksums = [[self.values_of(self.version)]]
         shards = RankShards(base=self.version, buckets=[], deltas=[], checksums=checksums, names=[], bytes=10)
         return Snapshot(version=self.version, ranks=[shards])
+
+    def dead_ranks(self) -> list[str]:
+        return self.dead
 
     def put(self, snapshot: Snapshot) -> Reference:
         reference = Reference(snapshot)

@@ -160,6 +160,17 @@ def test_nobody_waits_for_a_late_engine_s_first_load() -> None:
         assert (late.state, late.version) == ("serving", 2)
 
 
+def test_a_load_that_fails_because_ranks_died_waits_for_whole_weights() -> None:
+    with open_run(max_lag=1, a=Engine(raises=MemoryError("owner died"))) as run:
+        run.learner.dead = ["learner-1"]
+        run.sync()
+        run.until(lambda: run.states() == {"a": "quarantined"})
+        run.learner.dead, run.engines["a"].raises = [], None
+        run.sync()
+        run.weights.settle()
+        assert (run.lost, run.states(), run.learner.published) == ({}, {"a": "serving"}, [(1, False), (2, True)])
+
+
 def test_a_late_engine_waits_for_the_weights_of_new_ranks() -> None:
     """The objects that dead ranks published are gone; the repair publishes every value anew."""
     with open_run(max_lag=1, a=Engine()) as run:
