@@ -174,6 +174,7 @@ class Context:
 
     def evaluate(self, step: int) -> None:
         """Evaluates with the weights of this very step, and logs the figures to the sinks that watch evaluations."""
+        self.generation.check()
         self.weights.settle()
         figures = self.evaluation.run(step, self.console)
         for sink in self.watchers:

@@ -88,8 +88,8 @@ class Recovery:
         if count > self.max_losses:
             reasons = "\n".join(f"loss {number}: {reason}" for number, reason in enumerate(self._reasons, start=1))
             raise RunFailed(
-                f"the learner was lost {count} times after step {self._furthest}, without a new step between "
-                f"(learner.max_losses={self.max_losses}):\n{reasons}"
+                f"losses of the learner after step {self._furthest}, without a new step between: {count}, and the run "
+                f"survives {self.max_losses} (learner.max_losses)\n{reasons}"
             ) from lost
         self.console.warn(f"the learner is lost after step {self._furthest}, and new ranks start: {lost}")
 
