@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from rlframe.actors.waits import waiting
 from rlframe.errors import Stalled
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ def wait(calls: dict[str, ObjectRef], doing: str, timeout_s: float, bound: str) 
     """
     deadline = time.monotonic() + timeout_s
     names = {call: name for name, call in calls.items()}
-    while names:
-        done, _ = ray.wait(list(names), timeout=max(0.0, deadline - time.monotonic()))
-        if not done:
-            raise late(names.values(), doing, timeout_s, bound)
-        for call in done:
-            del names[call]
-            ray.get(call)
+    with waiting(calls, doing, timeout_s, bound) as open_wait:
+        while names:
+            done, _ = ray.wait(list(names), timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise late(names.values(), doing, timeout_s, bound)
+            for call in done:
+                open_wait.answered(names.pop(call))
+                ray.get(call)
     return ray.get(list(calls.values()))
 
 
@@ -44,7 +46,10 @@ async def gather(calls: Mapping[str, Awaitable[Any]], doing: str, timeout_s: flo
     if not tasks:
         return []
     try:
-        _, unfinished = await asyncio.wait(tasks.values(), timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+        with waiting(calls, doing, timeout_s, bound) as open_wait:
+            for name, task in tasks.items():
+                task.add_done_callback(lambda _, name=name: open_wait.answered(name))
+            _, unfinished = await asyncio.wait(tasks.values(), timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
         results = [task.result() for task in tasks.values() if task not in unfinished]
         if unfinished:
             raise late([name for name, task in tasks.items() if task in unfinished], doing, timeout_s, bound)

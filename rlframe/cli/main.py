@@ -18,6 +18,7 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe train ... -m learner.lr=1e-6,2e-6       one run after the other (Hydra's multirun)
   rlframe evaluate model.path=MODEL [key=value ...]
                                                   a model on held-out prompts, without training; --help says more
+  rlframe status RUN_DIR                          what a run does and waits for, also after it died
   rlframe reward list                             the rewards there are, and their settings
   rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
                                                   completions: spread, speed, failures, best and worst
@@ -46,6 +47,10 @@ def main() -> None:
             from rlframe.cli import evaluate
 
             sys.exit(evaluate.main(arguments))
+        case "status":
+            from rlframe.cli import status
+
+            sys.exit(status.main(arguments))
         case "reward":
             from rlframe.cli import reward
 

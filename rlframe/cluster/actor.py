@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from rlframe.actors import logs
+from rlframe.actors.activity import Doing, longest
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Handle
 from rlframe.cluster import nodes
@@ -18,6 +20,8 @@ from rlframe.learner.meeting import free_address
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+
+ACTIVITY = "activity"  # a concurrency group: its calls are answered while another call computes
 
 
 def start_actor(
@@ -32,16 +36,34 @@ def start_actor(
 
     The class gets the actor's name first, then `arguments`, and `named` by name.
     """
-    environment: dict[str, Any] = {"env_vars": slot.environment} if slot.environment else {}
+    environment: dict[str, Any] = {"env_vars": slot.environment | logs.environment()}
     if slot.pip:
         environment["pip"] = slot.pip
-    if environment:
-        options["runtime_env"] = environment
     if slot.labels and slot.gang is None:  # a gang's bundles have the labels
         options["label_selector"] = slot.labels
-    remote_class = ray.remote(cls).options(name=slot.name, num_cpus=slot.cpus, num_gpus=slot.gpus, **options)
-    handles[slot.name] = remote_class.remote(slot.name, *arguments, **named)
+    remote: Any = ray.remote
+    remote_class = remote(concurrency_groups={ACTIVITY: 1})(_process_of(cls))
+    options |= {"name": slot.name, "num_cpus": slot.cpus, "num_gpus": slot.gpus, "runtime_env": environment}
+    handles[slot.name] = remote_class.options(**options).remote(slot.name, *arguments, **named)
     return handles[slot.name]
+
+
+def _process_of(cls: type) -> type:
+    """The class with what every actor's process has: a file for its output, and an answer to `activity`."""
+
+    class Process(cls):
+        def __init__(self, name: str, *arguments: Any, **named: Any) -> None:
+            logs.redirect(name)
+            super().__init__(name, *arguments, **named)
+
+        @ray.method(concurrency_group=ACTIVITY)
+        def activity(self) -> Doing | None:
+            """What the process computes at the moment, while it computes."""
+            return longest()
+
+    # Ray knows a class by its module and name, and shows them in errors.
+    Process.__module__, Process.__qualname__, Process.__name__ = cls.__module__, cls.__qualname__, cls.__name__
+    return Process
 
 
 def meeting_point(ranks: list[Handle]) -> ObjectRef:

@@ -6,8 +6,9 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -30,16 +31,24 @@ LOOPBACK = "127.0.0.1"
 SHUTDOWN_S = 20.0  # for actors to end their own processes; then the actors are killed
 
 
-def connect(config: ClusterConfig, *, namespace: str, cpus: int, store_bytes: int) -> None:
+def connect(
+    config: ClusterConfig,
+    *,
+    namespace: str,
+    cpus: int,
+    store_bytes: int,
+    mark: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Joins the cluster at `cluster.address`; without an address makes a local cluster of this size.
 
-    Raises RunFailed where the cluster cannot be joined.
+    `mark`: variables of the environment of a local cluster's processes, by which the reaper finds them. Raises
+    RunFailed where the cluster cannot be joined.
     """
     settings: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": "ERROR"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice against Ray's warning
     if config.address is None:
         # On a laptop actors share the cores: generation and learning take turns, so each may use all cores.
-        with _own_process_group(), _environment(local_environment()), _loopback_node():
+        with _own_process_group(), _environment(local_environment() | dict(mark)), _loopback_node():
             _read_environment()  # Ray may remember a cluster that was joined before
             ray.init(
                 "local",

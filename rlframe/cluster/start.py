@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray.exceptions import RayError
 
+from rlframe.actors import logs
 from rlframe.actors.failure import ActorFailed, describe
 from rlframe.actors.replicas import Handle
 from rlframe.cluster import nodes, ray_cluster, store
 from rlframe.cluster.actors import Actors
 from rlframe.cluster.placement import RL, Role, cpu_demand, placement
+from rlframe.cluster.reaper import reaper
 from rlframe.cluster.starter import Starter
 from rlframe.learner import selftest
+from rlframe.record.directory import RunDir
 
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
@@ -92,15 +95,17 @@ def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
     roles = list(roles)
     weights = store.weight_bytes(run, roles)
     cluster = JoinedCluster(run, roles, weights, f"rlframe-{uuid.uuid4().hex[:8]}")
-    store_bytes = store.local_bytes(run.cluster.object_store_gib, weights)
-    ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpu_demand(run, roles), store_bytes=store_bytes)
-    try:
-        yield cluster
-        cluster.finish()
-    except RayError as error:
-        raise ActorFailed(describe(error)) from None
-    finally:
-        cluster.close()
+    cpus, store_bytes = cpu_demand(run, roles), store.local_bytes(run.cluster.object_store_gib, weights)
+    reaping = reaper() if run.cluster.address is None else nullcontext({})
+    with logs.kept_in(RunDir(Path(run.run_dir)).logs), reaping as mark:
+        ray_cluster.connect(run.cluster, namespace=cluster.namespace, cpus=cpus, store_bytes=store_bytes, mark=mark)
+        try:
+            yield cluster
+            cluster.finish()
+        except RayError as error:
+            raise ActorFailed(describe(error)) from None
+        finally:
+            cluster.close()
 
 
 @contextmanager

@@ -95,9 +95,10 @@ class RolloutFeed(Scorer):
         RunFailed when dynamic sampling replaces too many groups.
         """
         start = self.background.now()
-        while (taken := self.background.run(self._take(count))) is None:
-            assert self.repairs is not None
-            self.repairs.repair()  # on this thread, because ranks publish between two steps
+        with self._waiting(f"sample and score the {count} groups of step {self.rollouts.version + 1}"):
+            while (taken := self.background.run(self._take(count))) is None:
+                assert self.repairs is not None
+                self.repairs.repair()  # on this thread, because ranks publish between two steps
         groups, warning = taken
         if warning:
             self.warn(warning)

@@ -85,10 +85,18 @@ class Progress:
             )
         return None
 
+    def engines(self) -> list[ReportedEngine]:
+        """Every engine by its last report. For any thread."""
+        return [engine for engines in list(self._engines.values()) for engine in engines.values()]
+
+    def unscored_s(self, now: float) -> float | None:
+        """Seconds since the last verdict, while verdicts are awaited; None: none is awaited. For any thread."""
+        reports = list(self._workers.values())
+        return min((report.scoring_silent_s + now - at for at, report in reports if report.scoring), default=None)
+
     def describe(self) -> str:
         """A line for each engine, the longest silent first, and for each reward worker with calls in flight."""
-        engines = [engine for engines in self._engines.values() for engine in engines.values()]
-        engines.sort(key=lambda engine: -engine.report.silent_s)
+        engines = sorted(self.engines(), key=lambda engine: -engine.report.silent_s)
         lines = [_engine_line(engine) for engine in engines[:NAMED_ENGINES]]
         if len(engines) > NAMED_ENGINES:
             lines.append(f"{len(engines) - NAMED_ENGINES} more engines")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Self
 
+from rlframe.actors.waits import Wait, waiting
 from rlframe.errors import Stalled
-from rlframe.experience.progress import Progress
+from rlframe.experience.progress import BOUND, Progress
 from rlframe.experience.usage import Usage
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
 
@@ -65,7 +67,8 @@ class Scorer:
         The groups come in the order of `prompts`, without prompts that were given up, which are warned about. Raises an
         engine's or a reward worker's error, and Stalled.
         """
-        return self.background.run(self._score(prompts, sampling))
+        with self._waiting(f"sample and score {len(prompts)} prompts"):
+            return self.background.run(self._score(prompts, sampling))
 
     def check_folder(self, folder: Path) -> None:
         """Raises RunFailed where an episode worker's machine does not see a folder of this machine."""
@@ -74,6 +77,9 @@ class Scorer:
     def write(self, step: int, folder: Path, groups: list[GroupRecord], rated: list[RatedGroup]) -> None:
         """Lets the episode workers write groups of a step into `folder`; does not wait for the files."""
         self.background.run(self.episodes.write(step, folder, groups, rated))
+
+    def _waiting(self, doing: str) -> AbstractContextManager[Wait]:
+        return waiting(["rollout", "reward"], doing, self.background.stall_timeout_s, BOUND)
 
     async def _score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
         self._calls += 1

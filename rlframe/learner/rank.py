@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rlframe.actors.activity import doing
 from rlframe.batch.collate import collate
 from rlframe.learner import meeting, optimizer, state, zero3
 from rlframe.learner.bodies import Bodies, to_micro_batches
@@ -79,6 +80,7 @@ class LearnerRank:
     def __repr__(self) -> str:
         return self.name  # in Ray's errors and logs
 
+    @doing("load of the model")
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
         """Meets the other ranks at `address`, and loads this rank's shards of the model."""
         import deepspeed
@@ -130,6 +132,7 @@ class LearnerRank:
         """Keeps a frozen copy of the current policy, for objectives with a KL."""
         self.reference = Reference(self.engine, rank=self.rank, offload=offload)
 
+    @doing("step")
     def step(
         self, minibatches: list[list[list[TrainSample | PlannedSample]]], objective: Objective, version: int
     ) -> dict[str, float]:
@@ -150,7 +153,8 @@ class LearnerRank:
         )
         optimizer.set_rate(self.optimizer, rate)
         self.suspects = []
-        samples = to_micro_batches(minibatches, self.packing)
+        with doing("fetch of the sampled groups"):
+            samples = to_micro_batches(minibatches, self.packing)
         batches = [[collate(micro_batch, self.packing, version) for micro_batch in share] for share in samples]
         updates = self.config.epochs * len(batches)
         if objective.corrections and updates > 1:
@@ -175,6 +179,7 @@ class LearnerRank:
         sums["seconds"] = time.perf_counter() - started
         return sums | self.routers.metrics()
 
+    @doing("comparison with the reference")
     def divergences(self, micro_batches: list[list[PlannedSample]]) -> list[list[np.ndarray]]:
         """[micro-batches][samples][tokens with a loss weight]: the KL of the sampling policy from the reference."""
         bodies = Bodies(sample for samples in micro_batches for sample in samples)
@@ -226,6 +231,7 @@ class LearnerRank:
             full_every=full_every,
         )
 
+    @doing("publication of new weights")
     def publish(self, version: int, *, whole: bool) -> RankShards:
         """Puts this rank's slices of the weights into the object store. Merging gathers adapters, and nothing else."""
         with self.merging():
@@ -246,12 +252,14 @@ class LearnerRank:
         address = meeting.free_address(ray.util.get_node_ip_address())  # rank 0's counts
         self.sender = Sender(backend, client, self.source, rank=self.rank, address=address, chunk_bytes=chunk_bytes)
 
+    @doing("broadcast of new weights")
     def send(self) -> dict[str, int]:
         """Sends the weights to the engines that were joined -> on rank 0 the fingerprint of each tensor."""
         assert self.sender is not None, "join_engines comes before send"
         with merged(self.engine.module):
             return self.sender.send()
 
+    @doing("copy of its state for a checkpoint")
     def save(self, folder: Path, export: Path | None) -> None:
         """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
 
@@ -285,6 +293,7 @@ class LearnerRank:
 
         return report_on(self.name, write_mark)
 
+    @doing("load of a checkpoint")
     def load(self, folder: Path) -> None:
         """Restores the files of `save`, of any number of ranks. Without a saved reference, the present one stays."""
         counters = state.restore(self.engine.module, self.optimizer, folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from rlframe.actors.activity import doing
 from rlframe.batch.collate import to_device
 from rlframe.learner.finite import not_finite
 from rlframe.objective import combine, mismatch
@@ -46,7 +47,8 @@ class Updater:
         The arguments are those of `accumulate`.
         """
         sums, suspects = self.accumulate(samples, batches, objective, first=first)
-        applied = self._apply(spoiled=bool(suspects))
+        with doing("step of the optimizer"):
+            applied = self._apply(spoiled=bool(suspects))
         self.routers.end_update(applied=applied)
         norm = float(self.engine.get_global_grad_norm())
         return sums | {"skipped": float(not applied), "updates": 1.0, "grad_norm": norm}, suspects
@@ -61,9 +63,10 @@ class Updater:
         """
         sums: list[dict[str, float]] = []
         suspects: list[str] = []
-        for packed, on_host in zip(samples, batches, strict=True):
+        for number, (packed, on_host) in enumerate(zip(samples, batches, strict=True), start=1):
             batch = to_device(on_host, self.device)
-            logprobs, entropies = self.engine(batch, self.temperature)
+            with doing(f"forward of micro-batch {number} of {len(batches)}"):
+                logprobs, entropies = self.engine(batch, self.temperature)
             if first and objective.corrections:
                 batch = replace(batch, old_logprobs=logprobs.detach())
             values = {"rollout log-probability": batch.rollout_logprobs, "log-probability": logprobs.detach()}
@@ -72,7 +75,8 @@ class Updater:
             logprobs.register_hook(partial(values.__setitem__, "gradient by its log-probability"))
             loss = losses.sum()
             # ZeRO averages over ranks. The loss weights already make the sum a mean over the update: undo the average.
-            self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
+            with doing(f"backward of micro-batch {number} of {len(batches)}"):
+                self.engine.backward(loss * self.config.ranks, scale_wrt_gas=False)
             suspects += not_finite(packed, batch, values)
             measured = objective.measure(logprobs.detach(), entropies.detach(), batch)
             if first:
@@ -108,6 +112,7 @@ class Updater:
             logprobs, _ = self.engine(to_device(batch, self.device), self.temperature)
         return logprobs
 
+    @doing("log-probabilities before the updates")
     def with_logprobs(
         self, field: Literal["old_logprobs", "ref_logprobs"], minibatches: list[list[TrainBatch]]
     ) -> list[list[TrainBatch]]:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from rlframe.actors.activity import doing
 from rlframe.record.evaluations import MAIN_SET, PREFIX, by_set
 from rlframe.record.measures import STANDARD_ERROR, measure, measures, table
 from rlframe.record.text import printable
@@ -82,7 +83,8 @@ class Console:
         task = self._alive.add_task(text, total=None)
         mark = ("✗ ", "bold red")
         try:
-            yield
+            with doing(text):
+                yield
             mark = ("✓ ", "green")
         finally:
             self._alive.remove_task(task)

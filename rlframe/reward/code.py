@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from rlframe.actors.activity import note
 from rlframe.reward.base import Reward
 from rlframe.reward.fault import Fault
 from rlframe.reward.references import read_tests
@@ -117,8 +118,10 @@ class Code(Reward):
 def _summary(faults: Iterator[Fault | None]) -> tuple[int, int, str, bool]:
     """Number of passed cases and of all cases, the first fault, and True if a case took too long."""
     passed, count, first_fault, is_timeout = 0, 0, "", False
+    note("sandbox case 0")
     for index, fault in enumerate(faults):
         count += 1
+        note(f"sandbox case {count}")
         if fault is None:
             passed += 1
         else:

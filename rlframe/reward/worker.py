@@ -14,6 +14,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from rlframe.actors.activity import doing
 from rlframe.errors import Hung, without_passwords
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
@@ -112,13 +113,16 @@ class RewardWorker:
 
     async def _bounded(self, name: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """The result of a call. Raises TimeoutError after `timeout_s`, Hung, and the exceptions of the call."""
+        subject: Prompt | RolloutGroup = arguments[0]
+        work = doing(f"reward {name}", subject.id if isinstance(subject, Prompt) else subject.prompt.id)
         try:
             if inspect.iscoroutinefunction(call if inspect.ismethod(call) else type(call).__call__):
-                return await asyncio.wait_for(call(*arguments), self.timeout_s)
+                with work:
+                    return await asyncio.wait_for(call(*arguments), self.timeout_s)
             async with self.thread_lock:
                 if self.hung_reward:
                     raise Hung(f"{self.name}: reward {self.hung_reward!r} never came back", self.process)
-                running = asyncio.get_running_loop().run_in_executor(self.thread, call, *arguments)
+                running = asyncio.get_running_loop().run_in_executor(self.thread, work(call), *arguments)
                 try:
                     return await asyncio.wait_for(asyncio.shield(running), self.timeout_s)
                 except TimeoutError:

@@ -29,6 +29,7 @@ from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.prompts import open_prompts
 from rlframe.train.recovery import Recovery
+from rlframe.train.reporter import Reporter
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.sync import Synced
@@ -208,6 +209,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             console.warn(warning)
         files.create()
         generation = Generation.take(files.generations)
+        reporter = stack.enter_context(Reporter(files, run.steps, console.warn, generation))
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
         with console.phase(joining(run.cluster)), transformers_meanwhile():
@@ -230,6 +232,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             )
         feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, weights)
         stack.enter_context(feed)
+        reporter.follow(actors.background, actors.starter.handles, feed.progress)
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -259,6 +262,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             recovery=Recovery(
                 run.learner.max_losses, actors.starter, learner, checkpoints, weights, feed, gate, console
             ),
+            sinks=[reporter],
         )
         stack.callback(lambda: [sink.close() for sink in ctx.sinks if sink is not console])
         try:

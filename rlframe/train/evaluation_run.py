@@ -17,6 +17,7 @@ from rlframe.train.context import open_tokenizer, open_watchers
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.held_out import open_held_out
 from rlframe.train.joining import joining, transformers_meanwhile
+from rlframe.train.reporter import Reporter
 from rlframe.train.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
     signals.listen()
     with ExitStack() as stack:
         console = stack.enter_context(Console(0, run.deciding_reward))
+        files.path.mkdir(parents=True, exist_ok=True)
+        reporter = stack.enter_context(Reporter(files, 0, console.warn))
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
         with console.phase(joining(run.cluster)), transformers_meanwhile():
@@ -50,7 +53,7 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
             raise ValueError("an evaluation needs engines and reward workers")
         scorer = Scorer(actors.episodes, actors.background, slots=run.rollout.slots, warn=console.warn)
         evaluation = Evaluation(run, heldout, stack.enter_context(scorer), files)
-        files.path.mkdir(parents=True, exist_ok=True)
+        reporter.follow(actors.background, actors.starter.handles, scorer.progress)
         save(run, files.config)
         watchers = open_watchers(run, files, console)
         stack.callback(lambda: [watcher.close() for watcher in watchers])

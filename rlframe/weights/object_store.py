@@ -11,10 +11,12 @@ import ray
 
 from rlframe.actors.background import Background
 from rlframe.actors.replicas import Replica, ReplicaState
+from rlframe.actors.waits import waiting
 from rlframe.weights.arrivals import Arrivals
 from rlframe.weights.snapshot import Snapshot
 from rlframe.weights.transport import Engines, Learner
 
+BOUND = "cluster.stall_timeout_s"
 VERSIONS = 3  # that may be alive: engines load one or two, and ranks publish the next
 
 
@@ -112,9 +114,10 @@ class ObjectStore:
 
     async def _progress(self, late: list[Replica]) -> None:
         """Waits for an engine to have loaded."""
-        seconds = f"{self.background.stall_timeout_s:g} s (cluster.stall_timeout_s)"
+        seconds = f"{self.background.stall_timeout_s:g} s ({BOUND})"
         lines = [f"{replica.name} did not load version {self._loading[replica].snapshot.version}" for replica in late]
-        await self.background.wait(lambda: f"{', '.join(lines)} within {seconds}")
+        with waiting([replica.name for replica in late], "load new weights", self.background.stall_timeout_s, BOUND):
+            await self.background.wait(lambda: f"{', '.join(lines)} within {seconds}")
 
     def _begin(self, replica: Replica) -> None:
         if self._newest is not None and replica not in self._loading:

@@ -12,9 +12,11 @@ import ray
 from ray.exceptions import RayActorError
 
 from rlframe.actors.failure import describe
+from rlframe.actors.logs import kept_in
 from rlframe.actors.replicas import Replica
+from rlframe.cluster.actor import start_actor
 from rlframe.cluster.episodes import episode_pool, share_engines
-from rlframe.cluster.placement import reward_slots
+from rlframe.cluster.placement import Slot, reward_slots
 from rlframe.cluster.pools import start_reward_actors
 from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.config.run import RunConfig
@@ -47,6 +49,7 @@ class LightEngine(TinyEngine):
             print("the GPU is gone", flush=True)
             raise ValueError("no GPU")
         if any(prompt.id == "dies@0" for prompt in prompts):
+            os.write(2, b"the GPU has left\n")
             os._exit(1)
         async for sampled in super().generate(prompts, sampling, indices):
             yield sampled
@@ -65,16 +68,16 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture
-def started(run: RunConfig, local_ray: None) -> Iterator[tuple[EpisodePool, dict[str, Any]]]:
+def started(run: RunConfig, local_ray: None, tmp_path: Path) -> Iterator[tuple[EpisodePool, dict[str, Any]]]:
     send_user_modules()
     handles: dict[str, Any] = {}
     engines = []
-    for index in range(2):
-        name = f"rollout-{index}"
-        handles[name] = ray.remote(LightEngine).options(name=name, num_cpus=0).remote(name)
-        engines.append(Replica(name=name, handle=handles[name]))
-    rewards = start_reward_actors(run.reward, reward_slots(run.reward), handles)
-    yield episode_pool(run, engines, rewards, handles, deadline=time.monotonic() + 60), handles
+    with kept_in(tmp_path / "logs"):
+        for index in range(2):
+            slot = Slot(kind="rollout", index=index, cpus=0, gpus=0)
+            engines.append(Replica(name=slot.name, handle=start_actor(slot, LightEngine, (), handles)))
+        rewards = start_reward_actors(run.reward, reward_slots(run.reward), handles)
+        yield episode_pool(run, engines, rewards, handles, deadline=time.monotonic() + 60), handles
     for handle in handles.values():
         ray.kill(handle)
 
@@ -110,7 +113,7 @@ def test_two_workers_share_prompts_and_others_fetch_and_write_the_bodies(
 
 @pytest.mark.parametrize(
     "prompt, error, lines",
-    [("raises", ValueError, ["no GPU", "the GPU is gone"]), ("dies", RayActorError, [])],
+    [("raises", ValueError, ["no GPU", "the GPU is gone"]), ("dies", RayActorError, ["the GPU has left"])],
 )
 def test_the_failure_of_an_engine_has_its_name_and_output(
     started: tuple[EpisodePool, dict[str, Any]], prompt: str, error: type[Exception], lines: list[str]

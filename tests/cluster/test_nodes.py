@@ -20,8 +20,11 @@ from ray._private.state import actors as all_actors
 from ray._private.state import available_resources_per_node
 
 from rlframe.actors.failure import describe
+from rlframe.actors.logs import kept_in
 from rlframe.cluster import ray_cluster
 from rlframe.cluster import start as cluster
+from rlframe.cluster.actor import start_actor
+from rlframe.cluster.placement import Slot
 from rlframe.config.run import RunConfig
 from rlframe.config.train import CheckpointConfig
 from rlframe.errors import RunFailed, Stalled
@@ -163,16 +166,21 @@ def test_ranks_that_do_not_see_the_run_folder_are_named(
 
 
 class Dying:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
     def die(self) -> None:
         print("my last words", flush=True)
         os._exit(3)
 
 
-def test_an_actors_last_words_come_from_its_own_node(joined: RunConfig) -> None:
-    actor: Any = ray.remote(Dying).options(label_selector={ROLE: "second"}, name="rollout-7", num_cpus=0).remote()
-    with pytest.raises(ray.exceptions.RayActorError) as failure:
-        ray.get(actor.die.remote(), timeout=60)
-    text = describe(failure.value)
+def test_an_actors_last_words_come_from_its_own_node(joined: RunConfig, tmp_path: Path) -> None:
+    slot = Slot(kind="rollout", index=7, cpus=0, gpus=0, labels={ROLE: "second"})
+    with kept_in(tmp_path / "logs"):
+        actor = start_actor(slot, Dying, (), {})
+        with pytest.raises(ray.exceptions.RayActorError) as failure:
+            ray.get(actor.die.remote(), timeout=60)
+        text = describe(failure.value)
     assert text.startswith("rollout-7 failed with ActorDiedError") and text.endswith("  my last words")
 
 
