@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlframe.actors.pings import PING_S
 from rlframe.actors.replicas import Handle, Replica, Replicas
 from rlframe.cluster.actor import start_actor
 from rlframe.cluster.placement import Slot, reward_kinds
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rlframe.training import Packing
 
 REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker, of all episode workers together
+# Beyond reward.timeout_s. With the time between two pings, a worker that stopped is found 5 s after it at most.
+SILENCE_S = 5.0 - PING_S
 CONCURRENT_CALLS = 1000  # run on one event loop of a worker; this only lifts Ray's bound
 
 
@@ -62,6 +65,7 @@ def reward_pool(config: RewardConfig, kinds: list[RewardActors], member: int = 0
                 Replicas("worker", replicas[first:] + replicas[:first]),
                 max_in_flight=max(1, REWARDS_IN_FLIGHT // members),
                 max_deaths=config.attempts,
+                silence_s=config.timeout_s + SILENCE_S,
             )
         )
     return RewardPool(config.terms, workers, attempts=config.attempts, max_failed_share=config.max_failed_share)

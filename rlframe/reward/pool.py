@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from rlframe.actors.pings import Pings, Silent
 from rlframe.actors.replicas import Replica, Replicas, ReplicasDown, ReplicaState
 from rlframe.errors import Hung
 from rlframe.reward.base import Reward
@@ -101,8 +103,8 @@ class RewardPool:
             self.retried += len(failed) if attempt else 0
             try:
                 verdicts |= await workers.call(method, failed, *arguments)
-            except RayActorError as error:
-                detail = f"its workers died: {error}"
+            except (RayActorError, Silent) as error:
+                detail = f"its workers died or stopped: {error}"
                 verdict = Verdict(score=None, status="failed", seconds=0.0, detail=detail)
                 return verdicts | {name: [verdict] * count for name in failed}
             failed = [name for name in failed if any(verdict.status == "failed" for verdict in verdicts[name])]
@@ -112,40 +114,62 @@ class RewardPool:
 
 
 class RewardWorkers:
-    """Replicas of a reward worker; a call goes to the least busy. A dead or hung worker restarts while the rest serves.
+    """Replicas of a reward worker; a call goes to the least busy. A worker restarts while the rest serves.
+
+    Reasons to restart: the process is dead; a reward holds the worker's thread for ever (Hung); the worker does not
+    answer, because its process is stopped or an `async` reward blocks its event loop (Silent). Calls of a worker that
+    died or stopped are asked again elsewhere.
 
     At most `max_in_flight` calls wait or run at each worker. Further calls wait here, so that a slow reward holds
     back the callers and does not fill the workers' memory. For use in one event loop.
     """
 
-    def __init__(self, names: list[str], replicas: Replicas, *, max_in_flight: int, max_deaths: int) -> None:
+    def __init__(
+        self,
+        names: list[str],
+        replicas: Replicas,
+        *,
+        max_in_flight: int,
+        max_deaths: int,
+        silence_s: float | None = None,
+    ) -> None:
         """`names`: of the rewards that every worker holds. `replicas`: actors that Ray restarts. `max_deaths`: a call
-        is given up after that many workers have died during the call."""
+        is given up after that many workers have died or stopped during the call. `silence_s`: seconds in which a
+        worker must answer a ping; None: workers of this process, which get no pings.
+        """
         if not len(replicas) or max_in_flight < 1:
             raise ValueError(f"a reward needs workers and calls in flight, not {len(replicas)} and {max_in_flight}")
         self.names = names
         self.replicas = replicas
         self.max_deaths = max_deaths
+        self._pings = {
+            replica.name: Pings(replica.name, replica.handle.ping.remote, silence_s)
+            for replica in replicas
+            if silence_s is not None
+        }
         self.restarted = 0  # workers, since the start
         self._slots = asyncio.Semaphore(len(replicas) * max_in_flight)
         self._restarts: set[asyncio.Task[None]] = set()
         self._restart_error: Exception | None = None  # of the last worker that did not start again
 
     async def call(self, method: str, *arguments: Any) -> dict[str, Any]:
-        """The result of a worker's `method`; after the death of that worker, of another worker.
+        """The result of a worker's `method`; after the death or silence of that worker, of another worker.
 
-        Raises ReplicasDown, and ray.exceptions.RayActorError once `max_deaths` workers have died during the call.
+        Raises ReplicasDown, and ray.exceptions.RayActorError or Silent once `max_deaths` workers have died or stopped
+        during the call.
         """
         deaths = 0
         async with self._slots:
             while True:
                 replica = await self._assign()
                 try:
-                    return await getattr(replica.handle, method).remote(*arguments)
+                    answer = getattr(replica.handle, method).remote(*arguments)
+                    pings = self._pings.get(replica.name)
+                    return await (pings.result(answer) if pings else answer)
                 except Hung as error:  # in an earlier call: this call has not begun
-                    self._restart(replica, error.process)
-                except RayActorError:
-                    self._restart(replica)
+                    self._restart(replica, error)
+                except (RayActorError, Silent) as error:
+                    self._restart(replica, error)
                     deaths += 1
                     if deaths == self.max_deaths:
                         raise
@@ -161,37 +185,48 @@ class RewardWorkers:
             raise ReplicasDown(f"{error}; the last one did not start again: {self._restart_error}") from error
         return replica
 
-    def _restart(self, replica: Replica, process: str | None = None) -> None:
+    def _restart(self, replica: Replica, error: Exception) -> None:
         """Gives a worker no calls until Ray has restarted the process. Further failed calls change nothing.
 
-        `process`: id of the hung process, which must end and may be known to other pools too. None: it is dead.
+        `error`: of a call, by which several pools may know that the process must end.
         """
         if replica.state != ReplicaState.SERVING:
             return
         replica.state = ReplicaState.STARTING
         self.restarted += 1
-        task = asyncio.get_running_loop().create_task(self._await_restart(replica, process))
+        task = asyncio.get_running_loop().create_task(self._await_restart(replica, error))
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
 
-    async def _await_restart(self, replica: Replica, process: str | None) -> None:
+    async def _await_restart(self, replica: Replica, error: Exception) -> None:
         """Waits until the worker answers again; a worker that does not is dead."""
-        deadline = asyncio.get_running_loop().time() + RESTART_S
         try:
-            if process is not None:
-                with suppress(RayActorError):
-                    await replica.handle.end.remote(process)
-            while True:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await replica.handle.facts.remote()
-                except ActorUnavailableError:  # Ray is still starting the worker
+            async with asyncio.timeout(RESTART_S):
+                await _end(replica, error)
+                while not await _answers(replica):
                     await asyncio.sleep(0.2)
-                else:
-                    return self.replicas.serve(replica)
-        except Exception as error:  # the calls that wait for a worker raise it, once no worker is left
-            self._restart_error = error
+            self.replicas.serve(replica)
+        except Exception as failure:  # the calls that wait for a worker raise it, once no worker is left
+            self._restart_error = failure
             replica.state = ReplicaState.DEAD
+
+
+async def _end(replica: Replica, error: Exception) -> None:
+    """Ends a worker's process, unless the error says that it is dead. Ray then starts another."""
+    if isinstance(error, Hung):
+        with suppress(RayActorError):
+            await replica.handle.end.remote(error.process)
+    elif isinstance(error, Silent):  # it would not hear a call
+        await asyncio.to_thread(ray.kill, replica.handle, no_restart=False)
+
+
+async def _answers(replica: Replica) -> bool:
+    """False while Ray still starts the worker. Raises the error of a worker that cannot start."""
+    try:
+        await replica.handle.facts.remote()
+    except ActorUnavailableError:
+        return False
+    return True
 
 
 def merge_metrics(pools: Iterable[Mapping[str, float]]) -> dict[str, float]:

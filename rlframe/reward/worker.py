@@ -60,6 +60,9 @@ class RewardWorker:
             f"{name}/{fact}": value for name, reward in self.rewards.items() for fact, value in reward.facts().items()
         }
 
+    async def ping(self) -> None:
+        """Returns at once, unless a reward blocks the event loop."""
+
     async def end(self, process: str) -> None:
         """Ends the process with this id, so that Ray starts another. A restarted worker, with another id, goes on.
 

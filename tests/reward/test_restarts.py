@@ -39,9 +39,9 @@ def test_a_worker_that_never_starts_again_does_not_end_the_others(local_ray: Non
 
     async def call() -> dict[str, float]:
         for replica in replicas:
-            workers._restart(replica)
+            workers._restart(replica, ConnectionError())
         answer = await workers.call("score")
-        workers._restart(replicas["w1.0"])
+        workers._restart(replicas["w1.0"], ConnectionError())
         ray.kill(replicas["w1.0"].handle)
         with pytest.raises(ReplicasDown, match=r"no worker is left of w0\.1, w1\.0; the last one did not start again"):
             await workers.call("score")
@@ -78,7 +78,7 @@ def test_two_pools_that_see_a_hung_worker_restart_it_once(local_ray: None):
                 ["hangs"], PROMPT, Completion(token_ids=[], logprobs=[], versions=[], text="4", finish_reason="stop")
             )
         again = await pid(first)  # the first pool ends the process, and waits for the next
-        second._restart(replicas[1]["reward-0"], hung.value.process)  # the second pool has seen the same error
+        second._restart(replicas[1]["reward-0"], hung.value)  # the second pool has seen the same error
         return [before, again, await pid(second), await pid(first)]
 
     before, again, *later = asyncio.run(pids())
