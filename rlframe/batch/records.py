@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlframe.training import GroupRecord, SequenceSize, TrajectoryRecord
 from rlframe.types import RolloutGroup, ScoredGroup, Verdict
 
+if TYPE_CHECKING:
+    from rlframe.record.frames import Location
+
 MAX_DETAIL = 300  # characters of a failed verdict's detail
 
 
-def to_record(scored: ScoredGroup, body: Any, worker: str) -> GroupRecord:
-    """The group in numbers, with the reference `body` to the whole group, which `worker` made."""
+def to_record(scored: ScoredGroup, body: Any, worker: str, location: Location | None = None) -> GroupRecord:
+    """The group in numbers. `worker` has made the whole group, `body` is the reference to it, `location` its place in
+    the run's log.
+    """
     group = scored.group
     return GroupRecord(
         prompt_id=group.prompt.id,
@@ -25,6 +30,7 @@ def to_record(scored: ScoredGroup, body: Any, worker: str) -> GroupRecord:
         rewards=scored.rewards,
         verdicts={name: [_shortened(verdict) for verdict in verdicts] for name, verdicts in scored.verdicts.items()},
         terms=scored.terms,
+        location=location,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlframe.actors.in_process import InProcess
@@ -16,7 +18,7 @@ from rlframe.actors.replicas import Handle, Replica
 from rlframe.cluster.actor import start_actor, wait_for
 from rlframe.cluster.placement import Slot, visible_gpus
 from rlframe.cluster.pools import CONCURRENT_CALLS, RewardActors, reward_pool
-from rlframe.rollout.episode_pool import EpisodePool
+from rlframe.rollout.episode_pool import HEARTBEAT_S, EpisodePool
 from rlframe.rollout.episodes import EpisodeWorker
 from rlframe.rollout.messages import EngineSeat
 
@@ -27,36 +29,90 @@ ENGINES_OF_A_WORKER = 8  # by default, at most
 # Seconds between the first news of an actor and its report, with max_staleness of 1 or more. A report then tells
 # several groups, which saves a third of the driver's CPU. With max_staleness 0 each step would take longer.
 REST_S = 0.05
+# A worker without a report is lost after the longest call of a reward and FOUND_S, and after LONGEST_SILENCE_S at most,
+# since rewards run in processes of their own.
+FOUND_S, LONGEST_SILENCE_S = 5.0, 20.0
 
 
 def episode_pool(
-    run: RunConfig, engines: list[Replica], rewards: list[RewardActors], handles: dict[str, Handle], deadline: float
+    run: RunConfig,
+    engines: list[Replica],
+    rewards: list[RewardActors],
+    handles: dict[str, Handle],
+    deadline: float,
+    warn: Callable[[str], None],
 ) -> EpisodePool:
-    """Starts the episode workers over engines and reward workers that have started."""
+    """Starts the episode workers over engines and reward workers that have started. `warn`: lines for the console."""
     seats = [EngineSeat(name=each.name, handle=each.handle, slots=run.rollout.slots) for each in engines]
     count = run.rollout.episode_workers
     if count is None and run.cluster.address is None:
         count = 0
-    bounds = run.rollout.bounds(run.cluster.stall_timeout_s)
-    settings: dict[str, Any] = {"ahead": run.rollout.ahead, "put": ray.put, "bounds": bounds}
     if count == 0:
-        worker = EpisodeWorker("episodes-0", seats, partial(reward_pool, run.reward, rewards), **settings)
-        return EpisodePool({"episodes-0": (InProcess(worker), seats)}, ahead=run.rollout.ahead)
-    settings["rest_s"] = REST_S if run.max_staleness else 0.0
-    calls = {each.name: each.handle.__ray_call__.remote(_node_id) for each in engines}
-    nodes = wait_for(calls, "tell its node", deadline)
-    shares = share_engines(nodes, count)
-    workers = {}
-    for index, share in enumerate(shares):
+        make_rewards = partial(reward_pool, run.reward, rewards)
+        worker = EpisodeWorker("episodes-0", seats, make_rewards, **_settings(run))
+        pool = EpisodePool({worker.name: (InProcess(worker), seats)}, ahead=run.rollout.ahead)
+    else:
+        calls = {each.name: each.handle.__ray_call__.remote(_node_id) for each in engines}
+        nodes = wait_for(calls, "tell its node", deadline)
+        shares = share_engines(nodes, count)
+        actors = EpisodeActors(run, rewards, handles, members=len(shares))
+        workers = {}
+        for share in shares:
+            taken = [seats[engine] for engine in share]
+            name = actors.start(taken, nodes[share[0]])
+            workers[name] = handles[name], taken
+        wait_for({name: handle.__ray_ready__.remote() for name, (handle, _) in workers.items()}, "start", deadline)
+        silence_s = min(run.reward.timeout_s + FOUND_S, LONGEST_SILENCE_S) - HEARTBEAT_S
+        pool = EpisodePool(workers, ahead=run.rollout.ahead, silence_s=silence_s)
+        pool.start_worker = actors.start_successor
+    pool.warn = warn
+    return pool
+
+
+class EpisodeActors:
+    """Starts episode workers as actors, each with a name of its own: "episodes-0", "episodes-1", ..."""
+
+    def __init__(
+        self, run: RunConfig, rewards: list[RewardActors], handles: dict[str, Handle], *, members: int
+    ) -> None:
+        """`handles` gets each actor. `members`: workers that share the rewards."""
+        self.run = run
+        self.rewards = rewards
+        self.handles = handles
+        self.members = members
+        self._homes: dict[str, str] = {}  # name of a worker -> the node that it shall share with its engines
+
+    def start(self, seats: list[EngineSeat], node: str | None) -> str:
+        """Starts a worker near its engines -> its name. `node` None: on any node."""
+        index = len(self._homes)
         slot = Slot(kind="episodes", index=index, cpus=0, gpus=0, environment=visible_gpus(0))
-        taken = [seats[engine] for engine in share]
-        make_rewards = partial(reward_pool, run.reward, rewards, index, len(shares))
-        near = NodeAffinitySchedulingStrategy(nodes[share[0]], soft=True)
-        options = {"scheduling_strategy": near, "max_concurrency": CONCURRENT_CALLS}
-        handle = start_actor(slot, EpisodeWorker, (taken, make_rewards), handles, settings, **options)
-        workers[slot.name] = handle, taken
-    wait_for({name: handle.__ray_ready__.remote() for name, (handle, _) in workers.items()}, "start", deadline)
-    return EpisodePool(workers, ahead=run.rollout.ahead)
+        make_rewards = partial(reward_pool, self.run.reward, self.rewards, index % self.members, self.members)
+        options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS}
+        if node is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        settings = _settings(self.run) | {"rest_s": REST_S if self.run.max_staleness else 0.0}
+        start_actor(slot, EpisodeWorker, (seats, make_rewards), self.handles, settings, **options)
+        self._homes[slot.name] = node or ""
+        return slot.name
+
+    def start_successor(self, lost: str) -> tuple[str, Handle]:
+        """Ends a worker, and starts another without engines on its node, or elsewhere if the node is about to leave.
+
+        Returns the name and handle of the other. Raises Stalled if it does not start.
+        """
+        ray.kill(self.handles[lost])
+        home = self._homes[lost]
+        name = self.start([], None if not home or home in state.get_draining_nodes() else home)
+        self._homes[name] = home
+        deadline = time.monotonic() + self.run.cluster.start_timeout_s
+        wait_for({name: self.handles[name].__ray_ready__.remote()}, f"start in place of {lost}", deadline)
+        return name, self.handles[name]
+
+
+def _settings(run: RunConfig) -> dict[str, Any]:
+    """Arguments of every episode worker."""
+    bounds = run.rollout.bounds(run.cluster.stall_timeout_s)
+    return {"ahead": run.rollout.ahead, "put": ray.put, "bounds": bounds}
 
 
 def share_engines(nodes: Sequence[str], workers: int | None) -> list[list[int]]:

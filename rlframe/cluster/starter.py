@@ -87,7 +87,9 @@ class Starter:
         replicas = Replicas("engine", engines)
         rollouts = RolloutPool(replicas, self.background, timeout_s=timeout_s) if engines else None
         learner = learner_group(run, ranks.actors, self.packing) if rank_slots else None
-        episodes = episode_pool(run, engines, rewards, self.handles, deadline) if rollouts and rewards else None
+        episodes = None
+        if rollouts and rewards:
+            episodes = episode_pool(run, engines, rewards, self.handles, deadline, self.warn)
         if rollouts and episodes:
             rollouts.subscribe(episodes.announce)
         weights = None

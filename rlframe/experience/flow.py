@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -232,6 +232,10 @@ class RolloutFeed(Scorer):
         super()._finish(finished)
         self.ledger.record_score(finished.key, finished.record)
 
+    def _held(self, worker: str) -> list[Order]:
+        finished = [entry for entry in self.ledger.in_flight if entry.group and entry.group.worker == worker]
+        return super()._held(worker) + self._orders(map(self._attempt, finished))
+
     def _give_up(self, key: str, reason: str) -> None:
         super()._give_up(key, reason)
         self.ledger.give_up(key)
@@ -260,7 +264,10 @@ class RolloutFeed(Scorer):
 
     def _order(self, attempts: list[Attempt]) -> None:
         if attempts:
-            self._assign([Order(key=each.key, prompt=each.prompt, sampling=self.sampling) for each in attempts])
+            self._assign(self._orders(attempts))
+
+    def _orders(self, attempts: Iterable[Attempt]) -> list[Order]:
+        return [Order(key=each.key, prompt=each.prompt, sampling=self.sampling) for each in attempts]
 
     def _open_groups(self) -> str:
         unscored = [entry.key for entry in self.ledger.in_flight if entry.scored is None]

@@ -71,6 +71,11 @@ class Progress:
             self._engines[worker] = {engine.name: _reported(known, engine, now) for engine in report.engines}
             _set(self._stuck_engines, worker, self._stuck_engine(worker, now))
 
+    def forget(self, worker: str) -> None:
+        """Leaves out a worker that is lost: it sends no more reports."""
+        for known in (self._workers, self._engines, self._stuck_engines, self._stuck_rewards):
+            known.pop(worker, None)
+
     def problem(self, now: float) -> str | None:
         """The reason why a wait is hopeless, with the actor's name; None: everybody gets on."""
         for problem in chain(self._stuck_engines.values(), self._stuck_rewards.values()):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from rlframe.actors.waits import Wait, waiting
-from rlframe.errors import Stalled
+from rlframe.errors import BodyLost, Stalled
 from rlframe.experience.progress import BOUND, Progress
 from rlframe.experience.usage import Usage
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from rlframe.types import Prompt, Sampling, ScoredGroup
 
 CHECK_EVERY_S = 1.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Score:
+    """An order of a call of `score`, until the call returns."""
+
+    order: Order
+    record: GroupRecord | None = None  # once the group is scored
+    given_up: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.record is None and not self.given_up
 
 
 class Scorer:
@@ -40,12 +54,13 @@ class Scorer:
         self.progress = Progress(background.stall_timeout_s)
         self.usage = Usage(slots)
         self._calls = 0  # of `score`, for unique keys
-        self._open: dict[str, dict[str, GroupRecord]] = {}  # open order of a call of `score` -> the call's records
+        self._scores: dict[str, Score] = {}  # by the order's key
         self._checked_at = 0.0  # time of the last look for a stall
         self._following: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         async def follow() -> None:
+            self.episodes.held, self.episodes.on_lost = self._held, self.progress.forget
             self._following = self.background.start(self.episodes.follow(self._on_report))
 
         self.background.run(follow())
@@ -84,14 +99,28 @@ class Scorer:
     async def _score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
         self._calls += 1
         orders = [Order(key=f"{prompt.id}#score{self._calls}", prompt=prompt, sampling=sampling) for prompt in prompts]
-        records: dict[str, GroupRecord] = {}
-        self._open |= {order.key: records for order in orders}
+        scores = {order.key: Score(order=order) for order in orders}
+        self._scores |= scores
         self.progress.begin_wait(self.background.now())
         self._assign(orders)
-        while any(self._open.get(order.key) is records for order in orders):
-            await self._wait()
-        finished = [records[order.key] for order in orders if order.key in records]
-        return list(await asyncio.gather(*map(self.episodes.fetch, finished)))
+        try:
+            while (groups := await self._groups(list(scores.values()))) is None:
+                await self._wait()
+            return groups
+        finally:
+            for key in scores:
+                del self._scores[key]
+
+    async def _groups(self, scores: list[Score]) -> list[ScoredGroup] | None:
+        """The groups of all scores; None where one is open, or its tokens are lost and will come again."""
+        if any(score.open for score in scores) or not await self.episodes.flush():
+            return None
+        with suppress(BodyLost):
+            return await asyncio.gather(*[self.episodes.fetch(score.record) for score in scores if score.record])
+
+    def _held(self, worker: str) -> list[Order]:
+        """Orders whose groups an episode worker has finished, and that are still needed."""
+        return [score.order for score in self._scores.values() if score.record and score.record.worker == worker]
 
     def _assign(self, orders: list[Order]) -> None:
         self.episodes.assign(orders)
@@ -110,11 +139,12 @@ class Scorer:
 
     def _finish(self, finished: Finished) -> None:
         self.usage.finish(sum(finished.record.lengths))
-        if (records := self._open.pop(finished.key, None)) is not None:
-            records[finished.key] = finished.record
+        if (score := self._scores.get(finished.key)) is not None:
+            score.record = finished.record
 
     def _give_up(self, key: str, reason: str) -> None:
-        self._open.pop(key, None)
+        if (score := self._scores.get(key)) is not None:
+            score.given_up = True
         self.warn(f"{key.rpartition('#')[0]} is given up, and nothing trains on it: {reason}")
 
     async def _wait(self) -> None:
@@ -136,4 +166,4 @@ class Scorer:
         return f"{problem}:\n{self.progress.describe()}\n  {self._open_groups()}"
 
     def _open_groups(self) -> str:
-        return f"{len(self._open)} groups of evaluations are open"
+        return f"{sum(score.open for score in self._scores.values())} groups of evaluations are open"

@@ -3,7 +3,7 @@
 A file of frames. The first one holds the format; each other one is an event of an order, in the order of time:
 
     ["tokens", key, index, attempt, tokens]      new tokens of completion `index`, which is not finished
-    ["ended", key, index, attempt, completion]   the whole completion
+    ["ended", key, index, completion]            the whole completion
     ["verdicts", key, index, verdicts]           of the rewards that look at one completion
     ["group", key, body]                         the scored group; completions that ended in this file stand there once
 """
@@ -14,8 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from rlframe.record.codec import (
     Encoded,
@@ -41,6 +39,7 @@ class Segment:
 
     def __init__(self, file: Path) -> None:
         """Makes the file in a folder that exists. Raises OSError, FileExistsError for a file that is there."""
+        self.file = file
         self._frames = FrameWriter(file)
         self._bytes: dict[Completion, int] = {}  # ended completions of groups without a body -> first byte
         self._append(["segment", FORMAT])
@@ -48,8 +47,8 @@ class Segment:
     def add_tokens(self, key: str, index: int, attempt: int, tokens: SampledTokens) -> None:
         self._append(["tokens", key, index, attempt, encode_tokens(tokens)])
 
-    def add_completion(self, key: str, index: int, attempt: int, completion: Completion) -> None:
-        self._bytes[completion] = self._append(["ended", key, index, attempt, encode_completion(completion)])
+    def add_completion(self, key: str, index: int, completion: Completion) -> None:
+        self._bytes[completion] = self._append(["ended", key, index, encode_completion(completion)])
 
     def add_verdicts(self, key: str, index: int, verdicts: dict[str, Verdict]) -> None:
         self._append(["verdicts", key, index, encode_verdicts(verdicts)])
@@ -82,6 +81,23 @@ class LoggedOrder:
     completions: dict[int, Completion] = field(default_factory=dict)  # index -> finished completion
     verdicts: dict[int, dict[str, Verdict]] = field(default_factory=dict)  # index -> of a finished completion
     body: Location | None = None  # of the scored group; then the rest is empty
+
+    def extend(self, index: int, tokens: SampledTokens) -> None:
+        """Adds tokens of an unfinished completion, unless tokens before them are missing."""
+        known = self.tokens.get(index)
+        length = known.end if known else 0
+        if self.body is None and index not in self.completions and tokens.start <= length < tokens.end:
+            new = tokens.since(length)
+            self.tokens[index] = SampledTokens.joined([known, new]) if known else new
+
+
+def segment_files(ledger: Path, epochs: Iterable[int]) -> list[Path]:
+    """The segments of all episode workers in these epochs, in the order of time.
+
+    A worker that took the place of a lost one has a higher number: "episodes-2.log" is read before "episodes-10.log".
+    """
+    folders = [ledger / f"{epoch:06d}" for epoch in sorted(epochs)]
+    return [file for folder in folders for file in sorted(folder.glob("episodes-*.log"), key=_number)]
 
 
 def read_body(ledger: Path, location: Location) -> ScoredGroup:
@@ -131,7 +147,7 @@ class Fold:
         match kind, rest:
             case "tokens", [index, _, tokens]:
                 self._add_tokens(order, key, index, decode_tokens(tokens))
-            case "ended", [index, _, completion]:
+            case "ended", [index, completion]:
                 self._reset(order, key, index)
                 order.completions[index] = decode_completion(completion)
             case "verdicts", [index, verdicts] if index in order.completions:
@@ -142,7 +158,8 @@ class Fold:
 
     def orders(self) -> dict[str, LoggedOrder]:
         for key, order in self._orders.items():
-            order.tokens = {index: joined(chunks) for index, chunks in self._chunks[key].items()}
+            tokens = {index: SampledTokens.joined(chunks) for index, chunks in self._chunks[key].items()}
+            order.tokens = {index: part for index, part in tokens.items() if part.end}
         return {key: order for key, order in self._orders.items() if order != LoggedOrder()}
 
     def _add_tokens(self, order: LoggedOrder, key: str, index: int, chunk: SampledTokens) -> None:
@@ -152,11 +169,11 @@ class Fold:
         elif index in order.completions or order.body is not None:
             return
         chunks = self._chunks[key].get(index, [])
-        if chunk.start > (_end(chunks[-1]) if chunks else 0):
+        if chunk.start > (chunks[-1].end if chunks else 0):
             return  # a part in between is lost
         while chunks and chunks[-1].start >= chunk.start:
             chunks.pop()
-        if chunks and _end(chunks[-1]) > chunk.start:
+        if chunks and chunks[-1].end > chunk.start:
             chunks[-1] = _cut(chunks[-1], chunk.start)
         chunks.append(chunk)
         self._chunks[key][index] = chunks
@@ -168,22 +185,9 @@ class Fold:
         order.body = None
 
 
-def joined(chunks: list[SampledTokens]) -> SampledTokens:
-    """Chunks without gaps as a single one. Neighbouring spans of a version become one span."""
-    spans: list[VersionSpan] = []
-    for span in (span for chunk in chunks for span in chunk.versions):
-        start = spans.pop().start if spans and spans[-1].version == span.version else span.start
-        spans.append(VersionSpan(version=span.version, start=start, end=span.end))
-    return SampledTokens(
-        start=chunks[0].start,
-        token_ids=np.concatenate([chunk.token_ids for chunk in chunks]),
-        logprobs=np.concatenate([chunk.logprobs for chunk in chunks]),
-        versions=spans,
-    )
-
-
-def _end(tokens: SampledTokens) -> int:
-    return tokens.start + len(tokens.token_ids)
+def _number(file: Path) -> int:
+    """The number of an episode worker, by its segment's name."""
+    return int(file.stem.rpartition("-")[2])
 
 
 def _cut(tokens: SampledTokens, end: int) -> SampledTokens:

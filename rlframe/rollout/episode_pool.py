@@ -1,80 +1,79 @@
-"""`EpisodePool`: spreads orders over episode workers, and follows their reports."""
+"""`EpisodePool`: spreads orders over episode workers, follows their reports, and replaces a worker that is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from ray.exceptions import ObjectLostError
+
 from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Handle
 from rlframe.actors.tasks import Tasks
-from rlframe.errors import RunFailed
-from rlframe.record import rollouts
+from rlframe.errors import BodyLost, RunFailed
+from rlframe.record.segments import segment_files
 from rlframe.reward.pool import merge_metrics
 from rlframe.rollout.messages import EngineSeat, EpisodeReport, Order
+from rlframe.rollout.rollout_files import RolloutFiles
+from rlframe.rollout.seated import Seated, ask
+from rlframe.rollout.succession import Knowledge, announce, leave_engine, open_segment, take_over
 from rlframe.types import ScoredGroup
 
 if TYPE_CHECKING:
+    from rlframe.record.frames import Location
     from rlframe.training import GroupRecord, RatedGroup
 
 HEARTBEAT_S = 1.0  # longest time between two reports of a worker
 CLOSE_S = 60.0  # for workers to write their files
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Seated:
-    """An episode worker, its engines, and the completions that it has not finished."""
-
-    name: str
-    handle: Handle
-    engines: dict[str, int] = field(default_factory=dict)  # name -> slots
-    slots: int = 0  # of all engines
-    unreported: deque[int] = field(default_factory=deque)  # completions of each order that the report does not know
-    completions: int = 0  # that are not finished, as far as the driver knows
-    orders: int = 0  # sent since the start
-    metrics: dict[str, float] = field(default_factory=dict)  # of the rewards
-
-    def join(self, engine: str, slots: int) -> None:
-        self.engines[engine] = slots
-        self.slots += slots
-
-    def leave(self, engine: str) -> None:
-        self.slots -= self.engines.pop(engine)
-
-    def add(self, order: Order) -> None:
-        self.orders += 1
-        self.unreported.append(order.sampling.completions)
-        self.completions += order.sampling.completions
-
-    def note(self, report: EpisodeReport) -> None:
-        while len(self.unreported) > self.orders - report.orders:
-            self.unreported.popleft()
-        self.completions = report.completions + sum(self.unreported)
-        self.metrics = report.metrics
+STARTS = 3  # of a worker's successors, each of which died before it took over
 
 
 class EpisodePool:
-    """Typed handle over episode workers, which `cluster/` starts and ends. For one event loop."""
+    """Typed handle over episode workers, which `cluster/` starts and ends. For one event loop.
+
+    A worker that dies, or sends no report, is lost. Another one takes its place: it reads the segments of the lost
+    worker, goes on with its orders from their tokens, and puts the groups again that nobody has taken. Calls of a lost
+    worker return without an answer, since its successor gets at its start what they would have told.
+    """
 
     def __init__(
-        self, workers: dict[str, tuple[Handle, list[EngineSeat]]], *, ahead: float, heartbeat_s: float = HEARTBEAT_S
+        self,
+        workers: dict[str, tuple[Handle, list[EngineSeat]]],
+        *,
+        ahead: float,
+        heartbeat_s: float = HEARTBEAT_S,
+        silence_s: float = math.inf,
     ) -> None:
-        """`workers`: name -> handle, and the engines that the worker was started with. `ahead`: as of the workers."""
+        """`workers`: name -> handle, and the engines that the worker was started with. `ahead`: as of the workers.
+
+        `silence_s`: seconds without a report after which a worker is lost.
+        """
         self.workers = {name: Seated(name=name, handle=handle) for name, (handle, _) in workers.items()}
         for name, (_, seats) in workers.items():
             for seat in seats:
-                self.workers[name].join(seat.name, seat.slots)
+                self.workers[name].join(seat)
         self.completions = 0  # of all workers, that are not finished, as far as the driver knows
         self.ahead = ahead
         self.heartbeat_s = heartbeat_s
+        self.silence_s = silence_s
         # Ends a broken engine and starts another: name, reason. Set by the role that starts engines.
         self.replace_engine: Callable[[str, str], None] | None = None
+        # Ends a lost worker and starts another without engines: name -> the other's name and handle. Set likewise;
+        # None: the workers are objects of this process.
+        self.start_worker: Callable[[str], tuple[str, Handle]] | None = None
+        # Orders whose groups the worker has finished and nobody has taken. Set by the owner of the groups.
+        self.held: Callable[[str], list[Order]] = lambda worker: []
+        self.on_lost: Callable[[str], None] = lambda worker: None  # name of a worker that sends no more reports
+        self.warn: Callable[[str], None] = lambda line: None
+        self._warned: set[str] = set()
+        self._known = Knowledge()
+        self._files = RolloutFiles(lambda: self._known.epoch and self._known.epoch.parent, lambda line: self.warn(line))
         self._error: BaseException | None = None  # of a call that nobody awaits
         self._calls = Tasks(self._fail)
 
@@ -85,13 +84,14 @@ class EpisodePool:
     def assign(self, orders: list[Order]) -> None:
         """Gives each order to the worker with the fewest unfinished completions for each slot; does not wait."""
         shares: defaultdict[str, list[Order]] = defaultdict(list)
+        workers = [worker for worker in self.workers.values() if not worker.lost] or list(self.workers.values())
         for order in orders:
-            worker = min(self.workers.values(), key=_busy)
+            worker = min(workers, key=lambda worker: worker.busy)
             worker.add(order)
             self.completions += order.sampling.completions
             shares[worker.name].append(order)
         for name, share in shares.items():
-            self._calls.start(self.workers[name].handle.sample.remote(share))
+            self._calls.start(ask(self.workers[name], "sample", share))
 
     async def follow(self, on_report: Callable[[str, EpisodeReport], None]) -> None:
         """Hands on each report with the worker's name, for ever. Raises the failure that a report tells."""
@@ -103,47 +103,89 @@ class EpisodePool:
                 poll.cancel()
 
     async def fetch(self, record: GroupRecord) -> ScoredGroup:
-        """The whole group of a record."""
-        return await record.body if inspect.isawaitable(record.body) else record.body
+        """The whole group of a record. Raises BodyLost where the worker that put the group has died."""
+        try:
+            return await record.body if inspect.isawaitable(record.body) else record.body
+        except ObjectLostError as error:
+            raise BodyLost(f"the tokens of prompt {record.prompt_id} are lost with {record.worker}") from error
 
     async def write(self, step: int, folder: Path, groups: Sequence[GroupRecord], rated: Sequence[RatedGroup]) -> None:
         """Lets each worker write its groups of a step into `folder`; does not wait for the files.
 
         A failed write ends the run, by a report or by `close`. `rated`: the same groups in order, with advantages.
         """
-        shares: defaultdict[str, list[tuple[Any, Any]]] = defaultdict(list)
-        for record, rated_group in zip(groups, rated, strict=True):
-            shares[record.worker].append((record.body, rated_group.advantages))
-        alone = len(self.workers) == 1
-        files = {name: rollouts.part(folder, step, None if alone else name) for name in shares}
-        await asyncio.get_running_loop().run_in_executor(None, rollouts.prepare, folder, step, files.values())
-        await asyncio.gather(
-            *[self.workers[name].handle.write.remote(step, files[name], share) for name, share in shares.items()]
-        )
+        await self._files.write(self.workers, step, folder, groups, rated)
 
     async def announce(self, version: int) -> None:
         """Tells each worker that the learner has published a version; returns once all of them know."""
-        await asyncio.gather(*[worker.handle.announce.remote(version) for worker in self.workers.values()])
+        self._known.version = version
+        await asyncio.gather(*[announce(worker, version) for worker in self.workers.values()])
 
     async def join_engine(self, seat: EngineSeat) -> None:
         """Gives an engine that serves to the worker with the fewest slots."""
         worker = min(self.workers.values(), key=lambda worker: worker.slots)
-        worker.join(seat.name, seat.slots)
-        await worker.handle.join_engine.remote(seat)
+        worker.join(seat)
+        await ask(worker, "join_engine", seat)
 
-    async def leave_engine(self, name: str) -> None:
-        """Takes an engine out, if a worker has it: other engines of the worker sample its unfinished completions."""
+    async def leave_engine(self, name: str, hand_over: bool = False) -> None:
+        """Takes an engine out, if a worker has it: other engines of the worker go on with its completions.
+
+        `hand_over`: the engine lives, and gives its last tokens.
+        """
         for worker in self.workers.values():
             if name in worker.engines:
-                worker.leave(name)
-                await worker.handle.leave_engine.remote(name)
+                await leave_engine(worker, name, hand_over)
+
+    async def replace_worker(self, name: str, reason: str) -> None:
+        """Puts another worker in the place of one that lives, and returns once the other has taken over."""
+        worker = self.workers[name]
+        await ask(worker, "flush")
+        worker.lose(reason)
+        while name in self.workers:
+            await asyncio.sleep(self.heartbeat_s / 10)
+
+    async def open_segments(self, epoch: Path) -> None:
+        """Lets each worker write into the folder of an epoch from now on. Raises RunFailed."""
+        self._known.epoch = epoch
+        await asyncio.gather(*[open_segment(worker, epoch) for worker in self.workers.values()])
+
+    async def adopt(self, ledger: Path, epochs: Iterable[int], keys: Collection[str]) -> list[str]:
+        """Reads what earlier processes have logged of orders with these keys -> the keys of which anything is known.
+
+        An order with such a key, once assigned, goes on from its tokens.
+        """
+        files = segment_files(ledger, epochs)
+        for worker in self.workers.values():
+            worker.segments = files + worker.segments
+        found = await self._tell_all("adopt", files, list(keys))
+        return sorted({key for keys in found for key in keys or []})
+
+    async def recall(self, locations: Sequence[Location]) -> list[GroupRecord]:
+        """Records of groups whose bodies are in the log. Raises BrokenFrame and RunFailed."""
+        records: dict[Location, GroupRecord] = {}
+        while missing := [location for location in locations if location not in records]:
+            living = [worker for worker in self.workers.values() if not worker.lost]
+            shares = [missing[first :: len(living)] for first in range(len(living))]
+            calls = [ask(worker, "recall", share) for worker, share in zip(living, shares, strict=True)]
+            for share, answer in zip(shares, await asyncio.gather(*calls), strict=True):
+                records |= zip(share, answer or [], strict=answer is not None)
+            if not living:
+                await asyncio.sleep(self.heartbeat_s)
+        return [records[location] for location in locations]
+
+    async def flush(self) -> bool:
+        """Returns once the log has all bodies of groups that were reported.
+
+        False: a worker is lost, or groups of a lost worker have not been put again, so their references are dead.
+        """
+        await self._tell_all("flush")
+        return not any(worker.lost or worker.again for worker in self.workers.values())
 
     async def check_folder(self, folder: Path) -> None:
         """Raises RunFailed where a worker's machine does not see a folder of this machine."""
         with NamedTemporaryFile(dir=folder, prefix=".shared-") as marker:
-            calls = [worker.handle.sees.remote(Path(marker.name)) for worker in self.workers.values()]
-            seen = dict(zip(self.workers, await asyncio.gather(*calls), strict=True))
-        if blind := [name for name, sees in seen.items() if not sees]:
+            seen = dict(zip(self.workers, await self._tell_all("sees", Path(marker.name)), strict=True))
+        if blind := [name for name, sees in seen.items() if sees is False]:
             raise RunFailed(
                 f"run_dir: the machines of {', '.join(blind)} do not see {folder}, which is on the driver's machine, "
                 "and episode workers write rollouts into it; use a folder that all machines share, or "
@@ -161,22 +203,73 @@ class EpisodePool:
         """
         workers, self.workers = self.workers, {}
         await self._calls.cancel()
-        calls = {name: worker.handle.close.remote() for name, worker in workers.items()}
+        calls = {name: self._close(worker) for name, worker in workers.items()}
         await gather(calls, "write its rollouts", timeout_s, "cluster.stall_timeout_s")
+
+    async def _close(self, worker: Seated) -> None:
+        await ask(worker, "close")
+        if worker.lost:
+            await self._files.write_rest(worker)
+
+    async def _tell_all(self, method: str, *arguments: Any) -> list[Any]:
+        """The answer of each worker, None of those that are lost."""
+        return await asyncio.gather(*[ask(worker, method, *arguments) for worker in self.workers.values()])
 
     async def _follow(self, worker: Seated, on_report: Callable[[str, EpisodeReport], None]) -> None:
         while True:
-            report: EpisodeReport = await worker.handle.report.remote(self.heartbeat_s)
+            within_s = self.heartbeat_s + self.silence_s
+            report: EpisodeReport | None = await ask(worker, "report", self.heartbeat_s, within_s=within_s)
+            if report is None:
+                worker = await self._replace_worker(worker)
+                continue
             self.completions -= worker.completions
             worker.note(report)
             self.completions += worker.completions
             on_report(worker.name, report)
+            self._warn(report.warnings)
             for name, reason in report.broken.items():
-                self._replace(name, reason)
+                self._replace_engine(name, reason)
             if failure := report.failure or self._error:
                 raise failure
 
-    def _replace(self, name: str, reason: str) -> None:
+    async def _replace_worker(self, lost: Seated) -> Seated:
+        """Puts another worker in the place of a lost one -> the other. Raises RunFailed."""
+        if self.start_worker is None:
+            raise RunFailed(f"{lost.name} works no more: {lost.lost}")
+        self.warn(f"{lost.name} is lost, and another episode worker takes its place: {lost.lost}")
+        self.on_lost(lost.name)
+        await self._files.write_rest(lost)
+        previous, reasons = lost.name, []
+        while len(reasons) < STARTS:
+            name, handle = await asyncio.get_running_loop().run_in_executor(None, self.start_worker, previous)
+            successor = Seated(name=name, handle=handle, segments=list(lost.segments))
+            await take_over(successor, lost, self._known, [*lost.open.values(), *self.held(lost.name)])
+            if not successor.lost:
+                self._swap(lost, successor)
+                return successor
+            previous = name
+            reasons.append(f"{name}: {successor.lost}")
+        raise RunFailed(f"{lost.name} is lost, and nobody can take its place: {'; '.join(reasons)}")
+
+    def _swap(self, lost: Seated, successor: Seated) -> None:
+        held = {order.key: order for order in self.held(lost.name)}
+        successor.again = lost.again | held.keys()
+        del self.workers[lost.name]
+        self.workers[successor.name] = successor
+        orders = list((lost.open | held).values())
+        for order in orders:
+            successor.add(order)
+        self.completions += successor.completions - lost.completions
+        self._calls.start(ask(successor, "sample", orders))
+
+    def _warn(self, lines: list[str]) -> None:
+        """Warns once of what several workers find."""
+        for line in lines:
+            if line not in self._warned:
+                self._warned.add(line)
+                self.warn(line)
+
+    def _replace_engine(self, name: str, reason: str) -> None:
         """Replaces an engine from a thread, since an engine may take minutes to start."""
         if self.replace_engine is not None:
             running = asyncio.get_running_loop().run_in_executor(None, self.replace_engine, name, reason)
@@ -184,8 +277,3 @@ class EpisodePool:
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error
-
-
-def _busy(worker: Seated) -> float:
-    """Unfinished completions for each slot."""
-    return worker.completions / worker.slots if worker.slots else float("inf")

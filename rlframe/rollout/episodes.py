@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlframe.actors.tasks import Tasks
 from rlframe.batch.records import to_record
-from rlframe.errors import RunFailed
-from rlframe.record import rollouts
 from rlframe.record.directory import appears
+from rlframe.record.frames import Location
+from rlframe.record.segments import LoggedOrder
 from rlframe.rollout.messages import EngineBounds, EngineSeat, EpisodeReport, Finished, Order
+from rlframe.rollout.rollout_writer import RolloutWriter
 from rlframe.rollout.sampler import Listener, Sampler
 from rlframe.rollout.unfinished import Share
+from rlframe.rollout.worker_log import WorkerLog
 from rlframe.types import Completion, RolloutGroup, SampledTokens, ScoredGroup, Verdict
 
 if TYPE_CHECKING:
     from rlframe.record.rollouts import Advantage
     from rlframe.reward.pool import RewardPool
-
-UNWRITTEN_FILES = 2  # at most: their groups stay in memory until the disk has them
+    from rlframe.training import GroupRecord
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,12 +35,18 @@ class OpenGroup:
     completions: dict[int, Completion] = field(default_factory=dict)  # by index in the group
     verdicts: dict[int, dict[str, Verdict]] = field(default_factory=dict)  # likewise, then by reward name
 
+    @property
+    def missing(self) -> list[int]:
+        """Indices of the completions to come."""
+        return [index for index in range(self.order.sampling.completions) if index not in self.completions]
+
 
 class EpisodeWorker:
     """Takes orders, and reports each group once it is sampled and scored. For one event loop.
 
     A plain class: an actor near its engines, or an object in the driver's process. Completions are scored while the
-    rest of the group is still sampled. An error of an engine or of a reward is reported, and ends the run.
+    rest of the group is still sampled. An error of a reward is reported, and ends the run. In a run with a log the
+    worker's segment holds all that another worker needs to go on with its orders.
     """
 
     def __init__(
@@ -69,11 +74,14 @@ class EpisodeWorker:
         self._news = asyncio.Event()
         listener = Listener(
             on_completion=self._score_completion,
-            on_tokens=self._note_tokens,
+            on_tokens=self._log_tokens,
             on_given_up=self._give_up,
             on_news=self._news.set,
         )
         self._sampler = Sampler(seats, self._tasks, bounds, listener)
+        self._log = WorkerLog(name, self._tasks)
+        self._writer = RolloutWriter(name, self._tasks)
+        self._adopted: dict[str, LoggedOrder] = {}  # by key: what earlier processes have logged of orders to come
         self._groups: dict[str, OpenGroup] = {}  # by the order's key
         self._orders = 0  # since the start
         self._finished: list[Finished] = []
@@ -83,9 +91,7 @@ class EpisodeWorker:
         self._engines_told_at = float("-inf")
         self._told_room = False
         self._failure: BaseException | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts")  # writes
-        self._writes: set[asyncio.Future[Any]] = set()
-        self._write_error: BaseException | None = None
+        self._warnings: list[str] = []  # since the last report
 
     def __repr__(self) -> str:  # Ray's errors and logs show this name
         return self.name
@@ -95,9 +101,9 @@ class EpisodeWorker:
         if not self._orders:
             self._tasks.start(self.rewards.ask_facts())
         self._orders += len(orders)
-        self._groups |= {order.key: OpenGroup(order=order) for order in orders}
         self._told_room = False
-        self._sampler.sample([Share(order=order, indices=list(range(order.sampling.completions))) for order in orders])
+        shares = [self._begin(order, self._adopted.pop(order.key, LoggedOrder())) for order in orders]
+        self._sampler.sample([share for share in shares if share.indices])
         self._tell_room()
 
     async def report(self, heartbeat_s: float) -> EpisodeReport:
@@ -114,6 +120,7 @@ class EpisodeWorker:
         self._news.clear()
         finished, self._finished = self._finished, []
         given_up, self._given_up = self._given_up, {}
+        warnings, self._warnings = self._warnings, []
         refused, broken = self._sampler.take_refused()
         now = asyncio.get_running_loop().time()
         tells_engines = now - self._engines_told_at >= heartbeat_s
@@ -131,6 +138,8 @@ class EpisodeWorker:
             broken=broken,
             given_up=given_up,
             late=self._sampler.late,
+            written=self._writer.written,
+            warnings=warnings,
             metrics=self.rewards.metrics(),
             failure=self._failure,
         )
@@ -152,11 +161,33 @@ class EpisodeWorker:
 
         A failed write ends the run, by a report or by `close`.
         """
-        while len(self._writes) >= UNWRITTEN_FILES:
-            await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
-        writing = self._tasks.start(self._write(step, file, groups))
-        self._writes.add(writing)
-        writing.add_done_callback(self._end_write)
+        await self._writer.start(step, file, groups)
+
+    async def open_segment(self, file: Path) -> None:
+        """Writes the log into a new segment from now on, `ledger/000007/episodes-0.log`. Raises RunFailed."""
+        await self._log.open(file)
+
+    async def flush(self) -> None:
+        """Returns once the disk has the bodies of all finished groups. Raises RunFailed."""
+        await self._log.flush()
+
+    async def adopt(self, files: list[Path], keys: list[str]) -> list[str]:
+        """Reads what earlier processes have logged of orders with these keys -> the keys of which anything is known.
+
+        `files`: their segments, in the order of time. `sample` of such an order goes on from there. Engines end what an
+        earlier process asked for, and give its last tokens. Raises RunFailed.
+        """
+        adopted = await self._log.read_orders(files, set(keys), self._warn)
+        keys_of_prompts = {key.rpartition("#")[0]: key for key in keys}
+        for (prompt_id, index), tokens in (await self._sampler.release()).items():
+            if (key := keys_of_prompts.get(prompt_id)) is not None:
+                adopted.setdefault(key, LoggedOrder()).extend(index, tokens)
+        self._adopted |= adopted
+        return list(adopted)
+
+    async def recall(self, bodies: list[Location]) -> list[GroupRecord]:
+        """Records of groups whose bodies are in the log. Raises BrokenFrame and RunFailed."""
+        return [await self._recall(location) for location in bodies]
 
     async def sees(self, file: Path) -> bool:
         """True if this worker's machine sees a file that the driver has just made."""
@@ -164,46 +195,81 @@ class EpisodeWorker:
 
     async def close(self) -> None:
         """Waits until all files are written, and ends all other work. Raises the error of the first failed write."""
-        while self._writes:
-            await asyncio.wait(self._writes)
+        await self._writer.finish()
         await self._tasks.cancel()
-        self._thread.shutdown()
-        if self._write_error is not None:
-            raise self._write_error
+        await self._log.close()
+        self._writer.close()
 
-    def _note_tokens(self, order: Order, index: int, attempt: int, tokens: SampledTokens) -> None:
-        """Nobody needs the tokens of an unfinished completion yet."""
+    def _begin(self, order: Order, logged: LoggedOrder) -> Share:
+        """Goes on with an order from what is logged -> the completions to sample."""
+        if logged.body is not None:
+            self._tasks.start(self._put_again(order.key, logged.body))
+            return Share(order=order, indices=[])
+        group = OpenGroup(order=order, completions=logged.completions, verdicts=logged.verdicts)
+        self._groups[order.key] = group
+        for index in group.completions.keys() - group.verdicts.keys():
+            self._tasks.start(self._score(group, index))
+        if len(group.verdicts) == order.sampling.completions:
+            self._tasks.start(self._score_group(group))
+        prefixes = {index: tokens for index, tokens in logged.tokens.items() if index in group.missing}
+        return Share(order=order, indices=group.missing, prefixes=prefixes)
+
+    async def _put_again(self, key: str, location: Location) -> None:
+        self._report_group(key, await self._recall(location))
+
+    async def _recall(self, location: Location) -> GroupRecord:
+        scored = await self._log.read_body(location)
+        return to_record(scored, self.put(scored), self.name, location)
+
+    def _log_tokens(self, order: Order, index: int, attempt: int, tokens: SampledTokens) -> None:
+        self._log.add_tokens(order.key, index, attempt, tokens)
 
     def _give_up(self, order: Order, index: int, reason: str) -> None:
         """Drops an order that no engine survives."""
-        self._groups.pop(order.key, None)
+        if (group := self._groups.pop(order.key, None)) is not None:
+            self._log.forget(group.completions.values())
         self._given_up[order.key] = f"completion {index} of prompt {order.prompt.id}: {reason}"
         self._news.set()
 
     def _score_completion(self, order: Order, index: int, completion: Completion) -> None:
-        self._groups[order.key].completions[index] = completion
-        self._tasks.start(self._score(self._groups[order.key], index))
+        self._log.add_completion(order.key, index, completion)
+        group = self._groups[order.key]
+        group.completions[index] = completion
+        self._tasks.start(self._score(group, index))
         self._tell_room()
 
     async def _score(self, group: OpenGroup, index: int) -> None:
         """Scores a completion, and after the last completion the whole group."""
-        now, order = asyncio.get_running_loop().time, group.order
+        order = group.order
+        with self._counted_scoring():
+            group.verdicts[index] = await self.rewards.score(order.prompt, group.completions[index])
+        self._log.add_verdicts(order.key, index, group.verdicts[index])
+        if len(group.verdicts) == order.sampling.completions:
+            await self._score_group(group)
+
+    async def _score_group(self, group: OpenGroup) -> None:
+        """Rewards a group whose completions have verdicts. A group that is given up meanwhile is dropped."""
+        order, indices = group.order, range(group.order.sampling.completions)
+        rollout_group = RolloutGroup.single_turn(order.prompt, [group.completions[index] for index in indices])
+        with self._counted_scoring():
+            scored = await self.rewards.score_group(rollout_group, [group.verdicts[index] for index in indices])
+        if self._groups.pop(order.key, None) is group:
+            location = self._log.add_group(order.key, scored)
+            self._report_group(order.key, to_record(scored, self.put(scored), self.name, location))
+
+    @contextmanager
+    def _counted_scoring(self) -> Iterator[None]:
+        """Counts a call of the rewards, and notes the time of its end."""
+        now = asyncio.get_running_loop().time
         if not self._scoring:
             self._verdict_at = now()
         self._scoring += 1
-        group.verdicts[index] = await self.rewards.score(order.prompt, group.completions[index])
+        yield
         self._verdict_at = now()
-        if len(group.verdicts) == order.sampling.completions and order.key in self._groups:
-            indices = range(order.sampling.completions)
-            rollout_group = RolloutGroup.single_turn(order.prompt, [group.completions[index] for index in indices])
-            scored = await self.rewards.score_group(rollout_group, [group.verdicts[index] for index in indices])
-            self._verdict_at = now()
-            self._finish(order.key, scored)
         self._scoring -= 1
 
-    def _finish(self, key: str, scored: ScoredGroup) -> None:
-        del self._groups[key]
-        self._finished.append(Finished(key=key, record=to_record(scored, self.put(scored), self.name)))
+    def _report_group(self, key: str, record: GroupRecord) -> None:
+        self._finished.append(Finished(key=key, record=record))
         self._news.set()
 
     def _tell_room(self) -> None:
@@ -215,18 +281,6 @@ class EpisodeWorker:
         self._failure = self._failure or error
         self._news.set()
 
-    async def _write(self, step: int, file: Path, groups: list[tuple[Any, Sequence[Advantage]]]) -> None:
-        scored = [(await body if inspect.isawaitable(body) else body, advantages) for body, advantages in groups]
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._thread, rollouts.write, file, step, scored)
-        except OSError as error:
-            raise RunFailed(
-                f"{self.name} cannot write {file}: {error}; run_dir must have free space, and be a folder that all "
-                "machines share"
-            ) from error
-
-    def _end_write(self, writing: asyncio.Future[Any]) -> None:
-        self._writes.discard(writing)
-        if not writing.cancelled():
-            self._write_error = self._write_error or writing.exception()
+    def _warn(self, line: str) -> None:
+        self._warnings.append(line)
+        self._news.set()

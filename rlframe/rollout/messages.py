@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rlframe.actors.replicas import Handle
+    from rlframe.record.frames import Location
     from rlframe.rollout.partials import Partials
     from rlframe.training import GroupRecord
     from rlframe.types import Prompt, Sampling
@@ -25,10 +26,15 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """An order's group, sampled and scored."""
+    """An order's group, sampled and scored. It comes again if its worker is lost: the later record counts."""
 
     key: str  # of the order
     record: GroupRecord
+
+    @property
+    def location(self) -> Location | None:
+        """Of the group's body in the log; None: the run keeps no log."""
+        return self.record.location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,5 +99,7 @@ class EpisodeReport:
     broken: dict[str, str] = field(default_factory=dict)  # engine to replace -> reason: dead, silent, or refused thrice
     given_up: dict[str, str] = field(default_factory=dict)  # key of an order that no engine survives -> reason
     late: int = 0  # answers of engines that had left or were broken, ignored since the start
+    written: int = 0  # files of rollouts, since the start
+    warnings: list[str] = field(default_factory=list)  # lines for the console
     metrics: dict[str, float] = field(default_factory=dict)  # of the rewards, as of now
     failure: BaseException | None = None  # ends the run: the error of an engine or of a reward

@@ -77,7 +77,7 @@ def started(run: RunConfig, local_ray: None, tmp_path: Path) -> Iterator[tuple[E
             slot = Slot(kind="rollout", index=index, cpus=0, gpus=0)
             engines.append(Replica(name=slot.name, handle=start_actor(slot, LightEngine, (), handles)))
         rewards = start_reward_actors(run.reward, reward_slots(run.reward), handles)
-        yield episode_pool(run, engines, rewards, handles, deadline=time.monotonic() + 60), handles
+        yield episode_pool(run, engines, rewards, handles, time.monotonic() + 60, print), handles
     for handle in handles.values():
         ray.kill(handle)
 

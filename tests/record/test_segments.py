@@ -61,7 +61,7 @@ def adds(tokens: SampledTokens, key: str = KEY, index: int = 0, attempt: int = 1
 
 
 def ends(tokens: SampledTokens, key: str = KEY, index: int = 0) -> Callable[[Segment], object]:
-    return lambda segment: segment.add_completion(key, index, 1, completion(tokens))
+    return lambda segment: segment.add_completion(key, index, completion(tokens))
 
 
 def completion(tokens: SampledTokens) -> Completion:
@@ -147,7 +147,7 @@ def test_a_body_comes_back_whole_by_its_location(tmp_path: Path, ended_in_the_fi
     segment = Segment(tmp_path / "000007" / "episodes-0.log")
     if ended_in_the_file:
         for index, sampled in enumerate(scored.group.completions):
-            segment.add_completion(KEY, index, 1, sampled)
+            segment.add_completion(KEY, index, sampled)
     byte = segment.add_group(KEY, scored)
     segment.close()
     location = Location(file="000007/episodes-0.log", byte=byte)
@@ -161,7 +161,7 @@ def test_a_body_of_several_turns_comes_back_by_its_location(tmp_path: Path):
     bytes_of: list[int] = []
     write(
         tmp_path / "1" / "a",
-        lambda segment: segment.add_completion(KEY, 0, 1, tree[1].completion),  # the first turn is not in the file
+        lambda segment: segment.add_completion(KEY, 0, tree[1].completion),  # the first turn is not in the file
         lambda segment: bytes_of.append(segment.add_group(KEY, scored)),
     )
     assert plain(read_body(tmp_path, Location(file="1/a", byte=bytes_of[0]))) == plain(scored)
@@ -171,7 +171,7 @@ def test_a_completion_stands_once_in_a_file(tmp_path: Path):
     scored = make_group([1.0] * 4, [5000] * 4)
     events = [ends(random_tokens(1, 0), "other")]
     for index, sampled in enumerate(scored.group.completions):
-        events.append(lambda segment, index=index, sampled=sampled: segment.add_completion(KEY, index, 1, sampled))
+        events.append(lambda segment, index=index, sampled=sampled: segment.add_completion(KEY, index, sampled))
     write(tmp_path / "1" / "a", *events, lambda segment: segment.add_group(KEY, scored))
     assert 4 * 5000 * 8 < (tmp_path / "1" / "a").stat().st_size < 4 * 5000 * 8 + 2000
 

@@ -105,7 +105,7 @@ def test_a_write_that_never_ends_is_named(tmp_path: Path):
     async def run() -> None:
         pool = make_pool([TinyEngine()])
         never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        pool.workers["episodes-0"].handle.target._writes.add(never)
+        pool.workers["episodes-0"].handle.target._writer.writes.add(never)
         await pool.close(0.01)
 
     with pytest.raises(Stalled, match=r"episodes-0 did not write its rollouts within 0\.01 s"):

@@ -1,0 +1,62 @@
+"""A worker in the place of a lost one: it learns what every worker knows, and reads what the lost one has logged."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlframe.rollout.messages import Order
+from rlframe.rollout.seated import Seated, ask
+
+
+@dataclass(slots=True, kw_only=True)
+class Knowledge:
+    """What every episode worker must know. It may change while a worker starts."""
+
+    epoch: Path | None = None  # folder of the log's present epoch; None: the run keeps no log
+    version: int = 0  # newest one of the policy that was announced
+
+
+async def open_segment(worker: Seated, epoch: Path) -> None:
+    """Lets a worker write into the folder of an epoch from now on. Raises RunFailed."""
+    worker.epoch = epoch
+    worker.segments.append(epoch / f"{worker.name}.log")
+    await ask(worker, "open_segment", worker.segments[-1])
+
+
+async def announce(worker: Seated, version: int) -> None:
+    worker.version = version
+    await ask(worker, "announce", version)
+
+
+async def join_engine(worker: Seated, engine: str, seats: Seated) -> None:
+    worker.join(seats.engines[engine])
+    await ask(worker, "join_engine", seats.engines[engine])
+
+
+async def leave_engine(worker: Seated, engine: str, hand_over: bool = False) -> None:
+    worker.leave(engine)
+    await ask(worker, "leave_engine", engine, hand_over)
+
+
+async def take_over(successor: Seated, lost: Seated, known: Knowledge, orders: list[Order]) -> None:
+    """Brings a new worker to where its orders can go on; `orders`: of the lost worker."""
+    await _catch_up(successor, lost, known)
+    await ask(successor, "adopt", lost.segments, [order.key for order in orders])
+    await _catch_up(successor, lost, known)
+
+
+async def _catch_up(successor: Seated, lost: Seated, known: Knowledge) -> None:
+    """Tells a new worker what it must know, until nothing has changed meanwhile, or it is lost itself."""
+    while not successor.lost:
+        if known.epoch is not None and successor.epoch != known.epoch:
+            await open_segment(successor, known.epoch)
+        elif successor.version != known.version:
+            await announce(successor, known.version)
+        elif joined := lost.engines.keys() - successor.engines.keys():
+            await asyncio.gather(*[join_engine(successor, engine, lost) for engine in sorted(joined)])
+        elif left := successor.engines.keys() - lost.engines.keys():
+            await asyncio.gather(*[leave_engine(successor, engine) for engine in left])
+        else:
+            return
