@@ -14,6 +14,7 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
 
   rlframe train experiment=NAME [key=value ...]   run a job; --help lists groups and keys
   rlframe train resume=RUN_DIR [key=value ...]    go on where a run stood
+  rlframe train run_dir=RUN_DIR resume=auto ...   start, or go on: the same command after any death
   rlframe train ... --cfg job                     print the composed config
   rlframe train ... -m learner.lr=1e-6,2e-6       one run after the other (Hydra's multirun)
   rlframe evaluate model.path=MODEL [key=value ...]

@@ -167,8 +167,9 @@ class RolloutFeed(Scorer):
             self.journal.commit(step)
 
     def state(self) -> dict[str, Any]:
-        """The part of a checkpoint: see `Ledger.state`."""
-        return self._on_loop(lambda: self.ledger.state(self.rollouts.version))
+        """The part of the checkpoint that `begin_epoch` has announced: see `Ledger.state`."""
+        version = self.rollouts.version if self.journal is None else self.journal.step
+        return self._on_loop(lambda: self.ledger.state(version))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
@@ -275,7 +276,8 @@ class RolloutFeed(Scorer):
         return f"groups: {self.ledger.ready} ready, {len(unscored)} open ({names}); {super()._open_groups()}"
 
     def _metrics(self) -> dict[str, float]:
-        replaced, self._reported_drops = self.ledger.dropped - self._reported_drops, self.ledger.dropped
+        dropped = self.ledger.dropped - self.ledger.given_up
+        replaced, self._reported_drops = dropped - self._reported_drops, dropped
         skipped = {f"prompts/skipped_{reason}": float(count) for reason, count in self.ledger.skipped.items()}
         curriculum = self.ledger.curriculum.metrics() if self.ledger.curriculum else {}
         return (
@@ -287,6 +289,7 @@ class RolloutFeed(Scorer):
                 "rollout/groups_ready": float(self.ledger.ready),
                 "rollout/groups_open": float(self.ledger.open),
                 "rollout/groups_replaced": float(replaced),
+                "rollout/groups_given_up": float(self.ledger.given_up),
                 "time/rollout_wait_s": self._wait_s,
                 "time/driver_ms_per_completion": self._cpu_ms_per_completion,
             }

@@ -60,6 +60,7 @@ class Journal:
         self.ledger = ledger
         self.log = log
         self.workers = workers
+        self.step = 0  # of the checkpoint at which the epoch begins
         self.committed = 0  # step of the newest checkpoint that is whole on disk
         self._needed: dict[int, int] = {}  # step of a checkpoint -> the oldest epoch that a run from there needs
         self._replay: deque[list[Entry]] = deque()  # batches to hand out again
@@ -101,6 +102,7 @@ class Journal:
         self.log.open(head | {"ledger": self.ledger.snapshot(step)})
         untrained = [entry for version, batch in self.ledger.batches.items() if version >= step for entry in batch]
         admitted = [entry.admitted.epoch for entry in untrained + self.ledger.in_flight]
+        self.step = step
         self._needed[step] = min([self.log.epoch, *admitted])
         await self.flush()
 

@@ -116,6 +116,49 @@ def test_a_folder_without_a_run_cannot_be_resumed(command, tmp_path):
     assert f"resume: {tmp_path / 'nothing'} holds no run: there is no {tmp_path / 'nothing' / 'config.yaml'}" in err
 
 
+def test_auto_needs_a_folder_that_is_the_same_each_time(command, model_folder):
+    code, _, err = command("train", f"model.path={model_folder}", "resume=auto")
+    assert code == 2
+    assert "resume: auto goes on with the run in run_dir, and the default folder is a new one each time" in err
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The configs of the runs that the command starts, which take no step."""
+    runs = []
+    monkeypatch.setattr("rlframe.train.loop.train", runs.append)
+    return runs
+
+
+def test_auto_starts_a_run_goes_on_with_it_and_ends_when_complete(command, started, model_folder, tmp_path):
+    run_dir = tmp_path / "run"
+    same = ("train", f"model.path={model_folder}", "steps=3", f"run_dir={run_dir}", "resume=auto", "evaluate.every=3")
+    assert command(*same)[0] == 0
+    run_dir.mkdir()
+    save(started[0], run_dir / "config.yaml")  # the run died before its first step
+    assert command(*same)[0] == 0
+    assert [run.resume for run in started] == [None, str(run_dir)]
+
+    (run_dir / "metrics.jsonl").write_text('{"step": 3}\n')
+    assert command(*same)[0] == 0  # the last checkpoint is missing
+    checkpoint = run_dir / "checkpoints" / "step_000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    assert command(*same)[0] == 0  # the last evaluation is missing
+    (run_dir / "evaluations.jsonl").write_text('{"step": 3}\n')
+    code, out, _ = command(*same)
+    assert (code, len(started)) == (0, 4)
+    assert out == f"The run in {run_dir} is complete: all 3 steps are taken. A greater steps=N takes more.\n"
+    assert command(*same, "steps=5")[0] == 0
+    assert (len(started), started[-1].steps, started[-1].resume) == (5, 5, str(run_dir))
+
+
+def test_auto_keeps_saved_values_that_the_command_does_not_name(command, started, model_folder, composed, tmp_path):
+    save(load(composed("seed=7", f"model.path={model_folder}")), tmp_path / "config.yaml")
+    assert command("train", f"model.path={model_folder}", "steps=9", f"run_dir={tmp_path}", "resume=auto")[0] == 0
+    assert [(run.seed, run.steps, run.run_dir) for run in started] == [(7, 9, str(tmp_path))]
+
+
 def test_saved_and_new_values_are_checked_together(command, composed, tmp_path):
     saved = load(composed("prompts_per_step=3", "rollout.group_size=5"))
     save(saved, tmp_path / "config.yaml")

@@ -169,6 +169,19 @@ def test_a_learner_older_than_the_log_is_refused(run: type[LoggedRun]) -> None:
         driver.feed.rewind(1)
 
 
+def test_a_checkpoint_saved_while_replaying_knows_the_batches_to_come(run: type[LoggedRun], tmp_path: Path) -> None:
+    driver = run().begin()
+    taken(driver, 3)
+    driver.feed.rewind(0)
+    driver.version = 0
+    driver.step()
+    state = driver.checkpoint()  # of step 1; engines are at version 3
+    assert (state["in_flight"], state["taken"]) == ([[2, 1], [3, 1], [4, 1], [5, 1]], 2)
+    again = run(driver.killed(tmp_path / "copy")).begin(1, resume=True)
+    assert taken(again, 3) == STEPS[1:]
+    assert again.engine.asked == ["o6", "o7"]
+
+
 @pytest.mark.parametrize("damaged", ["driver.log", "episodes-0.log"])
 def test_a_broken_log_is_named_and_the_checkpoint_taken(run: type[LoggedRun], tmp_path: Path, damaged: str) -> None:
     driver = run().begin()
