@@ -133,6 +133,11 @@ class MemoryFeed:
     def rewind(self, version: int) -> None:
         self._next = version
 
+    def open_log(self, step: int, *, resume: bool) -> int:
+        return step
+
+    def begin_epoch(self, step: int) -> None: ...
+
     def take(self, count: int) -> list[GroupRecord]:
         batch = self.batches[self._next]
         assert len(batch) == count

@@ -65,6 +65,9 @@ class Run:
     def sync(self, version: int) -> None:
         self.events.append(f"sync {version}")
 
+    def begin_epoch(self, step: int) -> None:
+        self.events.append(f"cut log at {step}")
+
     def save(self, step: int) -> None:
         self.events.append(f"save {step}")
 
@@ -199,4 +202,4 @@ def test_a_replayed_step_is_saved_under_its_own_number(signals: StopSignals) -> 
     ctx.save()  # which is saved already
     ctx.step = 5
     ctx.save()
-    assert run.events[-2:] == ["rewind 4", "save 5"]
+    assert run.events[-3:] == ["rewind 4", "cut log at 5", "save 5"]
