@@ -7,7 +7,7 @@ The ledger's state is the fold of its events, and a log of events is a list of p
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from rlframe.experience.outcome import Outcome
@@ -83,8 +83,12 @@ class RefusedEvent(ValueError):
 
 
 def to_values(event: Event) -> list[Any]:
-    """The event as a list of values that JSON and msgpack know."""
-    return [type(event).__name__, *astuple(event)]
+    """The event as a list of values that JSON and msgpack give back as they are."""
+    return [type(event).__name__, *(_value(getattr(event, name)) for name in event.__dataclass_fields__)]
+
+
+def _value(value: Any) -> Any:
+    return [value.file, value.byte] if isinstance(value, Location) else list(value) if type(value) is tuple else value
 
 
 def from_values(values: list[Any]) -> Event:

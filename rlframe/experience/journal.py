@@ -172,7 +172,7 @@ class Journal:
         for epoch in found:
             if epoch is found[0]:
                 self.ledger.load(epoch.head["ledger"])
-            elif _without_batches(epoch.head["ledger"]) != _without_batches(self.ledger.snapshot(0)):
+            elif _compared(epoch.head["ledger"]) != _compared(self.ledger.snapshot(0)):
                 raise RefusedEvent(f"{epoch.file}: its head does not agree with the events before it")
             for number, values in enumerate(epoch.events, start=1):
                 try:
@@ -224,5 +224,6 @@ def _since(found: list[Epoch], step: int) -> list[Epoch]:
     return found[starts[-1] :]
 
 
-def _without_batches(snapshot: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in snapshot.items() if key != "batches"}
+def _compared(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """The part of a snapshot that depends on events alone; the curriculum depends on settings too."""
+    return {key: value for key, value in snapshot.items() if key not in ("batches", "curriculum")}

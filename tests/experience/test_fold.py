@@ -46,6 +46,7 @@ def test_a_fold_of_random_events_is_the_ledger_that_made_them(block: int) -> Non
         assert whole.snapshot(0) == ledger.snapshot(0)
         check_balance(whole)
 
+        assert msgpack.unpackb(msgpack.packb(whole.snapshot(0))) == whole.snapshot(0)  # as heads are compared
         cut = random.Random(seed).randint(0, len(events))
         continued = random_ledger(seed)
         continued.load(json.loads(json.dumps(fold(seed, events[:cut]).snapshot(0))))

@@ -101,6 +101,19 @@ def test_groups_in_flight_come_back_and_open_ones_keep_their_attempt(run: type[L
     assert {entry.admitted.number for entry in again.feed.ledger.in_flight} == {1}
 
 
+def test_heads_in_the_middle_of_a_log_agree_with_its_events(run: type[LoggedRun], tmp_path: Path) -> None:
+    driver = run(max_staleness=3, late="mask").begin()
+    hold(driver.engine, "o1", "o4")
+    for _ in range(3):
+        driver.step()
+        driver.checkpoint(whole=False)  # with groups in flight, scored and open
+    assert heads(driver.folder) == ["000001", "000002", "000003", "000004"]
+    again = run(driver.killed(tmp_path / "copy"), max_staleness=3, late="mask").begin(0, resume=True)
+    assert again.warnings == []
+    names = [name for step in taken(again, 6) for name in step]
+    assert len(set(names)) == 12
+
+
 def test_prompts_of_a_log_are_deleted_when_they_are_trained(run: type[LoggedRun]) -> None:
     driver = run(max_staleness=4, late="mask").begin()
     hold(driver.engine, "o0")
