@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from rlframe.record.metrics import JsonlSink, read_metrics
+from rlframe.record.metrics import JsonlSink, last_step, read_metrics
 
 
 def test_a_logged_line_is_on_disk_with_step_and_version_first(tmp_path):
@@ -13,6 +13,17 @@ def test_a_logged_line_is_on_disk_with_step_and_version_first(tmp_path):
     sink.log(1, {"reward/mean": 0.5, "learner/grad_norm": math.nan})
     line = (tmp_path / "metrics.jsonl").read_text()
     assert line == '{"step": 1, "policy_version": 1, "reward/mean": 0.5, "learner/grad_norm": null}\n'
+
+
+def test_the_last_step_is_that_of_the_newest_whole_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert last_step(path) == 0
+    sink = JsonlSink(path)
+    for step in (1, 2):
+        sink.log(step, {})
+    sink.close()
+    path.write_text(path.read_text() + '{"step": 3, "poli')
+    assert last_step(path) == 2
 
 
 def test_a_resumed_run_drops_later_steps_and_the_torn_line(tmp_path):
