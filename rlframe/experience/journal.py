@@ -28,7 +28,7 @@ FORMAT = 1
 class LoggingWorkers(Protocol):
     """Episode workers that keep segments of the log: `rollout/episode_pool.py`."""
 
-    async def open_segments(self, folder: Path) -> None:
+    async def open_segments(self, epoch: Path, /) -> None:
         """Lets each worker write into an epoch's folder from now on."""
         ...
 
@@ -36,11 +36,11 @@ class LoggingWorkers(Protocol):
         """Returns once the disk has all finished groups; False while the groups of a lost worker are read again."""
         ...
 
-    async def adopt(self, folder: Path, epochs: list[int], keys: list[str]) -> None:
+    async def adopt(self, ledger: Path, epochs: list[int], keys: list[str], /) -> object:
         """Lets later orders of these keys go on from what the epochs of a log hold of them."""
         ...
 
-    async def recall(self, locations: list[Location]) -> list[GroupRecord]:
+    async def recall(self, locations: list[Location], /) -> list[GroupRecord]:
         """Reads whole groups from the log."""
         ...
 

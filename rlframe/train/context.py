@@ -20,6 +20,7 @@ from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.evaluations import keep_evaluations, read_evaluations
 from rlframe.record.generation import Generation
+from rlframe.record.ledger_log import LedgerLog
 from rlframe.record.metrics import JsonlSink, Sink, last_step
 from rlframe.record.wandb import WandbSink, check_key
 from rlframe.train.checkpoint import Checkpoints
@@ -230,7 +231,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
                 "right: every completion computes its prompt again"
             )
-        feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, weights)
+        log = LedgerLog(files.ledger, generation) if run.checkpoint.every else None
+        feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, weights, log)
         stack.enter_context(feed)
         reporter.follow(actors.background, actors.starter.handles, feed.progress)
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rlframe.algorithm.rate import has_signal
 from rlframe.experience.curriculum import Curriculum
 from rlframe.experience.flow import Repairs, RolloutFeed
+from rlframe.experience.journal import Journal
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rlframe.actors.background import Background
     from rlframe.config.run import RunConfig
     from rlframe.prompts.stream import PromptStream
+    from rlframe.record.ledger_log import LedgerLog
     from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.rollout.pool import RolloutPool
 
@@ -27,17 +29,22 @@ def open_feed(
     background: Background,
     warn: Callable[[str], None],
     repairs: Repairs | None = None,
+    log: LedgerLog | None = None,
 ) -> RolloutFeed:
-    """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console."""
+    """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console.
+
+    `log`: of the prompts; None: a run without checkpoints keeps none.
+    """
+    ledger = Ledger(
+        prompts_per_step=run.prompts_per_step,
+        max_staleness=run.max_staleness,
+        dynamic_sampling=run.dynamic_sampling,
+        late=run.late,
+        has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
+        curriculum=_curriculum(run, stream, warn),
+    )
     return RolloutFeed(
-        Ledger(
-            prompts_per_step=run.prompts_per_step,
-            max_staleness=run.max_staleness,
-            dynamic_sampling=run.dynamic_sampling,
-            late=run.late,
-            has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
-            curriculum=_curriculum(run, stream, warn),
-        ),
+        ledger,
         stream,
         rollouts,
         episodes,
@@ -47,6 +54,7 @@ def open_feed(
         slots=run.rollout.slots,
         warn=warn,
         repairs=repairs,
+        journal=Journal(ledger, log, episodes) if log else None,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlframe.errors import Stalled
 from tests.tiny.episodes import TinyEngine, TinyJudge
-from tests.tiny.feed import Start, hold, names
+from tests.tiny.feed import Start, hold, names, publish
 from tests.tiny.timed import Shape, timed_run
 
 
@@ -30,6 +30,7 @@ def test_a_silent_engine_is_replaced_while_the_other_goes_on(start: Start) -> No
     feed.episodes.replace_engine = lambda name, reason: replaced.append((name, reason))
     taken: list[str] = []
     while not {"o0", "o1"} <= set(taken):  # each engine began with one of these two
+        publish(feed, engines, len(taken) // 2)
         taken += names(feed.take(2))
         feed.background.run(asyncio.sleep(5))
     assert len(taken) == len(set(taken))

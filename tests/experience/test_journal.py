@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +74,6 @@ def test_a_checkpoint_shortens_the_replay_and_the_log(run: type[LoggedRun], tmp_
     driver.step()
     again = run(driver.killed(tmp_path / "copy")).begin(2, resume=True)
     assert taken(again, 2) == STEPS[2:]
-    assert len(again.pool.recalled) == 2
 
 
 def test_a_checkpoint_that_was_not_written_whole_keeps_the_log(run: type[LoggedRun], tmp_path: Path) -> None:
@@ -91,10 +91,9 @@ def test_groups_in_flight_come_back_and_open_ones_keep_their_attempt(run: type[L
     driver = run(max_staleness=1).begin()
     hold(driver.engine, "o0")
     assert driver.step() == ["o1", "o2"]
-    driver.feed.background.run(driver.feed.journal.flush())  # pyright: ignore
+    driver.background.run(driver.journal.flush())
     again = run(driver.killed(tmp_path / "copy"), max_staleness=1).begin(0, resume=True)
     again.engine.version = 1
-    assert again.pool.adopted == ["o0@0#1", "o3@0#1"]
     assert again.step() == ["o1", "o2"]
     assert again.step() == ["o0", "o3"]
     assert again.engine.asked[0] == "o0" and "o3" not in again.engine.asked  # o3 was scored before the death
@@ -138,14 +137,15 @@ def test_a_batch_taken_before_a_signal_is_trained_first(run: type[LoggedRun], tm
     assert taken(again, 2) == STEPS[1:3]
 
 
-def test_no_batch_is_taken_while_an_episode_worker_is_lost(run: type[LoggedRun]) -> None:
+def test_no_batch_is_taken_while_groups_of_a_dead_worker_are_read_again(run: type[LoggedRun]) -> None:
     driver = run().begin()
-    driver.pool.lost = True
+    [worker] = driver.feed.episodes.workers.values()
+    worker.again.add("o7@0#1")
 
-    async def find() -> None:
-        driver.feed.background._loop.call_later(30, lambda: setattr(driver.pool, "lost", False))
+    async def put_again() -> None:
+        asyncio.get_running_loop().call_later(30, worker.again.clear)
 
-    driver.background.run(find())
+    driver.background.run(put_again())
     assert driver.step() == ["o0", "o1"]
     assert driver.background.now() >= 30
 
@@ -155,7 +155,7 @@ def test_a_given_up_prompt_is_named_and_replaced(run: type[LoggedRun], tmp_path:
     hold(driver.engine, "o1")
 
     async def give_up() -> None:
-        driver.feed.background._loop.call_later(5, driver.feed._give_up, "o1@0#1", "rollout-0 died thrice")
+        asyncio.get_running_loop().call_later(5, driver.feed._give_up, "o1@0#1", "rollout-0 died thrice")
 
     driver.background.run(give_up())
     assert driver.step() == ["o0", "o2"]
@@ -166,7 +166,7 @@ def test_a_given_up_prompt_is_named_and_replaced(run: type[LoggedRun], tmp_path:
 
 def test_without_a_log_a_learner_cannot_be_replaced(run: type[LoggedRun]) -> None:
     driver = run().begin()
-    driver.feed.journal.close()  # pyright: ignore
+    driver.journal.close()
     driver.feed.journal = None
     with pytest.raises(RunFailed, match=r"checkpoint\.every=0: the run keeps neither checkpoints nor a log"):
         driver.feed.rewind(0)

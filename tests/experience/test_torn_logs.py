@@ -17,7 +17,7 @@ from rlframe.record.ledger_log import LedgerLog, read_epochs
 from tests.tiny.feed import hold, make_stream
 from tests.tiny.groups import make_record
 from tests.tiny.ledgers import check_balance
-from tests.tiny.logged import LoggedPool, LoggedRun, taken
+from tests.tiny.logged import LoggedRun, taken
 
 STREAM = make_stream()
 
@@ -36,9 +36,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def restored(folder: Path) -> Ledger | None:
     """The ledger of a log; None where only the checkpoint can be used."""
     ledger = Ledger(prompts_per_step=2, max_staleness=2, dynamic_sampling=False)
-    journal = Journal(
-        ledger, LedgerLog(folder, Generation.take(folder.parent / "generations")), LoggedPool(None, folder)
-    )
+    log = LedgerLog(folder, Generation.take(folder.parent / "generations"))
+    journal = Journal(ledger, log, None)  # pyright: ignore
     try:
         return ledger if journal.restore(0, STREAM.at) else None
     except NoLog:
@@ -129,7 +128,7 @@ def test_an_older_driver_writes_no_event_more(tmp_path: Path) -> None:
 
 def test_prompts_that_have_changed_leave_the_log_out(log: Path) -> None:
     ledger = Ledger(prompts_per_step=2, max_staleness=2, dynamic_sampling=False)
-    journal = Journal(ledger, LedgerLog(log, Generation.take(log.parent / "generations")), LoggedPool(None, log))
+    journal = Journal(ledger, LedgerLog(log, Generation.take(log.parent / "generations")), None)  # pyright: ignore
     other = {position: replace(STREAM.at(position), id=f"q{position}@0") for position in range(9)}
     with pytest.raises(NoLog, match=r"prompt o0@0 is in flight, and the stream has q0@0 .*prompts.train has changed"):
         journal.restore(0, other.__getitem__)

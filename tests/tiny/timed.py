@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 from benchmarks.async_parts.clock import VirtualBackground
@@ -14,8 +15,11 @@ from benchmarks.async_parts.engine import TimedEngine
 from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Replica, Replicas
 from rlframe.experience.flow import RolloutFeed
+from rlframe.experience.journal import Journal
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
+from rlframe.record.generation import Generation
+from rlframe.record.ledger_log import LedgerLog
 from rlframe.reward import build
 from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.rollout.episode_pool import EpisodePool
@@ -73,7 +77,7 @@ class TimedRun:
     shape: Shape
     feed: RolloutFeed
     engines: list[TimedEngine]
-    version: int = 0
+    version: int = 0  # of the learner
     admitted: list[str] = field(default_factory=list)  # prompt ids
     _loads: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -89,6 +93,11 @@ class TimedRun:
     async def _learn(self) -> None:
         await asyncio.sleep(self.shape.step_s())
         self.version += 1
+        if not self.feed.replaying:
+            await self.publish()
+
+    async def publish(self) -> None:
+        """Lets all engines load the learner's version, and waits for those that are too old."""
         self.feed.rollouts.version = self.version
         await self.feed.episodes.announce(self.version)
         loads = [asyncio.create_task(self._load(number, self.version)) for number in range(len(self.engines))]
@@ -106,8 +115,10 @@ class TimedRun:
 
 
 @contextmanager
-def timed_run(shape: Shape, seed: int = 0, stall_timeout_s: float = 1e6) -> Iterator[TimedRun]:
-    """Opens a run. A group of every fourth prompt has no signal under dynamic sampling."""
+def timed_run(
+    shape: Shape, seed: int = 0, stall_timeout_s: float = 1e6, run_dir: Path | None = None
+) -> Iterator[TimedRun]:
+    """Opens a run. A group of every fourth prompt has no signal under dynamic sampling. `run_dir`: of its log."""
     rng = random.Random(seed)
     background = VirtualBackground("timed", stall_timeout_s=stall_timeout_s)
     engines = [
@@ -116,6 +127,9 @@ def timed_run(shape: Shape, seed: int = 0, stall_timeout_s: float = 1e6) -> Iter
     ]
     judge = TimedJudge(seconds=shape.scoring_s, hopeless=lambda _: shape.dynamic_sampling and rng.random() < 0.25)
     run = TimedRun(shape=shape, feed=_feed(shape, background, engines, judge), engines=engines)
+    if run_dir is not None:
+        log = LedgerLog(run_dir / "ledger", Generation.take(run_dir / "generations"))
+        run.feed.journal = Journal(run.feed.ledger, log, run.feed.episodes)
     run.feed.stream = SimpleNamespace(at=lambda position: _prompt(run, position))  # pyright: ignore
     try:
         with run.feed:
