@@ -124,7 +124,8 @@ def measure(scale: Scale, parts: Parts, folder: Path) -> tuple[Figures, DriverCp
         run_steps(run, context)
         stepped_s = time.process_time()
         figures.end(time.monotonic() - started, busy_slot_s=0.0, driver_s=stepped_s - context.began_s)
-        for _ in range(scale.steps - WARM_UP):
+        for version in range(scale.steps, 2 * scale.steps - WARM_UP):
+            rollouts.version = version  # which nobody announces; a batch trains each version once
             feed.take(scale.prompts)
         taken_s = time.process_time()
         background.run(episodes.close())

@@ -80,7 +80,8 @@ class Context:
         """
         self.checkpoints.check_folder()
         self.feed.check_folder(self.files.path)
-        logged = self._resume() if self.run.resume else self._begin()
+        logged = self._resume() if self.run.resume else self.feed.open_log(0, resume=False)
+        save(self.run, self.files.config)
         self.watchers += open_watchers(self.run, self.files, self.console)
         self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=logged)]
         self.recorded = max(self.step, last_step(self.files.metrics))
@@ -90,10 +91,6 @@ class Context:
             self.evaluate(self.step)
         self._step_began = time.monotonic()
         return self.step
-
-    def _begin(self) -> int:
-        save(self.run, self.files.config)
-        return self.feed.open_log(0, resume=False)
 
     def _resume(self) -> int:
         """Restores learner, feed and engines -> the last step that the saved run has begun."""
