@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray._private.state import state
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rlframe.actors.pings import Pings, Silent
@@ -217,7 +218,13 @@ async def _end(replica: Replica, error: Exception) -> None:
         with suppress(RayActorError):
             await replica.handle.end.remote(error.process)
     elif isinstance(error, Silent):  # it would not hear a call
-        await asyncio.to_thread(ray.kill, replica.handle, no_restart=False)
+        await asyncio.to_thread(_kill, replica)
+
+
+def _kill(replica: Replica) -> None:
+    """Kills a worker's process, unless Ray starts it at the moment, since another pool has found it silent too."""
+    if state.actor_table(replica.handle._actor_id.hex())["State"] == "ALIVE":
+        ray.kill(replica.handle, no_restart=False)
 
 
 async def _answers(replica: Replica) -> bool:

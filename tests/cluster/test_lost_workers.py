@@ -1,0 +1,152 @@
+"""Episode workers that are killed or stopped: another process goes on with their work. Real actors, timed engines."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from benchmarks.async_parts.engine import TimedEngine
+from rlframe.actors.replicas import Replica
+from rlframe.cluster.actor import start_actor
+from rlframe.cluster.episodes import episode_pool
+from rlframe.cluster.placement import Slot, reward_slots
+from rlframe.cluster.pools import start_reward_actors
+from rlframe.cluster.ray_cluster import send_user_modules
+from rlframe.config.run import RunConfig
+from rlframe.record import rollouts
+from rlframe.rollout.episode_pool import EpisodePool
+from rlframe.rollout.messages import Order
+from rlframe.schema import user_modules
+from rlframe.training import RatedGroup
+from tests.conftest import compose, tiny_overrides
+from tests.tiny.episodes import Followed
+from tests.tiny.groups import plain
+from tests.tiny.logged_worker import order
+
+TOKEN_S = 0.01
+DEADLINE_S = 120.0  # of a start on a busy machine
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Path) -> RunConfig:
+    workers = ["rollout.engines=2", "rollout.episode_workers=1", "reward.cpus=0", "reward.timeout_s=5"]
+    return compose([*tiny_overrides(tiny_model), *workers])
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class Lost(Followed):
+    """A pool with a log whose worker a test may kill or stop."""
+
+    def __init__(self, pool: EpisodePool, ledger: Path, orders: list[Order]) -> None:
+        super().__init__(pool)
+        self.ledger = ledger
+        self.orders = {order.key: order for order in orders}
+        self.warnings: list[str] = []
+        pool.warn = self.warnings.append
+        pool.held = self._held
+
+    async def begin(self) -> None:
+        await self.pool.open_segments(self.ledger / "000001")
+        self.pool.assign(list(self.orders.values()))
+
+    @property
+    def tokens(self) -> int:
+        """Sampled by all engines, by their latest reports."""
+        return sum(engine.tokens for engine in self.engines.values())
+
+    async def signal(self, number: int) -> int:
+        """Sends a signal to the worker's process -> its pid."""
+        (worker,) = self.pool.workers.values()
+        pid = await worker.handle.__ray_call__.remote(lambda _: os.getpid())
+        os.kill(pid, number)
+        return pid
+
+    def _held(self, worker: str) -> list[Order]:
+        return [self.orders[key] for key, record in self.records.items() if record.worker == worker]
+
+
+@pytest.fixture
+def pool(run: RunConfig, local_ray: None) -> Iterator[EpisodePool]:
+    user_modules.add("benchmarks.async_parts")  # the actors' processes may not find it
+    send_user_modules()
+    handles: dict[str, Any] = {}
+    engines = []
+    settings = {"slots": 16, "token_s": TOKEN_S, "load_s": 0.0}
+    for index in range(2):
+        slot = Slot(kind="rollout", index=index, cpus=0, gpus=0)
+        engines.append(Replica(name=slot.name, handle=start_actor(slot, TimedEngine, (), handles, settings)))
+    rewards = start_reward_actors(run.reward, reward_slots(run.reward), handles)
+    ray.get([handle.__ray_ready__.remote() for handle in handles.values()], timeout=DEADLINE_S)
+    yield episode_pool(run, engines, rewards, handles, time.monotonic() + DEADLINE_S, print)
+    for handle in handles.values():
+        ray.kill(handle)
+
+
+def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePool, tmp_path: Path):
+    short, long = order("short", 10, 20), [order(f"long{n}", 900, 1000) for n in range(3)]
+
+    async def kill() -> tuple[Lost, Any, int]:
+        async with Lost(pool, tmp_path, [short, *long]) as lost:
+            await lost.begin()
+            await lost.until(lambda: short.key in lost.records and lost.tokens > 2000)
+            before = lost.records[short.key]
+            body = plain(await pool.fetch(before))
+            assert await pool.flush()
+            await lost.signal(signal.SIGKILL)
+            await lost.until(lambda: all(lost.records.get(o.key, before) is not before for o in [short, *long]))
+            assert await pool.flush()
+            assert list(pool.workers) == ["episodes-1"]
+            after = lost.records[short.key]
+            assert (after.worker, after.location) == ("episodes-1", before.location)
+            assert plain(await pool.fetch(after)) == body
+            engines = [worker.engines.values() for worker in pool.workers.values()]
+            tokens = sum([(await seat.handle.progress.remote()).tokens for seats in engines for seat in seats])
+            return lost, [lost.records[o.key].lengths for o in long], tokens
+
+    lost, lengths, tokens = asyncio.run(kill())
+    assert lengths == [[900, 1000]] * 3
+    # The engines lived and gave their tokens, so none is sampled twice. They count busy time, so late timers count too.
+    assert tokens < 30 + 3 * 1900 + 1000
+    assert len(lost.warnings) == 1
+    assert "episodes-0 is lost, and another episode worker takes its place: " in lost.warnings[0]
+
+
+def test_a_stopped_worker_is_ended_and_its_rollouts_come_from_the_log(pool: EpisodePool, tmp_path: Path):
+    short, long = order("short", 10, 20), order("long", 1500, 1400)
+    folder = tmp_path / "rollouts"
+
+    async def stop() -> tuple[int, list[int]]:
+        async with Lost(pool, tmp_path / "ledger", [short, long]) as lost:
+            await lost.begin()
+            await lost.until(lambda: short.key in lost.records and lost.tokens > 100)
+            assert await pool.flush()
+            pid = await lost.signal(signal.SIGSTOP)
+            record = lost.records.pop(short.key)  # a step has taken it
+            rated = RatedGroup(scored=record, advantages=[-0.5, 0.5])
+            writing = asyncio.ensure_future(pool.write(7, folder, [record], [rated]))
+            await lost.until(lambda: long.key in lost.records)
+            await writing
+            return pid, lost.records[long.key].lengths
+
+    pid, lengths = asyncio.run(stop())
+    assert lengths == [1500, 1400]
+    (written,) = rollouts.read(folder, None)
+    assert (written.group.prompt.id, [len(c.token_ids) for c in written.group.completions]) == ("short", [10, 20])
+
+    async def gone() -> None:
+        while Path(f"/proc/{pid}").exists() and b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]:
+            await asyncio.sleep(0.1)
+
+    asyncio.run(asyncio.wait_for(gone(), DEADLINE_S))
