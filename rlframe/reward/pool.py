@@ -222,8 +222,8 @@ async def _end(replica: Replica, error: Exception) -> None:
 
 
 def _kill(replica: Replica) -> None:
-    """Kills a worker's process, unless Ray starts it at the moment, since another pool has found it silent too."""
-    if state.actor_table(replica.handle._actor_id.hex())["State"] == "ALIVE":
+    """Kills a worker's process, unless Ray is starting a new one: another pool may have found the worker silent too."""
+    if state.actor_table(replica.handle._actor_id.hex()).get("State") == "ALIVE":
         ray.kill(replica.handle, no_restart=False)
 
 

@@ -37,9 +37,9 @@ STARTS = 3  # of a worker's successors, each of which died before it took over
 class EpisodePool:
     """Typed handle over episode workers, which `cluster/` starts and ends. For one event loop.
 
-    A worker that dies, or sends no report, is lost. Another one takes its place: it reads the segments of the lost
-    worker, goes on with its orders from their tokens, and puts the groups again that nobody has taken. Calls of a lost
-    worker return without an answer, since its successor gets at its start what they would have told.
+    A worker that dies or sends no report is lost, and `follow` starts a successor, which reads the lost worker's segments
+    of the log, goes on with the orders from their tokens, and puts finished groups again that no step has taken. Calls
+    of a lost worker return without an answer: the successor learns at its start what they would have told.
     """
 
     def __init__(
@@ -98,6 +98,9 @@ class EpisodePool:
         polls = [asyncio.ensure_future(self._follow(worker, on_report)) for worker in self.workers.values()]
         try:
             await asyncio.gather(*polls)
+        except Exception as error:
+            self._fail(error)
+            raise
         finally:
             for poll in polls:
                 poll.cancel()
@@ -137,12 +140,12 @@ class EpisodePool:
                 await leave_engine(worker, name, hand_over)
 
     async def replace_worker(self, name: str, reason: str) -> None:
-        """Puts another worker in the place of one that lives, and returns once the other has taken over."""
+        """Puts another worker in the place of a living one, and returns once the successor has taken over."""
         worker = self.workers[name]
         await ask(worker, "flush")
         worker.lose(reason)
         while name in self.workers:
-            await asyncio.sleep(self.heartbeat_s / 10)
+            await self._wait_for_successor()
 
     async def open_segments(self, epoch: Path) -> None:
         """Lets each worker write into the folder of an epoch from now on. Raises RunFailed."""
@@ -150,9 +153,9 @@ class EpisodePool:
         await asyncio.gather(*[open_segment(worker, epoch) for worker in self.workers.values()])
 
     async def adopt(self, ledger: Path, epochs: Iterable[int], keys: Collection[str]) -> list[str]:
-        """Reads what earlier processes have logged of orders with these keys -> the keys of which anything is known.
+        """Reads the log of earlier processes on orders with these keys -> the keys of orders that the log knows.
 
-        An order with such a key, once assigned, goes on from its tokens.
+        An order with such a key goes on from its tokens, once it is assigned.
         """
         files = segment_files(ledger, epochs)
         for worker in self.workers.values():
@@ -170,13 +173,13 @@ class EpisodePool:
             for share, answer in zip(shares, await asyncio.gather(*calls), strict=True):
                 records |= zip(share, answer or [], strict=answer is not None)
             if not living:
-                await asyncio.sleep(self.heartbeat_s)
+                await self._wait_for_successor()
         return [records[location] for location in locations]
 
     async def flush(self) -> bool:
         """Returns once the log has all bodies of groups that were reported.
 
-        False: a worker is lost, or groups of a lost worker have not been put again, so their references are dead.
+        False: a worker is lost, or a successor has not put all finished groups again, so their references are dead.
         """
         await self._tell_all("flush")
         return not any(worker.lost or worker.again for worker in self.workers.values())
@@ -251,6 +254,12 @@ class EpisodePool:
             reasons.append(f"{name}: {successor.lost}")
         raise RunFailed(f"{lost.name} is lost, and nobody can take its place: {'; '.join(reasons)}")
 
+    async def _wait_for_successor(self) -> None:
+        """Waits a moment. Raises the error that has ended `follow`, which starts successors."""
+        if self._error is not None:
+            raise self._error
+        await asyncio.sleep(self.heartbeat_s / 10)
+
     def _swap(self, lost: Seated, successor: Seated) -> None:
         held = {order.key: order for order in self.held(lost.name)}
         successor.again = lost.again | held.keys()
@@ -263,7 +272,7 @@ class EpisodePool:
         self._calls.start(ask(successor, "sample", orders))
 
     def _warn(self, lines: list[str]) -> None:
-        """Warns once of what several workers find."""
+        """Warns once about a problem that several workers report."""
         for line in lines:
             if line not in self._warned:
                 self._warned.add(line)

@@ -100,7 +100,7 @@ class Seated:
 def ask(worker: Seated, method: str, *arguments: Any, within_s: float = math.inf) -> Coroutine[Any, Any, Any]:
     """Starts a call of a worker's method now -> its result, or None: the worker is lost, or found dead or silent.
 
-    A lost worker needs no call: its successor gets at its start what the call would have told.
+    A lost worker needs no call: its successor learns at its start what the call would have told.
     """
     return _answer(worker, None if worker.lost else getattr(worker.handle, method).remote(*arguments), within_s)
 

@@ -154,3 +154,18 @@ def test_bodies_are_recalled_by_any_worker_that_lives(tmp_path: Path):
             return [record.prompt_id for record in records], [record.worker for record in records]
 
     assert run(recall()) == (["c", "a", "b"], ["episodes-1"] * 3)
+
+
+def test_a_recall_ends_with_the_run_where_nobody_takes_over(tmp_path: Path):
+    async def recall() -> None:
+        async with LosablePool(tmp_path) as pool:
+            pool.assign(orders("a"))
+            await pool.until(lambda: bool(pool.records))
+            pool.start_worker = None
+            await pool.kill("episodes-0")
+            location = pool.records["a#1"].location
+            assert location is not None
+            await pool.recall([location])
+
+    with pytest.raises(RunFailed, match="episodes-0 works no more"):
+        run(recall())
