@@ -37,7 +37,7 @@ STARTS = 3  # of a worker's successors, each of which died before it took over
 class EpisodePool:
     """Typed handle over episode workers, which `cluster/` starts and ends. For one event loop.
 
-    A worker that dies or sends no report is lost, and `follow` starts a successor, which reads the lost worker's segments
+    A worker that dies or sends no report is lost, and `follow` starts a successor. It reads the lost worker's segments
     of the log, goes on with the orders from their tokens, and puts finished groups again that no step has taken. Calls
     of a lost worker return without an answer: the successor learns at its start what they would have told.
     """

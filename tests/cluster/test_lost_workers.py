@@ -25,6 +25,7 @@ from rlframe.rollout.messages import Order
 from rlframe.schema import user_modules
 from rlframe.training import RatedGroup
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.ended import ended
 from tests.tiny.episodes import Followed
 from tests.tiny.groups import plain
 from tests.tiny.logged_worker import order
@@ -144,9 +145,4 @@ def test_a_stopped_worker_is_ended_and_its_rollouts_come_from_the_log(pool: Epis
     assert lengths == [1500, 1400]
     (written,) = rollouts.read(folder, None)
     assert (written.group.prompt.id, [len(c.token_ids) for c in written.group.completions]) == ("short", [10, 20])
-
-    async def gone() -> None:
-        while Path(f"/proc/{pid}").exists() and b"Z" not in Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]:
-            await asyncio.sleep(0.1)
-
-    asyncio.run(asyncio.wait_for(gone(), DEADLINE_S))
+    asyncio.run(ended(pid))

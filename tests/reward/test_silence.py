@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rlframe.reward import Reward
 from rlframe.reward.config import RewardConfig
 from rlframe.reward.pool import RewardPool
 from rlframe.types import Completion, Prompt, Verdict
+from tests.tiny.ended import ended
 
 PROMPT = Prompt(id="p", messages=[], token_ids=[], reference="", task="math")
 FOUND_S = 5.0  # after reward.timeout_s, at most
@@ -64,12 +64,6 @@ async def score(pool: RewardPool, *texts: str) -> list[Verdict]:
     return [row["blocks"] for row in rows]
 
 
-def runs(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 def test_an_async_reward_that_blocks_its_loop_is_asked_again(pool: Any, tmp_path: Path):
     rewards = pool(workers=1)
 
@@ -102,12 +96,7 @@ def test_a_stopped_worker_is_killed_and_its_calls_run_elsewhere(pool: Any):
     assert str(pid) not in {verdict.detail for verdict in verdicts}
     assert seconds < 1 + FOUND_S + RESTART_S
     assert rewards.metrics()["reward/workers_replaced"] == 1
-
-    async def gone() -> None:
-        while runs(pid):
-            await asyncio.sleep(0.1)
-
-    asyncio.run(asyncio.wait_for(gone(), RESTART_S))
+    asyncio.run(ended(pid))
 
 
 def test_a_completion_that_blocks_every_worker_has_no_score(pool: Any, tmp_path: Path):
