@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from ray.exceptions import RayError, RayTaskError
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 
 class EngineDead(RuntimeError):
@@ -15,3 +22,14 @@ def cause_of_death(error: Exception) -> str | None:
         name = "EngineDead" if isinstance(error, EngineDead) else type(error).__name__
         return f"{name}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     return None
+
+
+@contextmanager
+def deaths_of(llm: AsyncLLM, name: str) -> Iterator[None]:
+    """Raises EngineDead in place of any error after vLLM's processes have died."""
+    try:
+        yield
+    except Exception as error:
+        if llm.errored:
+            raise EngineDead(f"vLLM's processes of {name} have died: {error}") from error
+        raise

@@ -210,14 +210,20 @@ class Sampler:
     def _go_on_elsewhere(self, engine: WatchedEngine, death: str | None = None) -> None:
         """Gives an engine's completions to others. `death`: the reason, if the engine died."""
         completions = engine.give_up()
-        name, attempts = engine.seat.name, self.bounds.attempts
+        if death:
+            for completion in completions[: engine.seat.slots]:  # an engine has not begun those that came later
+                self._count_death(completion, f"the last was {engine.seat.name}: {death}")
         for completion in completions:
-            if death and completion.count_death(attempts) and completion.order.key not in self._given_up:
-                self._given_up.add(completion.order.key)
-                reason = f"{attempts} engines in a row died while they sampled it, the last was {name}: {death}"
-                self.listener.on_given_up(completion.order, completion.index, reason)
             completion.begin_attempt()
         self._ask(self._wanted(completions))
+
+    def _count_death(self, completion: Unfinished, last: str) -> None:
+        """Gives up the order of a completion that no engine survives."""
+        key, attempts = completion.order.key, self.bounds.attempts
+        if completion.count_death(attempts) and key not in self._given_up:
+            self._given_up.add(key)
+            reason = f"{attempts} engines in a row died while they sampled it, {last}"
+            self.listener.on_given_up(completion.order, completion.index, reason)
 
     def _wanted(self, completions: list[Unfinished]) -> list[Unfinished]:
         """The completions without those of orders that were given up, which are not sampled any more."""

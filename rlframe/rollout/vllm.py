@@ -14,22 +14,25 @@ import ray
 from rlframe.actors.collector import collector_paused
 from rlframe.errors import RunFailed
 from rlframe.model.base_model import require
-from rlframe.prompts.visible_text import VisibleText
-from rlframe.rollout import adapters
+from rlframe.rollout import adapters, plugin
 from rlframe.rollout.adapters import Adapters
 from rlframe.rollout.arguments import EngineSettings, engine_arguments
-from rlframe.rollout.messages import EngineProgress
-from rlframe.rollout.requests import Request, sampled_completion, sampling_parameters
+from rlframe.rollout.death import EngineDead, deaths_of
+from rlframe.rollout.in_flight import InFlight
+from rlframe.rollout.messages import EngineProgress, Probe
+from rlframe.rollout.partials import Partials
+from rlframe.rollout.requests import Request
 from rlframe.training import Loaded
-from rlframe.types import Prompt, SampledCompletion, Sampling
+from rlframe.types import Prompt, SampledCompletion, SampledTokens, Sampling
 
 if TYPE_CHECKING:
-    from vllm.v1.engine.output_processor import RequestOutputCollector
+    from vllm.lora.request import LoRARequest
 
     from rlframe.rollout.config import RolloutConfig
     from rlframe.weights.snapshot import Snapshot
 
 DIFFERING = "differing_weights"  # method of `VerifiedWorker`
+UNVERIFIED = "all tensors, which an update has begun to overwrite"
 
 
 class VLLMEngine:
@@ -39,6 +42,7 @@ class VLLMEngine:
         self.name = name
         require(model_path)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ[plugin.ENGINE] = name
         if settings.backend == "ipc":
             # Handles of GPU memory contain Python types, which vLLM passes on to its processes as pickles only.
             os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
@@ -58,10 +62,7 @@ class VLLMEngine:
         self.counters = Counters()
         self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[self.counters])
         self.adapters = Adapters(self.llm, lora, model_path) if lora else None
-        tokenizer: Any = self.llm.get_tokenizer()  # transformers' class, with a cache
-        self.visible_text = VisibleText(tokenizer)
-        self.in_flight: dict[Request, None] = {}  # a set in the order of arrival
-        self.requests = 0  # since the start; vLLM wants every request id to be new
+        self.in_flight = InFlight(self.llm)
         self.gate = asyncio.Condition()  # held by the task that pauses and resumes vLLM's scheduler
         self.snapshot: Snapshot | None = None  # the version that is being loaded
         self.differing: set[str] = set()  # tensors with wrong checksums; until healed, the engine samples nothing
@@ -92,23 +93,62 @@ class VLLMEngine:
         self.version = version
 
     async def progress(self, with_partials: bool = False) -> EngineProgress:
-        """The engine's work since its start, as of now."""
+        """The engine's work since its start, as of now. `with_partials`: tells each new token, once.
+
+        Raises EngineDead.
+        """
+        if self.llm.errored:
+            raise EngineDead(f"vLLM's processes of {self.name} have died")
         return EngineProgress(
             tokens=self.counters.tokens,
             version=self.version,
             loading=self.loading,
             busy_slot_s=self.counters.integrate(frozen=self.loading),
             recomputed_tokens=self.counters.recomputed_tokens,
+            partials=self.in_flight.new_tokens() if with_partials else None,
         )
 
     async def generate(
-        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None, call: str = ""
+        self,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        indices: dict[str, list[int]] | None = None,
+        prefixes: dict[str, dict[int, SampledTokens]] | None = None,
+        call: str = "",
     ) -> AsyncIterator[SampledCompletion]:
-        """Every prompt's completions, each as it ends; `indices`: of the completions to sample, by prompt id.
+        """Every prompt's completions, each as it ends.
+
+        `indices`: prompt id -> completions to sample; None: all. `prefixes`: prompt id -> index -> first tokens of a
+        completion, after which to go on. `call`: the name by which `progress` and `release` tell its tokens.
 
         If the engine is idle, all requests enter in the same step of vLLM's scheduler. Then timing changes neither the
-        batches nor the last bits of the log-probabilities.
+        batches nor the last bits of the log-probabilities. After `release` it ends early. Raises EngineDead.
         """
+        requests = [
+            Request(
+                prompt=prompt,
+                index=index,
+                sampling=sampling,
+                call=call,
+                given=prefixes.get(prompt.id, {}).get(index) if prefixes else None,
+            )
+            for prompt in prompts
+            for index in (indices[prompt.id] if indices else range(sampling.completions))
+        ]
+        tasks: list[asyncio.Task[SampledCompletion | None]] = []
+        try:
+            with deaths_of(self.llm, self.name):
+                await self._start(requests, tasks)
+                for task in asyncio.as_completed(tasks):
+                    if (sampled := await task) is not None:
+                        yield sampled
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _start(self, requests: list[Request], tasks: list[asyncio.Task[SampledCompletion | None]]) -> None:
+        """Lets requests enter vLLM, once it samples, and adds the tasks that wait for them to `tasks`."""
+        releases = self.in_flight.releases
         async with self.gate:
             await self.gate.wait_for(lambda: not self.differing)
             if self.asleep:
@@ -118,40 +158,32 @@ class VLLMEngine:
             idle = not self.in_flight
             if idle:
                 await self.llm.pause_generation(mode="keep", clear_cache=False)
-            requests: list[Request] = []
-            for prompt in prompts:
-                for index in indices[prompt.id] if indices else range(sampling.completions):
-                    queue = await self._add(prompt, index, sampling)
-                    requests.append(Request(prompt=prompt, index=index, sampling=sampling, queue=queue))
-            tasks = [self._follow(request) for request in requests]
-            if idle:
-                await self.llm.resume_generation()
-        try:
-            for task in asyncio.as_completed(tasks):
-                yield await task
-        finally:
-            for task in tasks:
-                task.cancel()
+            try:
+                for request in requests:
+                    if releases != self.in_flight.releases:
+                        break
+                    tasks.append(await self.in_flight.start(request, self._salt(), self._lora()))
+            finally:
+                if idle:
+                    await self.llm.resume_generation()
 
-    def _follow(self, request: Request) -> asyncio.Task[SampledCompletion]:
-        """Starts a task that waits for a completion; the request is in flight until the task ends."""
-        self.in_flight[request] = None
-        task = asyncio.create_task(sampled_completion(request, self.visible_text))
-        task.add_done_callback(lambda _: self.in_flight.pop(request))
-        return task
+    async def release(self) -> Partials | None:
+        """Gives up all unfinished completions and ends their calls -> all their tokens; waits for no load."""
+        return await self.in_flight.release()
 
-    async def _add(self, prompt: Prompt, index: int, sampling: Sampling) -> RequestOutputCollector:
-        self.requests += 1
-        request_id = f"{prompt.id}#{index}/{self.requests}"
-        tokens: Any = {"prompt_token_ids": prompt.token_ids}
-        if self.keeps_cache:
-            tokens["cache_salt"] = str(self.version)  # the prefix cache finds keys and values of this salt only
-        return await self.llm.add_request(
-            request_id,
-            tokens,
-            sampling_parameters(sampling, prompt, index),
-            lora_request=self.adapters.request() if self.adapters else None,
-        )
+    async def probe(self, token_ids: list[int]) -> Probe:
+        """Log-probabilities of fixed tokens under the engine's weights, without a temperature. Raises EngineDead."""
+        async with self.gate:
+            await self.gate.wait_for(lambda: not self.differing)
+            with deaths_of(self.llm, self.name):
+                return Probe(version=self.version, logprobs=await self.in_flight.probe(token_ids, self._lora()))
+
+    def _salt(self) -> str | None:
+        """The salt of the prefix cache."""
+        return str(self.version) if self.keeps_cache else None
+
+    def _lora(self) -> LoRARequest | None:
+        return self.adapters.request() if self.adapters else None
 
     async def load(self, snapshot: Snapshot) -> Loaded:
         """Freezes requests in flight, loads and verifies the weights, and resumes the requests with the new weights.
@@ -230,9 +262,13 @@ class VLLMEngine:
         await self.llm.finish_weight_update()
 
     async def _freeze(self) -> None:
-        """Freezes requests. Unless rollout.cache=keep, the next weights compute their keys and values again."""
+        """Freezes requests. Unless rollout.cache=keep, the next weights compute their keys and values again.
+
+        An update that raises leaves the engine frozen, since some tensors are old and some new.
+        """
         if not self.differing:
             self.paused_at = time.monotonic()
+            self.differing = {UNVERIFIED}
         await self.llm.pause_generation(mode="keep", clear_cache=not self.keeps_cache)
         self.counters.integrate(frozen=self.loading)
         self.loading = True
@@ -249,21 +285,12 @@ class VLLMEngine:
         if not self.differing:
             await self.stamp(version)
             if self.keeps_cache:
-                await self._restart_waiting()
+                await self.in_flight.restart_waiting(str(version), self._lora())
             self.counters.integrate(frozen=True)
             await self.llm.resume_generation()
             self.loading = False
             self.gate.notify_all()
         return Loaded(stall_s=time.monotonic() - self.paused_at, mismatched_tensors=sorted(self.differing))
-
-    async def _restart_waiting(self) -> None:
-        """Adds requests without any token anew: the salt of the old version would find keys of the old version."""
-        states = self.llm.output_processor.request_states
-        for request in list(self.in_flight):
-            queue = request.queue
-            if (state := states.get(queue.request_id)) is not None and state.is_prefilling:
-                request.queue = await self._add(request.prompt, request.index, request.sampling)
-                await self.llm.abort(queue.request_id, internal=True)
 
     def shutdown(self) -> None:
         """Ends vLLM's own processes."""
