@@ -39,3 +39,11 @@ def test_arguments_and_curriculum_come_from_the_command_line(composed):
     run = load(composed(arguments, "prompts.curriculum={solved_weight: 0.2, failed_weight: 1.0}"))
     assert run.prompts.template.chat_template_kwargs == {"enable_thinking": False}
     assert run.prompts.curriculum is not None and run.prompts.curriculum.solved_weight == 0.2
+
+
+def test_an_engine_that_loads_is_not_taken_for_dead(composed):
+    assert load(composed("rollout.silence_s=5.0")).rollout.bounds(600.0).first_token_s == 600
+    with pytest.raises(
+        ConfigError, match=r"rollout\.silence_s: .*2 s are too few: while it loads weights, .* 5 or more"
+    ):
+        load(composed("rollout.silence_s=2.0"))

@@ -173,6 +173,7 @@ def test_told_tokens_around_a_load_have_the_versions_of_the_whole(actors: cluste
         return sampled.completion
 
     whole = asyncio.run(run())
+    actors.rollouts.version = actors.learner.version
     assert len(whole.versions) == 2
     joined = SampledTokens.joined(told)
     assert joined.end > whole.versions[1].start
