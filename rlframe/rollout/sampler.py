@@ -1,4 +1,4 @@
-"""`Sampler`: an episode worker's engines. Assigns completions, checks them at the door, and outlives engines."""
+"""`Sampler`: assigns completions to an episode worker's engines, checks answers at the door, outlives engines."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Sampler:
 
     Orders of one `sample` call that go to the same engine are one `generate` call, so an idle engine starts all their
     completions in one step of its scheduler. A refused completion goes to another engine, unless there is only one.
-    An engine is broken after several refusals in a row, when it dies, or when it is silent: it gets no more work, and
-    the other engines go on with its completions after the tokens that it told. Without an engine, completions wait
-    until an engine joins.
+    An engine that dies, is silent, or sends several refused completions in a row is broken and gets no more work: the
+    other engines go on with its completions after the tokens that were told. Without an engine, completions wait until
+    an engine joins.
     """
 
     def __init__(self, seats: list[EngineSeat], tasks: Tasks, bounds: EngineBounds, listener: Listener) -> None:
@@ -69,27 +69,27 @@ class Sampler:
     async def leave(self, name: str, hand_over: bool) -> None:
         """Takes out an engine, if present: others go on with its completions after the tokens so far.
 
-        `hand_over`: the engine lives, and is asked for its last tokens; else they are sampled again.
+        `hand_over`: the engine lives, and is asked for its last tokens. Otherwise the last tokens are sampled again.
         """
         if (engine := self.engines.pop(name, None)) is None:
             return
         engine.leaving = True
         if hand_over:
-            with suppress(Exception):  # an engine that dies meanwhile has told what it told
+            with suppress(Exception):  # the engine has died meanwhile
                 async with asyncio.timeout(RELEASE_S):
                     self._note_tokens(engine, await engine.seat.handle.release.remote())
                     await asyncio.gather(*(call.running for call in engine.calls.values() if call.running))
         self._go_on_elsewhere(engine)
 
     async def release(self) -> dict[tuple[str, int], SampledTokens]:
-        """Ends what an earlier process asked these engines for -> tokens so far, by prompt id and index."""
-        found: dict[tuple[str, int], SampledTokens] = {}
+        """Ends the calls of an earlier process at all engines -> tokens so far, by prompt id and index."""
+        tokens_so_far: dict[tuple[str, int], SampledTokens] = {}
         for engine in list(self.engines.values()):
             with suppress(Exception):  # the engine's next call tells its death
                 async with asyncio.timeout(RELEASE_S):
                     released: Partials | None = await engine.seat.handle.release.remote()
-                    found |= {(prompt_id, index): part for (_, prompt_id, index), part in _parts(released)}
-        return found
+                    tokens_so_far |= {(prompt_id, index): part for (_, prompt_id, index), part in _parts(released)}
+        return tokens_so_far
 
     def ask_progress(self, every_s: float) -> None:
         """Asks engines with work or a load for their progress, each once in `every_s` seconds; does not wait.
@@ -113,7 +113,7 @@ class Sampler:
         return refused, broken
 
     def _ask(self, completions: list[Unfinished], avoid: WatchedEngine | None = None) -> None:
-        """Gives each order's completions, and those that wait, to an engine."""
+        """Gives the completions of each order to an engine, and the waiting completions as well."""
         waiting, self._waiting = self._waiting, []
         calls: list[Call] = []
         for share in _by_order(waiting + completions):
@@ -126,10 +126,10 @@ class Sampler:
             call.running = self.tasks.start(self._follow(call))
 
     def _choose(self, share: list[Unfinished], avoid: WatchedEngine | None) -> WatchedEngine | None:
-        """The least busy engine; `avoid` only where there is no other.
+        """The least busy engine; `avoid` only if no other engine is left.
 
-        Engines that died one after the other may have died of one prompt, and of many suspects. An order with its last
-        chance is the only one of this kind at its engine, so that the guilty prompt is given up and no other.
+        A prompt may have killed engines one after the other, and many prompts were at these engines. An engine samples
+        one order with a last chance at a time, so that the guilty prompt is given up alone.
         """
         engines = [engine for engine in self.engines.values() if engine is not avoid] or list(self.engines.values())
         if any(completion.last_chance for completion in share):
@@ -173,16 +173,16 @@ class Sampler:
             self._ask([])
 
     def _refuse(self, call: Call, prompt_id: Any, index: Any, problem: str) -> None:
-        """Counts a refused completion. An owed completion is sampled again, from where the engine began."""
+        """Counts a refused completion. An owed completion is sampled again from the engine's first token on."""
         engine, name = call.engine, call.engine.seat.name
         text = f"completion {index!r:.80} of prompt {prompt_id!r:.80}: {problem}"
         self.refusals += 1
         self.refused[name] = text
         engine.refusals_in_a_row += 1
-        again: list[Unfinished] = []
+        refused: list[Unfinished] = []
         if completion := call.remove(prompt_id, index):
             engine.remove(_now())
-            again.append(completion)
+            refused.append(completion)
             completion.refusals += 1
             if completion.refusals == REFUSALS_OF_COMPLETION:
                 raise RunFailed(
@@ -192,12 +192,12 @@ class Sampler:
         if engine.refusals_in_a_row == REFUSALS_OF_ENGINE:
             self.broken[name] = f"{REFUSALS_OF_ENGINE} completions in a row were refused, the last was {text}"
             self.engines.pop(name, None)
-            again += engine.give_up()
-        again = self._wanted(again)
-        for completion in again:
+            refused += engine.give_up()
+        refused = self._wanted(refused)
+        for completion in refused:
             nothing = completion.begin_attempt_anew()
             self.listener.on_tokens(completion.order, completion.index, completion.attempt, nothing)
-        self._ask(again, avoid=engine)
+        self._ask(refused, avoid=engine)
         self.listener.on_news()
 
     def _lose(self, engine: WatchedEngine, reason: str) -> None:
@@ -211,7 +211,7 @@ class Sampler:
         """Gives an engine's completions to others. `death`: the reason, if the engine died."""
         completions = engine.give_up()
         if death:
-            for completion in completions[: engine.seat.slots]:  # an engine has not begun those that came later
+            for completion in completions[: engine.seat.slots]:  # the rest had no slot yet
                 self._count_death(completion, f"the last was {engine.seat.name}: {death}")
         for completion in completions:
             completion.begin_attempt()
@@ -232,7 +232,7 @@ class Sampler:
         return wanted
 
     def _look_for_silence(self, now: float, every_s: float) -> None:
-        """Loses silent engines. Time in which nobody looked, since this process stood still, is no silence."""
+        """Loses silent engines. Time in which this process stood still is no silence of the engines."""
         unwatched_s = now - self._looked_at - 2 * every_s if self._looked_at is not None else 0.0
         self._looked_at = now
         for engine in list(self.engines.values()):
@@ -259,17 +259,17 @@ class Sampler:
     def _note_tokens(self, engine: WatchedEngine, partials: Partials | None) -> None:
         """Adds new tokens to the completions that the engine owes."""
         if partials is None or problem_with_tokens(partials, self.newest_version):
-            return  # without these tokens no later ones fit, and the door refuses a wrong completion
-        freed = False
+            return  # later tokens do not fit without these tokens, and the door refuses a wrong completion
+        last_chances = False
         for (name, prompt_id, index), tokens in _parts(partials):
             call = engine.calls.get(name)
             completion = call.owed.get(prompt_id, {}).get(index) if call else None
             if completion is None or completion.order.key in self._given_up:
                 continue
-            freed |= completion.last_chance
-            if new := completion.extend(tokens):
-                self.listener.on_tokens(completion.order, index, completion.attempt, new)
-        if freed:
+            last_chances |= completion.last_chance
+            if (new_tokens := completion.extend(tokens)) is not None:
+                self.listener.on_tokens(completion.order, index, completion.attempt, new_tokens)
+        if last_chances:
             self._ask([])
 
 
