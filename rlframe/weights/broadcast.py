@@ -41,7 +41,7 @@ class Broadcast:
         """Sends every value, and returns once all `replicas` have answered.
 
         Engines that die before the values travel are left out. The death of an engine while they travel leaves the
-        others with a part of the values, and everybody waiting in NCCL: all engines are lost, and LearnerLost is raised.
+        others with a part of the values, and everybody waiting in NCCL: all engines are lost: raises LearnerLost.
         """
         # A pause comes first, because a data-parallel engine's workers cannot meet and compute at once.
         if not (paused := self.engines.pause(replicas)):

@@ -14,7 +14,7 @@ from rlframe.config.compose import conf_dir, load
 FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...
 GROUPS = [file for file in FILES if file.parent != Path("experiment")]
-MOST_KEYS = 180
+MOST_KEYS = 190
 
 # A choice that works only together with another.
 COMPANIONS = {"algorithm=gspo": ["correction=proximal"]}
