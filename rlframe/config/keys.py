@@ -84,9 +84,9 @@ class RunKeys(Config):
     def oldest_version(self, version: int) -> int | None:
         """The oldest version whose tokens policy `version` trains on; None: it trains on all tokens.
 
-        Under late=wait no token is too old, and under late=keep every token counts.
+        With max_staleness=0 and under late=wait no token is too old; under late=keep every token counts.
         """
-        return version - self.max_staleness if self.late == "mask" else None
+        return version - self.max_staleness if self.max_staleness and self.late == "mask" else None
 
     @property
     def initial_correction(self) -> list[Correction]:

@@ -15,7 +15,6 @@ from rlframe.config.evaluation_checks import EVALUATION_CHECKS, fp8_model_has_ke
 from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
 from rlframe.config.placement_checks import PLACEMENT_CHECKS
-from rlframe.config.staleness_checks import STALENESS_CHECKS
 from rlframe.config.weights_checks import WEIGHTS_CHECKS
 
 
@@ -30,7 +29,6 @@ class RunConfig(RunKeys):
         *CLUSTER_CHECKS,
         *DEVICE_CHECKS,
         *PLACEMENT_CHECKS,
-        *STALENESS_CHECKS,
         *WEIGHTS_CHECKS,
         *LEARNER_CHECKS,
         *EVALUATION_CHECKS,

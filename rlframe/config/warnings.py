@@ -37,12 +37,15 @@ def later_updates_have_a_ratio(run: RunKeys) -> str | None:
 
 def late_tokens_are_corrected(run: RunKeys) -> str | None:
     corrected = any(not isinstance(correction, Proximal) for correction in run.initial_correction)
-    if run.late == "wait" or not run.max_staleness or corrected or not run.algorithm.has_ratio:
+    if not run.max_staleness or corrected or not run.algorithm.has_ratio:
         return None  # stale_tokens_have_a_ratio warns of an algorithm without ratio
-    ages = f"up to {run.max_staleness} versions old" if run.late == "mask" else "of any age"
+    if run.late != "keep" and run.max_staleness == 1:
+        return None
+    of_bounded_age = f"max_staleness: {run.max_staleness} trains on tokens up to {run.max_staleness} versions old"
+    tokens = "late: keep trains on tokens of any age" if run.late == "keep" else of_bounded_age
     return (
-        f"late: {run.late} trains on tokens {ages}, and no correction weighs them by the ratio of the policies; set "
-        f"{_correction_from_the_start(run)}, or late=wait with a small max_staleness"
+        f"{tokens}, and no correction weighs them by the ratio of the policies; set "
+        f"{_correction_from_the_start(run)}, or max_staleness=1 with late=mask"
     )
 
 

@@ -39,7 +39,7 @@ def open_feed(
         prompts_per_step=run.prompts_per_step,
         max_staleness=run.max_staleness,
         dynamic_sampling=run.dynamic_sampling,
-        late=run.late,
+        late=run.late if run.max_staleness else "wait",
         has_signal=lambda group: has_signal(group, run.algorithm, run.truncated),
         curriculum=_curriculum(run, stream, warn),
     )

@@ -54,8 +54,8 @@ def test_tokens_of_older_policies_without_a_ratio_are_warned_of(composed, overri
     [
         (
             ["max_staleness=4", "late=mask"],
-            "late: mask trains on tokens up to 4 versions old, and no correction weighs them by the ratio of the "
-            "policies; set correction=tis, or late=wait with a small max_staleness",
+            "max_staleness: 4 trains on tokens up to 4 versions old, and no correction weighs them by the ratio of the "
+            "policies; set correction=tis, or max_staleness=1 with late=mask",
         ),
         (["max_staleness=1", "late=keep", "correction=proximal"], "late: keep trains on tokens of any age, and no"),
         (

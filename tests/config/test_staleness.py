@@ -31,20 +31,14 @@ def test_only_mask_has_an_oldest_version_whose_tokens_are_trained(composed: Comp
     assert oldest == {"wait": None, "mask": 5, "keep": None}
 
 
+@pytest.mark.parametrize("late", ["wait", "mask", "keep"])
+def test_without_staleness_every_treatment_trains_on_all_tokens(composed: Composed, late: str) -> None:
+    assert load(composed(f"late={late}", "max_staleness=0")).oldest_version(7) is None
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (
-            ["late=mask"],
-            "late: mask is for prompts that take longer than max_staleness steps, and with max_staleness=0 every step "
-            "samples its own prompts and waits for them; use late=wait, or max_staleness=1 or more",
-        ),
-        (["late=keep"], "late: keep is for prompts that take longer"),
-        (
-            ["late=mask", "placement=colocated"],
-            "late: mask is for prompts that take longer than max_staleness steps, and with max_staleness=0 every step "
-            "samples its own prompts and waits for them; use late=wait",
-        ),
         (["late=mask", "placement=colocated", "max_staleness=1"], "max_staleness: with placement=colocated engines"),
         (["late=drop"], "late: Input should be 'wait', 'mask' or 'keep', not 'drop'"),
         (["rollout.ahead=-0.1"], "rollout.ahead: Input should be greater than or equal to 0, not -0.1"),
