@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private.state import actors
 
 from rlframe.actors import logs
 from rlframe.actors.activity import Doing, longest
@@ -64,6 +65,12 @@ def _process_of(cls: type) -> type:
     # Ray knows a class by its module and name, and shows them in errors.
     Process.__module__, Process.__qualname__, Process.__name__ = cls.__module__, cls.__qualname__, cls.__name__
     return Process
+
+
+def node_of(handle: Handle) -> set[str]:
+    """The id of the node on which an actor runs; empty while it waits for room, or after its death."""
+    info = actors(handle._actor_id.hex())
+    return {info["Address"]["NodeID"]} if info.get("State") == "ALIVE" else set()
 
 
 def meeting_point(ranks: list[Handle]) -> ObjectRef:

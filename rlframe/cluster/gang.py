@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlframe.actors.replicas import Handle
@@ -28,6 +28,17 @@ class Gang:
             return {}
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=slot.bundle)
         return {"scheduling_strategy": strategy}
+
+    def nodes(self) -> set[str]:
+        """Ids of the nodes of the reservation; empty until the cluster has room."""
+        if self.group is None:
+            return set()
+        return set(placement_group_table(self.group)["bundles_to_node_id"].values()) - {""}
+
+    def release(self) -> None:
+        """Ends the reservation, and whatever still runs in it."""
+        if self.group is not None:
+            remove_placement_group(self.group)
 
 
 def on_gpus_of(slot: Slot, ranks: list[Handle]) -> Slot:

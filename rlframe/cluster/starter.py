@@ -5,24 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import ray
+from typing import TYPE_CHECKING
 
 from rlframe.actors.background import Background
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
-from rlframe.cluster import nodes
-from rlframe.cluster.actor import start_actor, wait_for
+from rlframe.cluster.actor import wait_for
 from rlframe.cluster.actors import Actors
+from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.episodes import episode_pool
+from rlframe.cluster.fleet import Fleet
 from rlframe.cluster.gang import Gang, on_gpus_of
-from rlframe.cluster.placement import LEARNER, Role, Slot, engine_slot
-from rlframe.cluster.pools import CONCURRENT_CALLS, learner_group, start_reward_actors
+from rlframe.cluster.placement import LEARNER, Role, Slot
+from rlframe.cluster.pools import learner_group, start_reward_actors
 from rlframe.cluster.ranks import MIB, Ranks
-from rlframe.errors import RunFailed
+from rlframe.cluster.supervisor import Supervisor
 from rlframe.learner.group import LearnerGroup
 from rlframe.model import quantisation
-from rlframe.rollout.arguments import EngineSettings
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.pool import RolloutPool
 from rlframe.weights.broadcast import Broadcast
@@ -32,10 +30,7 @@ from rlframe.weights.transport import Transport
 from rlframe.weights.turns import SeparateDevices, SharedDevices
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
-
     from rlframe.config.run import RunConfig
-    from rlframe.model.config import LoraConfig
     from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.training import Packing
 
@@ -53,34 +48,33 @@ class Starter:
         self.model_path = model_path
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # name -> actor
+        self.engines = EngineActors(run, model_path, namespace, self.handles)
         self.background = Background("calls", run.cluster.stall_timeout_s)
         self.ranks: Ranks | None = None
         self.learner: LearnerGroup | None = None
         self.episodes: EpisodePool | None = None
-        self.engines_start_empty = False
-        self.lora: LoraConfig | None = None  # set if adapters travel alone, to engines with the base weights
 
     def start(self, slots: dict[Role, list[Slot]]) -> Actors:
         """Starts every actor of `slots`."""
         run, deadline = self.run, self._deadline()
         # A learner dequantises the model, so the engines' own weights would differ from the policy's.
-        self.engines_start_empty = "learner" in slots and quantisation.method(self.model_path) is not None
+        self.engines.start_empty = "learner" in slots and quantisation.method(self.model_path) is not None
         if slots.get("learner") and run.weights.adapters == "alone":
-            self.lora = run.learner.lora
+            self.engines.lora = run.learner.lora
         rank_slots, engine_slots = slots.get("learner", []), slots.get("rollout", [])
         gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang == LEARNER])
-        engines = [self._start_engine(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
+        engines = [self.engines.make(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
         ranks = self._start_ranks(rank_slots, gang)
         rewards = start_reward_actors(run.reward, slots.get("reward", []), self.handles)
         # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
         started = {name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}
-        wait_for(started | ranks.connect() | self._connect_engines(engines), "start", deadline)
+        wait_for(started | ranks.connect() | self.engines.connect(engines), "start", deadline)
         ranks.keep_reference(deadline)
         if sharing := [slot for slot in engine_slots if slot.gang == LEARNER]:
             engines = self._start_on_ranks_gpus(sharing, rank_slots, gang, deadline)
         if engines and rank_slots and run.weights.backend == "object_store":
-            ranks.prepare_publishing(self.lora is not None, deadline)
-        self._stamp(engines, deadline)
+            ranks.prepare_publishing(self.engines.lora is not None, deadline)
+        self.engines.stamp(engines, deadline)
         for engine in engines:
             engine.state = ReplicaState.SERVING
         timeout_s = run.cluster.stall_timeout_s
@@ -95,9 +89,14 @@ class Starter:
         weights = None
         if rollouts and learner:
             weights = self._weight_sync(learner, rollouts)
-            if self.engines_start_empty:
+            if self.engines.start_empty:
                 weights.sync(learner.version)
         self.ranks, self.learner, self.episodes = ranks, learner, episodes
+        fleet, supervisor = None, None
+        if rollouts:
+            fleet = Fleet(run, self.engines, rollouts, episodes, weights, self.background, self.warn)
+            supervisor = Supervisor(run, fleet, self.handles)
+            self.background.spawn(supervisor.run_forever())
         actors = Actors(
             starter=self,
             background=self.background,
@@ -105,9 +104,11 @@ class Starter:
             episodes=episodes,
             learner=learner,
             weights=weights,
+            fleet=fleet,
+            supervisor=supervisor,
         )
-        if episodes:
-            episodes.replace_engine = actors.replace_engine
+        if episodes and fleet:
+            episodes.replace_engine = fleet.lose
         return actors
 
     def restart_learner(self) -> None:
@@ -123,26 +124,6 @@ class Starter:
         if self.episodes is not None:
             self.background.run(self.episodes.close(timeout_s))
 
-    def start_late_engine(self) -> Replica:
-        """Starts an engine with the weights of version 0. Raises Stalled and RunFailed."""
-        if self.run.placement == "colocated":
-            raise RunFailed(
-                "placement=colocated: every GPU has its rank and its engine from the start; an engine can be added "
-                "with placement=separate only"
-            )
-        deadline = self._deadline()
-        index = sum(name.startswith("rollout-") for name in self.handles)
-        slot = engine_slot(self.run.rollout, index, nodes.most_gpus(nodes.living()))
-        engine = self._start_engine(slot, Gang([]))
-        try:
-            started = {engine.name: engine.handle.__ray_ready__.remote()}
-            wait_for(started | self._connect_engines([engine]), "start", deadline)
-            self._stamp([engine], deadline)
-        except BaseException:
-            ray.kill(engine.handle)
-            raise
-        return engine
-
     def _start_on_ranks_gpus(
         self, slots: list[Slot], rank_slots: list[Slot], gang: Gang, deadline: float
     ) -> list[Replica]:
@@ -155,9 +136,9 @@ class Starter:
         engines = []
         for slot in slots:
             ranks = [self.handles[rank.name] for rank in rank_slots if rank.bundle == slot.bundle]
-            engines.append(self._start_engine(on_gpus_of(slot, ranks), gang))
+            engines.append(self.engines.make(on_gpus_of(slot, ranks), gang))
         wait_for({engine.name: engine.handle.__ray_ready__.remote() for engine in engines}, "start", deadline)
-        wait_for(self._connect_engines(engines), "load the model", deadline)
+        wait_for(self.engines.connect(engines), "load the model", deadline)
         return engines
 
     def _weight_sync(self, learner: LearnerGroup, rollouts: RolloutPool) -> WeightSync:
@@ -182,39 +163,10 @@ class Starter:
         transport.meet(list(rollouts.replicas))
         return transport
 
-    def _start_engine(self, slot: Slot, gang: Gang) -> Replica:
-        from rlframe.rollout.vllm import VLLMEngine
-
-        run = self.run
-        settings = EngineSettings(
-            max_model_len=run.max_model_len,
-            backend=run.weights.backend,
-            head_dtype=run.learner.head_dtype,
-            empty=self.engines_start_empty,
-            lora=self.lora,
-            shares_gpus=slot.gang == LEARNER,
-            executor="ray" if slot.workers else "mp",
-        )
-        arguments = (run.rollout, self.model_path, settings)
-        reservation = Gang([slot]) if slot.workers else gang
-        options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS} | reservation.options(slot)
-        handle = start_actor(slot, VLLMEngine, arguments, self.handles, **options)
-        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
-
     def _start_ranks(self, slots: list[Slot], gang: Gang) -> Ranks:
         ranks = Ranks(self.run, self.model_path, self.packing, slots, gang, self.handles)
         ranks.start()
         return ranks
-
-    def _connect_engines(self, engines: list[Replica]) -> dict[str, ObjectRef]:
-        if self.run.weights.backend != "object_store":
-            return {}
-        address = ray.get_runtime_context().gcs_address
-        return {engine.name: engine.handle.join_object_store.remote(address, self.namespace) for engine in engines}
-
-    def _stamp(self, engines: list[Replica], deadline: float) -> None:
-        calls = {engine.name: engine.handle.stamp.remote(0) for engine in engines}
-        wait_for(calls, "take version 0", deadline)
 
     def _deadline(self) -> float:
         return time.monotonic() + self.run.cluster.start_timeout_s

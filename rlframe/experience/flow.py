@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from rlframe.cluster.scaling import Reading
 from rlframe.errors import RunFailed
 from rlframe.experience.journal import NoLog
 from rlframe.experience.scoring import Scorer
@@ -15,6 +16,7 @@ from rlframe.types import Attempt, Prompt, Sampling
 
 if TYPE_CHECKING:
     from rlframe.actors.background import Background
+    from rlframe.experience.errands import Errands
     from rlframe.experience.fold import Entry
     from rlframe.experience.journal import Journal
     from rlframe.experience.ledger import Ledger
@@ -25,15 +27,6 @@ if TYPE_CHECKING:
     from rlframe.training import GroupRecord
 
 NAMED_PROMPTS = 8  # that a stall message lists
-
-
-class Repairs(Protocol):
-    """The repair of engines with wrong weights: `weights/sync.py`."""
-
-    @property
-    def needs_repair(self) -> bool: ...
-
-    def repair(self) -> None: ...
 
 
 class RolloutFeed(Scorer):
@@ -58,13 +51,13 @@ class RolloutFeed(Scorer):
         *,
         slots: int,
         warn: Callable[[str], None],
-        repairs: Repairs | None = None,
+        errands: Errands | None = None,
         journal: Journal | None = None,
     ) -> None:
         """`rollouts` tells the policy versions. `warn` gets lines for the console.
 
-        `repairs`: for engines that received wrong weights while the learner was training. None: engines load between
-        steps only. `journal`: of the ledger; None: a run without checkpoints, which cannot go on after a death.
+        `errands`: repairs of engines that received wrong weights while the learner was training, for example.
+        `journal`: of the ledger; None: a run without checkpoints, which cannot go on after a death.
         """
         super().__init__(episodes, background, slots=slots, warn=warn)
         self.ledger = ledger
@@ -72,11 +65,12 @@ class RolloutFeed(Scorer):
         self.rollouts = rollouts
         self.sampling = sampling
         self.resampling = resampling
-        self.repairs = repairs
+        self.errands = errands
         self.journal = journal
         self.taken_at = 0.0  # by the background's clock, at the end of the last `take`
         self._ahead = ledger.max_staleness > 0
         self._began = False  # with the first `take`, engines have the run's weights
+        self._takes = False  # the learner waits in `take`
         self._wait_s = 0.0
         self._cpu_s = 0.0  # of the event loop's thread, at the end of the last `take`
         self._cpu_ms_per_completion = 0.0
@@ -94,17 +88,26 @@ class RolloutFeed(Scorer):
         Raises an engine's or a reward worker's error, Stalled when nothing is sampled or scored for too long, and
         RunFailed when dynamic sampling replaces too many groups.
         """
-        start = self.background.now()
+        start, self._takes = self.background.now(), True
         with self._waiting(f"sample and score the {count} groups of step {self.rollouts.version + 1}"):
             while (taken := self.background.run(self._take(count))) is None:
-                assert self.repairs is not None
-                self.repairs.repair()  # on this thread, because ranks publish between two steps
+                assert self.errands is not None
+                self.errands.run()  # on this thread, because ranks publish and save between two steps
+        self._takes = False
         groups, warning = taken
         if warning:
             self.warn(warning)
         self.taken_at = self.background.now()
         self._wait_s = self.taken_at - start
         return groups
+
+    def reading(self) -> Reading | None:
+        """The run as of now, for the number of engines; None: a replay or an evaluation, which tell nothing."""
+        slots = sum(worker.slots for worker in self.episodes.workers.values())
+        if not self._began or self.replaying or self._scores or not slots:
+            return None
+        used = self.episodes.completions / slots
+        return Reading(step=self.rollouts.version, learner_waits=self._takes, slots_used=min(1.0, used))
 
     def metrics(self) -> dict[str, float]:
         """Seconds of the last `take`; use of the engines and replaced groups since the last call; reward metrics.
@@ -195,7 +198,7 @@ class RolloutFeed(Scorer):
         self._drop()
         while (groups := await self._next_batch(count)) is None:
             self._admit()
-            if self.repairs is not None and self.repairs.needs_repair:
+            if self.errands is not None and self.errands.waiting:
                 return None
             await self._wait()
             self._drop()

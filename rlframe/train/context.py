@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
 from rlframe.errors import LearnerLost
+from rlframe.experience.errands import Errands
 from rlframe.experience.statistics import rollout_metrics
 from rlframe.model import base_model
 from rlframe.record import curves
@@ -22,7 +24,7 @@ from rlframe.record.evaluations import keep_evaluations, read_evaluations
 from rlframe.record.generation import Generation
 from rlframe.record.ledger_log import LedgerLog
 from rlframe.record.metrics import JsonlSink, Sink, last_step
-from rlframe.record.wandb import WandbSink, check_key
+from rlframe.record.wandb import check_key
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.feed import open_feed
@@ -32,6 +34,7 @@ from rlframe.train.prompts import open_prompts
 from rlframe.train.recovery import Recovery
 from rlframe.train.reporter import Reporter
 from rlframe.train.signals import Stop, StopSignals
+from rlframe.train.watchers import open_watchers
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.sync import Synced
 
@@ -62,6 +65,7 @@ class Context:
     gate: MismatchGate
     evaluation: Evaluation
     checkpoints: Checkpoints
+    checkpoint_due: Event  # a node leaves with the driver or a rank
     recovery: Recovery  # from the loss of the learner
     sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
     watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
@@ -165,7 +169,7 @@ class Context:
         """Saves a checkpoint and evaluates at the steps that the config names, and at the last step."""
         last = step == self.run.steps
         every = self.run.checkpoint.every
-        if every and (step % every == 0 or last):
+        if every and (step % every == 0 or last or self.checkpoint_due.is_set()):
             self.save()
         if self.evaluation.due(step) and step > self.evaluated and not self.feed.replaying:
             self.evaluate(step)
@@ -185,6 +189,7 @@ class Context:
 
         While a learner is being replaced no state of the step reached exists.
         """
+        self.checkpoint_due.clear()
         if self.checkpoints.step != self.step and not self.recovery.active:
             with self.console.phase("saving a checkpoint"), self.signals.held_back():
                 self.feed.begin_epoch(self.step)
@@ -219,18 +224,20 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         with console.phase("starting engines, learner and reward workers"):
             actors = joined_cluster.start(model_path, console.warn)
         rollouts, episodes, learner, weights = actors.rollouts, actors.episodes, actors.learner, actors.weights
-        if rollouts is None or episodes is None or learner is None or weights is None:
-            raise ValueError(
-                f"the loop needs rollouts, rewards and a learner, but only {', '.join(roles)} were started"
-            )
+        supervisor = actors.supervisor
+        if rollouts is None or episodes is None or learner is None or weights is None or supervisor is None:
+            raise ValueError(f"the loop needs rollouts, rewards and a learner, not only {', '.join(roles)}")
         if learner.packing != run.learner.packing and learner.packing != "shared":
             console.warn(
                 f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
                 "right: every completion computes its prompt again"
             )
         log = LedgerLog(files.ledger, generation) if run.checkpoint.every else None
-        feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, weights, log)
+        errands = Errands(weights, supervisor.checkpoint_due, lambda: ctx.save())
+        feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, errands, log)
         stack.enter_context(feed)
+        supervisor.open(files.requests, feed.reading)
+        stack.callback(supervisor.close)
         reporter.follow(actors.background, actors.starter.handles, feed.progress)
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
@@ -258,6 +265,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             gate=gate,
             evaluation=Evaluation(run, heldout, feed, files),
             checkpoints=checkpoints,
+            checkpoint_due=supervisor.checkpoint_due,
             recovery=Recovery(
                 run.learner.max_losses, actors.starter, learner, checkpoints, weights, feed, gate, console
             ),
@@ -283,14 +291,6 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 console.warn(f"prompts: {count} were skipped so far ({reason})")
         first, last = ctx.evaluation.first_and_last()
         console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
-
-
-def open_watchers(run: RunConfig, files: RunDir, console: Console) -> list[Sink]:
-    """The console, and the trackers that the config names."""
-    tracking = run.tracking
-    if not tracking.wandb:
-        return [console]
-    return [console, WandbSink(files.path, run.written(), tracking.project, tracking.mode)]
 
 
 def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:

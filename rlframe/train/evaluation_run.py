@@ -13,12 +13,13 @@ from rlframe.model import base_model
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.wandb import check_key
-from rlframe.train.context import open_tokenizer, open_watchers
+from rlframe.train.context import open_tokenizer
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.held_out import open_held_out
 from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.reporter import Reporter
 from rlframe.train.signals import StopSignals
+from rlframe.train.watchers import open_watchers
 
 if TYPE_CHECKING:
     from rlframe.cluster.placement import Role

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rlframe.algorithm.rate import has_signal
 from rlframe.experience.curriculum import Curriculum
-from rlframe.experience.flow import Repairs, RolloutFeed
+from rlframe.experience.errands import Errands
+from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.journal import Journal
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
@@ -28,7 +29,7 @@ def open_feed(
     episodes: EpisodePool,
     background: Background,
     warn: Callable[[str], None],
-    repairs: Repairs | None = None,
+    errands: Errands | None = None,
     log: LedgerLog | None = None,
 ) -> RolloutFeed:
     """The feed of a run, which samples once its `with` block is entered. `warn` gets lines for the console.
@@ -53,7 +54,7 @@ def open_feed(
         Resampling(prompts_per_step=run.prompts_per_step, max_resampled=run.max_resampled, reward=run.deciding_reward),
         slots=run.rollout.slots,
         warn=warn,
-        repairs=repairs,
+        errands=errands,
         journal=Journal(ledger, log, episodes) if log else None,
     )
 

@@ -1,5 +1,6 @@
 """A broken engine is replaced while the run goes on: the real starter and pools, with light engines as actors."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import ray
 
 from rlframe.actors.replicas import Replica, ReplicaState
 from rlframe.cluster.actors import Actors
+from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.placement import Slot, engine_slot, reward_slots
 from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.cluster.starter import Starter
@@ -40,10 +42,11 @@ class BrokenEngine(TinyEngine):
         pass
 
 
-class LightStarter(Starter):
-    """Starts engines without a model."""
+class LightEngines(EngineActors):
+    """Makes engines without a model."""
 
-    def _start_engine(self, slot: Slot, gang: Any) -> Replica:
+    def make(self, slot: Slot, gang: Any) -> Replica:
+        self._made += 1
         handle = ray.remote(BrokenEngine).options(name=slot.name, num_cpus=0).remote(slot.name)
         self.handles[slot.name] = handle
         return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
@@ -64,7 +67,9 @@ def run(tiny_model: Path) -> RunConfig:
 
 def start(run: RunConfig, warnings: list[str]) -> Actors:
     slots = {"rollout": [engine_slot(run.rollout, 0, 0)], "reward": reward_slots(run.reward)}
-    return LightStarter(run, Path(run.model.path), "test", "shared", warnings.append).start(slots)
+    starter = Starter(run, Path(run.model.path), "test", "shared", warnings.append)
+    starter.engines = LightEngines(run, Path(run.model.path), "test", starter.handles)
+    return starter.start(slots)
 
 
 def sample(actors: Actors, *names: str) -> tuple[list[ScoredGroup], Followed]:
@@ -74,9 +79,18 @@ def sample(actors: Actors, *names: str) -> tuple[list[ScoredGroup], Followed]:
     async def groups() -> list[ScoredGroup]:
         async with followed:
             actors.episodes.assign([make_order(name) for name in names])
-            return await followed.groups(*names)
+            failing = asyncio.create_task(failure(actors))
+            finished = asyncio.create_task(followed.groups(*names))
+            done, _ = await asyncio.wait([failing, finished], return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
 
     return actors.background.run(groups()), followed
+
+
+async def failure(actors: Actors) -> Any:
+    """Never returns; raises the error that would end the run."""
+    while True:
+        await actors.background.wait(lambda: "nothing happens")
 
 
 def end(actors: Actors) -> None:
@@ -95,8 +109,9 @@ def test_completions_of_a_broken_engine_wait_for_the_engine_in_its_place(run: Ru
         assert warnings[0].startswith("rollout-0 is broken, and another engine takes its place: 3 completions in a row")
         states = {replica.name: replica.state for replica in actors.rollouts.replicas}
         assert states == {"rollout-0": ReplicaState.DEAD, "rollout-1": ReplicaState.SERVING}
+        assert list(actors.starter.handles) == ["reward-0", "rollout-1"]
         with pytest.raises(ray.exceptions.RayActorError):
-            ray.get(actors.starter.handles["rollout-0"].progress.remote(), timeout=30)
+            ray.get(actors.rollouts.replicas["rollout-0"].handle.progress.remote(), timeout=30)
     finally:
         end(actors)
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.async_parts.clock import VirtualBackground
 from rlframe.actors.background import Background
+from rlframe.experience.errands import Errands
 from tests.tiny.episodes import TinyEngine
 from tests.tiny.feed import hold, make_feed, names, publish, release
 
@@ -38,23 +39,23 @@ class WrongWeights:
 
     def __init__(self, engine: TinyEngine) -> None:
         self.engine = engine
-        self.needs_repair = False
+        self.waiting = False
         self.repaired_by: list[threading.Thread] = []
 
     def spoil(self, background: Background) -> None:
-        self.needs_repair = True
+        self.waiting = True
         background.notify()
 
-    def repair(self) -> None:
+    def run(self) -> None:
         self.repaired_by.append(threading.current_thread())
-        self.needs_repair = False
+        self.waiting = False
         release(self.engine, "o0")
 
 
 def test_a_take_has_the_engine_repaired_that_a_due_prompt_waits_for(background: Background) -> None:
     engine = TinyEngine()
     wrong = WrongWeights(engine)
-    feed = make_feed(background, [engine], max_staleness=1, slots=20, repairs=wrong)
+    feed = make_feed(background, [engine], max_staleness=1, slots=20, errands=wrong)
     hold(engine, "o0")
 
     async def spoil_later() -> None:
@@ -67,6 +68,36 @@ def test_a_take_has_the_engine_repaired_that_a_due_prompt_waits_for(background: 
         assert names(feed.take(2)) == ["o0", "o3"]
     background.run(feed.episodes.close())
     assert wrong.repaired_by == [threading.current_thread()]  # where ranks publish, between two steps
+
+
+def test_a_checkpoint_that_is_due_does_not_wait_for_the_step_s_groups(background: Background) -> None:
+    engine, due, saved_by = TinyEngine(), threading.Event(), []
+
+    def save() -> None:
+        saved_by.append(threading.current_thread())
+        due.clear()
+        release(engine, "o0")
+
+    errands = Errands(WeightsInOrder(), due, save)  # pyright: ignore[reportArgumentType]
+    feed = make_feed(background, [engine], max_staleness=1, slots=20, errands=errands)
+    hold(engine, "o0")
+
+    async def drain_later() -> None:
+        background._loop.call_later(10, lambda: (due.set(), background.notify()))
+
+    with feed:
+        assert names(feed.take(2)) == ["o1", "o2"]
+        publish(feed, [engine], 1)
+        background.run(drain_later())
+        assert names(feed.take(2)) == ["o0", "o3"]
+    background.run(feed.episodes.close())
+    assert saved_by == [threading.current_thread()]
+
+
+class WeightsInOrder:
+    needs_repair = False
+
+    def repair(self) -> None: ...
 
 
 def test_an_engine_s_first_refused_completion_is_warned_about(background: Background) -> None:

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from rlframe.actors.background import Background
 from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Replica, Replicas
-from rlframe.experience.flow import Repairs, RolloutFeed
+from rlframe.experience.errands import Errands
+from rlframe.experience.flow import RolloutFeed
 from rlframe.experience.ledger import Ledger
 from rlframe.experience.resampling import Resampling
 from rlframe.prompts.stream import PromptStream
@@ -57,7 +58,7 @@ def make_feed(
     slots: int = 8,
     ahead: float = 0.0,
     warn: Callable[[str], None] = print,
-    repairs: Repairs | None = None,
+    errands: Errands | None = None,
     **changes: object,
 ) -> RolloutFeed:
     """A feed of two prompts a step and two completions a prompt; `changes` are of the ledger."""
@@ -73,7 +74,7 @@ def make_feed(
         Resampling(prompts_per_step=2, max_resampled=2.0, reward="math"),
         slots=slots,
         warn=warn,
-        repairs=repairs,
+        errands=errands,
     )
 
 

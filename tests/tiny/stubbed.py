@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlframe.cluster import start as cluster
-from rlframe.cluster import starter
+from rlframe.cluster.ranks import Ranks
 from rlframe.config.run import RunConfig
 
 
@@ -18,7 +18,7 @@ from rlframe.config.run import RunConfig
 def start_with_ranks(rank_class: type, run: RunConfig, **variables: str) -> Iterator[cluster.Actors]:
     """The run's actors, whose ranks are of `rank_class`. All processes have these variables, and find the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starter, "LearnerRank", rank_class)
+        patch.setattr(Ranks, "kind", rank_class)
         for name, value in variables.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +96,22 @@ def test_a_late_engine_serves_from_the_next_sync_on(actors: cluster.Actors, run:
     nudge(actors)
     assert sync(actors).repaired == []
     assert states(actors) == ["dead", "serving", "serving"]
+    assert disagreement(actors, run) < 2e-3
+
+
+def test_a_killed_engine_is_left_out_and_replaced_at_the_next_sync(actors: cluster.Actors, run: RunConfig) -> None:
+    killed = actors.rollouts.replicas["rollout-1"]
+    os.kill(ray.get(killed.handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+    nudge(actors)
+    sync(actors)
+    assert states(actors)[:3] == ["dead", "dead", "serving"]
+    deadline = time.monotonic() + 120
+    while states(actors)[3:] != ["starting"]:  # the engine in its place, which has started
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    nudge(actors)
+    sync(actors)
+    assert states(actors)[2:] == ["serving", "serving"]
     assert disagreement(actors, run) < 2e-3
 
 

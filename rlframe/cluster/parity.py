@@ -1,0 +1,47 @@
+"""Parity: a new engine computes what a serving engine computes, before it gets work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+from rlframe.actors.replicas import Replica
+
+TOKENS = list(range(10, 42))  # in the vocabulary of every model
+TRIES = 20  # while versions change
+RETRY_S = 0.2
+PEER_S = 30.0  # for a serving engine to answer
+
+
+async def difference(newcomer: Replica, peers: Callable[[], list[Replica]], bound: float) -> str | None:
+    """The reason why a new engine must not serve: a mean difference of log-probabilities of fixed tokens above `bound`.
+
+    None where the engines agree; also where nobody can be compared with: no engine serves, or every answer is of
+    another version. `peers`: engines that serve, as of now. Raises the error of the new engine.
+    """
+    for _ in range(TRIES):
+        if not (serving := peers()):
+            return None
+        own = await newcomer.handle.probe.remote(TOKENS)
+        peer = min(serving, key=lambda replica: abs(replica.version - own.version))
+        try:
+            other = await asyncio.wait_for(peer.handle.probe.remote(TOKENS), PEER_S)
+        except Exception:  # the death of a peer is no fault of the new engine, and found elsewhere
+            other = None
+        if other is not None and other.version == own.version:
+            return _compare(newcomer.name, own.logprobs, peer.name, other.logprobs, bound)
+        await asyncio.sleep(RETRY_S)
+    return None
+
+
+def _compare(name: str, own: np.ndarray, peer: str, other: np.ndarray, bound: float) -> str | None:
+    """`own`, `other`: [L] log-probabilities of the same tokens."""
+    mean = float(np.abs(own - other).mean()) if own.shape == other.shape else float("nan")
+    if mean <= bound:
+        return None
+    return (
+        f"{name} computes other log-probabilities than {peer} with the same weights, {mean:.3g} apart on average "
+        f"(mismatch.max_abs_mean={bound:g})"
+    )

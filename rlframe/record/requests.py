@@ -1,0 +1,82 @@
+"""Requests to a run from other commands: files in the run's folder `requests`, each answered by another file.
+
+    requests/6f0c.json           {"rollout": "4"}
+    requests/6f0c.answer.json    {"refused": false, "text": "4 engines are wanted, 2 more than before"}
+
+The folder exists while a run answers. Files appear whole, because each is renamed into its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+REQUEST, ANSWER = ".json", ".answer.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A run's answer to a request."""
+
+    refused: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request that waits for its answer."""
+
+    file: Path
+    wishes: dict[str, str]  # key -> value, as the command line has them
+
+    def answer(self, answer: Answer) -> None:
+        _write(self.file.with_suffix(ANSWER), asdict(answer))
+        self.file.unlink(missing_ok=True)
+
+
+def open_folder(folder: Path) -> None:
+    """Begins to answer; requests to an earlier process of the run are forgotten."""
+    close_folder(folder)
+    folder.mkdir(parents=True)
+
+
+def close_folder(folder: Path) -> None:
+    """Ends all answering."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def waiting(folder: Path) -> list[Request]:
+    """Requests without an answer, the oldest first."""
+    files = [file for file in folder.glob(f"*{REQUEST}") if not file.name.endswith(ANSWER)]
+    files.sort(key=lambda file: file.stat().st_mtime)
+    return [Request(file=file, wishes=json.loads(file.read_text())) for file in files]
+
+
+def send(folder: Path, wishes: dict[str, str]) -> Path:
+    """Asks a run -> the request's file. Raises FileNotFoundError where no run answers."""
+    file = folder / f"{uuid.uuid4().hex[:8]}{REQUEST}"
+    _write(file, wishes)
+    return file
+
+
+def answer_to(file: Path) -> Answer | None:
+    """The answer to a request; None: not yet."""
+    answer = file.with_suffix(ANSWER)
+    return Answer(**json.loads(answer.read_text())) if answer.exists() else None
+
+
+def withdraw(file: Path) -> None:
+    """Removes a request and its answer."""
+    file.unlink(missing_ok=True)
+    file.with_suffix(ANSWER).unlink(missing_ok=True)
+
+
+def _write(file: Path, content: Mapping[str, object]) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(content))
+    os.replace(partial, file)

@@ -1,0 +1,51 @@
+"""A whole run with vLLM whose engine is killed in mid-run: every step, and every prompt once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from rlframe.record import rollouts
+from rlframe.train.loop import train
+from tests.conftest import compose, tiny_overrides
+
+STEPS, PROMPTS = 6, 4
+SIZE = [f"steps={STEPS}", f"prompts_per_step={PROMPTS}", "learner.ranks=1", "evaluate.every=0", "checkpoint.every=3"]
+
+
+def kill_engine_after_first_step(run_dir: Path, family: list[int]) -> None:
+    """Waits for the first row of metrics, then kills the only engine's actor; `family`: it and its child processes."""
+    metrics = run_dir / "metrics.jsonl"
+    while not metrics.exists() or not metrics.read_bytes().count(b"\n"):
+        time.sleep(0.02)
+    engine: Any = ray.get_actor("rollout-0")
+    pid = ray.get(engine.__ray_call__.remote(lambda _: os.getpid()))
+    family += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_goes_on_after_the_death_of_its_only_engine(tiny_model: Path, tmp_path: Path) -> None:
+    family: list[int] = []
+    killer = threading.Thread(target=kill_engine_after_first_step, args=(tmp_path, family), daemon=True)
+    killer.start()
+    settings = [*tiny_overrides(tiny_model), *SIZE, "rollout.engines=1", "max_staleness=1", f"run_dir={tmp_path}"]
+    train(compose(settings))
+    killer.join(10)
+    assert len(family) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in family)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert max(row["rollout/staleness_max"] for row in rows) <= 1
+    assert max(row["mismatch/abs_mean"] for row in rows if "mismatch/abs_mean" in row) < 1e-3  # float32 on both sides
+    groups = rollouts.read(tmp_path, None)
+    prompts = [group.group.prompt.id for group in groups]
+    assert len(prompts) == len(set(prompts)) == STEPS * PROMPTS
+    assert (tmp_path / "logs" / "rollout-1.log").exists()  # the engine in its place
+    assert not (tmp_path / "requests").exists()
