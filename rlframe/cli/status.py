@@ -50,14 +50,15 @@ def _life(path: Path, status: Status) -> str:
     silent_s = time.time() - status.time
     if status.state not in ("starting", "running"):
         return f"it ended {silent_s:.0f} s ago"
+    here = status.host == socket.gethostname()
+    silence = f"it has not written for {silent_s:.0f} s"
+    if here and not _lives(status):
+        return f"{silence}, and the process is gone; what follows is its last word. Go on: rlframe train resume={path}"
     if silent_s < LATE_S:
         return f"it wrote {silent_s:.0f} s ago"
-    silence = f"it has not written for {silent_s:.0f} s"
-    if status.host != socket.gethostname():
+    if not here:
         return f"{silence}: look on {status.host} whether the process lives"
-    if _lives(status):
-        return f"{silence}, but the process lives: it is stopped, or cannot write {path}"
-    return f"{silence}, and the process is gone; what follows is its last word. Go on: rlframe train resume={path}"
+    return f"{silence}, but the process lives: it is stopped, or cannot write {path}"
 
 
 def _lives(status: Status) -> bool:

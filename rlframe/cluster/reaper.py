@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 MARK = "RLFRAME_RUN"  # of the environment of all processes of a local cluster
-LOOK_S = 1.0  # between two looks at the driver
+LOOK_S = 4.0  # between two looks at the driver and at the run's processes
 GRACE_S = 5.0  # for processes to end by themselves, and to remove their shared memory
 GIVE_UP_S = 25.0  # after the driver's end, beyond which nothing is tried
 PAUSE_S = 0.2  # between two looks at what is left
@@ -48,15 +48,21 @@ def reaper() -> Iterator[dict[str, str]]:
             process.wait(CLOSE_S)
 
 
-def await_end(driver: int) -> None:
-    """Returns once the driver has closed its end of stdin, or has ended while a forked process keeps that end open."""
+def await_end(driver: int, mark: str) -> set[psutil.Process]:
+    """The run's processes at the last look, once the driver has closed its end of stdin, or has ended.
+
+    Ray's agents write their title over their environment, and their parent dies in the same moment as the driver. So
+    neither the mark nor the parent tells afterwards that they belong to the run.
+    """
+    known: set[psutil.Process] = set()
     while os.getppid() == driver and not select.select([0], [], [], LOOK_S)[0]:
-        pass
+        known = marked(mark)
+    return known
 
 
-def reap(mark: str) -> None:
-    """Kills all processes with the mark, and their descendants, after a moment in which they may end by themselves."""
-    found: set[psutil.Process] = set()
+def reap(mark: str, known: set[psutil.Process]) -> None:
+    """Kills `known` processes, those with the mark and their descendants, after a moment to end by themselves."""
+    found = known
     began = time.monotonic()
     while time.monotonic() - began < GIVE_UP_S:
         # A sandbox has an empty environment, and is found as a descendant while its parent lives.
@@ -88,5 +94,4 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 if __name__ == "__main__":
-    await_end(int(sys.argv[2]))
-    reap(sys.argv[1])
+    reap(sys.argv[1], await_end(int(sys.argv[2]), sys.argv[1]))

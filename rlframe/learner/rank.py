@@ -153,8 +153,7 @@ class LearnerRank:
         )
         optimizer.set_rate(self.optimizer, rate)
         self.suspects = []
-        with doing("fetch of the sampled groups"):
-            samples = to_micro_batches(minibatches, self.packing)
+        samples = to_micro_batches(minibatches, self.packing)
         batches = [[collate(micro_batch, self.packing, version) for micro_batch in share] for share in samples]
         updates = self.config.epochs * len(batches)
         if objective.corrections and updates > 1:
@@ -252,7 +251,6 @@ class LearnerRank:
         address = meeting.free_address(ray.util.get_node_ip_address())  # rank 0's counts
         self.sender = Sender(backend, client, self.source, rank=self.rank, address=address, chunk_bytes=chunk_bytes)
 
-    @doing("broadcast of new weights")
     def send(self) -> dict[str, int]:
         """Sends the weights to the engines that were joined -> on rank 0 the fingerprint of each tensor."""
         assert self.sender is not None, "join_engines comes before send"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,20 @@ class Rank:
 
 
 @pytest.fixture
-def ranks(processes: RankProcesses) -> list[Any]:
-    """Two ranks; `processes` has started Ray."""
-    return [ray.remote(num_cpus=0)(Rank).remote(f"learner-{index}") for index in range(2)]
+def ranks(processes: RankProcesses) -> Iterator[list[Any]]:
+    """Two ranks that have started; `processes` has started Ray."""
+    kind = ray.remote(num_cpus=0)(Rank)
+    ranks = [kind.options(name=f"learner-{index}").remote(f"learner-{index}") for index in range(2)]
+    ray.get([rank.wake.remote() for rank in ranks])
+    yield ranks
+    for rank in ranks:
+        ray.kill(rank)
+    wait_until_dead(ranks)  # the next test's ranks have the same names
+
+
+def wait_until_dead(ranks: list[Any]) -> None:
+    while len(dead_ranks(ranks)) < len(ranks):
+        pass
 
 
 def error_of(calls: list[Any], timeout_s: float = 60.0) -> RayError | Stalled:
@@ -81,15 +93,15 @@ def test_a_group_ends_all_ranks_with_the_one_that_does_not_answer(ranks: list[An
         micro_batch_tokens=1,
         packing="shared",
         sequence_parallel=1,
-        timeout_s=1.0,
+        timeout_s=5.0,
         max_skipped=1,
     )
     group.wake()
     ranks[1].wake.remote(3600)
     with pytest.raises(
-        LearnerLost, match=r"^learner-1 did not move its state back to its GPU within 1 s \(cluster\.stall"
+        LearnerLost, match=r"^learner-1 did not move its state back to its GPU within 5 s \(cluster\.stall"
     ):
         group.wake()
-    assert dead_ranks(ranks) == ["learner-0", "learner-1"]
+    wait_until_dead(ranks)
     with pytest.raises(LearnerLost, match="failed with ActorDiedError"):
         group.wake()
