@@ -20,7 +20,7 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe evaluate model.path=MODEL [key=value ...]
                                                   a model on held-out prompts, without training; --help says more
   rlframe status RUN_DIR                          what a run does and waits for, also after it died
-  rlframe scale RUN_DIR rollout=N                 another number of engines for a run with rollout.engines={min, max}
+  rlframe scale RUN_DIR rollout=N                 another number of engines for a run with rollout.engines={{min, max}}
   rlframe reward list                             the rewards there are, and their settings
   rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
                                                   completions: spread, speed, failures, best and worst
