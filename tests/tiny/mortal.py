@@ -17,9 +17,11 @@ import ray
 
 from rlframe.actors.background import Background
 from rlframe.actors.replicas import Replica, ReplicaState
+from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.placement import Slot
 from rlframe.cluster.ranks import Ranks
 from rlframe.cluster.starter import Starter
+from rlframe.config.run import RunConfig
 from rlframe.training import GroupRecord, Loaded
 from rlframe.weights.snapshot import RankShards, Snapshot
 from tests.tiny.learner import InspectedRank
@@ -99,21 +101,29 @@ class NotingEngine:
         return self.loads
 
 
+class NotingEngines(EngineActors):
+    """Makes engines without a model."""
+
+    def make(self, slot: Slot, gang: Any) -> Replica:
+        handle = ray.remote(NotingEngine).options(name=slot.name, num_cpus=0).remote(slot.name)
+        self.handles[slot.name] = handle
+        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+
+
 class MortalStarter(Starter):
     """Starts ranks that obey the orders in a folder, and engines without a model."""
 
     orders: Path
+
+    def __init__(self, run: RunConfig, model_path: Path, namespace: str, *arguments: Any) -> None:
+        super().__init__(run, model_path, namespace, *arguments)
+        self.engines = NotingEngines(run, model_path, namespace, self.handles)
 
     def _start_ranks(self, slots: list[Slot], gang: Any) -> Ranks:
         obedient = [replace(slot, environment=slot.environment | {ORDERS: str(self.orders)}) for slot in slots]
         ranks = MortalRanks(self.run, self.model_path, self.packing, obedient, gang, self.handles)
         ranks.start()
         return ranks
-
-    def _start_engine(self, slot: Slot, gang: Any) -> Replica:
-        handle = ray.remote(NotingEngine).options(name=slot.name, num_cpus=0).remote(slot.name)
-        self.handles[slot.name] = handle
-        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
 
 
 class MemoryFeed:

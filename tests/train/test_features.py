@@ -100,6 +100,7 @@ def test_two_engines_muon_deltas_code_and_a_mixture_of_sources(
         "algorithm=scalerl",
         "rollout.engines=2",
         "max_staleness=1",
+        "late=wait",
         "dynamic_sampling=true",
         "correction=[sequence,tis]",
         "learner.optimizer=muon",

@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,6 +150,7 @@ def context(run: RunConfig, actors: Any, console: Console) -> Context:
         evaluation=Evaluation(run, {name: [] for name in run.held_out_sets}, feed, files),
         checkpoints=checkpoints,
         recovery=recovery,
+        checkpoint_due=Event(),
     )
 
 

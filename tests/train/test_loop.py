@@ -198,7 +198,7 @@ def test_at_staleness_1_a_stopped_run_skips_a_cut_checkpoint(qwen3_moe_model: Pa
     run_dir = tmp_path / "ahead"
     mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS, "learner.expert_parallel=2"]
     running = subprocess.Popen(
-        [*RLFRAME, *mixture, "max_staleness=1", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
+        [*RLFRAME, *mixture, "max_staleness=1", "late=wait", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

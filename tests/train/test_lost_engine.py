@@ -36,7 +36,14 @@ def test_a_run_goes_on_after_the_death_of_its_only_engine(tiny_model: Path, tmp_
     family: list[int] = []
     killer = threading.Thread(target=kill_engine_after_first_step, args=(tmp_path, family), daemon=True)
     killer.start()
-    settings = [*tiny_overrides(tiny_model), *SIZE, "rollout.engines=1", "max_staleness=1", f"run_dir={tmp_path}"]
+    settings = [
+        *tiny_overrides(tiny_model),
+        *SIZE,
+        "rollout.engines=1",
+        "max_staleness=1",
+        "late=wait",
+        f"run_dir={tmp_path}",
+    ]
     train(compose(settings))
     killer.join(10)
     assert len(family) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in family)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,7 +84,14 @@ class Run:
             ("run", "files", "generation", "learner", "weights", "turns", "gate", "evaluation"), unused
         )
         return Context(
-            **named, console=console, signals=signals, feed=parts, checkpoints=parts, recovery=self.recovery, step=step
+            **named,
+            console=console,
+            signals=signals,
+            feed=parts,
+            checkpoints=parts,
+            recovery=self.recovery,
+            checkpoint_due=Event(),
+            step=step,
         )
 
 
