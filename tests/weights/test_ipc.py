@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import ray
 import torch
-from ray.exceptions import RayTaskError
 
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
+from rlframe.errors import LearnerLost
 from rlframe.weights.turns import SharedDevices
 from tests.conftest import compose, tiny_overrides
 from tests.tiny import ipc
@@ -107,5 +107,5 @@ def test_a_run_whose_turns_are_of_cpus_frees_nothing(actors: cluster.Actors) -> 
 def test_a_worker_on_a_gpu_without_a_rank_finds_no_memory(actors: cluster.Actors, gpus: Path) -> None:
     ipc.put_on("engine", "gpu-2", gpus)
     nudge(actors)
-    with pytest.raises(RayTaskError, match=r"IPC handle not found for GPU UUID gpu-2.*\['gpu-0', 'gpu-1'\]"):
+    with pytest.raises(LearnerLost, match=r"(?s)IPC handle not found for GPU UUID gpu-2.*\['gpu-0', 'gpu-1'\]"):
         sync(actors)
