@@ -52,7 +52,8 @@ SETTINGS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+    # A run keeps the reservation of its ranks until its driver ends: 2 CPUs for each of the runs below.
+    ray.init("local", num_cpus=16, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
     send_user_modules()
     yield
     ray.shutdown()
