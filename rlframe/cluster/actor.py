@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private.state import actors
 
 from rlframe.actors import logs
 from rlframe.actors.activity import Doing, longest
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Handle
+from rlframe.actors.table import entry_of
 from rlframe.cluster import nodes
 from rlframe.cluster.placement import Slot
 from rlframe.errors import Stalled
@@ -69,8 +69,8 @@ def _process_of(cls: type) -> type:
 
 def node_of(handle: Handle) -> set[str]:
     """The id of the node on which an actor runs; empty while it waits for room, or after its death."""
-    info = actors(handle._actor_id.hex())
-    return {info["Address"]["NodeID"]} if info.get("State") == "ALIVE" else set()
+    entry = entry_of(handle)
+    return {entry["Address"]["NodeID"]} if entry.get("State") == "ALIVE" else set()
 
 
 def meeting_point(ranks: list[Handle]) -> ObjectRef:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private.state import actors
 from ray.exceptions import RayError
 
 from rlframe.actors.logs import last_lines
 from rlframe.actors.replicas import Handle, Replica, ReplicaState
+from rlframe.actors.table import entry_of
 from rlframe.cluster import nodes
 from rlframe.cluster.actor import node_of, start_actor, wait_for
 from rlframe.cluster.gang import Gang
@@ -118,5 +118,5 @@ class EngineActors:
 
 
 def _last_words(engine: Replica) -> str:
-    pid = actors(engine.handle._actor_id.hex()).get("Pid")
+    pid = entry_of(engine.handle).get("Pid")
     return "\n".join(f"  {line}" for line in last_lines(engine.name, pid)) if pid else ""

@@ -15,11 +15,11 @@ import psutil
 import ray
 from ray import cloudpickle
 from ray._private import ray_constants
-from ray._private.state import actors
 from ray._private.worker import global_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
 from rlframe.actors.replicas import Handle
+from rlframe.actors.table import is_alive
 from rlframe.cluster import existing
 from rlframe.errors import RunFailed
 from rlframe.schema import user_modules
@@ -140,7 +140,7 @@ def end(handles: dict[str, Handle]) -> None:
     handles = dict(handles)  # another thread may still add an engine
     offspring = psutil.Process().children(recursive=True) if _is_local() else []
     try:
-        alive = {name: handle for name, handle in handles.items() if _is_alive(handle)}
+        alive = {name: handle for name, handle in handles.items() if is_alive(handle)}
         goodbyes = [handle.shutdown.remote() for name, handle in alive.items() if name.startswith("rollout")]
         goodbyes += [handle.close.remote() for name, handle in alive.items() if name.startswith("reward")]
         if goodbyes:
@@ -154,11 +154,6 @@ def end(handles: dict[str, Handle]) -> None:
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-
-
-def _is_alive(handle: Handle) -> bool:
-    """False for an actor that never started, which would answer no call, or that is dead."""
-    return actors(handle._actor_id.hex()).get("State") == "ALIVE"
 
 
 @contextmanager

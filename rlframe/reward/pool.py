@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rlframe.actors.pings import Pings, Silent
 from rlframe.actors.replicas import Replica, Replicas, ReplicasDown, ReplicaState
+from rlframe.actors.table import is_alive
 from rlframe.errors import Hung
 from rlframe.reward.base import Reward
 from rlframe.reward.composition import combine, speaking
@@ -223,7 +223,7 @@ async def _end(replica: Replica, error: Exception) -> None:
 
 def _kill(replica: Replica) -> None:
     """Kills a worker's process, unless Ray is starting a new one: another pool may have found the worker silent too."""
-    if state.actor_table(replica.handle._actor_id.hex()).get("State") == "ALIVE":
+    if is_alive(replica.handle):
         ray.kill(replica.handle, no_restart=False)
 
 

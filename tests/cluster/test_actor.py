@@ -52,13 +52,6 @@ class Judge:
         return "scored"
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
 def handles(local_ray: None, tmp_path: Path) -> Iterator[dict[str, Any]]:
     handles: dict[str, Any] = {}

@@ -59,13 +59,6 @@ def run(tiny_model: Path) -> RunConfig:
     return compose([*tiny_overrides(tiny_model), "rollout.engines=2", "rollout.episode_workers=2", "reward.cpus=0"])
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
 def started(run: RunConfig, local_ray: None, tmp_path: Path) -> Iterator[tuple[EpisodePool, dict[str, Any]]]:
     send_user_modules()
