@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlframe.actors.tasks import Tasks
-from rlframe.errors import RunFailed
 from rlframe.record import rollouts
+from rlframe.rollout.disk import DiskThread
 
 if TYPE_CHECKING:
     from rlframe.record.rollouts import Advantage
@@ -24,12 +23,11 @@ class RolloutWriter:
 
     def __init__(self, worker: str, tasks: Tasks) -> None:
         """`tasks`: of the worker, whose owner learns of a failed write."""
-        self.worker = worker
         self.tasks = tasks
         self.written = 0  # files, since the start
         self.writes: set[asyncio.Future[Any]] = set()
         self._error: BaseException | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts")
+        self._disk = DiskThread(worker, "rollouts")
 
     async def start(self, step: int, file: Path, groups: list[tuple[Any, Sequence[Advantage]]]) -> None:
         """Starts to write groups (body, advantages); waits only where the disk falls behind."""
@@ -46,20 +44,13 @@ class RolloutWriter:
 
     def close(self) -> None:
         """Ends the thread. Raises the error of the first failed write."""
-        self._thread.shutdown()
+        self._disk.close()
         if self._error is not None:
             raise self._error
 
     async def _write(self, step: int, file: Path, groups: list[tuple[Any, Sequence[Advantage]]]) -> None:
         scored = [(await body if inspect.isawaitable(body) else body, advantages) for body, advantages in groups]
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._thread, rollouts.write, file, step, scored)
-        except OSError as error:
-            raise RunFailed(
-                f"{self.worker} cannot write {file}: {error}; run_dir must have free space, and be a folder that all "
-                "machines share"
-            ) from error
+        await self._disk.run(f"write {file}", lambda: rollouts.write(file, step, scored))
         self.written += 1
 
     def _end(self, writing: asyncio.Future[Any]) -> None:

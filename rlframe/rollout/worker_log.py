@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from rlframe.actors.tasks import Tasks
-from rlframe.errors import RunFailed
 from rlframe.record.frames import Location
 from rlframe.record.segments import LoggedOrder, Segment, read_body, read_segments
+from rlframe.rollout.disk import DiskThread
 from rlframe.types import Completion, SampledTokens, ScoredGroup, Verdict
 
 FLUSH_S = 1.0  # between two flushes: at most the tokens of this time are lost
@@ -27,17 +26,15 @@ class WorkerLog:
 
     def __init__(self, worker: str, tasks: Tasks) -> None:
         """`tasks`: of the worker, whose owner learns of a disk that fails."""
-        self.worker = worker
         self.tasks = tasks
         self._ledger = Path()  # the folder of all epochs
-        self._file = Path()  # of the segment
         self._segment: Segment | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log")
+        self._disk = DiskThread(worker, "log")
 
     async def open(self, file: Path) -> None:
         """Begins a new segment, `ledger/000007/episodes-0.log`, in place of the present one. Raises RunFailed."""
         segment, previous = await self._on_disk(file, lambda: _new_segment(file)), self._segment
-        self._ledger, self._file, self._segment = file.parent.parent, file, segment
+        self._ledger, self._segment = file.parent.parent, segment
         if previous is None:
             self.tasks.start(self._flush_every_second())
         else:
@@ -60,7 +57,7 @@ class WorkerLog:
         if self._segment is None:
             return None
         byte = self._segment.add_group(key, scored)
-        return Location(file=self._file.relative_to(self._ledger).as_posix(), byte=byte)
+        return Location(file=self._segment.file.relative_to(self._ledger).as_posix(), byte=byte)
 
     def forget(self, completions: Iterable[Completion]) -> None:
         """Frees the completions of a group that is given up."""
@@ -70,7 +67,7 @@ class WorkerLog:
     async def flush(self) -> None:
         """Returns once the disk has everything so far. Raises RunFailed."""
         if self._segment is not None:
-            await self._on_disk(self._file, self._segment.flush)
+            await self._on_disk(self._segment.file, self._segment.flush)
 
     async def read_orders(
         self, files: list[Path], keys: set[str], warn: Callable[[str], None]
@@ -87,7 +84,7 @@ class WorkerLog:
         segment, self._segment = self._segment, None
         if segment is not None:
             await self._on_disk(segment.file, segment.close)
-        self._thread.shutdown()
+        self._disk.close()
 
     async def _flush_every_second(self) -> None:
         while True:
@@ -95,14 +92,8 @@ class WorkerLog:
             await self.flush()
 
     async def _on_disk(self, file: Path, action: Callable[[], T]) -> T:
-        """The result of the action on the thread."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, action)
-        except OSError as error:
-            raise RunFailed(
-                f"{self.worker} cannot use {file} of the run's log: {error}; run_dir must have free space, and be a "
-                "folder that all machines share"
-            ) from error
+        """The result of the action on the thread. Raises RunFailed."""
+        return await self._disk.run(f"use {file} of the run's log", action)
 
 
 def _new_segment(file: Path) -> Segment:
