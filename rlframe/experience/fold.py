@@ -106,6 +106,10 @@ class Fold:
             case Taken():
                 self._take(event)
 
+    def untrained(self, version: int) -> list[Entry]:
+        """Prompts that steps have taken to train policy `version` and later ones, in the order of the batches."""
+        return [entry for batch, entries in self.batches.items() if batch >= version for entry in entries]
+
     def forget(self, version: int) -> None:
         """Forgets batches that a checkpoint of `version` has trained on."""
         for older in [batch for batch in self.batches if batch < version]:

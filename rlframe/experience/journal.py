@@ -100,8 +100,7 @@ class Journal:
         self.ledger.epoch = self.log.epoch + 1
         head = {"format": FORMAT, "generation": self.log.generation.number, "checkpoint": step}
         self.log.open(head | {"ledger": self.ledger.snapshot(step)})
-        untrained = [entry for version, batch in self.ledger.batches.items() if version >= step for entry in batch]
-        admitted = [entry.admitted.epoch for entry in untrained + self.ledger.in_flight]
+        admitted = [entry.admitted.epoch for entry in self.ledger.untrained(step) + self.ledger.in_flight]
         self.step = step
         self._needed[step] = min([self.log.epoch, *admitted])
         await self.flush()
@@ -190,8 +189,7 @@ class Journal:
                 )
 
     def _check_batches(self, step: int) -> None:
-        untrained = [entry for version, batch in self.ledger.batches.items() if version >= step for entry in batch]
-        if fault := next(filter(None, map(self._fault, untrained)), None):
+        if fault := next(filter(None, map(self._fault, self.ledger.untrained(step))), None):
             raise NoLog(fault)
 
     def _fault(self, entry: Entry) -> str | None:

@@ -116,7 +116,7 @@ class Ledger(Fold):
         `version`: of the policy that the checkpoint holds. Prompts that were taken to train later versions are in
         flight still, because a signal came before the step, or a log hands them out again.
         """
-        untrained = [entry for batch, entries in self.batches.items() if batch >= version for entry in entries]
+        untrained = self.untrained(version)
         in_flight = [[entry.admitted.position, entry.admitted.number] for entry in untrained + self.in_flight]
         curriculum = {} if self.curriculum is None else {"curriculum": self.curriculum.state()}
         return curriculum | {

@@ -119,7 +119,7 @@ def read_segments(
     tokens from token n on replace all that were known from there. A file that is broken in the middle is warned about,
     and its later events are missing. A file that is gone is empty.
     """
-    fold = Fold()
+    fold = OrderFold()
     for file in files:
         try:
             for byte, event in _events(file):
@@ -132,7 +132,7 @@ def read_segments(
     return fold.orders()
 
 
-class Fold:
+class OrderFold:
     """The state of orders after a sequence of events."""
 
     def __init__(self) -> None:
