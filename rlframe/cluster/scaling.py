@@ -12,6 +12,7 @@ from statistics import fmean
 
 from rlframe.rollout.engine_range import EngineRange
 
+AUTO = "auto"  # in place of a number of engines: the controller decides
 LEAST_READINGS = 60  # that a decision takes into account, all of the same engines
 LEAST_STEPS = 2  # whole steps likewise, because engines and learner may work by turns
 FULL = 0.9  # slots in use from which on engines are the bottleneck of a waiting learner
@@ -80,7 +81,7 @@ def refusal(engines: EngineRange, wish: str) -> str | None:
             f"rollout={wish}: the run has a fixed number of engines (rollout.engines={engines}); go on with it by "
             "rlframe train resume=RUN 'rollout.engines={min: 1, max: 8}'"
         )
-    if wish != "auto" and not (wish.isdecimal() and engines.min <= int(wish) <= engines.max):
+    if wish != AUTO and not (wish.isdecimal() and engines.min <= int(wish) <= engines.max):
         return (
             f"rollout={wish}: the run may have {engines.min} to {engines.max} engines (rollout.engines={engines}); "
             "give a number in this range, or auto"

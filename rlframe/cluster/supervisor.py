@@ -15,7 +15,7 @@ from rlframe.actors.replicas import Handle
 from rlframe.cluster import drain
 from rlframe.cluster.actor import node_of
 from rlframe.cluster.placement import LEARNER
-from rlframe.cluster.scaling import Controller, Reading, refusal
+from rlframe.cluster.scaling import AUTO, Controller, Reading, refusal
 from rlframe.record import requests
 from rlframe.record.requests import Answer, Request
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 EVERY_S = 1.0
 ROLLOUT = "rollout"  # the only key of a request
-AUTO = "auto"
 
 
 class Supervisor:
@@ -84,7 +83,7 @@ class Supervisor:
         reading = self._read()
         if reading is None or self.fleet.coming or len(self.fleet.seated) != self.fleet.target:
             return self.controller.forget()
-        self.fleet.target = self.controller.target(self.fleet.target, reading)
+        self.fleet.scale(self.controller.target(self.fleet.target, reading))
 
     def _decide(self, request: Request) -> Answer:
         if request.wishes.keys() != {ROLLOUT}:
@@ -95,7 +94,8 @@ class Supervisor:
         self._asked = wish != AUTO
         if not self._asked:
             return Answer(refused=False, text=f"the run chooses the number of engines, {self.fleet.target} at present")
-        before, self.fleet.target = self.fleet.target, int(wish)
+        before = self.fleet.target
+        self.fleet.scale(int(wish))
         return Answer(refused=False, text=f"{wish} engines are wanted, after {before}; rollout=auto undoes this")
 
     async def _leave(self, nodes: set[str]) -> None:

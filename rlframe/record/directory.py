@@ -33,7 +33,7 @@ class RunDir:
         self.logs = self.path / "logs"  # a file for each actor's output
         self.status = self.path / "status.json"  # of the run as of now, or when it died
         self.requests = self.path / "requests"  # of other commands to the run, such as `rlframe scale`
-        self.generations = self.path / "generations"  # an empty file for each driver that has held the run
+        self.generations = self.path / "generations"  # a file for each driver that has held the run
 
     def holds_a_run(self) -> bool:
         return self.config.exists() or self.metrics.exists() or any(self.checkpoints.glob("step_*"))

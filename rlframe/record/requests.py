@@ -9,12 +9,13 @@ The folder exists while a run answers. Files appear whole, because each is renam
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from rlframe.record.files import replace_file
 
 REQUEST, ANSWER = ".json", ".answer.json"
 
@@ -77,6 +78,4 @@ def withdraw(file: Path) -> None:
 
 
 def _write(file: Path, content: Mapping[str, object]) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, file)
+    replace_file(file, json.dumps(content).encode())

@@ -62,8 +62,9 @@ class EpisodePool:
         self.ahead = ahead
         self.heartbeat_s = heartbeat_s
         self.silence_s = silence_s
-        # Ends a broken engine and starts another: name, reason. Set by the role that starts engines.
-        self.replace_engine: Callable[[str, str], None] | None = None
+        # Lets another engine take the place of a broken one, and returns at once: name, reason. Set by the role that
+        # starts engines.
+        self.replace_engine: Callable[[str, str], None] = lambda name, reason: None
         # Ends a lost worker and starts another without engines: name -> the other's name and handle. Set likewise;
         # None: the workers are objects of this process.
         self.start_worker: Callable[[str], tuple[str, Handle]] | None = None
@@ -231,7 +232,7 @@ class EpisodePool:
             on_report(worker.name, report)
             self._warn(report.warnings)
             for name, reason in report.broken.items():
-                self._replace_engine(name, reason)
+                self.replace_engine(name, reason)
             if failure := report.failure or self._error:
                 raise failure
 
@@ -277,12 +278,6 @@ class EpisodePool:
             if line not in self._warned:
                 self._warned.add(line)
                 self.warn(line)
-
-    def _replace_engine(self, name: str, reason: str) -> None:
-        """Replaces an engine from a thread, since an engine may take minutes to start."""
-        if self.replace_engine is not None:
-            running = asyncio.get_running_loop().run_in_executor(None, self.replace_engine, name, reason)
-            self._calls.start(running)
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error

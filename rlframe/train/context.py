@@ -72,7 +72,7 @@ class Context:
     step: int = 0
     recorded: int = 0  # the last step with a row of metrics; a step up to it is taken again after a loss
     written: int = 0  # the last step whose rollouts this driver, or one that saved a checkpoint later, has written
-    evaluated: int = 0  # the last step with an evaluation
+    evaluated: int = -1  # the last step with an evaluation; -1: there is none
     _engines_wait: bool = False  # for the weights after a new driver's replay, with the base model until then
     _step_began: float = field(default_factory=time.monotonic)
 
@@ -89,10 +89,9 @@ class Context:
         self.watchers += open_watchers(self.run, self.files, self.console)
         self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=logged)]
         self.recorded = max(self.step, last_step(self.files.metrics))
-        self.evaluated = max((int(row["step"]) for row in read_evaluations(self.files.evaluations)), default=0)
+        self.evaluated = max((int(row["step"]) for row in read_evaluations(self.files.evaluations)), default=-1)
         # A signal may have ended the saved run in the evaluation of its last step.
-        if self.evaluation.due(self.step) and not self.evaluation.recorded(self.step) and not self.feed.replaying:
-            self.evaluate(self.step)
+        self._evaluate_if_due(self.step)
         self._step_began = time.monotonic()
         return self.step
 
@@ -115,7 +114,6 @@ class Context:
             self.console.warn(
                 f"the learner takes steps {self.step + 1} to {logged} again, with the rollouts of the log"
             )
-        save(self.run, self.files.config)
         return logged
 
     def sync(self, step: int) -> Synced:
@@ -171,9 +169,13 @@ class Context:
         every = self.run.checkpoint.every
         if every and (step % every == 0 or last or self.checkpoint_due.is_set()):
             self.save()
+        self._evaluate_if_due(step)
+        self._step_began = time.monotonic()
+
+    def _evaluate_if_due(self, step: int) -> None:
+        """Evaluates at the steps that the config names, once each, and never while engines have other weights."""
         if self.evaluation.due(step) and step > self.evaluated and not self.feed.replaying:
             self.evaluate(step)
-        self._step_began = time.monotonic()
 
     def evaluate(self, step: int) -> None:
         """Evaluates with the weights of this very step, and logs the figures to the sinks that watch evaluations."""

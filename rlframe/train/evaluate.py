@@ -53,10 +53,6 @@ class Evaluation:
         every = self.run_config.evaluate.every
         return bool(every) and (step % every == 0 or step == self.run_config.steps)
 
-    def recorded(self, step: int) -> bool:
-        """True if the run has an evaluation of this step, perhaps from before it was interrupted."""
-        return any(evaluation["step"] == step for evaluation in read_evaluations(self.files.evaluations))
-
     def run(self, step: int, console: Console) -> dict[str, float]:
         """Samples and scores every set; adds a line to the run's evaluations, and a file of rollouts for each set."""
         figures: dict[str, float] = {}
