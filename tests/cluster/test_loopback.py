@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,14 @@ from rlframe.config.run import RunConfig
 from rlframe.errors import RunFailed
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@pytest.fixture(autouse=True)
+def ray_reads_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ray in this process keeps what it has read at the end of a run, which later tests must not inherit."""
+    yield
+    monkeypatch.undo()
+    ray_cluster._read_environment()
 
 
 def listening(process: psutil.Process) -> list[tuple[str, str]]:
