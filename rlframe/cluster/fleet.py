@@ -30,14 +30,15 @@ HAND_OVER_S = 10.0  # for a leaving engine to give back the tokens of its unfini
 
 
 class Fleet:
-    """The way of an engine; on each way to the end another engine starts, unless fewer are wanted:
+    """Keeps the number of engines that the run wants. The life of an engine:
 
         starting    the actor waits for room in the cluster, starts, and loads the model
-        joining     it loads the current weights, and shows that it computes what a serving engine computes
-        seated      episode workers give it work
-        leaving     its completions go on elsewhere from their tokens; then the actor ends
+        joining     the engine loads the current weights, and is compared with a serving engine
+        seated      an episode worker gives the engine work
+        leaving     other engines go on with the completions from their tokens; then the actor ends
 
-    Methods are for the background's event loop, except for `lose`. Nobody waits for an engine that joins or leaves.
+    The end of an engine starts another engine, unless the run wants fewer. Methods are for the background's event loop,
+    except for `lose`. No sync, take or evaluation waits for an engine that joins or leaves.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Fleet:
         rollouts.subscribe(self._on_version)
 
     def lose(self, name: str, reason: str) -> None:
-        """Lets another engine take the place of one that is broken or dead; for any thread."""
+        """Replaces a broken or dead engine, without waiting for the replacement; for any thread."""
         self.background.spawn(self.replace(name, reason))
 
     def scale(self, target: int) -> None:
@@ -87,7 +88,7 @@ class Fleet:
             self.background.start(self._dismiss(replica, f"{self.target} engines are wanted"))
 
     async def add(self) -> Replica:
-        """Wants one more engine -> the engine, which serves, or will after the next sync if weights come by nccl.
+        """Adds an engine to the wanted number -> the engine. It serves, or with nccl it will serve after the next sync.
 
         Raises the engine's error, and RunFailed in a colocated run.
         """
@@ -106,7 +107,7 @@ class Fleet:
         return replica
 
     async def remove(self, name: str) -> None:
-        """Wants one engine less, and lets this one leave."""
+        """Takes an engine off the wanted number, and lets this engine leave."""
         self.target -= 1
         await self.leave(name, "it is asked to leave")
 
@@ -117,9 +118,9 @@ class Fleet:
             await self._dismiss(replica, reason)
 
     async def replace(self, name: str, reason: str) -> None:
-        """Ends a broken or dead engine, whose devices another engine may need, and makes another in its place.
+        """Ends a broken or dead engine, whose devices its successor may need, and makes the successor.
 
-        Raises RunFailed after too many losses, and where no other engine can take the place.
+        Raises RunFailed after too many losses, and where no engine can be made.
         """
         if (replica := self._take_out(name)) is None:
             return  # its end was told before
@@ -150,9 +151,9 @@ class Fleet:
             )
 
     async def share(self) -> None:
-        """Gives an engine of another episode worker to a worker that has been without one for a while.
+        """Moves an engine to an episode worker that has had none for `BARE_S`.
 
-        Its completions would wait for an engine that the cluster may have no room for.
+        Otherwise the worker's completions would wait for an engine, and the cluster may have no room for a new engine.
         """
         workers = [worker for worker in self.episodes.workers.values() if not worker.lost] if self.episodes else []
         bare, now = {worker.name for worker in workers if not worker.engines}, self.background.now()
@@ -180,7 +181,7 @@ class Fleet:
             await self._join(replica)
 
     async def _start(self, replica: Replica) -> None:
-        """Waits for an engine to start, and brings it the current weights, unless it must wait for the next sync."""
+        """Waits for an engine's start, and brings the current weights unless the next sync will bring weights."""
         await self.engines.start(replica)
         self.rollouts.replicas.join(replica)
         if self.weights is None:
@@ -189,7 +190,7 @@ class Fleet:
             await self.weights.bring(replica)
 
     async def _join(self, replica: Replica) -> None:
-        """Gives an engine work, once it serves and computes the same as the others."""
+        """Gives an engine work, once the engine serves and its log-probabilities agree with a serving engine's."""
         try:
             while replica.state in (ReplicaState.STARTING, ReplicaState.QUARANTINED):
                 await asyncio.sleep(JOIN_POLL_S)
@@ -217,11 +218,11 @@ class Fleet:
             await self.replace(replica.name, reason)
 
     def _take_out(self, name: str) -> Replica | None:
-        """The engine, which no longer counts. None: it has been taken out before."""
+        """Strikes an engine off the run's engines -> the engine; None: it was struck off before."""
         return self.coming.pop(name, None) or self.seated.pop(name, None)
 
     async def _dismiss(self, replica: Replica, reason: str) -> None:
-        """Lets an engine hand over its work, and ends it."""
+        """Lets an engine hand over its completions, and ends the actor."""
         self.warn(f"{replica.name} leaves: {reason}")
         started = replica in self._started()
         await self._mark_dead(replica)
