@@ -73,7 +73,8 @@ def test_a_stopped_process_of_vllm_ends_with_its_killed_parent(tmp_path: Path) -
 
 
 def test_the_death_of_vllm_s_process_is_told_and_leaves_nothing(actors: cluster.Actors) -> None:
-    handle = actors.add_engine().handle
+    replica = actors.add_engine()
+    handle = replica.handle
     actor = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()))
     processes = psutil.Process(actor).children(recursive=True)
     (core,) = [process for process in processes if "EngineCore" in "".join(process.cmdline()) + process.name()]
@@ -96,7 +97,7 @@ def test_the_death_of_vllm_s_process_is_told_and_leaves_nothing(actors: cluster.
         asyncio.run(kill_meanwhile())
     with pytest.raises(EngineDead):
         ray.get(handle.progress.remote())
-    ray.kill(handle)
+    actors.remove_engine(replica.name)
     eventually(lambda: all(gone(process.pid) for process in processes))
 
 

@@ -38,16 +38,22 @@ def next_version(actors: cluster.Actors) -> None:
     actors.weights.sync(actors.learner.version)
 
 
+def engines(actors: cluster.Actors) -> list[str]:
+    """Names of the engines that serve, from the first to the last that came."""
+    return [replica.name for replica in actors.rollouts.replicas.serving()]
+
+
 def versions(samples: list[SampledCompletion]) -> set[int]:
     return {span.version for sampled in samples for span in sampled.completion.versions}
 
 
 def test_a_late_engine_samples_the_same_completions_as_the_first(actors: cluster.Actors) -> None:
-    initial = completions(generate(actors, "rollout-0"))
+    (early,) = engines(actors)
+    initial = completions(generate(actors, early))
     next_version(actors)
     late = actors.add_engine()
-    assert (late.name, late.state) == ("rollout-1", "serving")
-    first, second = generate(actors, "rollout-0"), generate(actors, "rollout-1")
+    assert late.state == "serving"
+    first, second = generate(actors, early), generate(actors, late.name)
     assert versions(first) == versions(second) == {1}
     assert completions(first) == completions(second) != initial
     assert len({tuple(completion["token_ids"]) for completion in initial}) == 4
@@ -55,15 +61,14 @@ def test_a_late_engine_samples_the_same_completions_as_the_first(actors: cluster
 
 def test_both_engines_get_new_weights(actors: cluster.Actors) -> None:
     next_version(actors)
-    first, second = generate(actors, "rollout-0"), generate(actors, "rollout-1")
+    first, second = (generate(actors, name) for name in engines(actors))
     assert versions(first) == versions(second) == {2}
     assert completions(first) == completions(second)
 
 
 def test_weights_come_to_the_engine_that_is_left(actors: cluster.Actors) -> None:
-    engine = actors.rollouts.replicas["rollout-0"]
-    actors.rollouts.replicas.end(engine.name)
-    ray.get(engine.handle.shutdown.remote())
-    ray.kill(engine.handle)
+    early, late = engines(actors)
+    actors.remove_engine(early)
     next_version(actors)
-    assert versions(generate(actors, "rollout-1")) == {3}
+    assert engines(actors) == [late]
+    assert versions(generate(actors, late)) == {3}
