@@ -13,7 +13,7 @@ from rlframe.actors import logs
 from rlframe.actors.activity import Doing, longest
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Handle
-from rlframe.actors.table import entry_of
+from rlframe.actors.table import entry_of, has_process
 from rlframe.cluster import nodes
 from rlframe.cluster.placement import Slot
 from rlframe.errors import Stalled
@@ -68,9 +68,8 @@ def _process_of(cls: type) -> type:
 
 
 def node_of(handle: Handle) -> set[str]:
-    """The id of the node on which an actor runs; empty while it waits for room, or after its death."""
-    entry = entry_of(handle)
-    return {entry["Address"]["NodeID"]} if entry.get("State") == "ALIVE" else set()
+    """The id of the node on which an actor starts or runs; empty while it waits for room, or after its death."""
+    return {entry_of(handle)["Address"]["NodeID"]} if has_process(handle) else set()
 
 
 def meeting_point(ranks: list[Handle]) -> ObjectRef:

@@ -12,13 +12,13 @@ from ray.exceptions import RayError
 
 from rlframe.actors.logs import last_lines
 from rlframe.actors.replicas import Handle, Replica, ReplicaState
-from rlframe.actors.table import entry_of
+from rlframe.actors.table import entry_of, has_process
 from rlframe.cluster import nodes
 from rlframe.cluster.actor import node_of, start_actor, wait_for
 from rlframe.cluster.gang import Gang
 from rlframe.cluster.placement import LEARNER, Slot, engine_slot
 from rlframe.cluster.pools import CONCURRENT_CALLS
-from rlframe.errors import RunFailed
+from rlframe.errors import RunFailed, Stalled
 from rlframe.rollout.arguments import EngineSettings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
     from rlframe.model.config import LoraConfig
 
+START_POLL_S = 1.0  # between two looks whether an engine that starts has a process
 GOODBYE_S = 10.0  # for an engine to end its own processes
 
 
@@ -87,11 +88,34 @@ class EngineActors:
         wait_for({engine.name: engine.handle.stamp.remote(0) for engine in engines}, "take version 0", deadline)
 
     async def start(self, engine: Replica) -> None:
-        """Returns once an engine can load weights: no bound, since the cluster may have no room. Raises its error."""
-        await engine.handle.__ray_ready__.remote()
-        for call in self.connect([engine]).values():
-            await call
-        await engine.handle.stamp.remote(0)
+        """Returns once an engine can load weights.
+
+        The wait for room in the cluster has no bound. Raises the engine's error, and Stalled for an engine that has
+        room and does not start within `cluster.start_timeout_s`.
+        """
+        bound_s = self.run.cluster.start_timeout_s
+        late = Stalled(f"{engine.name} has room, and did not start within {bound_s:g} s (cluster.start_timeout_s)")
+        ready = asyncio.ensure_future(engine.handle.__ray_ready__.remote())
+        process_since: float | None = None
+        try:
+            while not (await asyncio.wait({ready}, timeout=START_POLL_S))[0]:
+                now = asyncio.get_running_loop().time()
+                if not await asyncio.to_thread(has_process, engine.handle):
+                    process_since = None
+                elif process_since is None:
+                    process_since = now
+                elif now - process_since >= bound_s:
+                    raise late
+            ready.result()
+        finally:
+            ready.cancel()
+        try:
+            async with asyncio.timeout(bound_s):
+                for call in self.connect([engine]).values():
+                    await call
+                await engine.handle.stamp.remote(0)
+        except TimeoutError:
+            raise late from None
 
     async def end(self, engine: Replica) -> str:
         """Ends an engine's actor, whose devices another engine may need -> the last lines of its output."""

@@ -222,6 +222,16 @@ def test_a_checkpoint_is_due_once_when_the_driver_s_node_drains(
         assert "rollout-0 leaves: its node leaves the cluster" in run.warnings
 
 
+def test_an_engine_that_hangs_in_its_start_is_replaced(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "rollout-1.hang").touch()
+    overrides = ["rollout.engines={min: 1, max: 2}", "cluster.start_timeout_s=5"]
+    with open_fleet(settings(tiny_model, *overrides), tmp_path) as run:
+        run.scale(2)
+        run.until(lambda: len(run.seated()) == 2)
+        assert "rollout-1" not in run.seated()
+        assert "rollout-1 has room, and did not start within 5 s (cluster.start_timeout_s)" in run.warnings[0]
+
+
 def test_a_worker_that_lost_its_engine_gets_another_worker_s(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

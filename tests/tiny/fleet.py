@@ -47,8 +47,8 @@ BOUNDS = EngineBounds(silence_s=5.0, first_token_s=5.0, attempts=3)
 class FaultyEngine(TimedEngine):
     """A timed engine as an actor. A fault is a file in `faults`, made before or after the engine starts:
 
-    `rollout-1.start` and `rollout-1.load` raise, `rollout-1.slow` lets a load take 30 s, and with `rollout-1.odd` the
-    engine computes other log-probabilities.
+    `rollout-1.start` and `rollout-1.load` raise, `rollout-1.hang` lets the start take an hour, `rollout-1.slow` lets a
+    load take 30 s, and with `rollout-1.odd` the engine computes other log-probabilities.
     """
 
     def __init__(self, name: str, faults: Path) -> None:
@@ -57,6 +57,8 @@ class FaultyEngine(TimedEngine):
         if self._has("start"):
             print("no such device", flush=True)
             os._exit(3)
+        if self._has("hang"):
+            time.sleep(3600)
 
     async def stamp(self, version: int) -> None: ...
 
