@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -70,7 +71,8 @@ class Supervisor:
             await self._leave(nodes)
         if self._requests is not None:
             for request in await asyncio.to_thread(requests.waiting, self._requests):
-                request.answer(self._decide(request))
+                with suppress(OSError):  # a full disk: the next look decides and answers again
+                    request.answer(self._decide(request))
         self._control()
         self.fleet.balance()
         self.fleet.check()

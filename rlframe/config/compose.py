@@ -47,12 +47,17 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
 
 
 def save(run: RunConfig, path: Path) -> None:
-    """Writes the config as YAML for the owner alone, every value resolved but those from the environment."""
+    """Writes the config as YAML for the owner alone, every value resolved but those from the environment.
+
+    A full disk, or the death of this process, leaves the file that was there.
+    """
     from omegaconf import OmegaConf
 
-    path.touch(mode=0o600)
-    path.chmod(0o600)  # of a file that was there
-    OmegaConf.save(OmegaConf.create(_escaped(run.written())), path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.touch(mode=0o600)
+    temporary.chmod(0o600)  # of a file that was there
+    OmegaConf.save(OmegaConf.create(_escaped(run.written())), temporary)
+    temporary.replace(path)
 
 
 def _escaped(settings: Any) -> Any:

@@ -12,6 +12,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,9 +54,12 @@ def close_folder(folder: Path) -> None:
 
 def waiting(folder: Path) -> list[Request]:
     """Requests without an answer, the oldest first."""
-    files = [file for file in folder.glob(f"*{REQUEST}") if not file.name.endswith(ANSWER)]
-    files.sort(key=lambda file: file.stat().st_mtime)
-    return [Request(file=file, wishes=json.loads(file.read_text())) for file in files]
+    found: list[tuple[float, Request]] = []
+    for file in folder.glob(f"*{REQUEST}"):
+        if not file.name.endswith(ANSWER):
+            with suppress(FileNotFoundError):  # withdrawn meanwhile
+                found.append((file.stat().st_mtime, Request(file=file, wishes=json.loads(file.read_text()))))
+    return [request for _, request in sorted(found, key=lambda each: each[0])]
 
 
 def send(folder: Path, wishes: dict[str, str]) -> Path:

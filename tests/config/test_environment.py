@@ -1,5 +1,6 @@
 """Values from the environment: used by the run, and written as names."""
 
+import resource
 import stat
 
 import pytest
@@ -82,6 +83,19 @@ def test_a_held_out_set_that_takes_over_a_value_takes_over_its_name(composed, tm
     assert run.evaluate.sets["greedy"].source.path == f"/data/{SECRET}.jsonl"
     save(run, tmp_path / "config.yaml")
     assert SECRET not in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_full_disk_leaves_the_saved_config_as_it_was(composed, tmp_path):
+    path = tmp_path / "config.yaml"
+    save(load(composed("steps=3")), path)
+    before, limits = path.read_text(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # Python ignores the signal and raises an error
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(load(composed("steps=4")), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == before
 
 
 def test_a_saved_config_is_for_its_owner_alone_even_if_it_was_there(composed, tmp_path):

@@ -36,3 +36,10 @@ def test_nobody_can_ask_a_run_that_has_ended(tmp_path: Path) -> None:
     requests.close_folder(tmp_path / "requests")
     with pytest.raises(FileNotFoundError):
         requests.send(tmp_path / "requests", {"rollout": "4"})
+
+
+def test_a_request_that_is_withdrawn_during_the_look_is_none(tmp_path: Path) -> None:
+    requests.open_folder(tmp_path / "requests")
+    kept = requests.send(tmp_path / "requests", {"rollout": "4"})
+    (kept.parent / "gone.json").symlink_to(tmp_path / "nothing")  # a name that a listing has, and no file
+    assert [request.file for request in requests.waiting(kept.parent)] == [kept]
