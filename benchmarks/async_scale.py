@@ -6,6 +6,7 @@
     python benchmarks/async_scale.py --variant slow --late keep           # an engine of 16 takes ten times longer
     python benchmarks/async_scale.py --engines 24 --slots 256 --late mask --max-staleness 4
     python benchmarks/async_scale.py --engine my_engines.py:Speculative   # a model of your own engine
+    python benchmarks/async_scale.py --losses 0.1                         # engines or the learner die in 10 % of steps
     python benchmarks/async_scale.py --real                               # the driver's CPU over real Ray actors
 
 The loop, feed, ledger, pools, episode workers and weight sync are the real ones. Engines, rewards and learner only take
@@ -14,6 +15,9 @@ schedule is faster than the bound: slots that never pause, the longest completio
 
 `driver ms` is CPU of episode pool, flow and ledger for each completion. In the simulation engines and episode workers
 share the driver's process, and their time does not count. `--real` has them as actors, and counts the whole process.
+
+`--losses` compares the seconds of the same steps without and with losses. The paths of recovery are the real ones, from
+the log of the prompts to the replay; new engines, new ranks and checkpoints take the seconds of the options below.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from benchmarks.async_parts.engine import TimedEngine
 from benchmarks.async_parts.figures import Figures
 from benchmarks.async_parts.judge import TimedJudge
 from benchmarks.async_parts.learner import TimedLearner
+from benchmarks.async_parts.loss_table import print_losses
+from benchmarks.async_parts.losses import Losses
 from benchmarks.async_parts.settings import VARIANTS, Policy, Scale
 from benchmarks.async_parts.simulation import simulate
 from benchmarks.async_parts.workers import Parts
@@ -62,7 +68,8 @@ COLUMNS = [
 def main() -> None:
     arguments = parse()
     changed = {name: value for name, value in vars(arguments).items() if name in SIZES and value is not None}
-    scale = Scale(**VARIANTS["real" if arguments.real else arguments.variant] | changed)
+    variant = "real" if arguments.real else arguments.variant or ("cluster" if arguments.losses else "balanced")
+    scale = Scale(**VARIANTS[variant] | changed)
     parts = Parts(
         engine=import_class(arguments.engine, TimedEngine),
         judge=import_class(arguments.judge, TimedJudge),
@@ -73,6 +80,10 @@ def main() -> None:
         policies = [chosen_policy(arguments)]
     if arguments.real:
         return print_real(scale, parts)
+    if arguments.losses:
+        settings = {field.name: getattr(arguments, field.name) for field in RECOVERY}
+        losses = Losses(share=arguments.losses, **settings)
+        return print_losses(scale, policies if len(policies) == 1 else POLICIES[1:4:2], losses, arguments.seeds)
     print(f"{scale}\n\n{line(COLUMNS)}\n{line(['---'] * len(COLUMNS))}")
     on_policy: Figures | None = None
     for policy in policies:
@@ -86,11 +97,12 @@ def main() -> None:
 
 
 SIZES = {field.name: field for field in dataclasses.fields(Scale)}
+RECOVERY = [field for field in dataclasses.fields(Losses) if field.name != "share"]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=list(VARIANTS), default="balanced", help="a size that options change")
+    parser.add_argument("--variant", choices=list(VARIANTS), help="a size that options change (default: balanced)")
     for name, field in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), help=field.metadata.get("help"))
     parser.add_argument("--max-staleness", type=int, help="with --late: this policy alone (default: 8)")
@@ -99,6 +111,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--engine", default="benchmarks.async_parts.engine:TimedEngine", help="import path of a class")
     parser.add_argument("--judge", default="benchmarks.async_parts.judge:TimedJudge")
     parser.add_argument("--timed-learner", default="benchmarks.async_parts.learner:TimedLearner")
+    parser.add_argument("--losses", type=float, default=0.0, help="share of steps that lose an engine or the learner")
+    parser.add_argument("--seeds", type=int, default=3, help="with --losses: runs, from --seed on (default: 3)")
+    for field in RECOVERY:
+        name, kind, default = f"--{field.name.replace('_', '-')}", type(field.default), field.default
+        parser.add_argument(name, type=kind, default=default, help=f"with --losses: {field.metadata['help']}")
     parser.add_argument("--real", action="store_true", help="real Ray actors in real time: use few steps")
     return parser.parse_args()
 

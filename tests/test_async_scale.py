@@ -13,6 +13,9 @@ import pytest
 
 from benchmarks.async_parts.clock import VirtualBackground
 from benchmarks.async_parts.engine import TimedEngine
+from benchmarks.async_parts.loss_table import effective_time
+from benchmarks.async_parts.losses import Faults, Losses, Part
+from benchmarks.async_parts.lossy import simulate_losses
 from benchmarks.async_parts.real import measure
 from benchmarks.async_parts.settings import Policy, Scale
 from benchmarks.async_parts.simulation import simulate
@@ -185,6 +188,55 @@ def test_a_users_engine_takes_the_place_of_the_timed_one():
     usual = simulate(scale, Policy(max_staleness=0))
     fast = simulate(scale, Policy(max_staleness=0), Parts(engine=TwiceAsFast))
     assert fast.seconds == pytest.approx(usual.seconds / 2)
+
+
+class ScriptedFaults(Faults):
+    """Deaths at steps that are counted from 1, and again from where a replay begins."""
+
+    def __init__(self, deaths: dict[int, tuple[Part, float]]) -> None:
+        super().__init__(0.0, seed=0)
+        self.deaths = deaths
+        self.steps = 0
+
+    def begin_step(self) -> float | None:
+        self.steps += 1
+        part, share = self.deaths.get(self.steps, ("", 0.0))
+        if part == "engine":
+            self.kill_engine(share)
+        return share if part == "learner" else None
+
+
+SMALL = Scale(engines=2, slots=4, prompts=2, group=4, steps=4, token_s=0.02)
+RECOVERY = Losses(share=0.0, engine_start_s=50.0, learner_restart_s=70.0, checkpoint_every=2, checkpoint_write_s=0.0)
+
+
+def test_a_learners_death_costs_restart_replay_and_the_broken_step():
+    policy = Policy(max_staleness=0)
+    without = simulate_losses(SMALL, policy, RECOVERY)
+    # Half of step 4 is in vain; new ranks load the checkpoint of step 2, and take step 3 again.
+    figures = simulate_losses(SMALL, policy, RECOVERY, ScriptedFaults({4: ("learner", 0.5)}))
+    assert figures.seconds - without.seconds == pytest.approx(70 + (1 + 0.5) * SMALL.step_s)
+    assert (figures.steps_again, figures.tokens_again) == (1, 0)
+    assert (figures.restart_s, figures.again_s) == pytest.approx((70, SMALL.step_s))
+    assert figures.tokens_by_age == without.tokens_by_age
+
+
+def test_an_engines_death_costs_at_most_a_second_of_its_tokens():
+    policy = Policy(max_staleness=4, late="mask")
+    without = simulate_losses(SMALL, policy, RECOVERY)
+    figures = simulate_losses(SMALL, policy, RECOVERY, ScriptedFaults({2: ("engine", 0.3)}))
+    assert 0 < figures.tokens_again <= SMALL.slots * 1.0 / SMALL.token_s
+    assert (figures.tokens, figures.steps_again) == (without.tokens, 0)
+    assert figures.seconds > without.seconds
+
+
+def test_losses_take_a_share_of_the_time_the_same_for_equal_seeds():
+    scale, losses = replace(SMALL, steps=30), replace(RECOVERY, share=0.2)
+    first, again = (simulate_losses(scale, Policy(max_staleness=4, late="mask"), losses) for _ in range(2))
+    without = simulate_losses(scale, Policy(max_staleness=4, late="mask"), RECOVERY)
+    assert first.seconds == again.seconds
+    assert first.engine_losses and first.learner_losses and first.steps_again
+    assert 0.3 < effective_time(without, first) < 0.95
 
 
 def test_the_drivers_cpu_is_measured_over_real_actors(tmp_path: Path):

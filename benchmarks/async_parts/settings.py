@@ -74,13 +74,13 @@ class Scale:
         starts = range(0, self.engines, self.worker_engines)
         return {f"episodes-{n}": engines[start : start + self.worker_engines] for n, start in enumerate(starts)}
 
-    def run_config(self, policy: Policy) -> SimulatedRun:
+    def run_config(self, policy: Policy, *overrides: str) -> SimulatedRun:
         """The config of a run that admits, takes and rates as the simulation does."""
         import hydra
 
         from rlframe.config.compose import conf_dir, load
 
-        overrides = [
+        sizes = [
             f"steps={self.steps}",
             f"prompts_per_step={self.prompts}",
             f"max_staleness={policy.max_staleness}",
@@ -97,7 +97,7 @@ class Scale:
         ]
         with TemporaryDirectory() as folder, hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             (Path(folder) / "config.json").write_text("{}")
-            return load(hydra.compose("train", [f"model.path={folder}", *overrides]), SimulatedRun)
+            return load(hydra.compose("train", [f"model.path={folder}", *sizes, *overrides]), SimulatedRun)
 
 
 # Name -> differences from the defaults of `Scale`.
@@ -106,5 +106,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learner": {"learner": 1.25},
     "thousand": {"engines": 1000, "prompts": 4000, "steps": 30},
     "slow": {"engines": 16, "prompts": 64, "slow": 10.0, "learner": 1.1},
+    # Seconds of a cluster, beside which those of a recovery count: 20 ms a token, and 33 s a step.
+    "cluster": {"token_s": 0.02, "steps": 100, "load_s": 2.0, "publish_s": 2.0, "reward_s": 1.0},
     "real": {"token_s": 0.0005, "worker_engines": 4, "steps": 12, "rest_s": REST_S},
 }

@@ -119,6 +119,11 @@ class Checkpoints:
         """True if the folder holds a checkpoint, whole or not."""
         return bool(_newest_first(self.folder))
 
+    @property
+    def busy(self) -> bool:
+        """True while a checkpoint is being written."""
+        return self._writing is not None and not self._writing.done()
+
     def save(self, step: int) -> None:
         """Starts the checkpoint of a step. On return training may go on. Raises the previous checkpoint's error."""
         start = time.monotonic()

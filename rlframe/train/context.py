@@ -25,6 +25,7 @@ from rlframe.record.generation import Generation
 from rlframe.record.ledger_log import LedgerLog
 from rlframe.record.metrics import JsonlSink, Sink, last_step
 from rlframe.record.wandb import check_key
+from rlframe.train.cadence import Cadence
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.feed import open_feed
@@ -65,6 +66,7 @@ class Context:
     gate: MismatchGate
     evaluation: Evaluation
     checkpoints: Checkpoints
+    cadence: Cadence  # of checkpoints
     checkpoint_due: Event  # a node leaves with the driver or a rank
     recovery: Recovery  # from the loss of the learner
     sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
@@ -161,13 +163,13 @@ class Context:
         """Puts new ranks in the place of lost ones -> the step of the checkpoint with which they begin."""
         self.signals.raise_held_back()
         self.step = self.recovery.recover(lost)
+        self.cadence.note_loss(self.recorded + 1)
         return self.step
 
     def periodic(self, step: int) -> None:
-        """Saves a checkpoint and evaluates at the steps that the config names, and at the last step."""
-        last = step == self.run.steps
-        every = self.run.checkpoint.every
-        if every and (step % every == 0 or last or self.checkpoint_due.is_set()):
+        """Saves a checkpoint and evaluates at the steps that the config names, after a loss, and at the last step."""
+        wanted = step == self.run.steps or self.checkpoint_due.is_set()
+        if self.cadence.due(step, busy=self.checkpoints.busy) or (wanted and self.cadence.every):
             self.save()
         self._evaluate_if_due(step)
         self._step_began = time.monotonic()
@@ -196,6 +198,7 @@ class Context:
             with self.console.phase("saving a checkpoint"), self.signals.held_back():
                 self.feed.begin_epoch(self.step)
                 self.checkpoints.save(self.step)
+                self.cadence.note_saved(self.step)
 
 
 @contextmanager
@@ -268,6 +271,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             evaluation=Evaluation(run, heldout, feed, files),
             checkpoints=checkpoints,
             checkpoint_due=supervisor.checkpoint_due,
+            cadence=Cadence(run.checkpoint.every),
             recovery=Recovery(
                 run.learner.max_losses, actors.starter, learner, checkpoints, weights, feed, gate, console
             ),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from ray.exceptions import ActorDiedError
 
+from benchmarks.async_parts import mortal
 from benchmarks.async_parts.clock import VirtualLoop
 from benchmarks.async_parts.engine import TimedEngine
 from rlframe.actors.in_process import InProcess
@@ -26,37 +26,24 @@ ASK_S = 1.0  # between two looks at the engines
 BOUNDS = EngineBounds(silence_s=5.0, first_token_s=60.0, attempts=3)
 
 
-class MortalEngine(TimedEngine):
+class MortalEngine(mortal.MortalEngine):
     """A timed engine of 10 tokens a second by default, whose process may end or stand still."""
 
     def __init__(self, name: str, *, slots: int = 8, token_s: float = 0.1, load_s: float = 0.0) -> None:
         super().__init__(name, slots=slots, token_s=token_s, load_s=load_s)
-        self.dead = False
         self.prefixes: list[dict[str, dict[int, SampledTokens]]] = []  # of each call
         self.goes = asyncio.Event()  # unset: the process is stopped
         self.goes.set()
 
     async def generate(self, *arguments: Any, **named: Any) -> AsyncIterator[SampledCompletion]:
         self.prefixes.append(named.get("prefixes", {}))
-        if not self.dead:
-            async for sampled in super().generate(*arguments, **named):
-                await self.goes.wait()
-                yield sampled
-        if self.dead:
-            raise ActorDiedError
+        async for sampled in super().generate(*arguments, **named):
+            await self.goes.wait()
+            yield sampled
 
     async def progress(self, with_partials: bool = False) -> EngineProgress:
         await self.goes.wait()
-        if self.dead:
-            raise ActorDiedError
         return await super().progress(with_partials)
-
-    def die(self) -> None:
-        self.dead = True
-        unfinished = [*self._running, *self._queue]
-        self._abort(unfinished)
-        for request in unfinished:
-            request.arrivals.put_nowait(None)
 
 
 @dataclass(kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rlframe.errors import LearnerLost, RunFailed
+from rlframe.train.cadence import Cadence
 from rlframe.train.context import Context
 from rlframe.train.recovery import Recovery
 from rlframe.train.signals import Stop, StopSignals
@@ -90,6 +91,7 @@ class Run:
             feed=parts,
             checkpoints=parts,
             recovery=self.recovery,
+            cadence=Cadence(0),
             checkpoint_due=Event(),
             step=step,
         )
