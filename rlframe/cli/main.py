@@ -19,6 +19,9 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe train ... -m learner.lr=1e-6,2e-6       one run after the other (Hydra's multirun)
   rlframe evaluate model.path=MODEL [key=value ...]
                                                   a model on held-out prompts, without training; --help says more
+  rlframe plan experiment=NAME [key=value ...] [--cluster 4x8xH100]
+                                                  memory, speed and fit of a run, without GPUs and weights; --help says
+                                                  more
   rlframe status RUN_DIR                          what a run does and waits for, also after it died
   rlframe scale RUN_DIR rollout=N                 another number of engines for a run with rollout.engines={{min, max}}
   rlframe reward list                             the rewards there are, and their settings
@@ -49,6 +52,10 @@ def main() -> None:
             from rlframe.cli import evaluate
 
             sys.exit(evaluate.main(arguments))
+        case "plan":
+            from rlframe.cli import plan
+
+            sys.exit(plan.main(arguments))
         case "status":
             from rlframe.cli import status
 

@@ -11,6 +11,8 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import AuthenticationError, RpcError
 
+from rlframe.cluster import nodes
+from rlframe.cluster.nodes import Node
 from rlframe.errors import RunFailed
 
 ANSWER_S = 10.0  # for the head to accept a connection
@@ -46,6 +48,15 @@ def join(address: str, **settings: Any) -> None:
             f"{key}: this process cannot join the cluster: {_first_line(error)}. Start the run on a machine of the "
             "cluster, in the environment of its nodes, or submit it with launch/join.sh"
         ) from None
+
+
+def nodes_at(address: str) -> list[Node]:
+    """The living nodes of the cluster at `address`, which this process joins and leaves. Raises RunFailed."""
+    join(address, log_to_driver=False, logging_level="ERROR")
+    try:
+        return nodes.living()
+    finally:
+        ray.shutdown()
 
 
 def _reach(head: str, key: str) -> None:

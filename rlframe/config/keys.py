@@ -10,7 +10,7 @@ from rlframe.algorithm import AnyAlgorithm
 from rlframe.algorithm.rate import Truncated
 from rlframe.config.environment import Name, Path, paths, value_at
 from rlframe.config.evaluate import EvaluateConfig, SetConfig, complete_sets, complete_sources
-from rlframe.config.train import CheckpointConfig, ClusterConfig, MismatchConfig
+from rlframe.config.train import CheckpointConfig, ClusterConfig, MismatchConfig, PlanConfig
 from rlframe.learner.config import LearnerConfig
 from rlframe.model.config import ModelConfig
 from rlframe.objective.correction import Correction, Corrections
@@ -54,6 +54,7 @@ class RunKeys(Config):
     evaluate: EvaluateConfig
     tracking: TrackingConfig
     cluster: ClusterConfig
+    plan: PlanConfig
 
     _names: dict[Path, Name] = PrivateAttr(default_factory=dict)  # of values from the environment
 

@@ -102,6 +102,12 @@ def context_length(path: str) -> int | None:
     return int(fields[f"{architecture}.context_length"].contents())
 
 
+def settings_folder(path: str) -> Path | None:
+    """The folder with the config.json of the model at `path`; None for a GGUF file that was never dequantised."""
+    folder = _folder(locate(path))
+    return folder if folder.is_dir() else None
+
+
 def kind(path: str) -> str:
     """transformers' name for the architecture of the model at `path`: "qwen3_moe"."""
     source = locate(path)
