@@ -1,0 +1,1 @@
+"""Checks an overlay without a cluster: `python -m kubernetes.check OVERLAY`."""
