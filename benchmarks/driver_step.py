@@ -25,7 +25,7 @@ from rlframe.algorithm import GRPO, ReinforcePP, rate
 from rlframe.batch.samples import to_minibatches
 from rlframe.batch.shares import to_shares
 from rlframe.experience.statistics import rollout_metrics
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.training import GroupRecord, SequenceSize, TrajectoryRecord
 from rlframe.types import RewardTerm, Verdict, VersionSpan
 

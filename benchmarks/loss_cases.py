@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from rlframe.algorithm import BUILTIN
 from rlframe.algorithm.rate import Truncated
-from rlframe.objective import Objective
 from rlframe.objective.correction import BUILTIN as CORRECTIONS
 from rlframe.objective.correction import Correction
 from rlframe.objective.kl import KL
+from rlframe.objective.objective import Objective
 
 LENGTHS = [3, 17, 40, 1, 25, 8, 40, 31]  # tokens of the completions
 LONGEST, TOKENS = max(LENGTHS), sum(LENGTHS)

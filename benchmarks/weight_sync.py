@@ -27,7 +27,7 @@ from rlframe.config.run import RunConfig
 from rlframe.learner.group import LearnerGroup
 from rlframe.learner.rank import LearnerRank
 from rlframe.model import base_model as model
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.rollout.vllm import VLLMEngine
 from rlframe.training import TrainSample
 from rlframe.weights.object_store import ObjectStore

@@ -1,17 +1,24 @@
-"""`Config`, the base class of all settings, and `one_of`, which picks a class by its name or by an import path."""
+"""`Config`, the base class of all settings, and `one_of`, which picks a class by its name or by an import path.
+
+A run that is submitted is checked on another machine than its own: `for_another_machine`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 USER_MODULE = "rlframe_user_"  # prefix of the name of a module that was loaded from a user's file
 LABEL = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -38,7 +45,42 @@ LabelSelector: TypeAlias = dict[
 ]
 Labels: TypeAlias = Annotated[LabelSelector, EMPTY_FOR_NULL]
 
+# Name of an environment variable with a secret. A refusal must not show the text: it may be the secret itself.
+SecretName: TypeAlias = Annotated[str, AfterValidator(lambda name: _variable(name))]
+
 T = TypeVar("T", bound=Config)
+
+_elsewhere: ContextVar[bool] = ContextVar("elsewhere", default=False)
+
+
+class AnotherMachine(Exception):
+    """A rule asks for what only the machine of the run knows: its models, packages or processor."""
+
+
+@contextmanager
+def for_another_machine() -> Iterator[None]:
+    """Settings that are checked inside are those of a run on another machine, which checks the rest itself."""
+    token = _elsewhere.set(True)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
+def is_for_another_machine() -> bool:
+    return _elsewhere.get()
+
+
+def ask_this_machine() -> None:
+    """Called before a look at this machine. Raises AnotherMachine where the run is for another one."""
+    if _elsewhere.get():
+        raise AnotherMachine
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("is no name of an environment variable; give the name alone, and never the secret itself")
+    return name
 
 
 def import_class(path: str, base: type[T]) -> type[T]:
@@ -70,7 +112,7 @@ def import_class(path: str, base: type[T]) -> type[T]:
             module = importlib.import_module(location)
         except ModuleNotFoundError as error:
             raise ValueError(f"{path!r}: cannot import {location!r} ({error})") from error
-    if not _installed(module):
+    if not module_is_installed(module):
         user_modules.add(module.__name__)
     member: Any = getattr(module, name, None)
     if not (isinstance(member, type) and issubclass(member, base)):
@@ -87,7 +129,7 @@ def deep_merge(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
     return merged
 
 
-def _installed(module: ModuleType) -> bool:
+def module_is_installed(module: ModuleType) -> bool:
     """True if every machine of a cluster has the module: rlframe, the standard library, or an installed package."""
     file = Path(module.__file__ or "").resolve()
     folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]

@@ -10,7 +10,7 @@ from rlframe.weights.snapshot import RankShards, Snapshot
 
 if TYPE_CHECKING:
     from rlframe.actors.background import Background
-    from rlframe.objective import Objective
+    from rlframe.objective.objective import Objective
 
 
 class TimedLearner:

@@ -23,7 +23,7 @@ from rlframe.batch.shares import to_shares
 from rlframe.learner import meeting, state
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.training import TrainSample
 from tests.tiny.models import byte_tokenizer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from rlframe.algorithm import ops
@@ -29,6 +28,8 @@ class GDPO(Algorithm):
     reads_terms: ClassVar[bool] = True
 
     def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
+        import torch
+
         terms = [(term.weight, torch.tensor(term.scores, dtype=torch.float32)) for term in group.terms.values()]
         return torch.stack([weight * ops.standardize(scores) for weight, scores in terms]).sum(0)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rlframe.training import GroupRecord, TrainBatch
 
 EPSILON = 1e-6  # a group of equal rewards gets advantage 0 instead of 0 / 0
@@ -17,6 +17,8 @@ MAX_LOG_RATIO = 20.0  # in nats; e^20 is 5e8, and float32 overflows beyond e^88
 
 def rewards(group: GroupRecord) -> Tensor:
     """[G] float32 rewards of a group without missing rewards."""
+    import torch  # not above: a config is checked without it
+
     return torch.tensor(group.rewards, dtype=torch.float32)
 
 
@@ -30,6 +32,8 @@ def rewards_to_go(group: GroupRecord, scores: Tensor) -> list[Tensor]:
 
     A score of 1 and KL penalties of 0.1, 0.2 and 0.3 give 0.4, 0.5 and 0.7. Without penalties every token gets 1.
     """
+    import torch
+
     penalties = group.token_penalties or [np.zeros(length) for length in group.lengths]
     to_go = [torch.as_tensor(values, dtype=torch.float64).flip(0).cumsum(0).flip(0) for values in penalties]
     return [(score - charges).float() for score, charges in zip(scores.double(), to_go, strict=True)]
@@ -37,8 +41,9 @@ def rewards_to_go(group: GroupRecord, scores: Tensor) -> list[Tensor]:
 
 def rewards_before_kl(group: GroupRecord) -> Tensor:
     """[G] float32 rewards as if no KL penalty had been subtracted."""
+    with_kl = rewards(group)
     penalties = group.token_penalties or [np.zeros(1) for _ in group.rewards]
-    return rewards(group) + torch.tensor([float(values.sum(dtype=np.float64)) for values in penalties])
+    return with_kl + with_kl.new_tensor([float(values.sum(dtype=np.float64)) for values in penalties])
 
 
 def whiten(advantages: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ def ratio(logprobs: Tensor, batch: TrainBatch) -> Tensor:
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """[T] -> [T]: PPO's pessimistic objective (Schulman et al., 2017, arXiv:1707.06347, eq. 7)."""
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    return torch.minimum(ratio * advantages, clipped * advantages)
+    return (ratio * advantages).minimum(clipped * advantages)
 
 
 def dual_clip(surrogate: Tensor, advantages: Tensor, bound: float) -> Tensor:
@@ -96,7 +101,7 @@ def dual_clip(surrogate: Tensor, advantages: Tensor, bound: float) -> Tensor:
 
     Ye et al., 2020, arXiv:1912.09729, eq. 5: max(surrogate, bound * A) where A < 0.
     """
-    return torch.where(advantages < 0, torch.maximum(surrogate, bound * advantages), surrogate)
+    return surrogate.maximum(bound * advantages).where(advantages < 0, surrogate)
 
 
 def truncated_policy_gradient(logprobs: Tensor, batch: TrainBatch, cap: float) -> Tensor:
@@ -110,7 +115,7 @@ def truncated_policy_gradient(logprobs: Tensor, batch: TrainBatch, cap: float) -
 def sequence_means(values: Tensor, batch: TrainBatch) -> Tensor:
     """[T] -> [T]: at each token, the mean of `values` over the counted tokens (loss weight not 0) of the sequence."""
     counted = (batch.loss_weights != 0).to(values.dtype)
-    zeros = torch.zeros_like(values)  # [T], of which as many entries are used as there are sequences
+    zeros = values.new_zeros(values.shape)  # [T], of which as many entries are used as there are sequences
     sums = zeros.index_add(0, batch.sequence_ids, values * counted)
     counts = zeros.index_add(0, batch.sequence_ids, counted)
     return (sums / counts.clamp(min=1))[batch.sequence_ids]
@@ -118,7 +123,7 @@ def sequence_means(values: Tensor, batch: TrainBatch) -> Tensor:
 
 def sequence_sum(lengths: Tensor) -> Tensor:
     """[N] -> [N]: token weights for a mean over trajectories of the sum over tokens."""
-    return torch.ones_like(lengths) / len(lengths)
+    return lengths.new_ones(lengths.shape) / len(lengths)
 
 
 def sequence_mean(lengths: Tensor) -> Tensor:
@@ -128,11 +133,11 @@ def sequence_mean(lengths: Tensor) -> Tensor:
 
 def token_mean(lengths: Tensor) -> Tensor:
     """[N] -> [N]: token weights for a mean over all tokens."""
-    return torch.ones_like(lengths) / lengths.sum()
+    return lengths.new_ones(lengths.shape) / lengths.sum()
 
 
 def prompt_mean(lengths: Tensor, prompts: Tensor) -> Tensor:
     """[N], [N] -> [N]: token weights for a mean over prompts of the mean over all tokens of a prompt's trajectories."""
     distinct, index = prompts.unique(return_inverse=True)
-    tokens = torch.zeros(len(distinct)).index_add(0, index, lengths)
+    tokens = lengths.new_zeros(len(distinct)).index_add(0, index, lengths)
     return 1 / (len(distinct) * tokens[index])

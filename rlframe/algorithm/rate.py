@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
-from torch import Tensor
-
 from rlframe.training import GroupRecord, RatedGroup
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rlframe.algorithm.base import Algorithm
 
 Truncated: TypeAlias = Literal["train", "mask", "drop"]  # treatment of completions cut off at the length limit
@@ -29,6 +28,8 @@ def rate(groups: list[GroupRecord], algorithm: Algorithm, truncated: Truncated =
     ]
     flat = [values.reshape(-1) for group_values in advantages for values in group_values]
     if flat:
+        import torch  # not above: a config is checked without it
+
         normalized = iter(algorithm.over_step(torch.cat(flat)).split([len(values) for values in flat]))
         advantages = [[next(normalized).reshape(tensor.shape) for tensor in tensors] for tensors in advantages]
     rated = [

@@ -15,7 +15,7 @@ from rlframe.training import GroupRecord, PlannedSample, RatedGroup, TrajectoryR
 
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm
-    from rlframe.objective import Objective
+    from rlframe.objective.objective import Objective
 
 
 def to_minibatches(

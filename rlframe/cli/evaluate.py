@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlframe.cli import jobs
+from rlframe.cli import command_line
 from rlframe.config import compose as config
+from rlframe.config import environment
 from rlframe.errors import ConfigError
 
 USAGE = """rlframe evaluate model.path=MODEL [key=value ...]
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
         return 0
-    return jobs.run_jobs("evaluate", arguments, _start)
+    return command_line.run_jobs("evaluate", arguments, _start)
 
 
 def _start(composed: Any) -> None:
@@ -45,5 +46,6 @@ def _start(composed: Any) -> None:
         raise ConfigError("resume: an evaluation starts anew; name a checkpoint's folder huggingface by model.path")
     composed.prompts.train = composed.prompts.heldout  # no training prompt is read, so its keys need no value
     run = config.load(composed, EvaluationRun)
-    jobs.refuse_used_folder(run, "choose another folder")
+    command_line.refuse_used_folder(run, "choose another folder")
+    environment.provide(run.secrets)
     evaluate(run)

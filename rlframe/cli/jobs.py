@@ -1,102 +1,60 @@
-"""The jobs of a command line: Hydra composes the config of each; a refused config ends with words and exit code 2."""
+"""`rlframe jobs`: the submitted runs of a cluster, with the step and the reward of each."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
-from rlframe.cli import exits
-from rlframe.config import compose as config
-from rlframe.errors import ConfigError, RunFailed
+from rlframe.cli import exits, remote
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.cluster.jobs import Job, Jobs
+
+USAGE = """rlframe jobs [--address http://head:8265] [--allow-open]
+
+Lists the runs that `rlframe submit` has sent to a Ray cluster: id, folder of the run, step, reward, state, and the time
+since when the job has been in this state. --allow-open: also of another machine's cluster that asks for no token.
+"""
+HEADLINE = "The jobs cannot be listed"
+HEADINGS = ("job", "run", "step", "reward", "state", "since")
 
 
-def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> int:
-    """Lets `start` run every job of the command line, of which a multirun has several; returns the worst exit code.
-
-    `start` gets the config that Hydra composed. It may raise ConfigError, RunFailed and Stop.
-    """
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    exit_codes: list[int] = []  # collected here, because Hydra drops the return value of a job
-
-    def job(composed: Any) -> None:
-        _separate_folder(composed)
-        exit_codes.append(_exit_code(start, composed))
-        if exit_codes[-1] == exits.STOPPED:
-            sys.exit(exits.STOPPED)  # skips the remaining jobs of a multirun
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    sys.argv = [f"rlframe {verb}", *arguments]
-    try:
-        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="train")(job)()
-    except ConfigError as error:
-        return exits.refuse("This config cannot run", str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        return exits.refuse("This config cannot run", _with_suggestion(str(error)))
-    return max(exit_codes, default=0)
+def main(arguments: list[str]) -> int:
+    """Prints the table; returns the exit code."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    return remote.answered(HEADLINE, lambda: _list(arguments))
 
 
-def _separate_folder(composed: Any) -> None:
-    """Gives each job of a sweep a run_dir of its own, since Hydra gives all of them the time of the first one."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN and not any(key.startswith("run_dir=") for key in hydra.overrides.task):
-        composed.run_dir = f"{composed.run_dir}_{hydra.job.num}"
-
-
-def refuse_used_folder(run: RunConfig, remedy: str) -> None:
-    """Raises ConfigError if the run's folder holds another run."""
-    from rlframe.record.directory import RunDir
-
-    files = RunDir(Path(run.run_dir))
-    if files.holds_a_run():
-        raise ConfigError(f"run_dir: {files.path} holds a run already; {remedy}")
-
-
-def _exit_code(start: Callable[[Any], None], composed: Any) -> int:
-    from rlframe.train.signals import Stop
-
-    try:
-        start(composed)
-    except Stop:
-        return exits.STOPPED
-    except RunFailed as failure:
-        exits.complain(str(failure))
-        return exits.FAILED
+def _list(arguments: list[str]) -> int:
+    option, arguments = remote.take_option(arguments, remote.ADDRESS)
+    allow_open, arguments = remote.take_flag(arguments, "--allow-open")
+    if arguments:
+        return exits.refuse("rlframe jobs", USAGE)
+    jobs = remote.connect(remote.address(option), allow_open=allow_open)
+    rows = [_row(jobs, job) for job in jobs.all()]
+    if not rows:
+        print(f"{jobs.address} has no job of rlframe's")
+        return 0
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+    for row in [HEADINGS, *rows]:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
 
 
-def _with_suggestion(message: str) -> str:
-    """Hydra's message, or for an unknown key one line with the known keys nearest to it."""
-    unknown = re.search(r"full_key: (\S+)", message) or re.search(r"Could not override '([^']+)'", message)
-    if unknown is None:
-        return message
-    near = difflib.get_close_matches(unknown[1], _known_keys(), n=3)
-    return f"{unknown[1]}: there is no such key" + (f"; did you mean {', '.join(near)}?" if near else "")
+def _row(jobs: Jobs, job: Job) -> tuple[str, ...]:
+    last = jobs.last_row(job)
+    step, reward = (f"{last.step}/{last.steps}", last.reward) if last else ("–", "–")
+    return job.id, job.run_dir, step, reward, job.state.lower(), _age(time.time() - job.since)
 
 
-def _known_keys() -> list[str]:
-    """Every key of the default config, dotted."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import DictConfig
-
-    def walk(node: DictConfig, path: str) -> Iterator[str]:
-        for key in node:
-            yield f"{path}{key}"
-            if isinstance(child := node._get_node(key), DictConfig):
-                yield from walk(child, f"{path}{key}.")
-
-    with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
-        return list(walk(compose("train"), ""))
+def _age(seconds: float) -> str:
+    """
+    >>> _age(42), _age(3700), _age(200_000)
+    ('42 s', '1 h 1 min', '2 d 7 h')
+    """
+    for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller_size)} {smaller}"
+    return f"{int(seconds)} s"

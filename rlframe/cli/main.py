@@ -22,6 +22,10 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe plan experiment=NAME [key=value ...] [--cluster 4x8xH100]
                                                   memory, speed and fit of a run, without GPUs and weights; --help says
                                                   more
+  rlframe submit experiment=NAME run_dir=/shared/RUN_DIR ... [--address URL] [--no-wait]
+                                                  a job on a Ray cluster: starts or goes on; --help says more
+  rlframe jobs                                    submitted runs: step, reward, state
+  rlframe stop JOB                                end a submitted run with a checkpoint
   rlframe status RUN_DIR                          what a run does and waits for, also after it died
   rlframe scale RUN_DIR rollout=N                 another number of engines for a run with rollout.engines={{min, max}}
   rlframe reward list                             the rewards there are, and their settings
@@ -56,6 +60,18 @@ def main() -> None:
             from rlframe.cli import plan
 
             sys.exit(plan.main(arguments))
+        case "submit":
+            from rlframe.cli import submit
+
+            sys.exit(submit.main(arguments))
+        case "jobs":
+            from rlframe.cli import jobs
+
+            sys.exit(jobs.main(arguments))
+        case "stop":
+            from rlframe.cli import stop
+
+            sys.exit(stop.main(arguments))
         case "status":
             from rlframe.cli import status
 

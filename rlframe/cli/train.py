@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlframe.cli import jobs
+from rlframe.cli import command_line
 from rlframe.config import compose as config
+from rlframe.config import environment
 from rlframe.errors import ConfigError
 from rlframe.record.directory import RunDir
 
@@ -18,7 +19,7 @@ AUTO = "auto"  # of the key resume
 
 def main(arguments: list[str]) -> int:
     """Runs every job of the command line; returns the worst exit code."""
-    return jobs.run_jobs("train", arguments, _start)
+    return command_line.run_jobs("train", arguments, _start)
 
 
 def _start(composed: Any) -> None:
@@ -27,10 +28,11 @@ def _start(composed: Any) -> None:
 
     run = _checked(composed)
     if not run.resume:
-        jobs.refuse_used_folder(run, f"go on with it by resume={run.run_dir}, or choose another folder")
+        command_line.refuse_used_folder(run, f"go on with it by resume={run.run_dir}, or choose another folder")
     elif is_complete(run):
         print(f"The run in {run.run_dir} is complete: all {run.steps} steps are taken. A greater steps=N takes more.")
         return
+    environment.provide(run.secrets)
     train(run)
 
 

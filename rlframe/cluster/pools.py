@@ -10,7 +10,7 @@ from rlframe.actors.replicas import Handle, Replica, Replicas
 from rlframe.cluster.actor import start_actor
 from rlframe.cluster.placement import Slot, reward_kinds
 from rlframe.learner.group import LearnerGroup
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.reward.worker import RewardWorker
 

@@ -1,10 +1,14 @@
-"""Combinations of settings that the run's Ray cluster cannot meet: its address, and labels of its nodes."""
+"""Combinations of settings that the run's Ray cluster cannot meet: its address, labels of its nodes, its variables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from rlframe.config.keys import RunKeys
+from rlframe.record.secrets import HOW
+from rlframe.record.text import SECRET_KEY
+
+STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"  # of Ray's jobs
 
 
 def address_is_of_ray_itself(run: RunKeys) -> str | None:
@@ -13,8 +17,19 @@ def address_is_of_ray_itself(run: RunKeys) -> str | None:
         return (
             f"cluster.address: {address} is an address of Ray's jobs API or client, and a run joins the cluster as a "
             "node's own process; set host:port of the head (6379 by default) or auto on a node of the cluster, or "
-            "submit the run with launch/join.sh"
+            "submit the run: rlframe submit"
         )
+
+
+def variables_hold_no_secret(run: RunKeys) -> str | None:
+    for name in run.cluster.env_vars:
+        if name in run.secrets or SECRET_KEY.search(name):
+            return (
+                f"cluster.env_vars.{name}: everybody who may ask the cluster for its jobs can read these variables, "
+                f"and this one is a secret by its name; take it away, add its name to secrets, and {HOW}"
+            )
+        if name == STOP_VARIABLE:
+            return f"cluster.env_vars.{name}: cluster.stop_timeout_s sets it"
 
 
 def labels_have_a_running_cluster(run: RunKeys) -> str | None:
@@ -44,6 +59,7 @@ def every_episode_worker_has_an_engine(run: RunKeys) -> str | None:
 
 CLUSTER_CHECKS: list[Callable[[RunKeys], str | None]] = [
     address_is_of_ray_itself,
+    variables_hold_no_secret,
     labels_have_a_running_cluster,
     every_episode_worker_has_an_engine,
 ]

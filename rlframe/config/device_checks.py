@@ -7,6 +7,7 @@ from importlib import metadata
 
 from rlframe.config.keys import RunKeys
 from rlframe.reward.model import PreferenceModel
+from rlframe.schema import ask_this_machine
 from rlframe.training import PACKED_ATTENTION
 
 # learner.attention -> the package that has the kernels
@@ -18,6 +19,7 @@ FLASH_PACKAGES = {
 
 
 def is_installed(package: str) -> bool:
+    ask_this_machine()
     return any(metadata.distributions(name=package))
 
 

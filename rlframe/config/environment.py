@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from rlframe.errors import ConfigError
+from rlframe.record.secrets import HOW, secret
 
 Path: TypeAlias = tuple[str | int, ...]  # of a value in nested settings: ("reward", "terms", "judge", "base_url")
 MIN_HIDDEN = 6  # characters of a value that is hidden in errors; shorter ones, as math, are parts of other words
@@ -43,6 +44,18 @@ def resolve(composed: Any) -> tuple[Any, Any]:
             raise ConfigError(f"{key}: {name} holds several keys; give each its own environment variable")
         _names_of_values.update({str(text): name for text in (value if isinstance(value, list) else [value])})
     return settings, names
+
+
+def provide(names: Iterable[str]) -> None:
+    """Sets the environment variables of a run's secrets for the libraries of this process; `hidden` knows the values.
+
+    Raises ConfigError for a secret that this machine does not have.
+    """
+    for index, name in enumerate(names):
+        if (value := secret(name)) is None:
+            raise ConfigError(f"secrets.{index}: {name} has no value on this machine; {HOW}")
+        os.environ[name] = value
+        _names_of_values[value] = f"${{oc.env:{name}}}"
 
 
 def forget() -> None:

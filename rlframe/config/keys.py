@@ -21,7 +21,7 @@ from rlframe.record.config import TrackingConfig
 from rlframe.record.evaluations import MAIN_SET
 from rlframe.reward.config import RewardConfig
 from rlframe.rollout.config import RolloutConfig
-from rlframe.schema import Config
+from rlframe.schema import Config, SecretName
 from rlframe.types import Late
 from rlframe.weights.config import WeightsConfig
 
@@ -40,6 +40,7 @@ class RunKeys(Config):
     seed: int = Field(ge=0)
     run_dir: str
     resume: str | None
+    secrets: list[SecretName]
     model: ModelConfig
     prompts: PromptsConfig
     rollout: RolloutConfig

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlframe.schema import Config
+from rlframe.schema import Config, Labels
 
 
 class MismatchConfig(Config):
@@ -28,6 +28,13 @@ class CheckpointConfig(Config):
     on_error: Literal["stop", "warn"]
 
 
+class DriverConfig(Config):
+    """`cluster.driver`: the node on which the driver of a submitted run starts."""
+
+    cpus: float = Field(ge=0)
+    labels: Labels
+
+
 class ClusterConfig(Config):
     """`conf/cluster/*.yaml`: the Ray cluster of a run."""
 
@@ -35,6 +42,10 @@ class ClusterConfig(Config):
     object_store_gib: float | None = Field(gt=0)
     start_timeout_s: float = Field(gt=0)
     stall_timeout_s: float = Field(gt=0)
+    stop_timeout_s: int = Field(ge=1)
+    allow_open: bool
+    env_vars: dict[str, str]
+    driver: DriverConfig
 
 
 class PlanConfig(Config):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from rlframe.actors.replicas import Handle
-    from rlframe.objective import Objective
     from rlframe.objective.correction import Correction
+    from rlframe.objective.objective import Objective
     from rlframe.record.manifest import WriteReport
     from rlframe.weights.transport import DeviceBackend
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlframe.objective import combine
+from rlframe.objective.objective import combine
 
 if TYPE_CHECKING:
     from rlframe.training import PlannedSample, TrainSample

@@ -34,7 +34,8 @@ from rlframe.model import lora
 from rlframe.model.base_model import require
 from rlframe.model.moe import Routers, blocks_of_separate_experts
 from rlframe.model.policy import PREFIX, Policy, empty_model
-from rlframe.objective import combine, kl
+from rlframe.objective import kl
+from rlframe.objective.objective import combine
 from rlframe.record.manifest import WriteReport, report_on
 from rlframe.training import Packing, PlannedSample, TrainSample
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from rlframe.actors.replicas import Handle
     from rlframe.learner.config import LearnerConfig
     from rlframe.learner.sender import Sender
-    from rlframe.objective import Objective
+    from rlframe.objective.objective import Objective
     from rlframe.weights.snapshot import RankShards
     from rlframe.weights.transport import DeviceBackend
 

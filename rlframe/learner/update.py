@@ -12,7 +12,8 @@ import torch
 from rlframe.actors.activity import doing
 from rlframe.batch.collate import to_device
 from rlframe.learner.finite import not_finite
-from rlframe.objective import combine, mismatch
+from rlframe.objective import mismatch
+from rlframe.objective.objective import combine
 from rlframe.training import TrainBatch, TrainSample
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rlframe.learner.config import LearnerConfig
     from rlframe.learner.ulysses import Ulysses
     from rlframe.model.moe import Routers
-    from rlframe.objective import Objective
+    from rlframe.objective.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)

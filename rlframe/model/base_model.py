@@ -24,6 +24,7 @@ from typing import Any
 
 from rlframe.errors import ConfigError, RunFailed
 from rlframe.model import hub, quantisation
+from rlframe.schema import ask_this_machine, is_for_another_machine
 
 PACKAGE = "package://"
 BIAS = "e_score_correction_bias"  # [E] of a router, added to scores for the choice of experts, not for their weights
@@ -35,6 +36,7 @@ def locate(path: str) -> Path:
     A folder of this machine comes before a model of the hub. Raises ValueError saying what is missing: the path, the
     package, the folder's config.json, or the model on the hub.
     """
+    ask_this_machine()
     if path.startswith(PACKAGE):
         package, _, file = path.removeprefix(PACKAGE).partition("/")
         spec = importlib.util.find_spec(package)
@@ -201,7 +203,7 @@ def require(folder: Path) -> None:
 def absolute(path: str) -> str:
     """The path, made absolute if it exists on this machine, because processes have different working directories."""
     here = Path(path).expanduser()
-    return str(here.resolve()) if here.exists() else path
+    return str(here.resolve()) if not is_for_another_machine() and here.exists() else path
 
 
 def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from rlframe.model import base_model, precision
-from rlframe.schema import Config
+from rlframe.schema import Config, is_for_another_machine
 
 
 class ModelConfig(Config):
@@ -18,7 +18,7 @@ class ModelConfig(Config):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: str) -> str:
-        return base_model.pinned(path)
+        return path if is_for_another_machine() else base_model.pinned(path)
 
 
 class LoraConfig(Config):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from rlframe.schema import is_for_another_machine
+
 
 def fastest(gpus: int) -> Literal["bfloat16", "float32"]:
     """bfloat16 on GPUs, and on processors whose instructions for it are faster than those for float32.
@@ -13,6 +15,8 @@ def fastest(gpus: int) -> Literal["bfloat16", "float32"]:
     """
     if gpus:
         return "bfloat16"
+    if is_for_another_machine():
+        return "float32"  # stands for both in the rules; that machine chooses anew
     import torch
 
     return "bfloat16" if multiplies_bfloat16(torch.cpu.get_capabilities()) else "float32"

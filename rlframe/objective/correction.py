@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
-import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from rlframe.algorithm import ops
@@ -69,7 +68,7 @@ class TruncatedImportanceSampling(Correction):
 
     def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
         ratio = _log_ratio(batch).exp()
-        return TokenFactors(weights=ratio.clamp(max=self.cap), kept=torch.ones_like(ratio, dtype=torch.bool))
+        return replace(_all_alike(ratio), weights=ratio.clamp(max=self.cap))
 
 
 class IcePop(Correction):
@@ -94,7 +93,7 @@ class SequenceRejection(Correction):
 
     def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
         ratio = ops.sequence_means(_log_ratio(batch), batch).exp()
-        return TokenFactors(weights=torch.ones_like(ratio), kept=(ratio >= self.low) & (ratio <= self.high))
+        return replace(_all_alike(ratio), kept=(ratio >= self.low) & (ratio <= self.high))
 
 
 class OffPolicyMask(Correction):
@@ -111,7 +110,7 @@ class OffPolicyMask(Correction):
     def factors(self, logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
         distance = ops.sequence_means(ops.log_ratio(batch.rollout_logprobs, logprobs), batch)
         bad = ops.sequence_means(batch.advantages, batch) < 0
-        return TokenFactors(weights=torch.ones_like(distance), kept=~(bad & (distance > self.max_log_ratio)))
+        return replace(_all_alike(distance), kept=~(bad & (distance > self.max_log_ratio)))
 
 
 def combined(corrections: Sequence[Correction], logprobs: Tensor, batch: TrainBatch) -> TokenFactors:
@@ -123,11 +122,13 @@ def combined(corrections: Sequence[Correction], logprobs: Tensor, batch: TrainBa
     total = _all_alike(logprobs)
     for further in factors:
         total = TokenFactors(weights=total.weights * further.weights, kept=total.kept & further.kept)
-    return TokenFactors(weights=torch.where(total.kept, total.weights, 0.0), kept=total.kept)
+    return TokenFactors(weights=total.weights.where(total.kept, 0.0), kept=total.kept)
 
 
 def _all_alike(logprobs: Tensor) -> TokenFactors:
     """Weight 1 for every token."""
+    import torch  # not above: a config is checked without it
+
     return TokenFactors(weights=torch.ones_like(logprobs), kept=torch.ones_like(logprobs, dtype=torch.bool))
 
 

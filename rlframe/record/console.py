@@ -22,6 +22,7 @@ from rich.text import Text
 from rlframe.actors.activity import doing
 from rlframe.record.evaluations import MAIN_SET, PREFIX, by_set
 from rlframe.record.measures import STANDARD_ERROR, measure, measures, table
+from rlframe.record.printed import stopped_line
 from rlframe.record.text import printable
 
 # Named parts of time/step_s as (heading, metric, colour); the remaining seconds are the rest.
@@ -143,6 +144,12 @@ class Console:
     def warn(self, text: str) -> None:
         """Prints a text in bold."""
         self._print(Text(printable(f"! {text}"), "bold yellow"))
+
+    def stopped(self, signal: str, step: int, checkpoint: Path | None, run_dir: Path) -> None:
+        """Prints the end by a signal on one line, however long, since `rlframe stop` reads it."""
+        line = Text(printable(f"! {stopped_line(signal, step, checkpoint, run_dir)}"), "bold yellow")
+        self._terminal.print(line, soft_wrap=True)
+        self._terminal.file.flush()
 
     def close(self) -> None:
         """Clears the live last line of the terminal. A second call does nothing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from typing import Literal
@@ -13,7 +12,9 @@ from pydantic import AliasPath, BaseModel, Field, JsonValue, PrivateAttr, field_
 
 from rlframe.actors.chat import ChatClient
 from rlframe.answers.thoughts import THINK_TAGS, Show, check_opened, shown
+from rlframe.record.secrets import HOW, secret
 from rlframe.reward.base import Reward
+from rlframe.schema import SecretName
 from rlframe.types import Completion, Message, Prompt, Verdict, VerdictStatus
 
 PLACEHOLDER = re.compile(r"\{(question|answer|reference)\}")
@@ -32,7 +33,7 @@ class Judge(Reward):
     name: Literal["judge"]
     base_url: str = Field(pattern=r"^https?://")
     model: str
-    key_env: str | None  # environment variable that holds the key; None: the endpoint needs no key
+    key_env: SecretName | None  # environment variable that holds the key; None: the endpoint needs no key
     instruction: str  # holds {answer}; may hold {question} and {reference}
     show: Show
     opened: bool  # the prompt ends with <think>, so completions start inside the thoughts
@@ -77,9 +78,10 @@ class Judge(Reward):
         # None would make the client send the value of OPENAI_API_KEY to this endpoint.
         key = "none"
         if self.key_env is not None:
-            key = os.environ.get(self.key_env, "")
+            key = secret(self.key_env) or ""
             if not key:
-                raise ValueError(f"key_env: there is no environment variable {self.key_env} with the judge's key")
+                no_key = f"key_env: there is no environment variable {self.key_env} with the judge's key"
+                raise ValueError(f"{no_key}; {HOW}")
         self._client = ChatClient(
             self.base_url,
             key,

@@ -115,6 +115,11 @@ class Checkpoints:
                 "folder that all machines share, or checkpoint.every=0"
             )
 
+    @property
+    def newest(self) -> Path | None:
+        """The newest checkpoint that this driver knows to be whole; None before the first."""
+        return self._target(self._committed) if self._committed else None
+
     def exist(self) -> bool:
         """True if the folder holds a checkpoint, whole or not."""
         return bool(_newest_first(self.folder))
@@ -129,7 +134,7 @@ class Checkpoints:
         start = time.monotonic()
         self._wait(self.timeout_s)
         self.generation.check()
-        target = self.folder / f"step_{step:06d}"
+        target = self._target(step)
         # A driver that was fenced must not touch the newer driver's folder.
         partial = self.folder / f".{target.name}.partial-{self.generation.number}"
         self.learner.save(partial / "learner", partial / "huggingface" if self.config.export else None)
@@ -244,6 +249,9 @@ class Checkpoints:
         index = checkpoints.index(target)
         for unwanted in checkpoints[:index] + checkpoints[index + self.config.keep :]:
             shutil.rmtree(unwanted)
+
+    def _target(self, step: int) -> Path:
+        return self.folder / f"step_{step:06d}"
 
     def _tidy(self) -> None:
         for partial in self.folder.glob(".step_*.partial*"):

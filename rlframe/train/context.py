@@ -287,7 +287,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 checkpoints.wait()
             except LearnerLost as lost:
                 console.warn(f"step {ctx.step} has no checkpoint: {lost}")
-            console.warn(f"{stop}: stopped after step {ctx.step}; go on with: rlframe train resume={files.path}")
+            console.stopped(str(stop), ctx.step, checkpoints.newest, files.path)
             raise
         finally:
             if files.metrics.exists():

@@ -13,7 +13,7 @@ from rlframe.algorithm import DAPO, GRPO, RLOO, Algorithm, DrGRPO, ReinforcePP, 
 from rlframe.batch.samples import deduct, in_turn_order, to_minibatches, to_probes, to_samples
 from rlframe.batch.sequences import to_train_sample
 from rlframe.errors import RunFailed
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.training import GroupRecord, PlannedSample, TrainSample
 from rlframe.types import RolloutGroup, Turn, VersionSpan
 from tests.tiny.groups import make_group, make_multi_turn_group, make_record, make_turn, recorded

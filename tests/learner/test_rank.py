@@ -20,8 +20,8 @@ from rlframe.learner.bodies import to_micro_batches
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
-from rlframe.objective import Objective
 from rlframe.objective.correction import TruncatedImportanceSampling
+from rlframe.objective.objective import Objective
 from rlframe.training import TrainSample
 from tests.conftest import compose, tiny_overrides
 from tests.learner.conftest import Launch

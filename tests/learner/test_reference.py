@@ -15,8 +15,8 @@ from rlframe.batch.samples import to_probes
 from rlframe.batch.sequences import to_train_sample
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.group import LearnerGroup
-from rlframe.objective import Objective
 from rlframe.objective.kl import KL
+from rlframe.objective.objective import Objective
 from rlframe.training import GroupRecord, TrainSample
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, VersionSpan
 from tests.conftest import compose, tiny_overrides

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rlframe.algorithm import DAPO, GMPO, GRPO, GSPO, RLOO
-from rlframe.objective import Objective, combine
 from rlframe.objective.correction import IcePop, SequenceRejection, TruncatedImportanceSampling
 from rlframe.objective.kl import KL
+from rlframe.objective.objective import Objective, combine
 from rlframe.training import TrainBatch
 from tests.tiny.batches import make_batch
 

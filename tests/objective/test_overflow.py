@@ -11,10 +11,10 @@ import yaml
 
 from rlframe.algorithm import BUILTIN, Algorithm
 from rlframe.config.compose import conf_dir
-from rlframe.objective import Objective
 from rlframe.objective.correction import BUILTIN as CORRECTIONS
 from rlframe.objective.correction import Correction
 from rlframe.objective.kl import KL
+from rlframe.objective.objective import Objective
 from rlframe.training import TrainBatch
 from tests.tiny.batches import make_batch
 

@@ -15,7 +15,7 @@ from rlframe.batch.shares import to_shares
 from rlframe.learner import zero3
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.record.manifest import WriteReport
 from rlframe.training import TrainSample
 

@@ -10,8 +10,8 @@ import pytest
 from rlframe.algorithm import DAPO
 from rlframe.config.train import MismatchConfig
 from rlframe.errors import RunFailed
-from rlframe.objective import Objective
 from rlframe.objective.correction import Correction, TruncatedImportanceSampling
+from rlframe.objective.objective import Objective
 from rlframe.train.mismatch import MismatchGate, excess, figures
 
 TIS = TruncatedImportanceSampling(name="tis", cap=2.0)

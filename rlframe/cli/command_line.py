@@ -1,0 +1,102 @@
+"""The jobs of a command line: Hydra composes the config of each; a refused config ends with words and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlframe.cli import exits
+from rlframe.config import compose as config
+from rlframe.errors import ConfigError, RunFailed
+
+if TYPE_CHECKING:
+    from rlframe.config.run import RunConfig
+
+
+def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> int:
+    """Lets `start` run every job of the command line, of which a multirun has several; returns the worst exit code.
+
+    `start` gets the config that Hydra composed. It may raise ConfigError, RunFailed and Stop.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    exit_codes: list[int] = []  # collected here, because Hydra drops the return value of a job
+
+    def job(composed: Any) -> None:
+        _separate_folder(composed)
+        exit_codes.append(_exit_code(start, composed))
+        if exit_codes[-1] == exits.STOPPED:
+            sys.exit(exits.STOPPED)  # skips the remaining jobs of a multirun
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
+    sys.argv = [f"rlframe {verb}", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="train")(job)()
+    except ConfigError as error:
+        return exits.refuse("This config cannot run", str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return exits.refuse("This config cannot run", _with_suggestion(str(error)))
+    return max(exit_codes, default=0)
+
+
+def _separate_folder(composed: Any) -> None:
+    """Gives each job of a sweep a run_dir of its own, since Hydra gives all of them the time of the first one."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and not any(key.startswith("run_dir=") for key in hydra.overrides.task):
+        composed.run_dir = f"{composed.run_dir}_{hydra.job.num}"
+
+
+def refuse_used_folder(run: RunConfig, remedy: str) -> None:
+    """Raises ConfigError if the run's folder holds another run."""
+    from rlframe.record.directory import RunDir
+
+    files = RunDir(Path(run.run_dir))
+    if files.holds_a_run():
+        raise ConfigError(f"run_dir: {files.path} holds a run already; {remedy}")
+
+
+def _exit_code(start: Callable[[Any], None], composed: Any) -> int:
+    from rlframe.train.signals import Stop
+
+    try:
+        start(composed)
+    except Stop:
+        return exits.STOPPED
+    except RunFailed as failure:
+        exits.complain(str(failure))
+        return exits.FAILED
+    return 0
+
+
+def _with_suggestion(message: str) -> str:
+    """Hydra's message, or for an unknown key one line with the known keys nearest to it."""
+    unknown = re.search(r"full_key: (\S+)", message) or re.search(r"Could not override '([^']+)'", message)
+    if unknown is None:
+        return message
+    near = difflib.get_close_matches(unknown[1], _known_keys(), n=3)
+    return f"{unknown[1]}: there is no such key" + (f"; did you mean {', '.join(near)}?" if near else "")
+
+
+def _known_keys() -> list[str]:
+    """Every key of the default config, dotted."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig
+
+    def walk(node: DictConfig, path: str) -> Iterator[str]:
+        for key in node:
+            yield f"{path}{key}"
+            if isinstance(child := node._get_node(key), DictConfig):
+                yield from walk(child, f"{path}{key}.")
+
+    with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+        return list(walk(compose("train"), ""))

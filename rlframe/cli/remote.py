@@ -1,0 +1,67 @@
+"""The cluster of a verb that talks to a jobs API: its address, and the text of its refusals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rlframe.cli import exits
+from rlframe.errors import ConfigError, RunFailed
+
+if TYPE_CHECKING:
+    from rlframe.cluster.jobs import Jobs
+
+DEFAULT = "http://127.0.0.1:8265"
+VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+ADDRESS = "--address"
+
+
+def take_option(arguments: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of `--option VALUE` or `--option=VALUE`, and the other arguments. Raises ConfigError."""
+    value, others, rest = None, [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, text = argument.partition("=")
+        if name != option:
+            others.append(argument)
+        elif equals:
+            value = text
+        elif rest:
+            value = rest.pop(0)
+        else:
+            raise ConfigError(f"{option}: has no value")
+    return value, others
+
+
+def take_flag(arguments: list[str], flag: str) -> tuple[bool, list[str]]:
+    """True if the flag is there, and the other arguments."""
+    return flag in arguments, [argument for argument in arguments if argument != flag]
+
+
+def address(option: str | None, configured: str | None = None) -> str:
+    """The address of `--address`, of the config, of Ray's environment variables, or of this machine's dashboard."""
+    named = [option, configured, *(os.environ.get(name) for name in VARIABLES)]
+    return next((text for text in named if text and (text in named[:1] or "://" in text)), DEFAULT)
+
+
+def connect(url: str, *, allow_open: bool) -> Jobs:
+    """A client of the cluster's jobs. Raises ConfigError."""
+    from rlframe.cluster.dashboard import open_dashboard
+    from rlframe.cluster.jobs import Jobs
+
+    dashboard = open_dashboard(url, allow_open=allow_open)
+    for warning in dashboard.warnings:
+        exits.complain(f"! {warning}")
+    return Jobs(dashboard)
+
+
+def answered(headline: str, act: Callable[[], int]) -> int:
+    """The exit code of `act`; of a refusal and a failure the code that goes with the printed text."""
+    try:
+        return act()
+    except ConfigError as error:
+        return exits.refuse(headline, str(error))
+    except RunFailed as failure:
+        exits.complain(str(failure))
+        return exits.FAILED

@@ -1,0 +1,177 @@
+"""`rlframe submit`: checks the composed config, sends the run to a Ray cluster, and follows its output."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlframe.cli import command_line, exits, remote
+from rlframe.config import compose as config
+from rlframe.config.sent_files import CONF, SentFiles, override, sent_files
+from rlframe.config.sent_secrets import refuse_sent_secrets
+from rlframe.errors import ConfigError
+from rlframe.schema import for_another_machine
+
+if TYPE_CHECKING:
+    from rlframe.cluster.jobs import Job, Jobs, Submission
+    from rlframe.config.run import RunConfig
+
+USAGE = """rlframe submit experiment=NAME run_dir=/shared/... [key=value ...] [--address http://head:8265] [--no-wait]
+
+Sends a run to a Ray cluster and prints what it prints, until it ends. The config is that of `rlframe train`; here is
+checked what does not depend on the cluster's machines, and there the rest, before anything else. `conf/` and the files
+that the config names by relative paths go along (at most 100 MiB). The same command goes on with a run that ended.
+
+  run_dir=/shared/runs/first    a folder that all machines of the cluster share; required
+  --address, cluster.address    the address of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS or
+                                http://127.0.0.1:8265. The token is that of RAY_AUTH_TOKEN_PATH
+  resume=auto                   the default: go on with the run in run_dir, or start it
+  --no-wait                     return once the job is sent; `rlframe jobs` and `rlframe stop JOB` find it again
+  -m learner.lr=1e-6,2e-6       a job for each combination, with folders run_dir/0, run_dir/1, ...
+  cluster.driver                CPUs and labels of the node for the driver; docs/clusters.md has more
+"""
+HEADLINE = "This run cannot be submitted"
+
+
+class _Prepared:
+    """A run that passed the checks of this machine."""
+
+    def __init__(self, run: RunConfig, submission: Submission, address: str | None, sent: SentFiles) -> None:
+        self.run = run
+        self.submission = submission
+        self.address = address
+        self.sent = sent
+
+
+def main(arguments: list[str]) -> int:
+    """Sends every job of the command line; returns the exit code of the one that is followed."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    return remote.answered(HEADLINE, lambda: _submit(arguments))
+
+
+def _submit(arguments: list[str]) -> int:
+    option, arguments = remote.take_option(arguments, remote.ADDRESS)
+    no_wait, arguments = remote.take_flag(arguments, "--no-wait")
+    if not any(argument.lstrip("+").startswith("cluster=") for argument in arguments):
+        arguments = [*arguments, "cluster=existing"]
+    prepared: list[_Prepared] = []
+    code = command_line.run_jobs("submit", arguments, lambda composed: prepared.append(_prepare(composed)))
+    if code or not prepared:  # --cfg prints a config, and has no job
+        return code
+    first = prepared[0]
+    url = remote.address(option, first.address)
+    jobs = remote.connect(url, allow_open=all(job.run.cluster.allow_open for job in prepared))
+    _refuse_used_folders(jobs, prepared)
+    for job in prepared:
+        for key, path in job.sent.kept.items():
+            exits.complain(f"! {key}: {path} is taken for a file of the cluster; a relative path would send this one")
+    job_ids = [_send(jobs, job) for job in prepared]
+    if no_wait or len(job_ids) > 1:
+        return 0
+    return follow(jobs, job_ids[0])
+
+
+def follow(jobs: Jobs, job_id: str) -> int:
+    """Prints the job's output until its end; returns its exit code."""
+    from rlframe.record.text import printable
+
+    def write(text: str) -> None:
+        sys.stdout.write(printable(text))
+        sys.stdout.flush()
+
+    try:
+        job = jobs.follow(job_id, write, lambda text: exits.complain(f"! {text}"))
+    except KeyboardInterrupt:
+        exits.complain(f"! the job goes on: `rlframe jobs`, `rlframe stop {job_id}`")
+        return exits.STOPPED
+    return _exit_code(job)
+
+
+def _exit_code(job: Job) -> int:
+    """The driver's own; a driver that was killed, or that never started, has failed."""
+    match job.state:
+        case "SUCCEEDED":
+            return 0
+        case "STOPPED":
+            return exits.STOPPED
+    if job.exit_code is None or job.exit_code == 127:  # 127: the shell did not find the command
+        exits.complain(f"{job.id}: {job.message.strip() or job.state}")
+    return exits.FAILED if job.exit_code in (None, 0) else job.exit_code
+
+
+def _prepare(composed: Any) -> _Prepared:
+    """Checks a composed config as far as this machine can. Raises ConfigError."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from rlframe.cluster.jobs import Submission
+
+    overrides = list(HydraConfig.get().overrides.task)
+    address = composed.cluster.address
+    composed.cluster.address = "auto"  # the driver starts on a node of the cluster
+    _set_folder(composed)
+    with for_another_machine():
+        run = config.load(composed)
+    # rlframe/plan: check_plan(run, ...) belongs here, before anything is sent.
+    settings = run.model_dump()
+    sent = sent_files(settings, config.conf_dir())
+    resume = [] if any(text.startswith("resume=") for text in overrides) else ["resume=auto"]
+    last = [*resume, override("run_dir", run.run_dir), "cluster.address=auto", *sent.overrides]
+    arguments = [*overrides, *last]
+    submission = Submission(
+        run_dir=run.run_dir,
+        # exec: a signal reaches the driver, not a shell
+        entrypoint=f'exec rlframe train --config-path="$PWD/{CONF}" {shlex.join(arguments)}',
+        files=sent.files,
+        env_vars=run.cluster.env_vars,
+        stop_timeout_s=run.cluster.stop_timeout_s,
+        driver_cpus=run.cluster.driver.cpus,
+        driver_labels=run.cluster.driver.labels,
+    )
+    refuse_sent_secrets(run, arguments, sent)
+    return _Prepared(run, submission, address, sent)
+
+
+def _set_folder(composed: Any) -> None:
+    """Gives each job of a sweep a folder of its own under run_dir. Raises ConfigError for a relative run_dir."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    hydra = HydraConfig.get()
+    written = [text.partition("=")[2] for text in hydra.overrides.task if text.startswith("run_dir=")]
+    folder = written[-1] if written else str(OmegaConf.to_container(composed, resolve=False)["run_dir"])  # type: ignore
+    if not written or not Path(composed.run_dir).is_absolute():
+        raise ConfigError(
+            f"run_dir: {folder} is relative to the job's own folder on the cluster, which goes with the job, and so "
+            "would the run's checkpoints; set run_dir=/... on storage that the cluster's machines share"
+        )
+    if hydra.mode == RunMode.MULTIRUN and "${" not in folder:
+        composed.run_dir = f"{composed.run_dir}/{hydra.job.num}"
+
+
+def _refuse_used_folders(jobs: Jobs, prepared: list[_Prepared]) -> None:
+    """Two drivers of a folder would take the run from each other."""
+    folders = [job.run.run_dir for job in prepared]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ConfigError(
+                f"run_dir: {folder} is the folder of several jobs of this sweep; leave ${{...}} out of it"
+            )
+    for job in jobs.all():
+        if not job.ended and job.run_dir in folders:
+            raise ConfigError(
+                f"run_dir: {job.run_dir} is the folder of {job.id}, which is {job.state.lower()}; stop it first "
+                f"(rlframe stop {job.id}), or choose another folder"
+            )
+
+
+def _send(jobs: Jobs, job: _Prepared) -> str:
+    job_id = jobs.submit(job.submission)
+    files = len(job.submission.files)
+    print(f"{job_id}  {job.submission.run_dir}  ({files} files, {job.sent.size() / 2**20:.1f} MiB, to {jobs.address})")
+    sys.stdout.flush()
+    return job_id
