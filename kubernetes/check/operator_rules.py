@@ -1,4 +1,4 @@
-"""Rules of the KubeRay operator (v1.7) that no schema has: it accepts an object that breaks one, and does nothing then."""
+"""Rules of the KubeRay operator (v1.7) that no schema has: it accepts an object that breaks one, and does nothing."""
 
 from __future__ import annotations
 
