@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlframe.cli import exits, jobs
+from rlframe.cli import command_line, exits
 from rlframe.config import compose as config
 from rlframe.errors import ConfigError
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         return exits.refuse("This plan cannot be made", str(error))
     codes: list[int] = []
-    code = jobs.run_jobs("plan", overrides, lambda composed: codes.append(_plan(composed, options)))
+    code = command_line.run_jobs("plan", overrides, lambda composed: codes.append(_plan(composed, options)))
     return max([code, *codes])
 
 
