@@ -32,21 +32,29 @@ class Losses:
 class Faults:
     """Decides at each step of the learner, also at one that is taken again, who dies in it; the same for equal seeds.
 
-    With a share of 0.1 and 20 steps, about two steps have a fault: an engine dies in the first, the learner in the
-    second. The moment is anywhere in the learner's work.
+    With a share of 0.1, one step of each ten has a fault, at random: in the first ten an engine dies, in the next ten
+    the learner. The moment is anywhere in the learner's work.
     """
 
     def __init__(self, share: float, seed: int) -> None:
-        self.share = share
+        self.every = round(1 / share) if share else 0  # steps for each fault
         self.rng = random.Random(f"faults {seed}")
         self.parts: Iterator[Part] = cycle(("engine", "learner"))
         self.counts: dict[Part, int] = {"engine": 0, "learner": 0}
         # Lets an engine die when this share of the learner's step has passed. Set by the owner of the engines.
         self.kill_engine: Callable[[float], None] = lambda share: None
+        self._steps = 0  # that have begun
+        self._fault_at = 0  # step of the present `every` steps
 
     def begin_step(self) -> float | None:
         """Kills an engine in this step, or returns the share of the step after which the learner dies."""
-        if self.rng.random() >= self.share:
+        if not self.every:
+            return None
+        place = self._steps % self.every
+        self._steps += 1
+        if place == 0:
+            self._fault_at = self.rng.randrange(self.every)
+        if place != self._fault_at:
             return None
         part, moment = next(self.parts), self.rng.random()
         self.counts[part] += 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlframe.cli import exits
 from rlframe.record.directory import RunDir
+from rlframe.record.outages import Outages
 from rlframe.record.status import Status, read_status
 
 USAGE = "usage: rlframe status RUN_DIR"
@@ -42,7 +43,19 @@ def describe(path: Path, status: Status) -> list[str]:
     figures = {name: value for name in FIGURES if (value := status.metrics.get(name)) is not None}
     if figures:
         lines.append("last step: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    if any(status.outages.losses.values()):
+        lines.append(_losses(status.outages))
     return lines
+
+
+def _losses(outages: Outages) -> str:
+    """
+    >>> _losses(Outages(losses={"engine": 2, "learner": 0}, recoveries={"engine": 1}, seconds=100.0, lost_s=7.0))
+    'lost since the first start: engine 2 (1 replaced); effective time 0.93'
+    """
+    counts = {role: count for role, count in outages.losses.items() if count}
+    lost = ", ".join(f"{role} {count} ({outages.recoveries.get(role, 0)} replaced)" for role, count in counts.items())
+    return f"lost since the first start: {lost}; effective time {outages.effective_time:.2f}"
 
 
 def _life(path: Path, status: Status) -> str:

@@ -62,6 +62,7 @@ class Fleet:
         self.losses = Losses(run.rollout.max_losses)
         self.seated = {replica.name: replica for replica in rollouts.replicas}
         self.coming: dict[str, Replica] = {}  # starting or joining
+        self.leaving: set[str] = set()
         self.target = len(self.seated)  # engines that the run wants
         self._short_since: float | None = None  # fewer engines than `min` have started
         self._bare_since: dict[str, float] = {}  # episode worker without an engine -> time
@@ -71,6 +72,24 @@ class Fleet:
     def lose(self, name: str, reason: str) -> None:
         """Replaces a broken or dead engine, without waiting for the replacement; for any thread."""
         self.background.spawn(self.replace(name, reason))
+
+    def states(self) -> dict[str, int]:
+        """`ENGINE_STATES` -> engines. For any thread."""
+        known = {replica.name for replica in self.rollouts.replicas}
+        joining = sum(name in known for name in list(self.coming))
+        return {
+            "wanted": self.target,
+            "starting": len(self.coming) - joining,
+            "joining": joining,
+            "serving": len(self.seated),
+            "leaving": len(self.leaving),
+        }
+
+    @property
+    def lost_share(self) -> float:
+        """Share of the wanted engines that were lost and have no successor yet. For any thread."""
+        missing = min(self.losses.total - self.losses.recovered, self.target - len(self.seated))
+        return max(0, missing) / self.target if self.target else 0.0
 
     def scale(self, target: int) -> None:
         """Wants `target` engines from now on."""
@@ -202,6 +221,7 @@ class Fleet:
             return await self._fail(replica, error)
         if self.coming.pop(replica.name, None):
             self.seated[replica.name] = replica
+            self.losses.recover(max(0, self.target - len(self.seated)))
             await self._seat(replica)
             self.background.notify()
 
@@ -224,6 +244,13 @@ class Fleet:
     async def _dismiss(self, replica: Replica, reason: str) -> None:
         """Lets an engine hand over its completions, and ends the actor."""
         self.warn(f"{replica.name} leaves: {reason}")
+        self.leaving.add(replica.name)
+        try:
+            await self._hand_over(replica)
+        finally:
+            self.leaving.discard(replica.name)
+
+    async def _hand_over(self, replica: Replica) -> None:
         started = replica in self._started()
         await self._mark_dead(replica)
         if not started:

@@ -17,7 +17,12 @@ class Losses:
         """`max_losses`: losses between two steps, as a multiple of the number of engines."""
         self.max_losses = max_losses
         self.total = 0  # since the start
+        self.recovered = 0  # of these, likewise
         self._lines: list[str] = []  # a line for each loss since the last step
+
+    def recover(self, missing: int) -> None:
+        """Notes that an engine begins to serve in the place of a lost one, if any; `missing`: engines to come."""
+        self.recovered = max(min(self.recovered + 1, self.total), self.total - missing)
 
     def step(self) -> None:
         """Notes a step of the learner."""

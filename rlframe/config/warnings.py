@@ -6,9 +6,13 @@ A rule returns None, or else one line for the console: the key, the problem, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rlframe.config.keys import RunKeys
 from rlframe.objective.correction import Proximal
+
+if TYPE_CHECKING:
+    from rlframe.training import Packing
 
 
 def warnings(run: RunKeys) -> list[str]:
@@ -71,3 +75,13 @@ RULES: list[Callable[[RunKeys], str | None]] = [
     late_tokens_are_corrected,
     a_group_fits_the_slots,
 ]
+
+
+def packing_warning(asked: str, taken: Packing) -> str | None:
+    """A line for the console where `learner.packing=auto` chose a packing that computes prompts several times."""
+    if taken in (asked, "shared"):
+        return None
+    return (
+        f"learner.packing=auto takes {taken} sequences, since this model computes no shared prefixes right: every "
+        "completion computes its prompt again"
+    )

@@ -90,6 +90,17 @@ class Fold:
         """Prompts in flight whose group is not scored yet."""
         return len(self._entries) - len(self._ready) - len(self._without_signal)
 
+    def states(self) -> dict[str, int]:
+        """`PROMPT_STATES` -> prompts. For any thread."""
+        return {
+            "open": self.open,
+            "ready": self.ready,
+            "no_signal": len(self._without_signal),
+            "taken": self.taken,
+            "dropped": self.dropped - self.given_up,
+            "given_up": self.given_up,
+        }
+
     def apply(self, event: Event) -> None:
         """Changes the state. Raises RefusedEvent, with the state as before, where the event cannot follow."""
         match event:

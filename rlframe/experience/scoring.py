@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -53,6 +54,7 @@ class Scorer:
         self.warn = warn
         self.progress = Progress(background.stall_timeout_s)
         self.usage = Usage(slots)
+        self.verdicts: Counter[str] = Counter()  # by status, on finished groups, since the start
         self._calls = 0  # of `score`, for unique keys
         self._scores: dict[str, Score] = {}  # by the order's key
         self._checked_at = 0.0  # time of the last look for a stall
@@ -139,6 +141,7 @@ class Scorer:
 
     def _finish(self, finished: Finished) -> None:
         self.usage.finish(sum(finished.record.lengths))
+        self.verdicts.update(verdict.status for row in finished.record.verdicts.values() for verdict in row)
         if (score := self._scores.get(finished.key)) is not None:
             score.record = finished.record
 

@@ -7,7 +7,12 @@ Dashboards and alerts use these names, so a name stays once it is released.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlframe.record.status import Status
 
 PREFIX = "ray_"
 RUN = "run"  # tag of every metric: the name of run_dir
@@ -108,3 +113,39 @@ METRICS = (
         "actor that it waits for. 0: the driver waits for nobody.",
     ),
 )
+
+Series: TypeAlias = tuple[str, str]  # name of a metric, value of its tag besides `run`; "" for a metric without one
+
+OF_STEP: dict[Series, str] = {  # key in metrics.jsonl
+    ("rlframe_reward_mean", ""): "reward/mean",
+    ("rlframe_idle_share", "engines"): "rollout/slots_idle",
+    ("rlframe_idle_share", "learner"): "learner/idle",
+    ("rlframe_staleness_mean", ""): "rollout/staleness_mean",
+    ("rlframe_staleness_max", ""): "rollout/staleness_max",
+    ("rlframe_sync_stall_seconds", ""): "rollout/stall_s",
+    ("rlframe_step_seconds", ""): "time/step_s",
+}
+
+
+def values(status: Status) -> dict[Series, float]:
+    """The value of every series that a status tells. A figure that the last step lacks is left out."""
+    outages = status.outages
+    found: dict[Series, float] = {
+        ("rlframe_step", ""): status.step,
+        ("rlframe_late_answers_total", ""): outages.late_answers,
+        ("rlframe_effective_time", ""): outages.effective_time,
+        ("rlframe_seconds_since_progress", ""): status.unmoved_s,
+    }
+    for series, key in OF_STEP.items():
+        if (value := status.metrics.get(key)) is not None:
+            found[series] = value
+    counts: dict[str, Mapping[str, int]] = {
+        "rlframe_engines": status.engine_states,
+        "rlframe_prompts": status.prompt_states,
+        "rlframe_verdicts_total": status.verdicts,
+        "rlframe_losses_total": outages.losses,
+        "rlframe_recoveries_total": outages.recoveries,
+    }
+    for name, of_name in counts.items():
+        found |= {(name, tag): count for tag, count in of_name.items()}
+    return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from rlframe.record.files import replace_file
+from rlframe.record.outages import Outages
 
 State: TypeAlias = Literal["starting", "running", "finished", "stopped", "failed"]
 SILENT_S = 5.0  # without an answer, beyond which an actor is said to be silent
@@ -91,6 +92,15 @@ class Status:
     engines: list[EngineStatus]
     actors: list[ActorStatus]  # of every role
     metrics: dict[str, float | None]  # of the last step; None: not finite
+    engine_states: dict[str, int] = field(default_factory=dict)  # `ENGINE_STATES` -> engines; empty until all started
+    prompt_states: dict[str, int] = field(default_factory=dict)  # `PROMPT_STATES` -> prompts; likewise
+    verdicts: dict[str, int] = field(default_factory=dict)  # status -> verdicts, since this driver's start
+    outages: Outages = field(default_factory=Outages)
+
+    @property
+    def unmoved_s(self) -> float:
+        """Seconds for which the longest wait of the driver has not moved; 0 without a wait."""
+        return max((wait.unmoved_s for wait in self.waits), default=0.0)
 
     def lines(self) -> list[str]:
         """A line for each actor that works, or that does not answer: the longest unmoved first."""

@@ -21,6 +21,8 @@ from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict
 
 FACTS_S = 10.0  # for workers to answer: they may be busy, and a metric is not worth a longer wait
 RETRIED = "reward/retried"
+REPLACED = "reward/workers_replaced"
+BACK = "reward/workers_back"
 RESTART_S = 300.0  # for a dead worker to start again, packages and models included
 
 
@@ -78,9 +80,14 @@ class RewardPool:
                 self._facts |= {f"reward/{name}": value for name, value in answer.items()}
 
     def metrics(self) -> dict[str, float]:
-        """Verdicts that were requested again and workers that were restarted, since the start; and the facts."""
+        """Since the start: verdicts that were requested again, workers that were restarted, and that serve again.
+
+        And the facts.
+        """
         restarted = sum(workers.restarted for workers in self.workers)
-        return self._facts | {RETRIED: float(self.retried), "reward/workers_replaced": float(restarted)}
+        back = sum(workers.back for workers in self.workers)
+        counts = {RETRIED: self.retried, REPLACED: restarted, BACK: back}
+        return self._facts | {name: float(count) for name, count in counts.items()}
 
     async def _verdicts(self, names: list[str], method: str, count: int, *arguments: Any) -> dict[str, list[Verdict]]:
         """Reward name -> [count] verdicts, in the order of `names`."""
@@ -149,6 +156,7 @@ class RewardWorkers:
             if silence_s is not None
         }
         self.restarted = 0  # workers, since the start
+        self.back = 0  # of these, likewise: they serve again
         self._slots = asyncio.Semaphore(len(replicas) * max_in_flight)
         self._restarts: set[asyncio.Task[None]] = set()
         self._restart_error: Exception | None = None  # of the last worker that did not start again
@@ -207,6 +215,7 @@ class RewardWorkers:
                 while not await _answers(replica):
                     await asyncio.sleep(0.2)
             self.replicas.serve(replica)
+            self.back += 1
         except Exception as failure:  # the calls that wait for a worker raise it, once no worker is left
             self._restart_error = failure
             replica.state = ReplicaState.DEAD

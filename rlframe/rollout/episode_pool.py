@@ -23,6 +23,7 @@ from rlframe.rollout.messages import EngineSeat, EpisodeReport, Order
 from rlframe.rollout.rollout_files import RolloutFiles
 from rlframe.rollout.seated import Seated, ask
 from rlframe.rollout.succession import Knowledge, announce, leave_engine, open_segment, take_over
+from rlframe.rollout.worker_losses import WorkerLosses
 from rlframe.types import ScoredGroup
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class EpisodePool:
         for name, (_, seats) in workers.items():
             for seat in seats:
                 self.workers[name].join(seat)
+        self.losses = WorkerLosses()
         self.completions = 0  # of all workers, that are not finished, as far as the driver knows
         self.ahead = ahead
         self.heartbeat_s = heartbeat_s
@@ -144,6 +146,7 @@ class EpisodePool:
         """Puts another worker in the place of a living one, and returns once the successor has taken over."""
         worker = self.workers[name]
         await ask(worker, "flush")
+        self.losses.move(name)
         worker.lose(reason)
         while name in self.workers:
             await self._wait_for_successor()
@@ -242,6 +245,7 @@ class EpisodePool:
             raise RunFailed(f"{lost.name} works no more: {lost.lost}")
         self.warn(f"{lost.name} is lost, and another episode worker takes its place: {lost.lost}")
         self.on_lost(lost.name)
+        self.losses.add(lost.name)
         await self._files.write_rest(lost)
         previous, reasons = lost.name, []
         while len(reasons) < STARTS:
@@ -250,6 +254,7 @@ class EpisodePool:
             await take_over(successor, lost, self._known, [*lost.open.values(), *self.held(lost.name)])
             if not successor.lost:
                 self._swap(lost, successor)
+                self.losses.recover(lost)
                 return successor
             previous = name
             reasons.append(f"{name}: {successor.lost}")

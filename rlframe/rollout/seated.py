@@ -46,6 +46,7 @@ class Seated:
     files: int = 0  # of rollouts, sent since the start
     unwritten: deque[RolloutFile] = field(default_factory=deque)
     metrics: dict[str, float] = field(default_factory=dict)  # of the rewards
+    late: int = 0  # ignored answers of engines
     epoch: Path | None = None  # folder of the segment that it writes
     version: int = 0  # newest one that it was told of
     lost: str = ""  # reason, once the worker is dead or silent
@@ -90,6 +91,7 @@ class Seated:
             self.again.discard(key)
         self.completions = report.completions + sum(self.unreported)
         self.metrics = report.metrics
+        self.late = report.late
 
     @property
     def busy(self) -> float:

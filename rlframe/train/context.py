@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
-from rlframe.config.warnings import warnings
+from rlframe.config.warnings import packing_warning, warnings
 from rlframe.errors import LearnerLost
 from rlframe.experience.errands import Errands
 from rlframe.experience.statistics import rollout_metrics
@@ -29,19 +29,18 @@ from rlframe.train.cadence import Cadence
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.feed import open_feed
+from rlframe.train.health import Health, Parts
 from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
-from rlframe.train.prompts import open_prompts
+from rlframe.train.prompts import open_prompts, open_tokenizer
 from rlframe.train.recovery import Recovery
-from rlframe.train.reporter import Reporter
+from rlframe.train.reporter import Reporter, last_word
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.train.watchers import open_watchers
+from rlframe.train.watchers import metrics_sender, open_watchers
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.sync import Synced
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from rlframe.cluster.placement import Role
     from rlframe.config.run import RunConfig
     from rlframe.experience.flow import RolloutFeed
@@ -69,6 +68,7 @@ class Context:
     cadence: Cadence  # of checkpoints
     checkpoint_due: Event  # a node leaves with the driver or a rank
     recovery: Recovery  # from the loss of the learner
+    health: Health  # losses, recoveries and effective time
     sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
     watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
     step: int = 0
@@ -95,6 +95,7 @@ class Context:
         # A signal may have ended the saved run in the evaluation of its last step.
         self._evaluate_if_due(self.step)
         self._step_began = time.monotonic()
+        self.health.restored()
         return self.step
 
     def _resume(self) -> int:
@@ -148,7 +149,7 @@ class Context:
         oldest_version = self.run.oldest_version(step - 1)
         metrics = rollout_metrics(groups, step - 1, self.run.truncated, oldest_version)
         metrics |= self.feed.metrics() | report.metrics
-        metrics |= synced.metrics() | turns | self.checkpoints.metrics()
+        metrics |= synced.metrics() | turns | self.checkpoints.metrics() | self.health.metrics()
         now = time.monotonic()
         step_s = now - self._step_began
         idle = min(1.0, metrics["time/rollout_wait_s"] / step_s)
@@ -216,8 +217,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         for warning in warnings(run):
             console.warn(warning)
         files.create()
-        generation = Generation.take(files.generations)
-        reporter = stack.enter_context(Reporter(files, run.steps, console.warn, generation))
+        health, generation = Health(last_word(files) if run.resume else None), Generation.take(files.generations)
+        reporter = stack.enter_context(Reporter(files, run.steps, console.warn, generation, health))
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
         with console.phase(joining(run.cluster)), transformers_meanwhile():
@@ -232,11 +233,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         supervisor = actors.supervisor
         if rollouts is None or episodes is None or learner is None or weights is None or supervisor is None:
             raise ValueError(f"the loop needs rollouts, rewards and a learner, not only {', '.join(roles)}")
-        if learner.packing != run.learner.packing and learner.packing != "shared":
-            console.warn(
-                f"learner.packing=auto takes {learner.packing} sequences, since this model computes no shared prefixes "
-                "right: every completion computes its prompt again"
-            )
+        if warning := packing_warning(run.learner.packing, learner.packing):
+            console.warn(warning)
         log = LedgerLog(files.ledger, generation) if run.checkpoint.every else None
         errands = Errands(weights, supervisor.checkpoint_due, lambda: ctx.save())
         feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, errands, log)
@@ -244,6 +242,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         supervisor.open(files.requests, feed.reading)
         stack.callback(supervisor.close)
         reporter.follow(actors.background, actors.starter.handles, feed.progress)
+        reporter.send = metrics_sender(files)
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -257,6 +256,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 on_commit=feed.commit,
             )
         )
+        recovery = Recovery(run.learner.max_losses, actors.starter, learner, checkpoints, weights, feed, gate, console)
+        health.follow(Parts(fleet=supervisor.fleet, episodes=episodes, recovery=recovery, feed=feed))
         ctx = Context(
             run=run,
             files=files,
@@ -272,9 +273,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             checkpoints=checkpoints,
             checkpoint_due=supervisor.checkpoint_due,
             cadence=Cadence(run.checkpoint.every),
-            recovery=Recovery(
-                run.learner.max_losses, actors.starter, learner, checkpoints, weights, feed, gate, console
-            ),
+            recovery=recovery,
+            health=health,
             sinks=[reporter],
         )
         stack.callback(lambda: [sink.close() for sink in ctx.sinks if sink is not console])
@@ -297,9 +297,3 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
                 console.warn(f"prompts: {count} were skipped so far ({reason})")
         first, last = ctx.evaluation.first_and_last()
         console.summary(first, last, ctx.evaluation.examples, files.path, files.curves)
-
-
-def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)

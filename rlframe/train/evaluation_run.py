@@ -13,10 +13,10 @@ from rlframe.model import base_model
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.wandb import check_key
-from rlframe.train.context import open_tokenizer
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.held_out import open_held_out
 from rlframe.train.joining import joining, transformers_meanwhile
+from rlframe.train.prompts import open_tokenizer
 from rlframe.train.reporter import Reporter
 from rlframe.train.signals import StopSignals
 from rlframe.train.watchers import open_watchers

@@ -15,6 +15,8 @@ from rlframe.train import held_out
 from rlframe.train.rendered import check_rendered
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
 
     from rlframe.config.run import RunConfig
@@ -77,3 +79,9 @@ def _report(overlap: Overlap, action: str, total: int, warn: Callable[[str], Non
             "keeps such problems out of training"
         )
     warn(f"prompts.overlap: {overlap.count} of {overlap.compared} training problems are held out and dropped: {pairs}")
+
+
+def open_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)

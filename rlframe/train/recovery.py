@@ -57,6 +57,7 @@ class Recovery:
         self.gate = gate
         self.console = console
         self.active = False  # ranks are missing, or stand at another step than the rest of the run
+        self.losses = 0  # since the start
         self._gate_at_start = gate.state()
         self._furthest = 0  # the newest step at the latest loss
         self._reasons: list[str] = []  # of losses without a new step between
@@ -84,6 +85,7 @@ class Recovery:
         if self.learner.version > self._furthest:
             self._furthest, self._reasons = self.learner.version, []
         self._reasons.append(str(lost))
+        self.losses += 1
         count = len(self._reasons)
         if count > self.max_losses:
             reasons = "\n".join(f"loss {number}: {reason}" for number, reason in enumerate(self._reasons, start=1))

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rlframe.actors.activity import longest
 from rlframe.actors.waits import Wait, open_waits
 from rlframe.actors.watch import Watch
 from rlframe.errors import Fenced
-from rlframe.record.status import ActorStatus, EngineStatus, State, Status, WaitStatus, write_status
+from rlframe.record.status import ActorStatus, EngineStatus, State, Status, WaitStatus, read_status, write_status
 from rlframe.train.signals import Stop
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rlframe.experience.progress import Progress
     from rlframe.record.directory import RunDir
     from rlframe.record.generation import Generation
+    from rlframe.train.health import Health
 
 EVERY_S = 2.0  # between two writes
 UNMOVED_S = 60.0  # of a wait without progress, beyond which the console says who waits for what
@@ -37,14 +38,25 @@ class Reporter:
     """
 
     def __init__(
-        self, files: RunDir, steps: int, warn: Callable[[str], None], generation: Generation | None = None
+        self,
+        files: RunDir,
+        steps: int,
+        warn: Callable[[str], None],
+        generation: Generation | None = None,
+        health: Health | None = None,
     ) -> None:
-        """`warn` gets lines for the console, from the reporter's thread. `generation`: None in an evaluation."""
+        """`warn` gets lines for the console, from the reporter's thread.
+
+        `generation`, `health`: None in an evaluation.
+        """
         self.files = files
         self.steps = steps
         self.warn = warn
         self.step = 0
         self.generation = generation
+        self.health = health
+        # Gets each status, for other readers than those of the file; from the reporter's thread.
+        self.send: Callable[[Status], None] = lambda status: None
         self._state: State = "starting"
         self._reason = ""
         self._started = time.time()
@@ -111,7 +123,18 @@ class Reporter:
             engines=engines,
             actors=actors,
             metrics=self._metrics,
+            **self._counts(),
         )
+
+    def _counts(self) -> dict[str, Any]:
+        if (health := self.health) is None:
+            return {}
+        return {
+            "engine_states": health.engine_states(),
+            "prompt_states": health.prompt_states(),
+            "verdicts": health.verdicts(),
+            "outages": health.look(),
+        }
 
     def _engines(self, now: float) -> list[EngineStatus]:
         """The engines by their last reports; the event loop's clock is time.monotonic."""
@@ -132,6 +155,7 @@ class Reporter:
             status = self.status()
             self._write(status)
             self._say(status)
+            self.send(status)
 
     def _say(self, status: Status) -> None:
         """Tells the console once a wait has not moved for a minute, and again after two, four, eight minutes."""
@@ -156,3 +180,11 @@ def _wait_status(wait: Wait, moved: Mapping[str, float], now: float) -> WaitStat
     concerned = [seconds for name, seconds in moved.items() if wait.concerns(name)]
     unmoved_s = min([now - wait.moved_at, *concerned])
     return WaitStatus(text=str(wait), seconds=now - wait.since, unmoved_s=unmoved_s, bound_s=wait.bound_s)
+
+
+def last_word(files: RunDir) -> Status | None:
+    """The last status of the run's previous driver; None: it wrote none that this version of rlframe can read."""
+    try:
+        return read_status(files.status)
+    except (OSError, ValueError):
+        return None

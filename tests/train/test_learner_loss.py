@@ -27,6 +27,7 @@ from rlframe.train.cadence import Cadence
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.context import Context
 from rlframe.train.evaluate import Evaluation
+from rlframe.train.health import Health
 from rlframe.train.loop import run_steps
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.recovery import Recovery
@@ -154,6 +155,7 @@ def context(run: RunConfig, actors: Any, console: Console) -> Context:
         recovery=recovery,
         cadence=Cadence(run.checkpoint.every),
         checkpoint_due=Event(),
+        health=Health(),
     )
 
 

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import ray
 
 from rlframe.record import rollouts
+from rlframe.record.metrics import read_metrics
+from rlframe.record.operator_metrics import METRICS
+from rlframe.record.status import read_status
 from rlframe.train.loop import train
 from tests.conftest import compose, tiny_overrides
+from tests.tiny.scraper import Scraper
 
 STEPS, PROMPTS = 6, 4
 SIZE = [f"steps={STEPS}", f"prompts_per_step={PROMPTS}", "learner.ranks=1", "evaluate.every=0", "checkpoint.every=3"]
@@ -32,7 +37,28 @@ def kill_engine_after_first_step(run_dir: Path, family: list[int]) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_run_goes_on_after_the_death_of_its_only_engine(tiny_model: Path, tmp_path: Path) -> None:
+def check_metrics_for_operators(scraper: Scraper, run_dir: Path) -> None:
+    """Prometheus has found every name; the loss is counted there, in the file and in the status."""
+    run = run_dir.name
+    assert scraper.names == {metric.scraped for metric in METRICS}
+    assert all(("run", run) in labels for _, labels in scraper.series)
+    assert scraper.value("ray_rlframe_losses_total", run=run, role="engine") == 1
+    assert scraper.value("ray_rlframe_losses_total", run=run, role="learner") == 0
+    assert scraper.value("ray_rlframe_engines", run=run, state="wanted") == 1
+    assert (scraper.value("ray_rlframe_verdicts_total", run=run, status="scored") or 0) > 0
+    status = read_status(run_dir / "status.json")
+    assert (status.outages.losses["engine"], status.outages.recoveries["engine"]) == (1, 1)
+    assert 0 < status.outages.lost_s < status.outages.seconds  # no engine served for a while
+    assert status.prompt_states["taken"] == STEPS * PROMPTS
+    last = read_metrics(run_dir / "metrics.jsonl")[-1]
+    assert (last["losses/engine"], last["engines/serving"], last["rollout/late_answers"]) == (1, 1, 0)
+    assert 0 < last["time/effective"] < 1
+
+
+def test_a_run_goes_on_after_the_death_of_its_only_engine(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "1000")
     family: list[int] = []
     killer = threading.Thread(target=kill_engine_after_first_step, args=(tmp_path, family), daemon=True)
     killer.start()
@@ -44,8 +70,10 @@ def test_a_run_goes_on_after_the_death_of_its_only_engine(tiny_model: Path, tmp_
         "late=wait",
         f"run_dir={tmp_path}",
     ]
-    train(compose(settings))
+    with Scraper() as scraper:
+        train(compose(settings))
     killer.join(10)
+    check_metrics_for_operators(scraper, tmp_path)
     assert len(family) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in family)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))

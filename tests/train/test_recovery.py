@@ -15,6 +15,7 @@ import pytest
 from rlframe.errors import LearnerLost, RunFailed
 from rlframe.train.cadence import Cadence
 from rlframe.train.context import Context
+from rlframe.train.health import Health
 from rlframe.train.recovery import Recovery
 from rlframe.train.signals import Stop, StopSignals
 
@@ -93,6 +94,7 @@ class Run:
             recovery=self.recovery,
             cadence=Cadence(0),
             checkpoint_due=Event(),
+            health=Health(),
             step=step,
         )
 
