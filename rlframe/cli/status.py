@@ -43,6 +43,8 @@ def describe(path: Path, status: Status) -> list[str]:
     figures = {name: value for name in FIGURES if (value := status.metrics.get(name)) is not None}
     if figures:
         lines.append("last step: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    if status.metrics_url and status.state == "running":
+        lines.append(f"metrics for Prometheus: {status.metrics_url}")
     if any(status.outages.losses.values()):
         lines.append(_losses(status.outages))
     return lines

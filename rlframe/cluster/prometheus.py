@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import ray
 from ray.util.metrics import Counter, Gauge
 
 from rlframe.record.operator_metrics import METRICS, RUN
@@ -30,6 +31,14 @@ class Exporter:
             self._metrics[metric.name] = kind(metric.name, metric.help, (RUN, tag) if tag else (RUN,))
             self._metrics[metric.name].set_default_tags({RUN: run})
             self._tag_names[metric.name] = tag
+
+    @property
+    def url(self) -> str:
+        """Of this node's agent, which Prometheus scrapes; empty where the node has none."""
+        mine = ray.get_runtime_context().get_node_id()
+        node = next(node for node in ray.nodes() if node["NodeID"] == mine)
+        port = node["MetricsExportPort"]
+        return f"http://{node['NodeManagerAddress']}:{port}/metrics" if port else ""
 
     def send(self, values: Mapping[Series, float]) -> None:
         """Sets gauges, and brings counters to these totals."""

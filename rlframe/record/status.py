@@ -95,6 +95,7 @@ class Status:
     engine_states: dict[str, int] = field(default_factory=dict)  # `ENGINE_STATES` -> engines; empty until all started
     prompt_states: dict[str, int] = field(default_factory=dict)  # `PROMPT_STATES` -> prompts; likewise
     verdicts: dict[str, int] = field(default_factory=dict)  # status -> verdicts, since this driver's start
+    metrics_url: str = ""  # of the metrics agent of the driver's node; empty: none
     outages: Outages = field(default_factory=Outages)
 
     @property

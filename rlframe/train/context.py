@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from rlframe.cluster import start as cluster
+from rlframe.cluster.prometheus import Exporter
 from rlframe.config.compose import save
 from rlframe.config.warnings import packing_warning, warnings
 from rlframe.errors import LearnerLost
@@ -36,7 +37,7 @@ from rlframe.train.prompts import open_prompts, open_tokenizer
 from rlframe.train.recovery import Recovery
 from rlframe.train.reporter import Reporter, last_word
 from rlframe.train.signals import Stop, StopSignals
-from rlframe.train.watchers import metrics_sender, open_watchers
+from rlframe.train.watchers import open_watchers
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.sync import Synced
 
@@ -242,7 +243,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         supervisor.open(files.requests, feed.reading)
         stack.callback(supervisor.close)
         reporter.follow(actors.background, actors.starter.handles, feed.progress)
-        reporter.send = metrics_sender(files)
+        reporter.export(Exporter(files.path.name))
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(

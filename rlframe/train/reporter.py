@@ -15,12 +15,14 @@ from rlframe.actors.activity import longest
 from rlframe.actors.waits import Wait, open_waits
 from rlframe.actors.watch import Watch
 from rlframe.errors import Fenced
+from rlframe.record.operator_metrics import values
 from rlframe.record.status import ActorStatus, EngineStatus, State, Status, WaitStatus, read_status, write_status
 from rlframe.train.signals import Stop
 
 if TYPE_CHECKING:
     from rlframe.actors.background import Background
     from rlframe.actors.replicas import Handle
+    from rlframe.cluster.prometheus import Exporter
     from rlframe.experience.progress import Progress
     from rlframe.record.directory import RunDir
     from rlframe.record.generation import Generation
@@ -55,8 +57,8 @@ class Reporter:
         self.step = 0
         self.generation = generation
         self.health = health
-        # Gets each status, for other readers than those of the file; from the reporter's thread.
-        self.send: Callable[[Status], None] = lambda status: None
+        self._exporter: Exporter | None = None
+        self._metrics_url = ""
         self._state: State = "starting"
         self._reason = ""
         self._started = time.time()
@@ -88,6 +90,11 @@ class Reporter:
         self._progress = progress
         background.run(begin())
         self._state = "running"
+
+    def export(self, exporter: Exporter) -> None:
+        """Begins to send each status as metrics for operators."""
+        self._metrics_url = exporter.url
+        self._exporter = exporter
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self.step = step
@@ -123,6 +130,7 @@ class Reporter:
             engines=engines,
             actors=actors,
             metrics=self._metrics,
+            metrics_url=self._metrics_url,
             **self._counts(),
         )
 
@@ -155,7 +163,8 @@ class Reporter:
             status = self.status()
             self._write(status)
             self._say(status)
-            self.send(status)
+            if self._exporter is not None:
+                self._exporter.send(values(status))
 
     def _say(self, status: Status) -> None:
         """Tells the console once a wait has not moved for a minute, and again after two, four, eight minutes."""

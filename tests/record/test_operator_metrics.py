@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rlframe.record.operator_metrics import METRICS, OF_STEP, ROLES, VERDICTS, values
 from rlframe.record.outages import Outages
 from rlframe.record.status import WaitStatus
@@ -38,6 +40,11 @@ def test_the_values_are_those_of_the_status():
     assert found["rlframe_effective_time", ""] == 0.75
     assert found["rlframe_seconds_since_progress", ""] == 31.0
     assert [found["rlframe_losses_total", role] for role in ROLES] == [0] * 5
+
+
+def test_the_page_for_operators_has_every_name():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert [metric.scraped for metric in METRICS if f"`{metric.scraped}`" not in page] == []
 
 
 def test_a_figure_that_the_step_lacks_has_no_series():

@@ -48,6 +48,7 @@ def check_metrics_for_operators(scraper: Scraper, run_dir: Path) -> None:
     assert (scraper.value("ray_rlframe_verdicts_total", run=run, status="scored") or 0) > 0
     status = read_status(run_dir / "status.json")
     assert (status.outages.losses["engine"], status.outages.recoveries["engine"]) == (1, 1)
+    assert status.metrics_url.startswith("http://127.0.0.1:")
     assert 0 < status.outages.lost_s < status.outages.seconds  # no engine served for a while
     assert status.prompt_states["taken"] == STEPS * PROMPTS
     last = read_metrics(run_dir / "metrics.jsonl")[-1]
