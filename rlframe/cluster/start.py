@@ -17,6 +17,7 @@ from rlframe.actors.failure import ActorFailed, describe
 from rlframe.actors.replicas import Handle
 from rlframe.cluster import nodes, ray_cluster, store
 from rlframe.cluster.actors import Actors
+from rlframe.cluster.nodes import Node
 from rlframe.cluster.placement import RL, Role, cpu_demand, placement
 from rlframe.cluster.reaper import reaper
 from rlframe.cluster.starter import Starter
@@ -43,6 +44,10 @@ class JoinedCluster:
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # of the actors that were started
         self.starter: Starter | None = None
+
+    def nodes(self) -> list[Node]:
+        """The cluster's living nodes."""
+        return nodes.living()
 
     def start(self, model_path: Path, warn: Callable[[str], None] = logger.warning) -> Actors:
         """Starts the actors of all roles.

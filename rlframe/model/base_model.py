@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rlframe.errors import ConfigError, RunFailed
-from rlframe.model import hub, quantisation
+from rlframe.model import gguf_file, hub, quantisation
 from rlframe.schema import ask_this_machine, is_for_another_machine
 
 PACKAGE = "package://"
@@ -97,17 +97,14 @@ def context_length(path: str) -> int | None:
         return _context_length(
             vars(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config(decoder=True))
         )
-    from gguf import GGUFReader  # which takes seconds to read a vocabulary
-
-    fields = GGUFReader(source).fields
-    architecture = fields["general.architecture"].contents()
-    return int(fields[f"{architecture}.context_length"].contents())
+    return int(gguf_file.settings(source)["max_position_embeddings"])
 
 
-def settings_folder(path: str) -> Path | None:
-    """The folder with the config.json of the model at `path`; None for a GGUF file that was never dequantised."""
-    folder = _folder(locate(path))
-    return folder if folder.is_dir() else None
+def settings(path: str) -> dict[str, Any]:
+    """Settings of the language model at `path`, by the keys of a config.json; of a GGUF file its sizes alone."""
+    source = locate(path)
+    folder = _folder(source)
+    return _settings(folder) if folder.is_dir() else gguf_file.settings(source)
 
 
 def kind(path: str) -> str:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from rlframe.errors import ConfigError
 from rlframe.plan.shapes import AttentionShapes, LayerShapes, ModelShapes, Role, TensorShape
 
 # Names of a parameter's modules -> its role, the first match.
@@ -27,6 +28,8 @@ def built_shapes(folder: Path, settings: dict[str, Any]) -> ModelShapes:
     """`settings`: of the language model in the folder's config.json."""
     from rlframe.model.checkpoint_names import model_on_meta
 
+    if not folder.is_dir():
+        raise ConfigError(f"the architecture {settings.get('model_type')} of a GGUF file; give a Hugging Face folder")
     model: Any = model_on_meta(folder)
     config = model.config.get_text_config(decoder=True)
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight

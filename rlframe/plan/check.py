@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rlframe.errors import ConfigError
 from rlframe.model import base_model
@@ -21,28 +21,20 @@ if TYPE_CHECKING:
 
 
 def shapes_at(path: str) -> ModelShapes:
-    """The shapes of the model at `model.path`: a folder with a config.json, or a model of the hub.
+    """The shapes of the model at `model.path`: a folder with a config.json, a model of the hub, or a GGUF file.
 
-    Raises ConfigError for a GGUF file that was never dequantised, which has no config.json, and for a config.json that
-    lacks a size or is no causal language model.
+    Raises ConfigError for a config.json that lacks a size or is no causal language model.
     """
-    folder = base_model.settings_folder(path)
-    if folder is None:
-        raise ConfigError(
-            f"model.path: {path} is a GGUF file that no run has dequantised yet, so there is no config.json to plan "
-            "by; give a Hugging Face folder or a model of the hub, or start the run once"
-        )
-    whole = json.loads((folder / "config.json").read_text())
-    settings: dict[str, Any] = whole.get("text_config", whole)
+    settings, source = base_model.settings(path), base_model.locate(path)
     try:
-        return model_shapes(settings) or built_shapes(folder, settings)
+        return model_shapes(settings) or built_shapes(source, settings)
     except ConfigError as error:
-        raise ConfigError(f"model.path: {folder}: {error}") from None
+        raise ConfigError(f"model.path: {source}: {error}") from None
     except Exception as error:  # of transformers, which raises many kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError(
-            f"model.path: transformers makes no causal language model of {folder / 'config.json'} ({first}); give the "
-            "folder of a whole model"
+            f"model.path: transformers makes no causal language model of {source} ({first}); give the folder of a "
+            "whole model"
         ) from None
 
 
@@ -51,23 +43,31 @@ def plan_run(run: RunConfig, machines: Sequence[Machine]) -> Plan:
     return make_plan(run, shapes_at(run.model.path), machines)
 
 
-def check_plan(run: RunConfig, machines: Sequence[Machine] | None = None) -> str:
-    """Plans a run on the machines that it will have -> the plan's last line.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedPlan:
+    """The verdict on a run that may start."""
 
-    `machines`: None: this machine. Raises ConfigError with the key that would help where the kept bytes alone exceed a
-    device or a machine, unless `plan.check` is warn. A run whose plan cannot be made goes on: the line says why.
+    line: str  # the plan's last
+    fits: bool  # False: it may not fit, or there is no plan
+
+
+def check_plan(run: RunConfig, machines: Sequence[Machine] | None = None) -> CheckedPlan:
+    """Plans a run on the machines that it will have; `machines`: None: this machine.
+
+    Raises ConfigError with the keys that would help where the kept bytes alone exceed a device or a machine, unless
+    `plan.check` is warn. A run whose plan cannot be made may start: the line says why there is none.
     """
     if machines is None:
         machines = this_machine(with_gpus=bool(run.learner.gpus or run.rollout.gpus))
     try:
         plan = plan_run(run, machines)
     except ConfigError as error:
-        return f"plan: none ({error})"
+        return CheckedPlan(line=f"plan: none ({error})", fits=False)
     remedy = find_remedy(plan)
     certain = [problem.text for problem in plan.problems if problem.certain]
     if certain and run.plan.check == "refuse":
         raise ConfigError(_refusal(certain, remedy))
-    return verdict(plan, remedy)
+    return CheckedPlan(line=verdict(plan, remedy), fits=plan.fits)
 
 
 def _refusal(certain: Iterable[str], remedy: Remedy | None) -> str:

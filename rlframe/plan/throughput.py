@@ -1,8 +1,9 @@
 """Seconds of a step, from stated throughputs: which side waits, and what the run costs. Nothing here is measured.
 
-A rank computes `plan.learner_share` of its GPU's stated FLOP/s, and ZeRO-3's transfers go on beside that: a pass takes
+A rank reaches `plan.learner_share` of its GPU's stated FLOP/s, and ZeRO-3's transfers go on beside that: a pass takes
 the longer of the two. An engine's token takes the time to read its weights and the keys and values of its completions
-at `plan.engine_share` of the memory's stated bandwidth, or of the FLOP/s where those take longer.
+at `plan.engine_share` of the memory's stated bandwidth, or of the FLOP/s where those take longer. CPUs reach
+`plan.core_gflops` and `plan.core_gbs` a core.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
 HOST_GBS = 10.0  # assumption: copies of a process into the object store and out of it
+NODE_GPUS = 8  # assumption: as many network adapters a node, which carry a ring's transfers together
 PCIE_GBS = 50.0  # assumption: a GPU from and to the host's memory
 GRADIENT_WIDTH = 4  # gradients travel in float32
 BACKWARD, AGAIN = 3, 1  # forward and backward pass are 3 forward passes; gradient checkpointing adds 1
@@ -28,7 +30,7 @@ BACKWARD, AGAIN = 3, 1  # forward and backward pass are 3 forward passes; gradie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """A worker's or a rank's device."""
+    """What a worker or a rank is assumed to reach on its device."""
 
     flops: float
     memory: float  # bytes/s
@@ -79,12 +81,13 @@ def step_times(
     ranks_on_node: int,
 ) -> StepTimes | None:
     """None where a kind of GPU is unknown. `ranks_on_node`: on the node with the most."""
-    rank_speed = _speed(
-        run, learner_gpu, run.learner.gpus, run.learner.cpus, within_node=ranks_on_node >= run.learner.ranks
-    )
-    worker_speed = _speed(run, engine_gpu, run.rollout.gpus, run.rollout.cpus / run.rollout.workers, within_node=True)
-    if rank_speed is None or worker_speed is None:
+    if (run.learner.gpus and learner_gpu is None) or (run.rollout.gpus and engine_gpu is None):
         return None
+    rank_speed = _speed(
+        run, learner_gpu, run.plan.learner_share, run.learner.cpus, together=ranks_on_node >= run.learner.ranks
+    )
+    worker_cpus = run.rollout.cpus / run.rollout.workers
+    worker_speed = _speed(run, engine_gpu, run.plan.engine_share, worker_cpus, together=True)
     learner = _Learner(run, shapes, rank_speed)
     sampling = _Sampling(run, shapes, engine, worker_speed)
     learner_s, bound = learner.seconds()
@@ -110,19 +113,18 @@ def step_times(
     )
 
 
-def _speed(run: RunConfig, gpu: Gpu | None, gpus: int, cpus: float, *, within_node: bool) -> Speed | None:
-    plan = run.plan
-    if gpus:
-        if gpu is None:
-            return None
-        links = gpu.links_gbs if within_node else min(gpu.links_gbs, 8 * plan.network_gbs)
-        return Speed(flops=gpu.bf16_tflops * 1e12, memory=gpu.memory_gbs * 1e9, links=links * 1e9, host=PCIE_GBS * 1e9)
-    cores = max(1.0, cpus)
+def _speed(run: RunConfig, gpu: Gpu | None, share: float, cpus: float, *, together: bool) -> Speed:
+    """`share`: of the stated figures that a GPU reaches; `cpus`: of a worker or rank without a GPU.
+
+    `together`: all ranks are on one node.
+    """
+    if gpu is not None:
+        links = gpu.links_gbs if together else min(gpu.links_gbs, NODE_GPUS * run.plan.network_gbs)
+        flops, memory = share * gpu.bf16_tflops * 1e12, share * gpu.memory_gbs * 1e9
+        return Speed(flops=flops, memory=memory, links=links * 1e9, host=PCIE_GBS * 1e9)
+    cores, copies = max(1.0, cpus), HOST_GBS * 1e9
     return Speed(
-        flops=cores * plan.core_gflops * 1e9,
-        memory=cores * plan.core_gbs * 1e9,
-        links=HOST_GBS * 1e9,
-        host=HOST_GBS * 1e9,
+        flops=cores * run.plan.core_gflops * 1e9, memory=cores * run.plan.core_gbs * 1e9, links=copies, host=copies
     )
 
 
@@ -152,7 +154,7 @@ class _Learner:
         attention = sum(2 * layer.count * layer.attention.query_width * length for layer in self.shapes.layers)
         per_forward = 2 * self.shapes.multiplied_parameters + attention
         flops = self.tokens * per_forward * (forwards + extra)
-        arithmetic = flops / (learner.ranks * self.speed.flops * run.plan.learner_share)
+        arithmetic = flops / (learner.ranks * self.speed.flops)
         transfers = self._transfers(forwards, extra)
         return max(arithmetic, transfers), "arithmetic" if arithmetic >= transfers else "transfers between ranks"
 
@@ -190,10 +192,8 @@ class _Sampling:
         here = max(1.0, concurrent / copies)  # completions of one copy of the model
         width = WIDTHS[run.rollout.dtype]
         read = width * self._touched(here) + here * self.context * self.engine.token_bytes * workers / copies
-        memory = read * copies / (workers * self.speed.memory * run.plan.engine_share)
-        flops = (
-            concurrent * 2 * self.shapes.multiplied_parameters / (workers * self.speed.flops * run.plan.engine_share)
-        )
+        memory = read * copies / (workers * self.speed.memory)
+        flops = concurrent * 2 * self.shapes.multiplied_parameters / (workers * self.speed.flops)
         return max(memory, flops)
 
     def tokens_per_s(self, concurrent: float) -> float:
@@ -208,7 +208,7 @@ class _Sampling:
         flops = 2 * self.shapes.multiplied_parameters * run.prompts_per_step * _prompt_tokens(run)
         again = self.concurrent * self.engines * self.context if overlapping and run.rollout.cache == "recompute" else 0
         flops += 2 * self.shapes.multiplied_parameters * again
-        prompts = flops / (self.engines * run.rollout.workers * self.speed.flops * run.plan.engine_share)
+        prompts = flops / (self.engines * run.rollout.workers * self.speed.flops)
         # On-policy, a step waits for its longest completion, most of whose time passes at few completions.
         bound = 0.0 if overlapping else run.rollout.max_tokens * self.token_s(max(1.0, self.concurrent / 4))
         return prompts + max(decoding, bound), longest

@@ -141,6 +141,10 @@ class Console:
         paths.add_row(Text("run", "dim"), Text(str(run_dir), overflow="fold"))
         self._print(Group(Text(), table(figures), Text(), paths))
 
+    def note(self, text: str) -> None:
+        """Prints a text."""
+        self._print(Text(printable(text)))
+
     def warn(self, text: str) -> None:
         """Prints a text in bold."""
         self._print(Text(printable(f"! {text}"), "bold yellow"))

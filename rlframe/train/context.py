@@ -33,6 +33,7 @@ from rlframe.train.feed import open_feed
 from rlframe.train.health import Health, Parts
 from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
+from rlframe.train.planned import planned
 from rlframe.train.prompts import open_prompts, open_tokenizer
 from rlframe.train.recovery import Recovery
 from rlframe.train.reporter import Reporter, last_word
@@ -217,6 +218,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         console = stack.enter_context(Console(run.steps, run.deciding_reward, ahead=run.max_staleness > 0))
         for warning in warnings(run):
             console.warn(warning)
+        planned(run, console)
         files.create()
         health, generation = Health(last_word(files) if run.resume else None), Generation.take(files.generations)
         reporter = stack.enter_context(Reporter(files, run.steps, console.warn, generation, health))
@@ -225,6 +227,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         with console.phase(joining(run.cluster)), transformers_meanwhile():
             joined_cluster = stack.enter_context(cluster.join(run, roles))
             signals.listen()  # Ray has installed other handlers
+        planned(run, console, joined_cluster)
         with console.phase("reading the prompts"):
             tokenizer = open_tokenizer(model_path)
             stream, heldout = open_prompts(run, tokenizer, console.warn)
