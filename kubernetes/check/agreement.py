@@ -94,7 +94,8 @@ def _job(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _images(pods: list[Pod]) -> Iterator[Problem]:
-    images: dict[str, str] = {}
+    """Every image has a version, and all pods of a cluster have the same: rlframe:0.1.0 and rlframe-gpu:0.1.0."""
+    kinds: dict[tuple[str, str], str] = {}
     for pod in pods:
         for container in pod.containers:
             image, where = str(container.get("image")), f"{pod.where} {container.get('name')} image"
@@ -102,10 +103,11 @@ def _images(pods: list[Pod]) -> Iterator[Problem]:
             if "@sha256:" not in image and tag in ("", "latest"):
                 yield Problem(where=where, text=f"{image} has no version", rule="image/pinned")
             if pod.is_ray or pod.group == SUBMITTER:
-                images.setdefault(image, where)
-    if len(images) > 1:
-        text = f"Ray needs one image on all pods, and there are {', '.join(sorted(images))}"
-        yield Problem(where=sorted(images.values())[0], text=text, rule="image/one")
+                repository = image.partition("@")[0].removesuffix(f":{tag}").removesuffix("-gpu")
+                kinds.setdefault((repository, "" if "@sha256:" in image else tag), image)
+    if len(kinds) > 1:
+        text = f"Ray needs the same version on all pods, and there are {', '.join(sorted(kinds.values()))}"
+        yield Problem(where="image", text=text, rule="image/one")
 
 
 def _ports(pod: Pod, pods: list[Pod]) -> Iterator[Problem]:
