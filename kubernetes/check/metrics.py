@@ -8,27 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubernetes.check.problem import Manifest, Problem, of_kind, title
+from rlframe.record.operator_metrics import METRICS
+from rlframe.record.operator_metrics import RUN as TAG
 
-PREFIX = "ray_"  # of Ray's agent
-# Metrics of a run -> its labels and their values; None: any value. Prometheus adds the labels of SCRAPED.
-RUN: dict[str, dict[str, set[str] | None]] = {
-    "rlframe_step": {},
-    "rlframe_reward_mean": {},
-    "rlframe_engines": {"state": {"wanted", "starting", "joining", "serving", "leaving"}},
-    "rlframe_prompts": {"state": None},
-    "rlframe_idle_share": {"role": {"engines", "learner"}},
-    "rlframe_staleness_mean": {},
-    "rlframe_staleness_max": {},
-    "rlframe_verdicts_total": {"status": {"scored", "unparseable", "timeout", "failed"}},
-    "rlframe_sync_stall_seconds": {},
-    "rlframe_step_seconds": {},
-    "rlframe_losses_total": {"role": None},
-    "rlframe_recoveries_total": {"role": None},
-    "rlframe_late_answers_total": {},
-    "rlframe_effective_time": {},
-    "rlframe_seconds_since_progress": {},
-}
-SCRAPED = {"run", "namespace", "pod", "ray_io_cluster", "ray_io_group", "instance", "job"}
+# Metrics of a run as they are scraped -> labels and their values. Prometheus adds the labels of SCRAPED.
+RUN = {metric.scraped: metric.tags for metric in METRICS}
+SCRAPED = {TAG, "namespace", "pod", "ray_io_cluster", "ray_io_group", "instance", "job"}
 NAME = re.compile(r"\b(ray_\w+|rlframe_\w+)\b(?:\{([^}]*)\})?")
 LABEL = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 
@@ -75,8 +60,8 @@ def faults(expression: str) -> Iterator[str]:
     if not names:
         yield f"no metric in {expression!r}"
     for name, labels in names:
-        known = RUN.get(name.removeprefix(PREFIX))
-        if known is None or not name.startswith(PREFIX):
+        known = RUN.get(name)
+        if known is None:
             yield f"no run exports a metric {name}"
             continue
         for label, operator, value in LABEL.findall(labels):
