@@ -22,6 +22,7 @@ DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 ENDING_S = 30  # for a raylet's processes, after the drain
 SECRET_NAME = re.compile(r"(key|token|password|secret|credentials?)$", re.IGNORECASE)
 QUEUE = "kueue.x-k8s.io/queue-name"
+MARKET = "ray.io/market-type"
 ELASTIC = "kueue.x-k8s.io/elastic-job"
 
 
@@ -221,3 +222,6 @@ def _spot(pods: list[Pod]) -> Iterator[Problem]:
         if pod.group in (HEAD, LEARNER) and tolerated:
             text = "would run on spot nodes, and its loss costs the steps since the newest checkpoint"
             yield Problem(where=f"{pod.where} tolerations", text=text, rule="spot")
+        elif pod.is_ray and tolerated and pod.node_labels.get(MARKET) != "spot":
+            text = f"pods may be on spot nodes, and drivers avoid only those with the label {MARKET}: spot"
+            yield Problem(where=f"{pod.where}.labels", text=text, rule="spot/label")

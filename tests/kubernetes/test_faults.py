@@ -274,6 +274,11 @@ FAULTS: dict[str, tuple[str, str, Change]] = {
         "learner",
         lambda o: put(pod(o, "learner"), tolerations=[{"key": "c", "value": "spot", "effect": "NoSchedule"}]),
     ),
+    "spot nodes that drivers do not know": (
+        "spot/label",
+        "rollout",
+        lambda o: put(pod(o, "rollout"), tolerations=[{"key": "c", "value": "spot", "effect": "NoSchedule"}]),
+    ),
     "endless retries": ("job/bounds", "activeDeadlineSeconds", lambda o: job(o).pop("activeDeadlineSeconds")),
     "relative run_dir": (
         "entrypoint/run_dir",
