@@ -39,12 +39,15 @@ EMPTY_FOR_NULL = BeforeValidator(lambda value: {} if value is None else value)
 Passthrough: TypeAlias = Annotated[dict[str, Any], EMPTY_FOR_NULL]
 # Names and values of labels that a node of the Ray cluster must have: {"rlframe.io/role": "rollout"}. Ray also takes
 # the values "!x", "in(x, y)" and "!in(x, y)".
+Label: TypeAlias = Annotated[str, Field(pattern=rf"^([a-z0-9.-]+/)?{LABEL}$")]
 LabelSelector: TypeAlias = dict[
-    Annotated[str, Field(pattern=rf"^([a-z0-9.-]+/)?{LABEL}$")],
+    Label,
     Annotated[str, Field(pattern=rf"^!?({LABEL}|in\({LABEL}(, ?{LABEL})*\))$")],
 ]
 Labels: TypeAlias = Annotated[LabelSelector, EMPTY_FOR_NULL]
-
+# Amounts of Ray's custom resources, which `ray start --resources` gives to nodes: {"rollout": 1}.
+ResourceName: TypeAlias = Annotated[str, AfterValidator(lambda name: _custom_resource(name))]
+Resources: TypeAlias = Annotated[dict[ResourceName, Annotated[float, Field(gt=0)]], EMPTY_FOR_NULL]
 # Name of an environment variable with a secret. A refusal must not show the text: it may be the secret itself.
 SecretName: TypeAlias = Annotated[str, AfterValidator(lambda name: _variable(name))]
 
@@ -75,6 +78,12 @@ def ask_this_machine() -> None:
     """Called before a look at this machine. Raises AnotherMachine where the run is for another one."""
     if _elsewhere.get():
         raise AnotherMachine
+
+
+def _custom_resource(name: str) -> str:
+    if name in ("CPU", "GPU", "memory", "object_store_memory") or name.startswith("node:"):
+        raise ValueError("is Ray's own resource; cpus, gpus and labels are the keys for it")
+    return name
 
 
 def _variable(name: str) -> str:

@@ -42,9 +42,12 @@ def start_actor(
         environment["pip"] = slot.pip
     if slot.labels and slot.gang is None:  # a gang's bundles have the labels
         options["label_selector"] = slot.labels
+    if slot.spread and slot.gang is None:
+        options["scheduling_strategy"] = "SPREAD"
     remote: Any = ray.remote
     remote_class = remote(concurrency_groups={ACTIVITY: 1})(_process_of(cls))
     options |= {"name": slot.name, "num_cpus": slot.cpus, "num_gpus": slot.gpus, "runtime_env": environment}
+    options["resources"] = slot.resources
     handles[slot.name] = remote_class.options(**options).remote(slot.name, *arguments, **named)
     return handles[slot.name]
 

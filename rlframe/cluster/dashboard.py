@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import ray
 import requests
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
+from rlframe.cluster.machine import is_this_machine
 from rlframe.errors import ConfigError
 
 KEY = "cluster.address"
@@ -59,16 +57,6 @@ def open_dashboard(address: str, *, allow_open: bool) -> Dashboard:
             raise ConfigError(f"{KEY}: {address} refuses the token of this machine; {HOW_TO_SIGN_IN}")
     _check_versions(address, answer)
     return Dashboard(address=address, headers=headers, warnings=warnings)
-
-
-def is_this_machine(host: str) -> bool:
-    """True for a loopback address, and for the addresses of this machine's network interfaces."""
-    own = {address.address.partition("%")[0] for found in psutil.net_if_addrs().values() for address in found}
-    try:
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
-    except OSError:
-        return False
-    return all(ip_address(address).is_loopback or address in own for address in addresses)
 
 
 def _url(address: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.exceptions import AuthenticationError, RpcError
 
 from rlframe.cluster import nodes
+from rlframe.cluster.machine import is_this_machine
 from rlframe.cluster.nodes import Node
 from rlframe.errors import RunFailed
 
@@ -23,10 +25,11 @@ TOKEN = (
 HEAD = "give host:port of the head, as `ray start --head` prints it, or auto on a machine of the cluster"
 
 
-def join(address: str, **settings: Any) -> None:
+def join(address: str, *, allow_open: bool, **settings: Any) -> None:
     """Connects this process to the cluster at `address`, host:port or "auto"; `settings` are those of `ray.init`.
 
-    Ray alone would try an address without an answer for 14 minutes, and a wrong token for 20 s. Raises RunFailed.
+    Ray alone would try an address without an answer for 14 minutes, and a wrong token for 20 s. Raises RunFailed, also
+    for a cluster of other machines that asks for no token, unless `allow_open`.
     """
     try:
         head: str = canonicalize_bootstrap_address_or_die(address)
@@ -46,13 +49,30 @@ def join(address: str, **settings: Any) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunFailed(
             f"{key}: this process cannot join the cluster: {_first_line(error)}. Start the run on a machine of the "
-            "cluster, in the environment of its nodes, or submit it with launch/join.sh"
+            "cluster, in the environment of its nodes, or submit it: rlframe submit"
         ) from None
+    if not allow_open and not asks_for_a_token() and (others := _other_machines()):
+        ray.shutdown()
+        raise RunFailed(
+            f"{key}: the cluster asks for no token, so everybody who reaches its ports can run code on all of its "
+            f"nodes, as on {others[0]}; start it with RAY_AUTH_MODE=token and a token, or set cluster.allow_open=true"
+        )
 
 
-def nodes_at(address: str) -> list[Node]:
+def asks_for_a_token() -> bool:
+    """True if this process has sent a token. An open cluster lets a process in without one."""
+    return os.environ.get("RAY_AUTH_MODE") == "token"
+
+
+def _other_machines() -> list[str]:
+    """Addresses of the cluster's nodes that are no addresses of this machine."""
+    addresses = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    return [address for address in addresses if not is_this_machine(address)]
+
+
+def nodes_at(address: str, *, allow_open: bool) -> list[Node]:
     """The living nodes of the cluster at `address`, which this process joins and leaves. Raises RunFailed."""
-    join(address, log_to_driver=False, logging_level="ERROR")
+    join(address, allow_open=allow_open, log_to_driver=False, logging_level="ERROR")
     try:
         return nodes.living()
     finally:

@@ -10,17 +10,20 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlframe.actors.replicas import Handle
+from rlframe.cluster.nodes import NODE_ID
 from rlframe.cluster.placement import Slot, bundles
 
 
 class Gang:
     """Ray's placement group for slots of the same gang: actors start once there is room for all of them."""
 
-    def __init__(self, slots: list[Slot]) -> None:
+    def __init__(self, slots: list[Slot], strategy: str = "pack", topology: str | None = None) -> None:
+        """`strategy`: of the bundles over nodes, by Ray's names. `topology`: a label with one value for all nodes."""
         self.group = None
         if reserved := bundles(slots):
             resources, labels = [bundle.resources for bundle in reserved], [bundle.labels for bundle in reserved]
-            self.group = placement_group(resources, strategy="PACK", bundle_label_selector=labels)
+            places = {NODE_ID: strategy.upper()} | ({} if topology is None else {topology: "STRICT_PACK"})
+            self.group = placement_group(resources, bundle_label_selector=labels, topology_strategy=places)
 
     def options(self, slot: Slot) -> dict[str, Any]:
         """Ray's options for the actor of a slot: the slot's bundle; empty for a slot outside the gang."""

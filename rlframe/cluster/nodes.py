@@ -31,7 +31,8 @@ class Node:
 
     def can_hold(self, slot: Slot) -> bool:
         """True if the node, when nothing runs on it, has room for the slot, and its labels meet the slot's."""
-        enough = slot.cpus <= self.total.get("CPU", 0) and slot.gpus <= self.total.get("GPU", 0)
+        asked = {"CPU": slot.cpus, "GPU": slot.gpus} | slot.resources
+        enough = all(amount <= self.total.get(kind, 0) for kind, amount in asked.items())
         return enough and all(meets(self.labels.get(name), selector) for name, selector in slot.labels.items())
 
 
@@ -65,7 +66,8 @@ def shortages(slots: list[Slot], nodes: list[Node]) -> list[str]:
     A run that lacks something waits until further nodes join the cluster.
     """
     lines = {
-        slot.kind: f"{slot.name} needs CPU {slot.cpus:g}, GPU {slot.gpus:g} and the labels {slot.labels} of one node"
+        slot.kind: f"{slot.name} needs CPU {slot.cpus:g}, GPU {slot.gpus:g}{_custom(slot)} and the labels "
+        f"{slot.labels} of one node"
         for slot in slots
         if not any(node.can_hold(slot) for node in nodes)
     }
@@ -77,6 +79,14 @@ def shortages(slots: list[Slot], nodes: list[Node]) -> list[str]:
         if demand[kind] > supply[kind]
     ]
     return [f"{line}; the cluster's nodes: {describe(nodes)}" for line in [*lines.values(), *totals]]
+
+
+def _custom(slot: Slot) -> str:
+    """
+    >>> _custom(Slot(kind="rollout", index=0, cpus=1, gpus=0, resources={"rollout": 1}))
+    ', rollout 1'
+    """
+    return "".join(f", {name} {amount:g}" for name, amount in slot.resources.items())
 
 
 def meets(value: str | None, selector: str) -> bool:

@@ -45,6 +45,8 @@ class Slot:
     environment: dict[str, str] = field(default_factory=dict)
     pip: list[str] = field(default_factory=list)  # packages that the actor's process has beside the cluster's
     labels: dict[str, str] = field(default_factory=dict)  # of a node that may run the actor; Ray's label selector
+    resources: dict[str, float] = field(default_factory=dict)  # amounts of Ray's custom resources
+    spread: bool = False  # over as many nodes as there are
     gang: str | None = None  # slots of a gang are reserved together: all or none
     bundle: int = 0  # part of the gang's reservation; slots with the same bundle are on the same machine
     workers: int = 0  # further actors with 1 GPU each, on any machines, that the actor starts: vLLM's Ray executor
@@ -113,7 +115,9 @@ def bundles(slots: Iterable[Slot]) -> list[Bundle]:
 def _bundle(slots: list[Slot]) -> Bundle:
     cpus, gpus = math.fsum(slot.cpus for slot in slots), math.fsum(slot.gpus + min(1, slot.workers) for slot in slots)
     labels = {label: value for slot in slots for label, value in slot.labels.items()}
-    return Bundle(resources={"CPU": cpus} | ({"GPU": gpus} if gpus else {}), labels=labels)
+    custom = {name for slot in slots for name in slot.resources}
+    amounts = {name: math.fsum(slot.resources.get(name, 0) for slot in slots) for name in sorted(custom)}
+    return Bundle(resources={"CPU": cpus} | ({"GPU": gpus} if gpus else {}) | amounts, labels=labels)
 
 
 def cpu_demand(run: RunConfig, roles: Iterable[Role] = RL) -> int:
@@ -143,6 +147,8 @@ def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:
         gpus=config.gpus,
         environment=environment(threads, gpus=config.gpus),
         labels=config.labels,
+        resources=config.resources,
+        spread=config.strategy == "spread",
     )
     return replace(slot, gpus=0, workers=config.workers, gang=slot.name) if spans else slot
 
@@ -156,6 +162,7 @@ def rank_slot(config: LearnerConfig, index: int) -> Slot:
         gpus=config.gpus,
         environment=settings,
         labels=config.labels,
+        resources=config.resources,
         gang=LEARNER,
         bundle=index,
     )
@@ -169,7 +176,16 @@ def reward_slots(config: RewardConfig) -> list[Slot]:
         count, cpus, gpus, pip = shared if actors is None else (actors.count, actors.cpus, actors.gpus, actors.pip)
         labels = config.labels if actors is None or actors.labels is None else actors.labels
         slots += [
-            Slot(kind=kind, index=index, cpus=cpus, gpus=gpus, environment=visible_gpus(gpus), labels=labels, pip=pip)
+            Slot(
+                kind=kind,
+                index=index,
+                cpus=cpus,
+                gpus=gpus,
+                environment=visible_gpus(gpus),
+                labels=labels,
+                pip=pip,
+                resources=config.resources,
+            )
             for index in range(count)
         ]
     return slots

@@ -15,6 +15,7 @@ import psutil
 import ray
 from ray import cloudpickle
 from ray._private import ray_constants
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.worker import global_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -48,7 +49,8 @@ def connect(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice against Ray's warning
     if config.address is None:
         # On a laptop actors share the cores: generation and learning take turns, so each may use all cores.
-        with _own_process_group(), _environment(local_environment() | dict(mark)), _loopback_node():
+        variables = config.env_vars | local_environment() | dict(mark)
+        with _own_process_group(), _environment(variables), _loopback_node():
             _read_environment()  # Ray may remember a cluster that was joined before
             ray.init(
                 "local",
@@ -59,7 +61,9 @@ def connect(
             )
     else:
         _read_environment()
-        existing.join(config.address, **settings)
+        if config.env_vars and RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ:  # a job has them already
+            settings["runtime_env"] = {"env_vars": config.env_vars}
+        existing.join(config.address, allow_open=config.allow_open, **settings)
     send_user_modules()
 
 

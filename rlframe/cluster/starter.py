@@ -62,7 +62,8 @@ class Starter:
         if slots.get("learner") and run.weights.adapters == "alone":
             self.engines.lora = run.learner.lora
         rank_slots, engine_slots = slots.get("learner", []), slots.get("rollout", [])
-        gang = Gang([slot for slot in rank_slots + engine_slots if slot.gang == LEARNER])
+        together = [slot for slot in rank_slots + engine_slots if slot.gang == LEARNER]
+        gang = Gang(together, run.learner.strategy, run.learner.topology)
         engines = [self.engines.make(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
         ranks = self._start_ranks(rank_slots, gang)
         rewards = start_reward_actors(run.reward, slots.get("reward", []), self.handles)

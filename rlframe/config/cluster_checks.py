@@ -41,6 +41,12 @@ def labels_have_a_running_cluster(run: RunKeys) -> str | None:
         f"reward.terms.{name}.actors.labels": term.actors and term.actors.labels
         for name, term in run.reward.terms.items()
     }
+    asked |= {
+        "rollout.resources": run.rollout.resources,
+        "learner.resources": run.learner.resources,
+        "reward.resources": run.reward.resources,
+        "learner.topology": run.learner.topology,
+    }
     if run.cluster.address is None and (keys := [key for key, labels in asked.items() if labels]):
         return (
             f"{keys[0]}: {asked[keys[0]]} is on no node, since cluster.address=null starts a cluster on this machine "

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rlframe.model.config import LoraConfig, resolve_auto
-from rlframe.schema import Config, Labels, Passthrough
+from rlframe.schema import Config, Label, Labels, Passthrough, Resources
 from rlframe.training import Packing
 
 
@@ -51,6 +51,9 @@ class LearnerConfig(Config):
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0, le=1)
     labels: Labels
+    resources: Resources
+    strategy: Literal["pack", "strict_pack", "spread", "strict_spread"]
+    topology: Label | None
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator, model_validator
 
 from rlframe.reward import AnyReward, Reward
-from rlframe.schema import Config, Labels
+from rlframe.schema import Config, Labels, Resources
 
 if TYPE_CHECKING:
     from typing import Self
@@ -19,6 +19,7 @@ class RewardConfig(Config):
     workers: int = Field(ge=1)
     cpus: float = Field(ge=0)
     labels: Labels
+    resources: Resources
     timeout_s: float = Field(gt=0)
     attempts: int = Field(ge=1)
     max_failed_share: float = Field(ge=0, le=1)

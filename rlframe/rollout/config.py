@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from rlframe.model.config import resolve_auto
 from rlframe.rollout.engine_range import EngineRange
 from rlframe.rollout.messages import EngineBounds
-from rlframe.schema import Config, Labels, Passthrough
+from rlframe.schema import Config, Labels, Passthrough, Resources
 from rlframe.types import Sampling
 
 LEAST_TEMPERATURE = 0.01  # vLLM raises any lower temperature above 0 to this
@@ -45,6 +45,8 @@ class RolloutConfig(Config):
     cpus: int = Field(ge=0)
     gpus: int = Field(ge=0)
     labels: Labels
+    resources: Resources
+    strategy: Literal["spread", "pack"]
     tensor_parallel: int | None = Field(ge=1)
     pipeline_parallel: int = Field(ge=1)
     data_parallel: int = Field(ge=1)
