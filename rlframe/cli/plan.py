@@ -100,7 +100,7 @@ def _machines(run: RunConfig, options: argparse.Namespace) -> list[Machine]:
     if options.address is not None:
         from rlframe.plan.nodes import machines_of_cluster
 
-        return machines_of_cluster(options.address)
+        return machines_of_cluster(options.address, allow_open=run.cluster.allow_open)
     wanted = run.rollout.engines.min * run.rollout.gpus * (run.placement == "separate")
     wanted += run.learner.ranks * run.learner.gpus
     here = this_machine(with_gpus=wanted > 0)

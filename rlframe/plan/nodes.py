@@ -18,11 +18,11 @@ def machines_of(nodes: list[Node]) -> list[Machine]:
     return [_machine(index, node) for index, node in enumerate(nodes)]
 
 
-def machines_of_cluster(address: str) -> list[Machine]:
+def machines_of_cluster(address: str, *, allow_open: bool) -> list[Machine]:
     """Joins a running Ray cluster and leaves it. Raises RunFailed where it does not answer."""
     from rlframe.cluster import existing
 
-    return machines_of(existing.nodes_at(address))
+    return machines_of(existing.nodes_at(address, allow_open=allow_open))
 
 
 def _machine(index: int, node: Node) -> Machine:
