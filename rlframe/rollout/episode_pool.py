@@ -200,8 +200,8 @@ class EpisodePool:
             )
 
     def metrics(self) -> dict[str, float]:
-        """Metrics of the rewards, by the latest reports."""
-        return merge_metrics(worker.metrics for worker in self.workers.values())
+        """Metrics of the rewards, by the latest reports. For any thread."""
+        return merge_metrics(worker.metrics for worker in list(self.workers.values()))
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
         """Waits until the workers have written all files, and ends their work; a second call does nothing.

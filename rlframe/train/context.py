@@ -246,7 +246,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         supervisor.open(files.requests, feed.reading)
         stack.callback(supervisor.close)
         reporter.follow(actors.background, actors.starter.handles, feed.progress)
-        reporter.export(Exporter(files.path.name))
+        stack.enter_context(reporter.exporting(Exporter(files.path.name)))
         gate = MismatchGate(run.mismatch, list(run.correction.values()), learner, console)
         checkpoints = stack.enter_context(
             Checkpoints(

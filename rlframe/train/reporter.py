@@ -6,9 +6,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from threading import Event, Thread
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, Self
 
 from rlframe.actors.activity import longest
@@ -58,6 +58,7 @@ class Reporter:
         self.generation = generation
         self.health = health
         self._exporter: Exporter | None = None
+        self._sending = Lock()
         self._metrics_url = ""
         self._state: State = "starting"
         self._reason = ""
@@ -91,10 +92,15 @@ class Reporter:
         background.run(begin())
         self._state = "running"
 
-    def export(self, exporter: Exporter) -> None:
-        """Begins to send each status as metrics for operators."""
-        self._metrics_url = exporter.url
-        self._exporter = exporter
+    @contextmanager
+    def exporting(self, exporter: Exporter) -> Iterator[None]:
+        """Sends each status as metrics for operators, while the `with` block runs; Ray must be there all the time."""
+        self._metrics_url, self._exporter = exporter.url, exporter
+        try:
+            yield
+        finally:
+            with self._sending:
+                self._exporter = None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self.step = step
@@ -163,8 +169,9 @@ class Reporter:
             status = self.status()
             self._write(status)
             self._say(status)
-            if self._exporter is not None:
-                self._exporter.send(values(status))
+            with self._sending:
+                if self._exporter is not None:
+                    self._exporter.send(values(status))
 
     def _say(self, status: Status) -> None:
         """Tells the console once a wait has not moved for a minute, and again after two, four, eight minutes."""
