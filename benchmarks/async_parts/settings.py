@@ -106,7 +106,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learner": {"learner": 1.25},
     "thousand": {"engines": 1000, "prompts": 4000, "steps": 30},
     "slow": {"engines": 16, "prompts": 64, "slow": 10.0, "learner": 1.1},
-    # Seconds of a cluster, beside which those of a recovery count. A step of 130 s, as with 128 prompts x 16 completions
+    # Seconds of a cluster, beside which those of recoveries count. Steps of 130 s, as with 128 prompts x 16
     # on 8 engines x 64 slots, in a 32nd of that size.
     "cluster": {
         "slots": 2,
