@@ -22,8 +22,8 @@ class Exporter:
 
     def __init__(self, run: str) -> None:
         """`run`: the value of the tag of that name."""
-        self._metrics = {}
-        self._tag_names = {}
+        self._metrics: dict[str, Counter | Gauge] = {}
+        self._tag_names: dict[str, str | None] = {}  # name -> its tag besides `run`
         self._counted: dict[Series, float] = {}
         for metric in METRICS:
             [tag] = metric.tags or [None]
@@ -44,7 +44,7 @@ class Exporter:
         """Sets gauges, and brings counters to these totals."""
         for (name, tag), value in values.items():
             metric, tag_name = self._metrics[name], self._tag_names[name]
-            tags = {tag_name: tag} if tag_name else None
+            tags = {tag_name: tag} if tag_name else {}
             if isinstance(metric, Gauge):
                 metric.set(value, tags)
             elif (more := value - self._counted.get((name, tag), -1.0)) > 0:
