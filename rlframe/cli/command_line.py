@@ -31,7 +31,10 @@ def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> i
 
     def job(composed: Any) -> None:
         _separate_folder(composed)
-        exit_codes.append(_exit_code(start, composed))
+        try:
+            exit_codes.append(_exit_code(start, composed))
+        except ConfigError as error:
+            raise _Refused(str(error)) from None
         if exit_codes[-1] == exits.STOPPED:
             sys.exit(exits.STOPPED)  # skips the remaining jobs of a multirun
 
@@ -39,11 +42,15 @@ def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> i
     sys.argv = [f"rlframe {verb}", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="train")(job)()
-    except ConfigError as error:
-        return exits.refuse("This config cannot run", str(error))
+    except _Refused as refused:
+        return exits.refuse("This config cannot run", str(refused))
     except (HydraException, OmegaConfBaseException) as error:
         return exits.refuse("This config cannot run", _with_suggestion(str(error)))
     return max(exit_codes, default=0)
+
+
+class _Refused(BaseException):
+    """A config error on its way through Hydra, which would print the overrides of every Exception."""
 
 
 def _separate_folder(composed: Any) -> None:

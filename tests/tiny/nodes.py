@@ -65,7 +65,7 @@ def two_nodes(folder: Path, *, cpus: int = 4, gpus: int = 0) -> Iterator[Nodes]:
             node = subprocess.Popen(command, env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
             stack.callback(end_offspring, node)
         for name in ("first", "second"):
-            _wait_until_started(folder / f"{name}.log")
+            wait_until_started(folder / f"{name}.log")
         yield Nodes(
             address=f"{FIRST_IP}:{port}",
             dashboard=f"http://127.0.0.1:{dashboard_port}",
@@ -96,7 +96,7 @@ def free_ports(ip: str, count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def _wait_until_started(log: Path) -> None:
+def wait_until_started(log: Path) -> None:
     deadline = time.monotonic() + START_S
     while "Ray runtime started" not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
