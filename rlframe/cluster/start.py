@@ -21,6 +21,7 @@ from rlframe.cluster.nodes import Node
 from rlframe.cluster.placement import RL, Role, cpu_demand, placement
 from rlframe.cluster.reaper import reaper
 from rlframe.cluster.starter import Starter
+from rlframe.config.warnings import packing_warning
 from rlframe.learner import selftest
 from rlframe.record.directory import RunDir
 
@@ -53,7 +54,8 @@ class JoinedCluster:
         """Starts the actors of all roles.
 
         `warn` gets a line for each resource that a running cluster lacks, because the start then waits for more nodes,
-        a line for an object store that is too small, and later a line for each engine that is replaced. Raises
+        a line for an object store that is too small, for a model that computes no shared prefixes, and later for each
+        engine that is replaced. Raises
         ConfigError for a model that the learner cannot compute right, and Stalled with the cluster's nodes and the
         names of the actors that did not start within `cluster.start_timeout_s`.
         """
@@ -62,6 +64,8 @@ class JoinedCluster:
         packing: Packing = "shared"
         if slots.get("learner"):
             packing = selftest.choose_packing(model_path, run.learner, run.longest_sequence)
+            if warning := packing_warning(run.learner.packing, packing):
+                warn(warning)
         if run.cluster.address is None:
             small_store = store.local_problem(run.cluster.object_store_gib, self.weights)
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rlframe.cluster import start as cluster
 from rlframe.cluster.prometheus import Exporter
 from rlframe.config.compose import save
-from rlframe.config.warnings import packing_warning, warnings
+from rlframe.config.warnings import warnings
 from rlframe.errors import LearnerLost
 from rlframe.experience.errands import Errands
 from rlframe.experience.statistics import rollout_metrics
@@ -153,10 +153,9 @@ class Context:
         metrics |= self.feed.metrics() | report.metrics
         metrics |= synced.metrics() | turns | self.checkpoints.metrics() | self.health.metrics()
         now = time.monotonic()
-        step_s = now - self._step_began
-        idle = min(1.0, metrics["time/rollout_wait_s"] / step_s)
-        metrics |= {"time/learner_s": learner_s, "time/step_s": step_s, "learner/idle": idle}
-        self._step_began = now
+        step_s, self._step_began = now - self._step_began, now
+        metrics |= {"time/learner_s": learner_s, "time/step_s": step_s}
+        metrics["learner/idle"] = min(1.0, metrics["time/rollout_wait_s"] / step_s)
         for sink in self.sinks:
             sink.log(step, metrics)
         self.recorded = step
@@ -237,8 +236,6 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         supervisor = actors.supervisor
         if rollouts is None or episodes is None or learner is None or weights is None or supervisor is None:
             raise ValueError(f"the loop needs rollouts, rewards and a learner, not only {', '.join(roles)}")
-        if warning := packing_warning(run.learner.packing, learner.packing):
-            console.warn(warning)
         log = LedgerLog(files.ledger, generation) if run.checkpoint.every else None
         errands = Errands(weights, supervisor.checkpoint_due, lambda: ctx.save())
         feed = open_feed(run, stream, rollouts, episodes, actors.background, console.warn, errands, log)
