@@ -23,9 +23,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in sorte
 SHELL = """
 rlframe() { printf '%s\\0' "$@"; printf '\\n\\0'; }
 sbatch() { while [[ $1 == --* ]]; do shift; done; shift; rlframe train "$@"; }
-launch/join.sh() { rlframe train "$@"; }
 """
-LAUNCHED = r"(RAY_ADDRESS=\S+ )?(rlframe (train|evaluate)|sbatch .*launch/slurm\.sbatch|launch/join\.sh)\b"
+LAUNCHED = r"(rlframe (train|evaluate|submit)|sbatch .*launch/slurm\.sbatch)\b"
 SMALL = Qwen3Config(vocab_size=151_936, hidden_size=1024, num_hidden_layers=28, max_position_embeddings=40_960)
 EXPERTS = Qwen3MoeConfig(hidden_size=2048, num_hidden_layers=48, num_experts=128, max_position_embeddings=40_960)
 
@@ -41,7 +40,6 @@ def commands(page: str) -> list[str]:
 
 def arguments(command: str) -> list[str]:
     """As a shell hands them to `rlframe`: verb first."""
-    command = re.sub(r"^RAY_ADDRESS=\S+ ", "", command)
     split = subprocess.run(["bash", "-c", SHELL + command], capture_output=True, text=True, check=True)
     return split.stdout.split("\0\n\0")[0].split("\0")
 
@@ -49,7 +47,7 @@ def arguments(command: str) -> list[str]:
 def planned(command: str, folder: Path) -> RunConfig:
     """The checked config of a command, once its actors have slots. `folder` is that of its models and runs."""
     verb, *settings = arguments(command)
-    settings = [setting for setting in settings if setting not in ("-m", "--cfg", "job")]
+    settings = [setting for setting in settings if not re.match(r"-m$|--|job$|http://", setting)]
     named = dict(setting.split("=", 1) for setting in settings if "=" in setting)
     name = named.get("model.path", "Qwen/Qwen3-0.6B")
     overrides = [setting for setting in settings if not setting.startswith(("model.path=", "resume="))]
@@ -113,7 +111,6 @@ def test_braces_quotes_and_launchers_are_the_shell_s():
         "prompts.heldout.path=a b",
     ]
     assert arguments("sbatch --nodes=4 launch/slurm.sbatch steps=3") == ["train", "steps=3"]
-    assert arguments("RAY_ADDRESS=http://head:8265 launch/join.sh steps=3") == ["train", "steps=3"]
 
 
 def test_a_model_s_kind_follows_from_its_name(tmp_path: Path):

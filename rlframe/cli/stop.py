@@ -11,6 +11,7 @@ Lets a submitted run save a checkpoint and end, and prints the checkpoint. The r
 `rlframe jobs` lists the jobs. The same `rlframe submit` command goes on with the run.
 """
 HEADLINE = "The job cannot be stopped"
+PENDING = "PENDING"  # a job whose driver no node has started
 AFTER_S = 30.0  # for Ray, beyond the time that the run has
 
 
@@ -33,8 +34,11 @@ def _stop(arguments: list[str]) -> int:
     job = jobs.get(arguments[0])
     if job.ended:
         raise ConfigError(f"{job.id}: it has ended already ({job.state.lower()}); see {job.run_dir}")
-    print(f"{job.id}: stopping; its driver saves a checkpoint")
     jobs.stop(job.id)
+    if job.state == PENDING:
+        print(f"{job.id}: no node has started it yet, so there is no checkpoint; it ends once a node does")
+        return 0
+    print(f"{job.id}: stopping; its driver saves a checkpoint", flush=True)
     job = jobs.wait(job.id, job.stop_timeout_s + AFTER_S)
     if not job.ended:
         raise RunFailed(f"{job.id}: it is still {job.state.lower()}; see `rlframe jobs`")

@@ -70,7 +70,7 @@ def shell_job(command: str, **changes: float | dict[str, str]) -> Submission:
 
 
 def wait_for_rows(metrics: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not metrics.exists() or metrics.read_text().count("\n") < count:
         assert time.monotonic() < deadline, f"{metrics} has no row {count}"
         time.sleep(0.1)
@@ -88,6 +88,7 @@ def test_a_submitted_run_trains_and_leaves_no_secret(
         "prompts.overlap=drop",
     ]
     settings += ["prompts.train.path=sums.jsonl", "prompts.heldout.path=sums.jsonl", "prompts.heldout.offset=16"]
+    settings += ["prompts.max_tokens=256"]
     settings += ["tracking=wandb", "tracking.mode=offline", "secrets=[WANDB_API_KEY, RLFRAME_TEST_KEY]"]
     pytest.importorskip("wandb", reason="an optional extra")
     command = [sys.executable, "-m", "rlframe.cli", "submit", *settings, f"run_dir={run_dir}"]
@@ -116,7 +117,7 @@ def test_a_wrong_model_there_has_the_words_and_code_of_here(cluster: JobsCluster
     here = cluster.rlframe("train", "model.path=/nowhere", f"run_dir={tmp_path}/run", folder=laptop)
     started = time.monotonic()
     there = cluster.rlframe("submit", "model.path=/nowhere", f"run_dir={tmp_path}/run", folder=laptop)
-    assert time.monotonic() - started < 60  # 30 on a machine without other work
+    assert time.monotonic() - started < 120  # 30 on a machine without other work: benchmarks/submit.py
     assert here.returncode == there.returncode == 2
     [words] = [line for line in here.stderr.splitlines() if "model.path" in line and "job" not in line]
     assert words.startswith("  model.path: /nowhere: there is no such Hugging Face folder")
@@ -156,7 +157,7 @@ def test_a_sweep_is_a_job_for_each_combination(cluster: JobsCluster, jobs: Jobs,
     assert set(ids) == {job.id for job in jobs.all()} - before
     assert [jobs.get(job_id).run_dir for job_id in ids] == [f"{tmp_path}/sweep/0", f"{tmp_path}/sweep/1"]
     rates = [re.search(r"learner\.lr=(\S+)", jobs._client.get_job_info(job_id).entrypoint) for job_id in ids]
-    assert [rate and rate[1] for rate in rates] == ["1e-6", "2e-6"]
+    assert [rate and rate[1] for rate in rates] == ["1e-06", "2e-06"]
     for job_id in ids:
         jobs.wait(job_id, 60)
 
@@ -197,7 +198,7 @@ def test_a_driver_waits_for_a_node_with_its_labels(cluster: JobsCluster, jobs: J
     time.sleep(2)
     assert jobs.get(nowhere).state == "PENDING"
     stop = cluster.rlframe("stop", nowhere, folder=tmp_path)
-    assert stop.returncode == 1 and "before its first step" in stop.stderr
+    assert stop.returncode == 0 and f"{nowhere}: no node has started it yet" in stop.stdout
 
 
 def test_what_the_cluster_refuses_is_refused_before_anything_is_sent(

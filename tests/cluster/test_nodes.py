@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +34,8 @@ from rlframe.learner.rank import LearnerRank
 from rlframe.record.generation import Generation
 from rlframe.train.checkpoint import Checkpoints
 from tests.conftest import compose, tiny_overrides
-from tests.tiny.nodes import RAY, Nodes, free_ports, two_nodes
+from tests.tiny.nodes import Nodes, free_ports, two_nodes
 
-JOIN = Path(__file__).parents[2] / "launch" / "join.sh"
 ROLE = "rlframe.io/role"
 CPUS = 4
 
@@ -92,15 +92,15 @@ def test_a_submitted_run_keeps_its_roles_apart_and_a_second_run_joins(
         before = stored_bytes()
     labels = [f"{role}.labels={{{ROLE}: {name}}}" for role, name in {"learner": "first", "rollout": "second"}.items()]
     settings = [*existing[:-2], *labels, "rollout.engines=2", "steps=2", "evaluate.every=0", f"run_dir={run_dir}"]
-    environment = os.environ | {"RAY_ADDRESS": nodes.dashboard, "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}"}
+    submit = [sys.executable, "-m", "rlframe.cli", "submit", *settings, f"--address={nodes.dashboard}"]
     with log.open("wb") as output:
-        job = subprocess.Popen(["bash", str(JOIN), *settings], env=environment, stdout=output, stderr=output)
+        job = subprocess.Popen(submit, stdout=output, stderr=output)
     second = compose([*existing, f"reward.labels={{{ROLE}: second}}"])
     with cluster.start(second, tiny_model, ["reward"]) as actors:  # of the same names, at the same time
         node_id = ray.get(actors.starter.handles["reward-0"].__ray_call__.remote(_node_id))
         assert by_role({node_id: "reward-0"}) == {"second": "reward-0"}
     assert job.wait(240) == 0, log.read_text()[-3000:]
-    assert "succeeded" in log.read_text()
+    assert "finished" in log.read_text()
 
     with watching(existing):
         assert {actor["State"] for actor in all_actors().values()} == {"DEAD"}
