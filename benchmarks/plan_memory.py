@@ -31,6 +31,7 @@ import ray
 from rlframe.algorithm import DAPO
 from rlframe.batch.shares import to_shares
 from rlframe.cluster.actor import meeting_point, start_actor
+from rlframe.cluster.cpu import KEEP_MEMORY
 from rlframe.cluster.placement import engine_slot, rank_slot
 from rlframe.config import compose as config
 from rlframe.config.run import RunConfig
@@ -82,9 +83,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="a part of the names of configurations")
     parser.add_argument("--parts", default="learner,engine")
+    parser.add_argument("--exact", action="store_true", help="give freed memory back to the system at once")
     parser.add_argument("--instants", action="store_true", help="also print what the estimate is made of")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
+    if arguments.exact:
+        KEEP_MEMORY.clear()
+        KEEP_MEMORY["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
     cases = [case for case in CASES if arguments.only in case.name]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,7 @@ SHELL = """
 rlframe() { printf '%s\\0' "$@"; printf '\\n\\0'; }
 sbatch() { while [[ $1 == --* ]]; do shift; done; shift; rlframe train "$@"; }
 """
-LAUNCHED = r"(rlframe (train|evaluate|submit)|sbatch .*launch/slurm\.sbatch)\b"
+LAUNCHED = r"(rlframe (train|evaluate|plan|submit)|sbatch .*launch/slurm\.sbatch)\b"
 SMALL = Qwen3Config(vocab_size=151_936, hidden_size=1024, num_hidden_layers=28, max_position_embeddings=40_960)
 EXPERTS = Qwen3MoeConfig(hidden_size=2048, num_hidden_layers=48, num_experts=128, max_position_embeddings=40_960)
 

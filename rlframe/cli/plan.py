@@ -101,11 +101,13 @@ def _machines(run: RunConfig, options: argparse.Namespace) -> list[Machine]:
         from rlframe.plan.nodes import machines_of_cluster
 
         return machines_of_cluster(options.address, allow_open=run.cluster.allow_open)
+    from rlframe.plan.plan import gpu_of
+
     wanted = run.rollout.engines.min * run.rollout.gpus * (run.placement == "separate")
     wanted += run.learner.ranks * run.learner.gpus
     here = this_machine(with_gpus=wanted > 0)
     if wanted <= here[0].gpus:
         return here
-    kind = run.plan.gpu or DEFAULT_GPU
-    each = max(NODE_GPUS, 1)
-    return parse_cluster(f"{wanted}x{kind}" if wanted < each else f"{-(-wanted // each)}x{each}x{kind}")
+    kind = gpu.name if (gpu := gpu_of(run)) else DEFAULT_GPU
+    nodes, gpus = -(-wanted // NODE_GPUS), min(wanted, NODE_GPUS)
+    return parse_cluster(f"{nodes}x{gpus}x{kind}")

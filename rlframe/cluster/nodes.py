@@ -1,7 +1,4 @@
-"""The nodes of a run's Ray cluster: resources and labels of each node, and resources that the run lacks.
-
-A node with labels {"zone": "a"} meets the label selectors zone=a, zone=!b and zone=in(a, b).
-"""
+"""The nodes of a run's Ray cluster: resources and labels of each node, and resources that the run lacks."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 import ray
 from ray._private.state import available_resources_per_node
 
-from rlframe.cluster.placement import Slot
+from rlframe.cluster.placement import Slot, meets
 
 NODE_ID = "ray.io/node-id"  # a label of every node; the values differ
 
@@ -87,10 +84,3 @@ def _custom(slot: Slot) -> str:
     ', rollout 1'
     """
     return "".join(f", {name} {amount:g}" for name, amount in slot.resources.items())
-
-
-def meets(value: str | None, selector: str) -> bool:
-    """True if a label's value on a node meets Ray's selector. `value` is None on a node without the label."""
-    listed = selector.removeprefix("!")
-    values = [item.strip() for item in listed.removeprefix("in(").removesuffix(")").split(",")]
-    return (value in values) != selector.startswith("!")

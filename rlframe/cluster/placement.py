@@ -212,3 +212,13 @@ def environment(threads: int, *, gpus: int) -> dict[str, str]:
 def visible_gpus(gpus: float) -> dict[str, str]:
     """Environment variables that hide all GPUs from an actor with gpus=0, to which Ray would show every GPU."""
     return {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def meets(value: str | None, selector: str) -> bool:
+    """True if a label's value on a node meets Ray's selector. `value` is None on a node without the label.
+
+    The value a meets the selectors a, !b and in(a, b).
+    """
+    listed = selector.removeprefix("!")
+    values = [item.strip() for item in listed.removeprefix("in(").removesuffix(")").split(",")]
+    return (value in values) != selector.startswith("!")

@@ -53,12 +53,9 @@ class PlanConfig(Config):
 
     check: Literal["refuse", "warn"]
     gpu: str | None
-    prompt_tokens: float | None = Field(gt=0)
     completion_tokens: float | None = Field(gt=0)
     learner_share: float = Field(gt=0, le=1)
     engine_share: float = Field(gt=0, le=1)
     rank_tokens_per_s: float | None = Field(gt=0)
     engine_tokens_per_s: float | None = Field(gt=0)
     network_gbs: float = Field(gt=0)
-    core_gflops: float = Field(gt=0)
-    core_gbs: float = Field(gt=0)

@@ -28,7 +28,8 @@ LOCKSTEP_VERSIONS, VERSIONS = 2, 3
 class HostMemory:
     """Bytes of a node, without pages of files."""
 
-    kept: int  # by processes, for the whole run
+    least: int  # state and weights alone
+    kept: int  # by processes with their libraries, for the whole run
     peak: int  # while ranks copy a checkpoint, and on CPUs at the worst instants
     shm: int  # of the object store, in /dev/shm
 
@@ -41,14 +42,19 @@ def host_memory(
     rewards = len(node.actors) - ranks - engines
     base = ranks * (RANK + (GPU_PROCESS if rank.on_gpu else 0)) + rewards * REWARD + (DRIVER if driver else 0)
     workers = run.rollout.workers
-    base += engines * ENGINE + (engines * workers * (ENGINE + GPU_PROCESS) if engine.on_gpu else 0)
+    # An engine over several nodes has its workers there, and its own process on one of them.
+    on_node = node.workers + workers * sum(slot.kind == "rollout" and not slot.workers for slot in node.actors)
+    base += engines * ENGINE + (on_node * (ENGINE + GPU_PROCESS) if engine.on_gpu else 0)
     kept, peak = base + ranks * sum(rank.host.values()), base + ranks * rank.host_bytes
     if not rank.on_gpu:
         kept += ranks * rank.kept_bytes
     if not engine.on_gpu:
         kept += engines * workers * (engine.kept_bytes + engine.cache)
         peak += engines * workers * engine.peak_bytes
-    return HostMemory(kept=kept, peak=peak, shm=store_bytes(run, shapes, ranks=ranks, engines=engines))
+    least = ranks * (sum(rank.host.values()) + (0 if rank.on_gpu else rank.kept_bytes))
+    least += 0 if engine.on_gpu else engines * workers * engine.kept_bytes
+    shm = store_bytes(run, shapes, ranks=ranks, engines=engines)
+    return HostMemory(least=least, kept=kept, peak=peak, shm=shm)
 
 
 def synced_bytes(run: RunConfig, shapes: ModelShapes) -> int:

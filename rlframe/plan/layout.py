@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rlframe.cluster.placement import RL, Slot, placement
+from rlframe.cluster.placement import RL, Slot, meets, placement
 from rlframe.plan.machines import Machine
 from rlframe.plan.numbers import plural
 
@@ -32,8 +32,10 @@ class Node:
         return sum(slot.kind == kind for slot in self.actors)
 
     def takes(self, slot: Slot, gpus: float) -> bool:
+        if gpus > self.free or self.machine.labels is None:
+            return gpus <= self.free
         labels = dict(self.machine.labels)
-        return gpus <= self.free and all(labels.get(name) == value for name, value in slot.labels.items() if labels)
+        return all(meets(labels.get(name), selector) for name, selector in slot.labels.items())
 
     def contents(self) -> str:
         """The actors by kind: "8 ranks, 1 engine"."""

@@ -23,7 +23,7 @@ SHARED_MEMORY = Path("/dev/shm")
 CGROUP_LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
 CPU_NODE_GIB = 256.0  # of a node without GPUs in --cluster
 SHM_SHARE = 0.5  # of a node's memory, Linux's size of /dev/shm
-GROUP = re.compile(r"(?:(\d+)x)?(\d+)x([A-Za-z][\w-]*)")
+GROUP = re.compile(r"(?:(\d+)x)?(\d+)x([A-WYZa-wyz][\w-]*)")
 FORM = "write NODESxGPUSxKIND, as 4x8xH100 or 8xH100; NODESxcpu are nodes without GPUs, and a comma joins several"
 
 
@@ -37,7 +37,7 @@ class Machine:
     host_bytes: int
     shm_bytes: int
     measured: bool  # memory is the machine's own; else a usual size of such a node
-    labels: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] | None = None  # None: not known, so any label is there
 
 
 def parse_cluster(text: str, host_gib: float | None = None, shm_gib: float | None = None) -> list[Machine]:

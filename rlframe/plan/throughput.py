@@ -2,8 +2,7 @@
 
 A rank reaches `plan.learner_share` of its GPU's stated FLOP/s, and ZeRO-3's transfers go on beside that: a pass takes
 the longer of the two. An engine's token takes the time to read its weights and the keys and values of its completions
-at `plan.engine_share` of the memory's stated bandwidth, or of the FLOP/s where those take longer. CPUs reach
-`plan.core_gflops` and `plan.core_gbs` a core.
+at `plan.engine_share` of the memory's stated bandwidth, or of the FLOP/s where those take longer.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
 HOST_GBS = 10.0  # assumption: copies of a process into the object store and out of it
+# Assumptions about a CPU core: FLOP/s and bytes/s of memory that a learner and an engine reach on it.
+CORE_FLOPS, CORE_MEMORY = 60e9, 5e9
 NODE_GPUS = 8  # assumption: as many network adapters a node, which carry a ring's transfers together
 PCIE_GBS = 50.0  # assumption: a GPU from and to the host's memory
 GRADIENT_WIDTH = 4  # gradients travel in float32
@@ -123,13 +124,11 @@ def _speed(run: RunConfig, gpu: Gpu | None, share: float, cpus: float, *, togeth
         flops, memory = share * gpu.bf16_tflops * 1e12, share * gpu.memory_gbs * 1e9
         return Speed(flops=flops, memory=memory, links=links * 1e9, host=PCIE_GBS * 1e9)
     cores, copies = max(1.0, cpus), HOST_GBS * 1e9
-    return Speed(
-        flops=cores * run.plan.core_gflops * 1e9, memory=cores * run.plan.core_gbs * 1e9, links=copies, host=copies
-    )
+    return Speed(flops=cores * CORE_FLOPS, memory=cores * CORE_MEMORY, links=copies, host=copies)
 
 
 def _prompt_tokens(run: RunConfig) -> float:
-    return run.plan.prompt_tokens or run.prompts.max_tokens / 2
+    return run.prompts.max_tokens / 2
 
 
 def _completion_tokens(run: RunConfig) -> float:

@@ -19,6 +19,9 @@ MOST_KEYS = 200
 # A choice that works only together with another.
 COMPANIONS = {"algorithm=gspo": ["correction=proximal"]}
 
+# An experiment of a model with a longer context than that of `model_folder`.
+MODELS = {"experiment=deepseek_v3_r1_zero": conf_dir() / "shapes" / "deepseek_v3"}
+
 # Values for the keys that an experiment or a group leaves to its user.
 FILL = {
     f"prompts.{use}.{part}path": f"{use}.jsonl"
@@ -41,7 +44,7 @@ def compose_choice(choice: str, model_folder: Path) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [choice, *COMPANIONS.get(choice, [])])
     for key in OmegaConf.missing_keys(config):
-        OmegaConf.update(config, key, str(model_folder) if key == "model.path" else FILL[key])
+        OmegaConf.update(config, key, str(MODELS.get(choice, model_folder)) if key == "model.path" else FILL[key])
     return config
 
 
