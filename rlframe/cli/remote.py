@@ -65,3 +65,6 @@ def answered(headline: str, act: Callable[[], int]) -> int:
     except RunFailed as failure:
         exits.complain(str(failure))
         return exits.FAILED
+    except OSError as error:  # of requests, too
+        exits.complain(f"the cluster does not answer any more: {error}")
+        return exits.FAILED

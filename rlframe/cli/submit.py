@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlframe.cli import command_line, exits, remote
 from rlframe.config import compose as config
-from rlframe.config.sent_files import CONF, SentFiles, override, sent_files
+from rlframe.config.sent_files import CONF, OWN_CONF, SentFiles, override, sent_files
 from rlframe.config.sent_secrets import refuse_sent_secrets
 from rlframe.errors import ConfigError
 from rlframe.schema import for_another_machine
@@ -32,6 +32,8 @@ that the config names by relative paths go along (at most 100 MiB). The same com
   -m learner.lr=1e-6,2e-6       a job for each combination, with folders run_dir/0, run_dir/1, ...
   cluster.driver                CPUs and labels of the node for the driver; docs/clusters.md has more
 """
+CONFIG_FOLDERS = {"main": CONF, "command-line": OWN_CONF}  # by Hydra's name of the source
+OPTIONS = {CONF: "config-path", OWN_CONF: "config-dir"}
 HEADLINE = "This run cannot be submitted"
 
 
@@ -115,16 +117,15 @@ def _prepare(composed: Any) -> _Prepared:
     _set_folder(composed)
     with for_another_machine():
         run = config.load(composed)
-    # rlframe/plan: check_plan(run, ...) belongs here, before anything is sent.
-    settings = run.model_dump()
-    sent = sent_files(settings, config.conf_dir())
+    # `rlframe train` makes the run's plan there, where the model and the machines are, before it starts anything.
+    sent = sent_files(run.model_dump(), _config_folders())
     resume = [] if any(text.startswith("resume=") for text in overrides) else ["resume=auto"]
     last = [*resume, override("run_dir", run.run_dir), "cluster.address=auto", *sent.overrides]
     arguments = [*overrides, *last]
     submission = Submission(
         run_dir=run.run_dir,
         # exec: a signal reaches the driver, not a shell
-        entrypoint=f'exec rlframe train --config-path="$PWD/{CONF}" {shlex.join(arguments)}',
+        entrypoint=f"exec rlframe train {_config_options()} {shlex.join(arguments)}",
         files=sent.files,
         env_vars=run.cluster.env_vars,
         stop_timeout_s=run.cluster.stop_timeout_s,
@@ -133,6 +134,24 @@ def _prepare(composed: Any) -> _Prepared:
     )
     refuse_sent_secrets(run, arguments, sent)
     return _Prepared(run, submission, address, sent)
+
+
+def _config_folders() -> dict[str, Path]:
+    """Name in the job's folder -> folder of YAML files of this command: conf/, and that of --config-dir."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folders = {source.provider: Path(source.path) for source in HydraConfig.get().runtime.config_sources}
+    return {name: folders[provider] for provider, name in CONFIG_FOLDERS.items() if provider in folders}
+
+
+def _config_options() -> str:
+    """Hydra's options by which the job finds those folders, for a shell in the job's folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    options = [f'--{OPTIONS[name]}="$PWD/{name}"' for name in _config_folders()]
+    if (name := HydraConfig.get().job.config_name) and name != "train":
+        options.append(f"--config-name={shlex.quote(name)}")
+    return " ".join(options)
 
 
 def _set_folder(composed: Any) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 import rlframe
@@ -188,6 +189,8 @@ class Jobs:
                 job = await asyncio.to_thread(self.get, job_id)
                 if job.ended:
                     return job
+            except RunFailed:  # it answers, and refuses the token now
+                raise
             except (aiohttp.ClientError, requests.RequestException, OSError, RuntimeError) as error:
                 if not lost:
                     lost = True
@@ -218,11 +221,14 @@ class Jobs:
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client, whose requests end after some time."""
+    """Ray's client, whose requests end after some time, with words for a refused token."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         timeout_s: Any = SENDING_S if options.get("data") else REQUEST_S
-        return super()._do_request(method, endpoint, timeout=timeout_s, **options)
+        try:
+            return super()._do_request(method, endpoint, timeout=timeout_s, **options)
+        except AuthenticationError as error:
+            raise RunFailed(f"{self._address} refuses the token: {str(error).splitlines()[0]}") from None
 
 
 def _job(details: JobDetails) -> Job:

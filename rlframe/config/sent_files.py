@@ -15,7 +15,7 @@ from __future__ import annotations
 import glob
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rlframe.errors import ConfigError
 from rlframe.schema import USER_MODULE, module_is_installed
 
 MOST_MIB = 100
-CONF, NAMED = "conf", "named"
+CONF, OWN_CONF, NAMED = "conf", "own_conf", "named"
 NEVER = {".git", ".venv", "venv", "env", ".env", "site-packages", "node_modules", "runs", "__pycache__"}
 CODE = re.compile(r"(.+\.py):(\w+)$")
 KEY = re.compile(r"[\w-]+(\.[\w-]+)*")  # a key that an override can name
@@ -42,13 +42,17 @@ class SentFiles:
         return sum(file.stat().st_size for file in self.files.values())
 
 
-def sent_files(settings: Any, conf: Path) -> SentFiles:
-    """The files for these settings, which have been checked here. `conf`: the folder of YAML files.
+def sent_files(settings: Any, folders: Mapping[str, Path]) -> SentFiles:
+    """The files for these settings, which have been checked here. `folders`: of YAML files, by their names in the job.
 
     Raises ConfigError for files that are too large together, and for a file of a folder of which nothing is sent.
     """
     here = Path.cwd()
-    files = {f"{CONF}/{file.relative_to(conf)}": file for file in sorted(conf.rglob("*.yaml"))}
+    files = {
+        f"{name}/{file.relative_to(folder)}": file
+        for name, folder in folders.items()
+        for file in sorted(folder.rglob("*.yaml"))
+    }
     keys: dict[str, str] = {}  # path in the job's folder -> the key that names the file
     overrides, kept = [], {}
     for key, value in _texts(settings):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from rlframe.cli import main as cli
+from rlframe.cli.command_line import run_jobs
 from rlframe.cli.jobs import _age
+from rlframe.cli.submit import _prepare
 from rlframe.cluster.machine import is_this_machine
 from rlframe.config.compose import conf_dir
 from rlframe.config.sent_files import sent_files
@@ -174,7 +178,7 @@ def test_files_keep_their_relative_paths(tmp_path: Path, monkeypatch: pytest.Mon
         "template": {"chat_template": "../beside.jinja", "user": "{question}", "system": "note"},
         "reward": {"a": {"name": "mine.py:A"}, "b": {"name": f"{tmp_path}/other.py:B"}},
     }
-    sent = sent_files(settings, conf_dir())
+    sent = sent_files(settings, {"conf": conf_dir()})
     own = {place: file for place, file in sent.files.items() if not place.startswith("conf/")}
     assert list(own) == [
         "data/train-0.parquet", "data/train-1.parquet", "named/0_beside.jinja", "mine.py", "named/1_other.py",
@@ -192,7 +196,7 @@ def test_too_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         ConfigError, match=r"^prompts\.path: rlframe submit sends at most 100 MiB.*big\.jsonl of 101\.0"
     ):
-        sent_files({"prompts": {"path": "big.jsonl"}}, conf_dir())
+        sent_files({"prompts": {"path": "big.jsonl"}}, {"conf": conf_dir()})
 
 
 @pytest.mark.parametrize("folder", ["runs/first", ".git", ".venv/lib"])
@@ -205,7 +209,7 @@ def test_nothing_of_runs_environments_and_git_is_sent(
     with pytest.raises(
         ConfigError, match=r"^prompts\.path: .* is in a folder .*, of which rlframe submit sends nothing"
     ):
-        sent_files({"prompts": {"path": f"{folder}/mine.jsonl"}}, conf_dir())
+        sent_files({"prompts": {"path": f"{folder}/mine.jsonl"}}, {"conf": conf_dir()})
 
 
 def test_the_age_of_a_state_has_its_two_largest_units() -> None:
@@ -216,3 +220,17 @@ def test_the_age_of_a_state_has_its_two_largest_units() -> None:
 def test_the_verbs_explain_themselves(command: Command, verb: str) -> None:
     code, text = command(verb, "--help")
     assert code == 0 and text.startswith(f"rlframe {verb} ")
+
+
+def test_a_folder_of_own_yaml_files_goes_along(command: Command) -> None:
+    own = Path("mine/experiment")
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# @package _global_\nsteps: 3\n")
+    prepared: list[Any] = []
+    arguments = [*RUN, "experiment=mine", "--config-dir=mine", "cluster=existing"]
+    assert run_jobs("submit", arguments, lambda composed: prepared.append(_prepare(composed))) == 0
+    [job] = prepared
+    assert job.run.steps == 3 and "own_conf/experiment/mine.yaml" in job.sent.files
+    words = shlex.split(job.submission.entrypoint)
+    assert words[:5] == ["exec", "rlframe", "train", "--config-path=$PWD/conf", "--config-dir=$PWD/own_conf"]
+    assert words[-3:] == ["resume=auto", "run_dir='/shared/runs/first'", "cluster.address=auto"]
