@@ -58,8 +58,7 @@ def main(arguments: list[str]) -> int:
 def _submit(arguments: list[str]) -> int:
     option, arguments = remote.take_option(arguments, remote.ADDRESS)
     no_wait, arguments = remote.take_flag(arguments, "--no-wait")
-    if not any(argument.lstrip("+").startswith("cluster=") for argument in arguments):
-        arguments = [*arguments, "cluster=existing"]
+    arguments = _with_a_cluster(arguments)
     prepared: list[_Prepared] = []
     code = command_line.run_jobs("submit", arguments, lambda composed: prepared.append(_prepare(composed)))
     if code or not prepared:  # --cfg prints a config, and has no job
@@ -75,6 +74,19 @@ def _submit(arguments: list[str]) -> int:
     if no_wait or len(job_ids) > 1:
         return 0
     return follow(jobs, job_ids[0])
+
+
+def _with_a_cluster(arguments: list[str]) -> list[str]:
+    """The arguments with a choice of the group `cluster`, beside the other overrides, since argparse splits no list.
+
+    >>> _with_a_cluster(["-m", "seed=1,2", "--config-dir=mine"])
+    ['-m', 'cluster=existing', 'seed=1,2', '--config-dir=mine']
+    """
+    if any(argument.lstrip("+").startswith("cluster=") for argument in arguments):
+        return arguments
+    overrides = (index for index, text in enumerate(arguments) if "=" in text and not text.startswith("-"))
+    first = next(overrides, len(arguments))
+    return [*arguments[:first], "cluster=existing", *arguments[first:]]
 
 
 def follow(jobs: Jobs, job_id: str) -> int:

@@ -17,7 +17,7 @@ import ray
 from rlframe.cli import main as cli
 from rlframe.cli.command_line import run_jobs
 from rlframe.cli.jobs import _age
-from rlframe.cli.submit import _prepare
+from rlframe.cli.submit import _prepare, _with_a_cluster
 from rlframe.cluster.machine import is_this_machine
 from rlframe.config.compose import conf_dir
 from rlframe.config.sent_files import sent_files
@@ -227,7 +227,7 @@ def test_a_folder_of_own_yaml_files_goes_along(command: Command) -> None:
     own.mkdir(parents=True)
     (own / "mine.yaml").write_text("# @package _global_\nsteps: 3\n")
     prepared: list[Any] = []
-    arguments = [*RUN, "experiment=mine", "--config-dir=mine", "cluster=existing"]
+    arguments = _with_a_cluster([*RUN, "experiment=mine", "--config-dir=mine"])
     assert run_jobs("submit", arguments, lambda composed: prepared.append(_prepare(composed))) == 0
     [job] = prepared
     assert job.run.steps == 3 and "own_conf/experiment/mine.yaml" in job.sent.files
