@@ -20,6 +20,7 @@ from rlframe.errors import ConfigError
 KEY = "cluster.address"
 ANSWER_S = 10.0
 METADATA = "/api/v0/cluster_metadata"  # versions; behind the token like everything else
+NODES = "/api/v0/nodes"
 DEFAULT_TOKEN = Path("~/.ray/auth_token")  # where Ray looks last
 HOW_TO_REACH = "give the address of its dashboard, such as http://head:8265 (kubectl port-forward, ssh -L)"
 HOW_TO_SIGN_IN = "set RAY_AUTH_TOKEN_PATH to a file of mode 0600 with the token that the cluster was started with"
@@ -44,7 +45,7 @@ def open_dashboard(address: str, *, allow_open: bool) -> Dashboard:
     answer = _ask(address, {})
     headers, warnings = {}, []
     if answer.status_code == 200:
-        if not allow_open and not is_this_machine(urlsplit(address).hostname or ""):
+        if not allow_open and not _is_of_this_machine(address):
             raise ConfigError(
                 f"{KEY}: {address} asks for no token, so everybody who reaches it can run code on all of its nodes; "
                 "start the cluster with RAY_AUTH_MODE=token and a token, or set cluster.allow_open=true"
@@ -57,6 +58,17 @@ def open_dashboard(address: str, *, allow_open: bool) -> Dashboard:
             raise ConfigError(f"{KEY}: {address} refuses the token of this machine; {HOW_TO_SIGN_IN}")
     _check_versions(address, answer)
     return Dashboard(address=address, headers=headers, warnings=warnings)
+
+
+def _is_of_this_machine(address: str) -> bool:
+    """True if the address and the cluster's nodes are of this machine: a tunnel's near end alone is not enough."""
+    hosts = [urlsplit(address).hostname or ""]
+    try:
+        nodes = requests.get(address + NODES, timeout=ANSWER_S).json()["data"]["result"]["result"]
+        hosts += [node["node_ip"] for node in nodes]
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        pass  # no cluster, which the check of versions says
+    return all(map(is_this_machine, hosts))
 
 
 def _url(address: str) -> str:

@@ -120,7 +120,11 @@ class Jobs:
 
     def all(self) -> list[Job]:
         """Every run that rlframe has submitted, the oldest first."""
-        jobs = [_job(details) for details in self._client.list_jobs() if MARK in (details.metadata or {})]
+        try:
+            listed = self._client.list_jobs()
+        except RuntimeError as error:
+            raise RunFailed(f"{self.address} does not list its jobs: {error}") from None
+        jobs = [_job(details) for details in listed if MARK in (details.metadata or {})]
         return sorted(jobs, key=lambda job: job.since)
 
     def get(self, job_id: str) -> Job:

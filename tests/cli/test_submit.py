@@ -108,7 +108,7 @@ def test_another_version_there_is_refused_with_both(command: Command, versions: 
     assert code == 2
     assert f"runs Ray {there['rayVersion']} with Python {there['pythonVersion']}, and this machine has Ray" in text
     assert f"Ray {HERE['rayVersion']} with Python {HERE['pythonVersion']}; use the environment" in text
-    assert len(requests) == 1
+    assert [request for request in requests if not request.startswith("GET /api/v0/")] == []
 
 
 def test_an_open_cluster_of_another_machine_is_refused(command: Command) -> None:
@@ -116,9 +116,18 @@ def test_an_open_cluster_of_another_machine_is_refused(command: Command) -> None
     with dashboard(200, HERE | {"rayVersion": "2.9.3"}, host="0.0.0.0") as (url, requests):
         code, text = command("submit", *RUN, f"cluster.address={url}")
         assert code == 2 and f"cluster.address: {url} asks for no token" in text and "cluster.allow_open=true" in text
-        assert len(requests) == 1
+        assert {request.split()[0] for request in requests} == {"GET"}
         code, text = command("submit", *RUN, f"cluster.address={url}", "cluster.allow_open=true")
         assert code == 2 and "runs Ray 2.9.3" in text  # the next thing that is asked
+
+
+def test_an_open_cluster_behind_a_tunnel_is_refused(command: Command) -> None:
+    """The near end of the tunnel is at 127.0.0.1, and the nodes are not."""
+    for node, words in (("192.0.2.7", "asks for no token"), ("127.0.0.1", "runs Ray 2.9.3")):
+        there = HERE | {"rayVersion": "2.9.3", "result": {"result": [{"node_ip": node}]}}
+        with dashboard(200, there) as (url, _):
+            code, text = command("jobs", "--address", url)
+            assert code == 2 and words in text
 
 
 def test_the_addresses_of_this_machine_are_known() -> None:

@@ -17,12 +17,13 @@ import psutil
 import pytest
 import requests
 
-from rlframe.cluster.dashboard import Dashboard
+from rlframe.cluster.dashboard import NODES, Dashboard
 from rlframe.cluster.jobs import Jobs, Submission
 from rlframe.train.checkpoint import newest_whole
 from tests.conftest import tiny_overrides
 from tests.tiny.cut_wire import CutWire
 from tests.tiny.jobs_cluster import JobsCluster, jobs_cluster
+from tests.tiny.nodes import FIRST_IP
 
 JOB = re.compile(r"^(rlframe-[0-9a-f]{8})  ", re.MULTILINE)
 # A reward of the user's own, which works only where the node's secret is, and a module that it imports.
@@ -226,6 +227,13 @@ def test_what_the_cluster_refuses_is_refused_before_anything_is_sent(
     unknown = cluster.rlframe("stop", "rlframe-00000000", folder=laptop)
     assert unknown.returncode == 2 and "has no such job; `rlframe jobs` lists those it has" in unknown.stderr
     assert jobs.all() == before
+
+
+def test_the_cluster_tells_the_addresses_of_its_nodes(cluster: JobsCluster) -> None:
+    """By them an open cluster behind a tunnel is known."""
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    answer = requests.get(f"{cluster.url}{NODES}", headers=headers, timeout=10).json()
+    assert [node["node_ip"] for node in answer["data"]["result"]["result"]] == [FIRST_IP]
 
 
 def test_a_job_of_someone_else_is_no_job_of_rlframes(cluster: JobsCluster, jobs: Jobs) -> None:
