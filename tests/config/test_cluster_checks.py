@@ -39,5 +39,5 @@ def test_a_label_that_ray_cannot_read_is_refused(composed: Composed) -> None:
 
 @pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])
 def test_an_address_of_the_jobs_api_or_the_client_is_refused(composed: Composed, address: str) -> None:
-    with pytest.raises(ConfigError, match=r"^cluster\.address: .* host:port of the head .* launch/join\.sh$"):
+    with pytest.raises(ConfigError, match=r"^cluster\.address: .* host:port of the head .* rlframe submit$"):
         load(composed("cluster=existing", f"cluster.address='{address}'"))
