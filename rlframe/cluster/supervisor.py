@@ -43,7 +43,7 @@ class Supervisor:
         self.controller = None if run.rollout.engines.fixed else Controller(run.rollout.engines)
         self._asked = False  # a request has set the number of engines
         self._read: Callable[[], Reading | None] = lambda: None
-        self._requests: Path | None = None
+        self._requests: Path | None = None  # the mark of this process in the folder of requests
         self._moved: set[tuple[str, str]] = set()  # actors that have left draining nodes, and the nodes
 
     def open(self, folder: Path, read: Callable[[], Reading | None]) -> None:
@@ -51,14 +51,13 @@ class Supervisor:
 
         `read`: None in a second that is no training.
         """
-        requests.open_folder(folder)
-        self._requests, self._read = folder, read
+        self._requests, self._read = requests.open_folder(folder), read
 
     def close(self) -> None:
         """Ends answering. For any thread."""
         if self._requests is not None:
-            folder, self._requests = self._requests, None
-            requests.close_folder(folder)
+            mark, self._requests = self._requests, None
+            requests.close_folder(mark)
 
     async def run_forever(self) -> None:
         while True:

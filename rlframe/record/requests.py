@@ -41,21 +41,25 @@ class Request:
         self.file.unlink(missing_ok=True)
 
 
-def open_folder(folder: Path) -> None:
-    """Begins to answer; requests to an earlier process of the run are forgotten."""
-    close_folder(folder)
-    folder.mkdir(parents=True)
-
-
-def close_folder(folder: Path) -> None:
-    """Ends all answering."""
+def open_folder(folder: Path) -> Path:
+    """Begins to answer -> the mark of this process. Requests to an earlier process of the run are forgotten."""
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    mark = folder / f".answered-by-{uuid.uuid4().hex[:8]}"
+    mark.touch()
+    return mark
 
 
-def waiting(folder: Path) -> list[Request]:
-    """Requests without an answer, the oldest first."""
+def close_folder(mark: Path) -> None:
+    """Ends all answering, unless another process has begun to answer there."""
+    if mark.exists():
+        shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def waiting(mark: Path) -> list[Request]:
+    """Requests without an answer, the oldest first; none once another process answers there."""
     found: list[tuple[float, Request]] = []
-    for file in folder.glob(f"*{REQUEST}"):
+    for file in mark.parent.glob(f"*{REQUEST}") if mark.exists() else ():
         if not file.name.endswith(ANSWER):
             with suppress(FileNotFoundError):  # withdrawn meanwhile
                 found.append((file.stat().st_mtime, Request(file=file, wishes=json.loads(file.read_text()))))

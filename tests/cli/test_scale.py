@@ -43,10 +43,10 @@ def test_a_run_that_is_dead_is_refused_after_a_while(
     run_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scale, "ANSWER_S", 0.2)
-    requests.open_folder(run_dir / "requests")
+    mark = requests.open_folder(run_dir / "requests")
     assert scale.main([str(run_dir), "rollout=2"]) == 2
     assert "has not answered for 0.2 s" in capsys.readouterr().err
-    assert requests.waiting(run_dir / "requests") == []
+    assert requests.waiting(mark) == []
 
 
 @pytest.mark.parametrize("refused, code", [(False, 0), (True, 2)])
@@ -54,10 +54,10 @@ def test_the_run_s_answer_is_printed(
     run_dir: Path, capsys: pytest.CaptureFixture[str], refused: bool, code: int
 ) -> None:
     folder = run_dir / "requests"
-    requests.open_folder(folder)
+    mark = requests.open_folder(folder)
     with ThreadPoolExecutor(1) as threads:
         scaling = threads.submit(scale.main, [str(run_dir), "rollout=2"])
-        while not (waiting := requests.waiting(folder)):
+        while not (waiting := requests.waiting(mark)):
             assert not scaling.done()
         waiting[0].answer(Answer(refused=refused, text="as you like"))
         assert scaling.result(timeout=30) == code
