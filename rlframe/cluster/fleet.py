@@ -215,7 +215,8 @@ class Fleet:
                 await asyncio.sleep(JOIN_POLL_S)
             if replica.state == ReplicaState.DEAD:
                 return
-            if problem := await parity.difference(replica, self._serving, self.run.mismatch.max_abs_mean):
+            bound, timeout_s = self.run.mismatch.max_abs_mean, self.run.cluster.stall_timeout_s
+            if problem := await parity.difference(replica, self._serving, bound, timeout_s):
                 raise RunFailed(problem)
         except (RayError, RunFailed) as error:
             return await self._fail(replica, error)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rlframe.actors.calls import gather
 from rlframe.actors.replicas import Replica
 
 TOKENS = list(range(10, 42))  # in the vocabulary of every model
@@ -15,16 +16,20 @@ RETRY_S = 0.2
 PEER_S = 30.0  # for a serving engine to answer
 
 
-async def difference(newcomer: Replica, peers: Callable[[], list[Replica]], bound: float) -> str | None:
+async def difference(
+    newcomer: Replica, peers: Callable[[], list[Replica]], bound: float, timeout_s: float
+) -> str | None:
     """The reason why a new engine must not serve: a mean difference of log-probabilities of fixed tokens above `bound`.
 
     None where the engines agree; also where nobody can be compared with: no engine serves, or every answer is of
-    another version. `peers`: engines that serve, as of now. Raises the error of the new engine.
+    another version. `peers`: engines that serve, as of now. Raises the error of the new engine, and Stalled where it
+    does not answer within `timeout_s` (cluster.stall_timeout_s).
     """
     for _ in range(TRIES):
         if not (serving := peers()):
             return None
-        own = await newcomer.handle.probe.remote(TOKENS)
+        probe = {newcomer.name: newcomer.handle.probe.remote(TOKENS)}
+        [own] = await gather(probe, "tell log-probabilities", timeout_s, "cluster.stall_timeout_s")
         peer = min(serving, key=lambda replica: abs(replica.version - own.version))
         try:
             other = await asyncio.wait_for(peer.handle.probe.remote(TOKENS), PEER_S)

@@ -106,6 +106,16 @@ def test_an_engine_that_computes_otherwise_never_serves(tiny_model: Path, tmp_pa
         assert "rollout-2" not in run.followed.engines
 
 
+def test_an_engine_that_is_compared_and_does_not_answer_never_serves(tiny_model: Path, tmp_path: Path) -> None:
+    with open_fleet(settings(tiny_model, "rollout.engines=2", "cluster.stall_timeout_s=5"), tmp_path) as run:
+        (tmp_path / "rollout-2.mute").touch()
+        run.kill("rollout-0")
+        run.order("o0", 20, 20)
+        run.order("o1", 20, 20)
+        run.until(lambda: run.seated() == ["rollout-1", "rollout-3"])
+        assert "rollout-2 did not tell log-probabilities within 5 s (cluster.stall_timeout_s)" in run.warnings[1]
+
+
 def test_losses_without_a_step_end_the_run_with_last_words(tiny_model: Path, tmp_path: Path) -> None:
     config = settings(tiny_model, "rollout.engines=1", "rollout.max_losses=2")
     with logs.kept_in(tmp_path / "logs"), open_fleet(config, tmp_path) as run:

@@ -48,7 +48,7 @@ class FaultyEngine(TimedEngine):
     """A timed engine as an actor. A fault is a file in `faults`, made before or after the engine starts:
 
     `rollout-1.start` and `rollout-1.load` raise, `rollout-1.hang` lets the start take an hour, `rollout-1.slow` lets a
-    load take 30 s, and with `rollout-1.odd` the engine computes other log-probabilities.
+    load take 30 s, with `rollout-1.odd` the engine computes other log-probabilities, and with `rollout-1.mute` none.
     """
 
     def __init__(self, name: str, faults: Path) -> None:
@@ -72,6 +72,8 @@ class FaultyEngine(TimedEngine):
         return await super().load(snapshot)
 
     async def probe(self, token_ids: list[int]) -> Probe:
+        if self._has("mute"):
+            await asyncio.sleep(3600)
         right = await super().probe(token_ids)
         shift = np.float32(0.5) if self._has("odd") else np.float32(0)
         return Probe(version=right.version, logprobs=right.logprobs + shift)
