@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -63,7 +62,8 @@ def episode_pool(
             workers[name] = handles[name], taken
         wait_for({name: handle.__ray_ready__.remote() for name, (handle, _) in workers.items()}, "start", deadline)
         silence_s = min(run.reward.timeout_s + FOUND_S, LONGEST_SILENCE_S) - HEARTBEAT_S
-        pool = EpisodePool(workers, ahead=run.rollout.ahead, silence_s=silence_s)
+        start_s = run.cluster.start_timeout_s
+        pool = EpisodePool(workers, ahead=run.rollout.ahead, silence_s=silence_s, start_s=start_s)
         pool.start_worker = actors.start_successor
     pool.warn = warn
     return pool
@@ -96,16 +96,14 @@ class EpisodeActors:
         return slot.name
 
     def start_successor(self, lost: str) -> tuple[str, Handle]:
-        """Ends a worker, and starts another without engines on its node, or elsewhere if the node is about to leave.
+        """Ends a worker, and makes another without engines on its node, or elsewhere if the node is about to leave.
 
-        Returns the name and handle of the other. Raises Stalled if it does not start.
+        Returns the name and handle of the other, which still starts.
         """
         ray.kill(self.handles[lost])
         home = self._homes[lost]
         name = self.start([], None if not home or home in state.get_draining_nodes() else home)
         self._homes[name] = home
-        deadline = time.monotonic() + self.run.cluster.start_timeout_s
-        wait_for({name: self.handles[name].__ray_ready__.remote()}, f"start in place of {lost}", deadline)
         return name, self.handles[name]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.exceptions import ObjectLostError
 
 from rlframe.actors.calls import gather
+from rlframe.actors.pings import any_done
 from rlframe.actors.replicas import Handle
 from rlframe.actors.tasks import Tasks
 from rlframe.errors import BodyLost, RunFailed
@@ -50,10 +51,12 @@ class EpisodePool:
         ahead: float,
         heartbeat_s: float = HEARTBEAT_S,
         silence_s: float = math.inf,
+        start_s: float = math.inf,
     ) -> None:
         """`workers`: name -> handle, and the engines that the worker was started with. `ahead`: as of the workers.
 
-        `silence_s`: seconds without a report after which a worker is lost.
+        `silence_s`: seconds without a report after which a worker is lost. `start_s`: for a successor to start and to
+        take over, after which another one is tried.
         """
         self.workers = {name: Seated(name=name, handle=handle) for name, (handle, _) in workers.items()}
         for name, (_, seats) in workers.items():
@@ -64,10 +67,11 @@ class EpisodePool:
         self.ahead = ahead
         self.heartbeat_s = heartbeat_s
         self.silence_s = silence_s
+        self.start_s = start_s
         # Lets another engine take the place of a broken one, and returns at once: name, reason. Set by the role that
         # starts engines.
         self.replace_engine: Callable[[str, str], None] = lambda name, reason: None
-        # Ends a lost worker and starts another without engines: name -> the other's name and handle. Set likewise;
+        # Ends a lost worker and makes another without engines: name -> the other's name and handle. Set likewise;
         # None: the workers are objects of this process.
         self.start_worker: Callable[[str], tuple[str, Handle]] | None = None
         # Orders whose groups the worker has finished and nobody has taken. Set by the owner of the groups.
@@ -251,7 +255,7 @@ class EpisodePool:
         while len(reasons) < STARTS:
             name, handle = await asyncio.get_running_loop().run_in_executor(None, self.start_worker, previous)
             successor = Seated(name=name, handle=handle, segments=list(lost.segments))
-            await take_over(successor, lost, self._known, [*lost.open.values(), *self.held(lost.name)])
+            await self._let_take_over(successor, lost)
             if not successor.lost:
                 self._swap(lost, successor)
                 self.losses.recover(lost)
@@ -259,6 +263,17 @@ class EpisodePool:
             previous = name
             reasons.append(f"{name}: {successor.lost}")
         raise RunFailed(f"{lost.name} is lost, and nobody can take its place: {'; '.join(reasons)}")
+
+    async def _let_take_over(self, successor: Seated, lost: Seated) -> None:
+        """Returns once a new worker has taken over, or is lost itself: it may die or stop while it starts."""
+        orders = [*lost.open.values(), *self.held(lost.name)]
+        taking_over = asyncio.ensure_future(take_over(successor, lost, self._known, orders))
+        try:
+            if not await any_done([taking_over], self.start_s):
+                successor.lose(f"it has not taken over within {self.start_s:g} s (cluster.start_timeout_s)")
+            await taking_over  # which ends with the worker's loss
+        finally:
+            taking_over.cancel()
 
     async def _wait_for_successor(self) -> None:
         """Waits a moment. Raises the error that has ended `follow`, which starts successors."""

@@ -13,13 +13,15 @@ import ray
 
 from benchmarks.async_parts.engine import TimedEngine
 from rlframe.actors.replicas import Replica
+from rlframe.cluster import episodes
 from rlframe.cluster.actor import start_actor
 from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.placement import Slot, reward_slots
-from rlframe.cluster.pools import start_reward_actors
+from rlframe.cluster.pools import reward_pool, start_reward_actors
 from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.config.run import RunConfig
 from rlframe.record import rollouts
+from rlframe.reward.pool import RewardPool
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.messages import Order
 from rlframe.schema import user_modules
@@ -115,6 +117,37 @@ def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePoo
     assert tokens < 30 + 3 * 1900 + 1000
     assert len(lost.warnings) == 1
     assert "episodes-0 is lost, and another episode worker takes its place: " in lost.warnings[0]
+
+
+def test_successors_that_die_or_hang_at_their_start_have_successors(
+    pool: EpisodePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "dies").touch()
+    (tmp_path / "hangs").touch()
+
+    def make_rewards(*arguments: Any) -> RewardPool:
+        if (tmp_path / "dies").exists():
+            (tmp_path / "dies").unlink()
+            os._exit(1)
+        if (tmp_path / "hangs").exists():
+            (tmp_path / "hangs").unlink()
+            time.sleep(1000)
+        return reward_pool(*arguments)
+
+    monkeypatch.setattr(episodes, "reward_pool", make_rewards)
+    pool.start_s = 25.0
+
+    async def kill() -> tuple[Lost, list[str]]:
+        async with Lost(pool, tmp_path, [order("o", 300, 400)]) as lost:
+            await lost.begin()
+            await lost.until(lambda: lost.tokens > 100)
+            await lost.signal(signal.SIGKILL)
+            await lost.until(lambda: bool(lost.records))
+            return lost, list(pool.workers)
+
+    lost, workers = asyncio.run(kill())
+    assert workers == ["episodes-3"] and not list(tmp_path.glob("[dh]*s"))
+    assert lost.records["o#1"].lengths == [300, 400]
 
 
 def test_a_stopped_worker_is_ended_and_its_rollouts_come_from_the_log(pool: EpisodePool, tmp_path: Path):
