@@ -10,11 +10,13 @@ import ray
 from ray.exceptions import RayError
 
 from rlframe.actors.calls import numbered
+from rlframe.actors.failure import describe
 from rlframe.actors.replicas import Handle
+from rlframe.actors.table import entry_of
 from rlframe.cluster.actor import meeting_point, start_actor, wait_for
 from rlframe.cluster.gang import Gang
 from rlframe.cluster.placement import Slot
-from rlframe.errors import LearnerLost
+from rlframe.errors import LearnerLost, Stalled
 from rlframe.learner.loss import loss_of_ranks
 from rlframe.learner.rank import LearnerRank
 
@@ -30,7 +32,8 @@ MIB = 1 << 20
 class Ranks:
     """The actors of a learner's ranks, whose machines stay reserved between an end and the next start.
 
-    Methods raise Stalled where ranks are late for `deadline`, and LearnerLost where a rank dies at the start.
+    Methods raise Stalled where the cluster has no room for ranks until `deadline`, and LearnerLost where ranks have
+    processes, and one dies, raises or is late.
     """
 
     kind: type[LearnerRank] = LearnerRank
@@ -99,9 +102,12 @@ class Ranks:
         ray.wait(calls, num_returns=len(calls), timeout=max(0.0, deadline - time.monotonic()))
 
     def _wait(self, calls: list[ObjectRef], doing: str, deadline: float) -> None:
+        """Waits for new ranks. A rank that stands still lets the others raise, so any exception is a loss."""
         try:
             wait_for(numbered("learner", calls), doing, deadline)
         except RayError as error:
-            if (reason := loss_of_ranks(error, calls)) is None:
+            raise LearnerLost(loss_of_ranks(error, calls) or describe(error)) from error
+        except Stalled as error:
+            if not all(entry_of(rank).get("Pid") for rank in self.actors):  # the cluster has no room
                 raise
-            raise LearnerLost(reason) from error
+            raise LearnerLost(str(error)) from error

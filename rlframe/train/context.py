@@ -86,7 +86,7 @@ class Context:
         A run without a checkpoint starts with the base model at step 0, and a new run evaluates first. Raises RunFailed
         if no checkpoint of a resumed run is whole, or machines do not share the run's folder.
         """
-        self.checkpoints.check_folder()
+        self.recovery.repeat(self.checkpoints.check_folder)
         self.feed.check_folder(self.files.path)
         logged = self._resume() if self.run.resume else self.feed.open_log(0, resume=False)
         save(self.run, self.files.config)
@@ -94,32 +94,39 @@ class Context:
         self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=logged)]
         self.recorded = max(self.step, last_step(self.files.metrics))
         self.evaluated = max((int(row["step"]) for row in read_evaluations(self.files.evaluations)), default=-1)
-        # A signal may have ended the saved run in the evaluation of its last step.
-        self._evaluate_if_due(self.step)
+        self._begin()
         self._step_began = time.monotonic()
         self.health.restored()
         return self.step
 
     def _resume(self) -> int:
-        """Restores learner, feed and engines -> the last step that the saved run has begun."""
+        """Restores learner and feed -> the last step that the saved run has begun."""
         with self.console.phase("restoring"):
             if self.checkpoints.exist():
                 self.turns.begin_learner()
-                self.step = self.checkpoints.restore(self.console.warn)
+                self.step = self.recovery.repeat(lambda: self.checkpoints.restore(self.console.warn))
             logged = self.feed.open_log(self.step, resume=True)
             keep_evaluations(self.files.evaluations, logged)
             self.written = self.step
-            if self.feed.replaying:
-                self._engines_wait = True
-            elif self.step:
-                self.weights.sync(self.step)
-                self.weights.settle()
-                self.turns.metrics()  # these turns are no step's
+            self._engines_wait = self.feed.replaying
         if logged > self.step:
             self.console.warn(
                 f"the learner takes steps {self.step + 1} to {logged} again, with the rollouts of the log"
             )
         return logged
+
+    def _begin(self) -> None:
+        """Brings restored weights to the engines, unless a replay follows, and makes up a missed evaluation."""
+        while True:
+            try:
+                if self.step and not self.feed.replaying:
+                    with self.console.phase("bringing the weights to the engines"):
+                        self.weights.sync(self.step)
+                        self.weights.settle()
+                        self.turns.metrics()  # these turns are no step's
+                return self._evaluate_if_due(self.step)
+            except LearnerLost as lost:
+                self.recover(lost)
 
     def sync(self, step: int) -> Synced:
         """Brings the learner's version to the engines. While steps are replayed engines keep the weights they have."""

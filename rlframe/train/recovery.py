@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rlframe.errors import LearnerLost, RunFailed
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rlframe.train.checkpoint import Checkpoints
     from rlframe.train.mismatch import MismatchGate
     from rlframe.weights.sync import WeightSync
+
+T = TypeVar("T")
 
 
 class Starter(Protocol):
@@ -80,6 +83,24 @@ class Recovery:
             else:
                 self.active = False
                 return step
+
+    def repeat(self, act: Callable[[], T]) -> T:
+        """The result of `act`, which a run without steps so far does again with new ranks after each loss of ranks."""
+        while True:
+            try:
+                return act()
+            except LearnerLost as lost:
+                self._start_anew(lost)
+
+    def _start_anew(self, lost: LearnerLost) -> None:
+        """Starts ranks with the base model. Raises as `recover` does."""
+        if not self.checkpoints.config.every:
+            raise lost
+        self._count(lost)
+        try:
+            self.starter.restart_learner()
+        except LearnerLost as again:
+            self._start_anew(again)
 
     def _count(self, lost: LearnerLost) -> None:
         if self.learner.version > self._furthest:

@@ -1,7 +1,8 @@
 """Ranks that die where a test says, engines that note what they load, and a feed that hands out batches again.
 
 An order is a file `learner-1.backward.3`, whose content is a signal's number: rank 1 sends itself the signal in the
-backward pass of step 3. The rank removes the file first, so that the ranks of the next life go on.
+backward pass of step 3. The rank removes the file first, so that the ranks of the next life go on. The order
+`learner-1.connect.0` is for a rank in the place of another one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class MortalRank(InspectedRank):
 
         from rlframe.learner import rank as learner_rank
 
+        earlier = Path(os.environ[ORDERS]).parent / f"{self.name}.connected"
+        if earlier.exists():
+            self.obey("connect")
+        earlier.touch()
         super().connect(address, rank, timeout_s)
         self.engine.module.register_forward_pre_hook(lambda *_: self.obey("forward"))
         self.engine.backward = self.before("backward", self.engine.backward)
@@ -49,6 +54,10 @@ class MortalRank(InspectedRank):
     def step(self, *arguments: Any) -> dict[str, float]:
         self.taking = arguments[-1] + 1
         return super().step(*arguments)
+
+    def load(self, folder: Path) -> None:
+        super().load(folder)
+        self.obey("load")
 
     def publish(self, version: int, *, whole: bool) -> RankShards:
         shards = super().publish(version, whole=whole)  # which die with this process

@@ -92,7 +92,7 @@ class Ended(NamedTuple):
 def run_with(tiny_model: Path, folder: Path, orders: dict[str, int], *changes: str) -> Ended:
     """A run whose ranks get `orders` ("learner-1.backward.3" -> signal)."""
     run = compose([*tiny_overrides(tiny_model), *SETTINGS, f"run_dir={folder / 'run'}", *changes])
-    (folder / "orders").mkdir(parents=True)
+    (folder / "orders").mkdir(parents=True, exist_ok=True)
     for name, number in orders.items():
         (folder / "orders" / name).write_text(str(int(number)))
     starter = MortalStarter(run, tiny_model, "test", "shared", print)
@@ -208,6 +208,24 @@ def test_a_stopped_rank_is_found_and_replaced(undisturbed: Ended, tiny_model: Pa
     ended = run_with(tiny_model, tmp_path, {"learner-1.backward.4": signal.SIGSTOP}, "cluster.stall_timeout_s=40")
     check_equal(ended, undisturbed)
     assert "did not take step 4 within 40 s (cluster.stall_timeout_s)" in ended.output
+
+
+def test_a_new_rank_that_stops_at_its_start_is_replaced(undisturbed: Ended, tiny_model: Path, tmp_path: Path) -> None:
+    orders: dict[str, int] = {"learner-0.forward.2": signal.SIGKILL, "learner-1.connect.0": signal.SIGSTOP}
+    ended = run_with(tiny_model, tmp_path, orders, "cluster.stall_timeout_s=40")
+    check_equal(ended, undisturbed)
+    assert ended.output.count("the learner is lost after step 1, ") == 2
+
+
+def test_ranks_killed_while_a_run_is_restored_leave_it_whole(
+    undisturbed: Ended, tiny_model: Path, tmp_path: Path
+) -> None:
+    run_with(tiny_model, tmp_path, {}, "steps=3")
+    orders: dict[str, int] = {"learner-0.load.0": signal.SIGKILL, "learner-1.publish.0": signal.SIGKILL}
+    ended = run_with(tiny_model, tmp_path, orders, f"resume={tmp_path / 'run'}")
+    assert learned(ended.rows) == learned(undisturbed.rows)
+    assert ended.manifests == undisturbed.manifests
+    assert ended.output.count("the learner is lost after step") == len(orders)
 
 
 def test_a_learner_that_dies_at_each_try_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
