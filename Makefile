@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/installed-$(notdir $(LOCK))
 
-.PHONY: help setup train test check bench clean
+.PHONY: help setup train test check bench chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ check: setup ## format, lint, types, import contracts, import budget
 
 bench: setup ## the reference job's seconds a step; ARGS=--peer for TRL beside it
 	$(BIN)/python benchmarks/reference_job.py $(ARGS)
+
+chaos: setup ## 200 faults over one run, in 40 minutes (docs/failures.md); ARGS="--faults 20 --seed 3"
+	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 clean: ## remove the environment and what tools left behind
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache dist

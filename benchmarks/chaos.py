@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ END_S = 300.0  # for that
 
 def main() -> int:
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))  # the run's processes are ended on the way out
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     wrong = storm(arguments, folder)
@@ -64,7 +66,7 @@ def storm(arguments: argparse.Namespace, folder: Path) -> list[str]:
         print(f"seed {arguments.seed}, {len(planned)} faults, {room}")
         drivers = Drivers(overrides(model, disk.folder), folder, random_source)
         run = Storm(drivers, disk, random_source, lambda line: print(line, flush=True))
-        drivers.start("steps=1000000")
+        drivers.start()
         try:
             run.strike_all(planned, time.monotonic() + 60 * arguments.minutes)
             finish(run, drivers)
@@ -86,10 +88,11 @@ def storm(arguments: argparse.Namespace, folder: Path) -> list[str]:
 def finish(run: Storm, drivers: Drivers) -> None:
     """Ends the run by a signal, then lets it go on to its last step, and waits for orphans."""
     run.until_step()
+    run.until(drivers.goes_on)
     drivers.living = False
     drivers.terminate()
     run.until(lambda: drivers.life.poll() is not None)
-    drivers.start(f"steps={newest_step(run.files) + LAST_STEPS}").expected = "complete"
+    drivers.start(newest_step(run.files) + LAST_STEPS).expected = "complete"
     end = time.monotonic() + END_S
     run.until(lambda: drivers.life.poll() is not None or time.monotonic() > end)
     if drivers.life.poll() is None:

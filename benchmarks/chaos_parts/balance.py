@@ -43,7 +43,7 @@ def balance(run_dir: Path, lines: str) -> Balance:
     """`lines`: the console's output of all lives, which must name each file of rollouts that is missing."""
     files, found = RunDir(run_dir), Balance()
     _check_steps(files, found)
-    _check_rollouts(files, found, lines)
+    check_rollouts(files, found, lines)
     _check_ledger(files, found)
     return found
 
@@ -60,7 +60,7 @@ def _check_steps(files: RunDir, found: Balance) -> None:
         found.wrong.append(f"evaluations: steps are there more than once: {evaluated}")
 
 
-def _check_rollouts(files: RunDir, found: Balance, lines: str) -> None:
+def check_rollouts(files: RunDir, found: Balance, lines: str) -> None:
     prompts: Counter[str] = Counter()
     for step in range(1, found.steps + 1):
         groups: Counter[str] = Counter()

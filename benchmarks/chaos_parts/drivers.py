@@ -6,14 +6,17 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from benchmarks.chaos_parts.life import Life
 from benchmarks.chaos_parts.rpc import draw_failures
+from benchmarks.chaos_parts.settings import ENDLESS
 
 ORPHANS_S = 30.0  # after a driver's end, none of its processes lives
+LOOK_S = 2.0  # between two looks for them
 STOPPED_S = 150.0  # for a driver to end after SIGTERM, or after another one has taken over
 RESTART_S = (0.0, 6.0)
 STOPPED = 130  # exit code after a signal, once a checkpoint is saved
@@ -37,16 +40,21 @@ class Drivers:
         self._ended: set[int] = set()  # numbers of lives whose end was judged
         self._resumed: dict[int, float] = {}  # number of a driver that stands still -> time to go on
         self._next_at: float | None = None
+        self._next_look = 0.0
 
     @property
     def life(self) -> Life:
         """The newest."""
         return self.lives[-1]
 
-    def start(self, *further: str) -> Life:
+    def goes_on(self) -> bool:
+        """True while the newest driver lives and nothing was done to end it."""
+        return self.life.poll() is None and not self.life.expected
+
+    def start(self, steps: int = ENDLESS) -> Life:
         self._next_at = None
-        number = len(self.lives) + 1
-        self.lives.append(Life(number, [*self.overrides, *further], self.folder, draw_failures(number, self.random)))
+        number, overrides = len(self.lives) + 1, [*self.overrides, f"steps={steps}"]
+        self.lives.append(Life(number, overrides, self.folder, draw_failures(number, self.random)))
         return self.life
 
     def kill(self) -> str:
@@ -77,9 +85,9 @@ class Drivers:
                 self._judge(life)
                 if life is self.life and self.living:
                     self._next_at = now + self.random.choice((0.0, self.random.uniform(*RESTART_S)))
-            elif life.number not in self._left and life.ended is not None and now - life.ended >= ORPHANS_S:
-                self._left.add(life.number)
-                self._look_for_orphans(life)
+            elif life.number not in self._left and now >= self._next_look:
+                self._next_look = now + LOOK_S
+                self._look_for_orphans(life, now)
         if self._next_at is not None and now >= self._next_at:
             self.start()
 
@@ -125,12 +133,14 @@ class Drivers:
             text = f"life {life.number} ended with {code} ({life.expected or 'by itself'}): {words}"
             (self.notes if excuse else self.wrong).append(f"{excuse}: {text}" if excuse else text)
 
-    def _look_for_orphans(self, life: Life) -> None:
-        for process, title in life.left().items():
-            self.wrong.append(
-                f"{title} (pid {process.pid}) lives {ORPHANS_S:.0f} s after the end of life {life.number}"
-            )
-            try:
+    def _look_for_orphans(self, life: Life, now: float) -> None:
+        """Ends the looks at a life once none of its processes is left, or they have had their time."""
+        left = life.left()
+        if left and now - (life.ended or now) < ORPHANS_S:
+            return
+        self._left.add(life.number)
+        for process, title in left.items():
+            seconds = now - (life.ended or now)
+            self.wrong.append(f"{title} (pid {process.pid}) lives {seconds:.0f} s after the end of life {life.number}")
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue

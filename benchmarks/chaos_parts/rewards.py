@@ -24,7 +24,7 @@ class Remainder(Reward):
 class Sandboxed(Reward):
     """The last digit of the length, computed by a program in a sandbox; of every fourth completion, to save time."""
 
-    _sandbox: Sandbox = PrivateAttr()
+    _sandbox: Sandbox | None = PrivateAttr(default=None)  # started in each worker
 
     def start(self) -> None:
         self._sandbox = Sandbox(Limits(case_s=0.5, program_s=0.5, memory_mib=256, output_bytes=100), "landlock")
@@ -32,6 +32,7 @@ class Sandboxed(Reward):
 
     def __call__(self, prompt: Prompt, completion: Completion) -> float:
         tokens = len(completion.token_ids)
+        assert self._sandbox is not None
         if tokens % 4:
             return 0.0
         program = Program(source="print(int(input()) % 10)", function=None, inputs=[str(tokens)])
@@ -39,4 +40,5 @@ class Sandboxed(Reward):
         return float(outcome.output or 0) / 10
 
     def close(self) -> None:
-        self._sandbox.close()
+        if self._sandbox is not None:
+            self._sandbox.close()

@@ -146,8 +146,7 @@ class Storm:
                 self._scales.append((wish, process))
                 return f"rollout={wish}"
         if fault.target == "driver":
-            if self.drivers.life.poll() is not None or self.drivers.life.expected:
-                self._for_seconds(2.0)
+            self.until(self.drivers.goes_on)
             return {
                 "kill": self.drivers.kill,
                 "terminate": self.drivers.terminate,
