@@ -13,7 +13,7 @@ from rlframe.actors.replicas import Replica
 TOKENS = list(range(10, 42))  # in the vocabulary of every model
 TRIES = 20  # while versions change
 RETRY_S = 0.2
-PEER_S = 30.0  # for a serving engine to answer
+PEER_S = 15.0  # for a serving engine to answer; another one is asked after it
 
 
 async def difference(
@@ -21,12 +21,13 @@ async def difference(
 ) -> str | None:
     """The reason why a new engine must not serve: a mean difference of log-probabilities of fixed tokens above `bound`.
 
-    None where the engines agree; also where nobody can be compared with: no engine serves, or every answer is of
-    another version. `peers`: engines that serve, as of now. Raises the error of the new engine, and Stalled where it
-    does not answer within `timeout_s` (cluster.stall_timeout_s).
+    None where the engines agree; also where nobody can be compared with: no engine serves and answers, or every answer
+    is of another version. `peers`: engines that serve, as of now. Raises the error of the new engine, and Stalled
+    where it does not answer within `timeout_s` (cluster.stall_timeout_s).
     """
+    silent: set[str] = set()  # names of peers that have not answered
     for _ in range(TRIES):
-        if not (serving := peers()):
+        if not (serving := [peer for peer in peers() if peer.name not in silent]):
             return None
         probe = {newcomer.name: newcomer.handle.probe.remote(TOKENS)}
         [own] = await gather(probe, "tell log-probabilities", timeout_s, "cluster.stall_timeout_s")
@@ -34,8 +35,9 @@ async def difference(
         try:
             other = await asyncio.wait_for(peer.handle.probe.remote(TOKENS), PEER_S)
         except Exception:  # the death of a peer is no fault of the new engine, and found elsewhere
-            other = None
-        if other is not None and other.version == own.version:
+            silent.add(peer.name)
+            continue
+        if other.version == own.version:
             return _compare(newcomer.name, own.logprobs, peer.name, other.logprobs, bound)
         await asyncio.sleep(RETRY_S)
     return None

@@ -11,7 +11,7 @@ import ray
 
 from rlframe.actors import logs
 from rlframe.cli import scale
-from rlframe.cluster import drain, fleet
+from rlframe.cluster import drain, fleet, parity
 from rlframe.cluster.ray_cluster import send_user_modules
 from rlframe.cluster.scaling import Reading
 from rlframe.config.run import RunConfig
@@ -114,6 +114,18 @@ def test_an_engine_that_is_compared_and_does_not_answer_never_serves(tiny_model:
         run.order("o1", 20, 20)
         run.until(lambda: run.seated() == ["rollout-1", "rollout-3"])
         assert "rollout-2 did not tell log-probabilities within 5 s (cluster.stall_timeout_s)" in run.warnings[1]
+
+
+def test_a_new_engine_is_compared_with_a_peer_that_answers(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "PEER_S", 6.0)
+    with open_fleet(settings(tiny_model, "rollout.engines={min: 2, max: 3}"), tmp_path) as run:
+        run.kill("rollout-0", number=signal.SIGSTOP)  # which has no work, so nobody misses it
+        (tmp_path / "rollout-2.odd").touch()
+        run.scale(3)
+        run.until(lambda: sorted(run.seated()) == ["rollout-0", "rollout-1", "rollout-3"])
+        assert "rollout-2 computes other log-probabilities than rollout-1" in run.warnings[0]
 
 
 def test_losses_without_a_step_end_the_run_with_last_words(tiny_model: Path, tmp_path: Path) -> None:
