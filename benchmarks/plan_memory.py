@@ -19,13 +19,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
+import psutil
 import ray
 
 from rlframe.algorithm import DAPO
@@ -47,7 +48,7 @@ from rlframe.types import Prompt, Sampling
 
 MIB = 1 << 20
 INTERVAL_S = 0.002
-PROMPT, COMPLETION, TOKENS = 128, 384, 1024  # of a sequence, and of a micro-batch
+PROMPT, COMPLETION, TOKENS = 64, 192, 1024  # of a sequence, and of a micro-batch
 PROMPTS, GROUP = 2, 4
 
 
@@ -206,21 +207,26 @@ class Engine(VLLMEngine):
 
 
 class Watch:
-    """The largest anonymous memory of processes, over that at the start of the watch."""
+    """The largest anonymous memory of processes, over that at the start of the watch.
 
-    def __init__(self, processes: list[int]) -> None:
-        self.processes = processes
+    `weights`: a file. Processes that the watched ones start are watched from the moment at which they map this file:
+    then their libraries are there, and the model is not.
+    """
+
+    def __init__(self, processes: list[int], weights: Path | None = None) -> None:
         self.base = {process: anonymous(process) for process in processes}
-        self.peaks: dict[int, int] = dict.fromkeys(processes, 0)
+        self.peaks = dict.fromkeys(processes, 0)
+        self.weights = weights
+        self._parents = [psutil.Process(process) for process in processes]
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
 
     def take(self) -> int:
-        """The largest growth of any process since the last call."""
-        peak = max(self.peaks.values())
-        self.peaks = dict.fromkeys(self.processes, 0)
-        return peak
+        """The largest growth since the last call: of a rank, or of all processes of an engine together."""
+        peaks = list(self.peaks.values())
+        self.peaks = dict.fromkeys(self.peaks, 0)
+        return sum(peaks) if self.weights else max(peaks)
 
     def close(self) -> None:
         self._end.set()
@@ -228,12 +234,18 @@ class Watch:
 
     def _look(self) -> None:
         while not self._end.wait(INTERVAL_S):
-            for process in self.processes:
-                try:
-                    grown = anonymous(process) - self.base[process]
-                except OSError:
-                    continue
-                self.peaks[process] = max(self.peaks[process], grown)
+            with suppress(OSError, psutil.Error):
+                self._find_children()
+                for process, base in list(self.base.items()):
+                    self.peaks[process] = max(self.peaks[process], anonymous(process) - base)
+
+    def _find_children(self) -> None:
+        if self.weights is None or len(self.base) > len(self._parents):
+            return
+        for parent in self._parents:
+            for child in parent.children(recursive=True):
+                if str(self.weights) in Path(f"/proc/{child.pid}/maps").read_text():
+                    self.base[child.pid], self.peaks[child.pid] = anonymous(child.pid), 0
 
 
 def anonymous(process: int) -> int:
@@ -294,7 +306,7 @@ def measure_learner(run: RunConfig, model: Path, case: Case) -> Iterator[dict[st
     yield row | {"part": "rank", "estimate": estimate.peak_bytes, "measured": measured}
     yield row | {
         "part": "rank, saving",
-        "estimate": max(estimate.peak_bytes, estimate.kept_bytes + estimate.checkpoint),
+        "estimate": max(estimate.peak_bytes, int(1.3 * (estimate.kept_bytes + estimate.checkpoint))),
         "measured": max(phases.values()),
     }
 
@@ -341,7 +353,9 @@ def measure_engine(run: RunConfig, model: Path, case: Case) -> Iterator[dict[str
     with cluster(run.rollout.cpus + 1) as handles:
         slot = engine_slot(run.rollout, 0, 0)
         engine = start_actor(slot, Engine, (run.rollout, model, settings), handles, max_concurrency=8)
-        watch = Watch([ray.get(engine.ready.remote(kv_cache_gib=run.rollout.kv_cache_gib))])
+        watch = Watch(
+            [ray.get(engine.ready.remote(kv_cache_gib=run.rollout.kv_cache_gib))], model / "model.safetensors"
+        )
         try:
             ray.get(engine.load_model.remote())
             phases = {"loading": watch.take()}

@@ -19,7 +19,8 @@ from rlframe.plan.shapes import LayerShapes, ModelShapes
 CHUNK_BYTES = 256 << 20
 GPU_CHUNK_BYTES = 1 << 30
 BLOCK_BYTES = 4 << 20  # of a block of logits in float32 on a CPU
-# As `model/attention_cpu.py`: on a CPU the attention weights of sequences up to this length are kept, in float32.
+# As `model/attention_cpu.py`: on a CPU the attention weights of sequences up to this length are kept, in float32; with
+# latent attention those of any length.
 SHORT = 384
 
 
@@ -49,11 +50,12 @@ def kept_bytes(layer: LayerShapes, hidden: int, run: Pass) -> int:
     if attention.latent:  # queries, keys and values are each put together from two parts
         mixing += heads
     if not run.on_gpu and queries:
-        mixing += 4 * _query_heads(layer) * min(run.longest, SHORT)
+        mixing += 4 * _query_heads(layer) * (run.longest if attention.latent else min(run.longest, SHORT))
     inner = (4 if run.trains_all else 3) * width * layer.inner_width
     if layer.experts:
-        routed = layer.chosen_experts * width * (3 * hidden + 4 * layer.expert_width)
-        inner += routed + 3 * 4 * layer.experts
+        # Of each chosen expert the input and the output; the router's input and scores are in float32.
+        routed = layer.chosen_experts * width * (2 * hidden + 4 * layer.expert_width)
+        inner += routed + 4 * hidden + 3 * 4 * layer.experts
     return run.tokens * (norms + mixing + inner)
 
 

@@ -1,9 +1,8 @@
 """Memory of a learner's rank: the bytes that it keeps, and the worst instant by name.
 
 Passing bytes do not add up: the worst instant is the largest of a few, since the head's gradient is gone before the
-optimizer steps. P parameters over N ranks in bfloat16: 2 P/N weights, 4 master
-weights, 8 moments of AdamW, 4 gradients = 18 P/N.
-In float32 the weights are the master weights: 16 P/N.
+optimizer steps. P parameters over N ranks in bfloat16: 2 P/N weights, 4 master weights, 8 moments of AdamW, 4 gradients
+= 18 P/N; in float32 20 P/N. `benchmarks/plan_memory.py` compares with real ranks.
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 PREFETCH = 50_000_000  # elements that DeepSpeed gathers ahead by default
 WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
 MIB = 1 << 20
+# Measured: on a CPU a rank's process holds up to 1.3 x what lives in it. Freed memory stays with the process
+# (`cluster/cpu.py`), and glibc leaves holes in it.
+HOLES = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,14 @@ class RankMemory:
         return max(self.instants, key=self.instants.__getitem__)
 
     @property
+    def holes(self) -> int:
+        """Bytes of the host's memory that a process without a GPU holds and does not use."""
+        return 0 if self.on_gpu else int(HOLES * (self.kept_bytes + self.instants[self.worst_instant]))
+
+    @property
     def peak_bytes(self) -> int:
         """On the device, a checkpoint that is being written apart."""
-        return self.kept_bytes + self.instants[self.worst_instant]
+        return self.kept_bytes + self.instants[self.worst_instant] + self.holes
 
     @property
     def host_bytes(self) -> int:
@@ -86,10 +93,8 @@ def _kept(run: RunConfig, shards: RankShards, width: int) -> tuple[dict[str, int
     """Bytes on the device and on the host, by name."""
     learner, kl = run.learner, run.kl
     weights = {"weights": width * shards.all}
-    # With float32 parameters DeepSpeed takes the parameters themselves for master weights, unless they are offloaded.
-    aliased = width == 4 and not learner.offload_optimizer
     optimizer = {
-        "master weights": 0 if aliased else 4 * shards.trained,
+        "master weights": 4 * shards.trained,  # a copy also of parameters in float32
         "optimizer's moments": 8 * (shards.trained - shards.muon) + 4 * shards.muon,
         "gradients": 4 * shards.trained,
     }
@@ -139,7 +144,7 @@ class _Passing:
             self.shapes, self.forward, head_width=WIDTHS[self.learner.head_dtype], trained=self.learner.lora is None
         )
         size = self.shapes.head_size
-        hidden = 2 * self.forward.tokens * self.shapes.hidden * self.width
+        hidden = self.forward.tokens * self.shapes.hidden * (4 + 3 * self.width)  # after the last layer
         gathered_head = self._gathered(size)
         trained_head = self.learner.lora is None
         # The gradient of a tied head waits for the embedding's.

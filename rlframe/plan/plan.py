@@ -58,7 +58,15 @@ def make_plan(run: RunConfig, shapes: ModelShapes, machines: Sequence[Machine]) 
         for index, node in enumerate(placed.nodes)
     ]
     ranks_on_node = max((node.count("learner") for node in placed.nodes), default=0)
-    times = step_times(run, shapes, engine, learner_gpu=learner_gpu, engine_gpu=engine_gpu, ranks_on_node=ranks_on_node)
+    times = step_times(
+        run,
+        shapes,
+        engine,
+        learner_gpu=learner_gpu,
+        engine_gpu=engine_gpu,
+        ranks_on_node=ranks_on_node,
+        one_node=sum(bool(node.actors or node.workers) for node in placed.nodes) == 1,
+    )
     problems = [
         *too_few_gpus(placed),
         *rank_problems(rank, learner_gpu),

@@ -64,7 +64,8 @@ def _rank(plan: Plan) -> Iterator[str]:
     yield ""
     yield _row("rank", f"keeps {gib(rank.kept_bytes)} GiB: {_parts(rank.kept)}")
     worst, *others = sorted(rank.instants.items(), key=lambda item: -item[1])
-    yield _row("", f"worst instant: {worst[0]}, {gib(worst[1])} more = {gib(rank.peak_bytes)} GiB")
+    holes = f", {gib(rank.holes)} unused between blocks" if rank.holes else ""
+    yield _row("", f"worst instant: {worst[0]}, {gib(worst[1])} more{holes} = {gib(rank.peak_bytes)} GiB")
     yield _row("", "then: " + ", ".join(f"{name} {gib(size)}" for name, size in others[:ALSO]))
     if rank.host:
         yield _row("", f"on its host: {_parts(rank.host)}")
@@ -118,7 +119,8 @@ def _step(plan: Plan) -> Iterator[str]:
         yield _row("staleness", f"{slots}; {ages}; max_staleness={run.max_staleness}")
         if times.longest_s / times.step_s > run.max_staleness:
             yield _row("", f"completions that take longer than max_staleness steps: late={run.late}")
-    cost = f", {plan.gpu_hours:,.0f} GPU hours" if plan.gpu_hours and plan.layout.gpus else ""
+    hours = plan.gpu_hours or 0.0
+    cost = f", {hours:,.{0 if hours >= 10 else 1}f} GPU hours" if hours else ""
     yield _row("run", f"{plural(run.steps, 'step')}: {seconds(times.step_s * run.steps)}{cost}")
     yield _row("", "by stated speeds (plan.*), none measured; without evaluations, checkpoints and rewards")
 

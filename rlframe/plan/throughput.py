@@ -80,8 +80,9 @@ def step_times(
     learner_gpu: Gpu | None,
     engine_gpu: Gpu | None,
     ranks_on_node: int,
+    one_node: bool,
 ) -> StepTimes | None:
-    """None where a kind of GPU is unknown. `ranks_on_node`: on the node with the most."""
+    """None where a kind of GPU is unknown. `ranks_on_node`: on the node with the most. `one_node`: of the whole run."""
     if (run.learner.gpus and learner_gpu is None) or (run.rollout.gpus and engine_gpu is None):
         return None
     rank_speed = _speed(
@@ -93,7 +94,7 @@ def step_times(
     sampling = _Sampling(run, shapes, engine, worker_speed)
     learner_s, bound = learner.seconds()
     rollout_s, longest_s = sampling.seconds(overlapping=run.max_staleness > 0)
-    sync_s, turns_s = _sync(run, shapes, rank_speed), _turns(run, shapes, rank_speed)
+    sync_s, turns_s = _sync(run, shapes, rank_speed, one_node=one_node), _turns(run, shapes, rank_speed)
     overlapping = run.max_staleness > 0
     together = max(rollout_s, learner_s + sync_s) if overlapping else rollout_s + learner_s + sync_s + turns_s
     return StepTimes(
@@ -185,14 +186,13 @@ class _Sampling:
         self.concurrent = max(1, min(engine.slots, fitting, asked))
 
     def token_s(self, concurrent: float) -> float:
-        """Seconds from one token of a completion to the next."""
-        run, workers = self.run, self.run.rollout.workers
-        copies = self.engine.copies
-        here = max(1.0, concurrent / copies)  # completions of one copy of the model
-        width = WIDTHS[run.rollout.dtype]
-        read = width * self._touched(here) + here * self.context * self.engine.token_bytes * workers / copies
-        memory = read * copies / (workers * self.speed.memory)
-        flops = concurrent * 2 * self.shapes.multiplied_parameters / (workers * self.speed.flops)
+        """Seconds from one token of a completion to the next. Stages work one after the other on parts of the batch."""
+        rollout, copies = self.run.rollout, self.engine.copies
+        here, stages = max(1.0, concurrent / copies), rollout.pipeline_parallel  # completions of one copy of the model
+        sharing = here * (copies if rollout.expert_parallel else 1) / stages  # completions that meet at an expert
+        weights = stages * self.engine.kept["weights"] * self._touched(sharing) / self.shapes.parameters
+        memory = (weights + here * self.context * self.engine.token_bytes) / self.speed.memory
+        flops = concurrent * 2 * self.shapes.multiplied_parameters / (rollout.workers * self.speed.flops)
         return max(memory, flops)
 
     def tokens_per_s(self, concurrent: float) -> float:
@@ -222,13 +222,13 @@ class _Sampling:
         return total
 
 
-def _sync(run: RunConfig, shapes: ModelShapes, speed: Speed) -> float:
+def _sync(run: RunConfig, shapes: ModelShapes, speed: Speed, *, one_node: bool) -> float:
     size = synced_bytes(run, shapes)
     match run.weights.backend:
         case "object_store":  # ranks write their parts at once; every node of engines reads all
             return size / run.learner.ranks / (HOST_GBS * 1e9) + size / (HOST_GBS * 1e9)
-        case "nccl":
-            return 2 * size / speed.links
+        case "nccl":  # ranks gather layer by layer, and rank 0 broadcasts by its own network adapter
+            return size / speed.links + size / (speed.links if one_node else run.plan.network_gbs * 1e9)
         case "ipc":
             return 2 * size / speed.links
 

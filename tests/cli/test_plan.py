@@ -114,3 +114,11 @@ def test_a_671b_plan_takes_seconds_and_no_heavy_library():
     seconds, *heavy = answer.stderr.split()
     assert heavy == [] and float(seconds) < 10
     assert json.loads(answer.stdout)["model"]["parameters"] == 671_026_404_352
+
+
+def test_train_refuses_a_run_that_cannot_fit_before_anything_starts(command, tmp_path):  # noqa: F811
+    run_dir = tmp_path / "run"
+    code, _, err = command("train", f"model.path={DEEPSEEK_V3}", *SETTINGS, f"run_dir={run_dir}")
+    assert code == 2 and not run_dir.exists()
+    assert "plan.check: the run cannot fit: ranks and engines keep 13749 GiB of the memory of this machine" in err
+    assert "plan.check=warn starts it all the same" in err
