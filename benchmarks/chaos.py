@@ -31,7 +31,6 @@ from benchmarks.chaos_parts.disk import SmallDisk
 from benchmarks.chaos_parts.drivers import Drivers
 from benchmarks.chaos_parts.report import recovery_table
 from benchmarks.chaos_parts.settings import overrides
-from benchmarks.chaos_parts.shared_memory import SharedMemory
 from benchmarks.chaos_parts.storm import Storm, newest_step
 from tests.tiny.models import make_llama
 
@@ -58,7 +57,7 @@ def main() -> int:
 
 def storm(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """Lets a run weather all faults -> whatever does not hold."""
-    random_source, shared_memory = random.Random(arguments.seed), SharedMemory()
+    random_source = random.Random(arguments.seed)
     model = make_llama(folder / "model", tie_word_embeddings=True)
     with SmallDisk(folder / "run", DISK_MIB) as disk:
         planned = arguments.plan or faults.plan(arguments.faults, random_source, small_disk=disk.mounted)
@@ -82,7 +81,7 @@ def storm(arguments: argparse.Namespace, folder: Path) -> list[str]:
     print("\nlong-lived processes, at the begin, after a quarter, ...\n" + "\n".join(run.usage.table()))
     missed = len(planned) - len(run.struck)
     late = [f"{missed} of {len(planned)} faults were left out"] if missed > len(planned) // 20 else []
-    return run.wrong + found.wrong + run.usage.leaks() + shared_memory.leaks() + late
+    return run.wrong + found.wrong + run.usage.leaks() + run.shared_memory.leaks() + late
 
 
 def finish(run: Storm, drivers: Drivers) -> None:

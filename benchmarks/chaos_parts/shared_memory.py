@@ -1,35 +1,28 @@
-"""`SharedMemory`: files in /dev/shm that a run leaves behind."""
+"""`SharedMemory`: files in /dev/shm that processes of a run have used, and that they leave behind."""
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-FOLDER = Path("/dev/shm")
+MAPPED = re.compile(r" (/dev/shm/\S+)$", re.MULTILINE)  # in /proc/PID/maps; a file that is deleted has a word behind it
 
 
 class SharedMemory:
-    """Remembers the files at the beginning."""
+    """Other programs of the machine have files there too, so only what the run's processes map is looked at."""
 
     def __init__(self) -> None:
-        self.before = set(_files())
+        self.used: set[Path] = set()
+
+    def look(self, processes: Iterable[psutil.Process]) -> None:
+        for process in processes:
+            with suppress(OSError):
+                maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
+                self.used |= {Path(name) for name in MAPPED.findall(maps)}
 
     def leaks(self) -> list[str]:
-        """A line for each new file that no living process uses. Other runs of this machine may be to blame."""
-        if not (new := set(_files()) - self.before):
-            return []
-        used = "\n".join(_maps(process) for process in psutil.process_iter())
-        return [f"{FOLDER / name} is left" for name in sorted(new) if str(FOLDER / name) not in used]
-
-
-def _files() -> list[str]:
-    return os.listdir(FOLDER) if FOLDER.is_dir() else []
-
-
-def _maps(process: psutil.Process) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
-    return ""
+        return [f"{file} is left" for file in sorted(self.used) if file.exists()]

@@ -14,6 +14,7 @@ from benchmarks.chaos_parts.drivers import Drivers
 from benchmarks.chaos_parts.faults import Fault
 from benchmarks.chaos_parts.life import ROOT
 from benchmarks.chaos_parts.settings import ENGINES
+from benchmarks.chaos_parts.shared_memory import SharedMemory
 from benchmarks.chaos_parts.usage import Usage
 from benchmarks.chaos_parts.victims import Victims
 from rlframe.record.directory import RunDir
@@ -53,6 +54,7 @@ class Storm:
         self.files = RunDir(disk.folder)
         self.victims = Victims(random_source)
         self.usage = Usage()
+        self.shared_memory = SharedMemory()
         self.struck: list[Struck] = []
         self.wrong: list[str] = []
         self.began = time.monotonic()
@@ -103,8 +105,9 @@ class Storm:
             self._free_at, self._freed_at = None, now
         self.wrong += self.victims.look()
         life = self.drivers.life
-        if life.poll() is None:
+        if life.poll() is None and self.usage.is_due(now):
             self.usage.sample(now, life.number, [("driver", life.process), *life.actors(self.files.logs).items()])
+            self.shared_memory.look([life.process, *life.seen])
         for wish, process in list(self._scales):
             if process.poll() is not None:
                 self._scales.remove((wish, process))

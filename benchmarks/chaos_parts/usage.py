@@ -55,10 +55,11 @@ class Usage:
         self.series: dict[psutil.Process, Series] = {}
         self._sampled_at = float("-inf")
 
+    def is_due(self, now: float) -> bool:
+        return now - self._sampled_at >= EVERY_S
+
     def sample(self, now: float, life: int, processes: Iterable[tuple[str, psutil.Process]]) -> None:
         """`processes`: by role, of a life of the driver."""
-        if now - self._sampled_at < EVERY_S:
-            return
         self._sampled_at = now
         for role, process in processes:
             with suppress(psutil.Error, OSError):

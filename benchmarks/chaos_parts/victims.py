@@ -15,7 +15,7 @@ from benchmarks.chaos_parts.life import is_alive
 from benchmarks.chaos_parts.settings import STALL_S
 
 PAUSE_S = (0.5, 4.0)  # less than any bound of silence
-GONE_S = STALL_S + 60.0  # after which a stopped process must have been ended by the run
+GONE_S = 2 * STALL_S + 60.0  # after which a stopped process must have been ended by the run
 ALL_AT_ONCE = 0.1  # share of the faults that hit every actor of the kind
 SIGNALS = {
     "kill": signal.SIGKILL,
@@ -39,12 +39,13 @@ class Victims:
     def __init__(self, random_source: random.Random) -> None:
         self.random = random_source
         self.stopped: list[Stopped] = []
+        self.dying: set[psutil.Process] = set()  # got a signal that ends a process
 
     def strike(self, fault: Fault, actors: dict[str, psutil.Process]) -> list[str]:
-        """Hits an actor of the fault's kind that does not stand still, or all of them -> "rollout-1 (pid 4711)"."""
-        still = {each.process for each in self.stopped}
+        """Hits an actor of the fault's kind that was not hit before, or all of them -> "rollout-1 (pid 4711)"."""
+        hit = self.dying.union(each.process for each in self.stopped)
         kind, draw, all_of_them = f"{fault.target}-", self.random.random(), self.random.random() < ALL_AT_ONCE
-        names = sorted(name for name, each in actors.items() if name.startswith(kind) and each not in still)
+        names = sorted(name for name, each in actors.items() if name.startswith(kind) and each not in hit)
         chosen = names if all_of_them else names[int(draw * len(names)) :][:1]
         return [f"{name} (pid {actors[name].pid})" for name in chosen if self._send(fault, name, actors[name])]
 
@@ -57,6 +58,8 @@ class Victims:
         if fault.action in ("stop", "pause"):
             until = now + self.random.uniform(*PAUSE_S) if fault.action == "pause" else None
             self.stopped.append(Stopped(name=name, process=process, at=now, continue_at=until))
+        else:
+            self.dying.add(process)
         return True
 
     def look(self) -> list[str]:
