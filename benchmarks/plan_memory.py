@@ -37,7 +37,7 @@ from rlframe.cluster.placement import engine_slot, rank_slot
 from rlframe.config import compose as config
 from rlframe.config.run import RunConfig
 from rlframe.learner.rank import LearnerRank
-from rlframe.objective import Objective
+from rlframe.objective.objective import Objective
 from rlframe.plan.check import shapes_at
 from rlframe.plan.engine_memory import engine_memory
 from rlframe.plan.learner_memory import rank_memory

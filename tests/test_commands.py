@@ -12,6 +12,7 @@ import pytest
 from omegaconf import DictConfig
 from transformers import Qwen3Config, Qwen3MoeConfig
 
+from rlframe.cli import plan
 from rlframe.cluster.placement import RL, placement
 from rlframe.config import compose as config
 from rlframe.config.run import EvaluationRun, RunConfig
@@ -47,6 +48,8 @@ def arguments(command: str) -> list[str]:
 def planned(command: str, folder: Path) -> RunConfig:
     """The checked config of a command, once its actors have slots. `folder` is that of its models and runs."""
     verb, *settings = arguments(command)
+    if verb == "plan":
+        _, settings = plan.options_and_overrides(settings)
     settings = [setting for setting in settings if not re.match(r"-m$|--|job$|http://", setting)]
     named = dict(setting.split("=", 1) for setting in settings if "=" in setting)
     name = named.get("model.path", "Qwen/Qwen3-0.6B")

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE, end="")
         return 0
     try:
-        options, overrides = _options(arguments)
+        options, overrides = options_and_overrides(arguments)
     except ConfigError as error:
         return exits.refuse("This plan cannot be made", str(error))
     codes: list[int] = []
@@ -55,8 +55,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see rlframe plan --help")
 
 
-def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our own options, and the overrides for Hydra."""
+def options_and_overrides(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options of the plan, and overrides for Hydra. Raises ConfigError."""
     parser = _Parser("rlframe plan", add_help=False, allow_abbrev=False)
     machines = parser.add_mutually_exclusive_group()
     machines.add_argument("--cluster")

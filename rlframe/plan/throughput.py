@@ -31,7 +31,7 @@ BACKWARD, AGAIN = 3, 1  # forward and backward pass are 3 forward passes; gradie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """What a worker or a rank is assumed to reach on its device."""
+    """Speeds that a worker or a rank is assumed to reach on its device."""
 
     flops: float
     memory: float  # bytes/s
@@ -82,7 +82,10 @@ def step_times(
     ranks_on_node: int,
     one_node: bool,
 ) -> StepTimes | None:
-    """None where a kind of GPU is unknown. `ranks_on_node`: on the node with the most. `one_node`: of the whole run."""
+    """Expected times of a step; None for an unknown kind of GPU.
+
+    `ranks_on_node`: ranks on the node with the most. `one_node`: the whole run is on one node.
+    """
     if (run.learner.gpus and learner_gpu is None) or (run.rollout.gpus and engine_gpu is None):
         return None
     rank_speed = _speed(
@@ -143,7 +146,7 @@ class _Learner:
         self.tokens = round(run.prompts_per_step * _prompt_tokens(run) + self.completions * _completion_tokens(run))
 
     def seconds(self) -> tuple[float, str]:
-        """Of a step, and what bounds it."""
+        """Seconds of the learner in a step, and their bound by name."""
         run, learner = self.run, self.run.learner
         if run.plan.rank_tokens_per_s:
             return self.tokens / (run.plan.rank_tokens_per_s * learner.ranks), "plan.rank_tokens_per_s"
@@ -199,7 +202,7 @@ class _Sampling:
         return self.run.plan.engine_tokens_per_s or concurrent / self.token_s(concurrent)
 
     def seconds(self, *, overlapping: bool) -> tuple[float, float]:
-        """Of a step's completions, and of the longest completion alone."""
+        """Seconds for the completions of a step, and for the longest completion alone."""
         run = self.run
         completions = run.prompts_per_step * run.rollout.group_size
         longest = run.rollout.max_tokens * self.token_s(self.concurrent)

@@ -120,5 +120,5 @@ def test_train_refuses_a_run_that_cannot_fit_before_anything_starts(command, tmp
     run_dir = tmp_path / "run"
     code, _, err = command("train", f"model.path={DEEPSEEK_V3}", *SETTINGS, f"run_dir={run_dir}")
     assert code == 2 and not run_dir.exists()
-    assert "plan.check: the run cannot fit: ranks and engines keep 13749 GiB of the memory of this machine" in err
+    assert "plan.check: the run cannot fit: ranks and engines keep 12499 GiB of the memory of this machine" in err
     assert "plan.check=warn starts it all the same" in err

@@ -24,6 +24,7 @@ def living_bytes(rank: LearnerRank) -> int:
     optimizer = rank.optimizer
     tensors: list[Any] = [optimizer.lp_param_buffer, optimizer.grad_partitions_flat_buffer]
     tensors += optimizer.fp32_partitioned_groups_flat
+    tensors += [flat.grad for flat in optimizer.fp32_partitioned_groups_flat if flat.grad is not None]
     tensors += [value for state in optimizer.optimizer.state.values() for value in state.values()]
     tensors += [bucket.buffer for bucket in optimizer.ipg_buckets.values()]
     tensors += [parameter.ds_tensor for parameter in rank.engine.module.parameters()]
