@@ -14,7 +14,10 @@ ACCELERATOR = "accelerator_type:"  # prefix of the resource by which Ray names a
 
 
 def machines_of(nodes: list[Node]) -> list[Machine]:
-    """Ray's "memory" is what tasks may have beside the object store; both together are the host's for a run."""
+    """Ray's "memory" is what tasks may have beside the object store; both together are the host's for a run.
+
+    The operator of a cluster may have told Ray any amount, so it is no measured memory.
+    """
     return [_machine(index, node) for index, node in enumerate(nodes)]
 
 
@@ -34,6 +37,6 @@ def _machine(index: int, node: Node) -> Machine:
         gpu=kinds[0] if kinds and gpus else None,
         host_bytes=int(node.total.get("memory", 0)) + store,
         shm_bytes=store,
-        measured=True,
+        measured=False,
         labels=tuple(sorted(node.labels.items())),
     )

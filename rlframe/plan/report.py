@@ -54,7 +54,7 @@ def _model(plan: Plan) -> Iterator[str]:
     for number, machine in alike(plan.machines):
         gpus = f"{machine.gpus} {machine.gpu.name if machine.gpu else 'GPUs'}, " if machine.gpus else ""
         memory = f"{gib(machine.host_bytes)} GiB of memory, {gib(machine.shm_bytes)} of /dev/shm"
-        yield _row("machines", f"{number} x {gpus}{memory}{'' if machine.measured else ' (assumed)'}")
+        yield _row("machines", f"{number} x {gpus}{memory}{'' if machine.measured else ' (not measured)'}")
     for line in plan.layout.text():
         yield _row("where", line)
 

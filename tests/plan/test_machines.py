@@ -64,7 +64,7 @@ def test_nodes_of_ray_are_machines():
     with_gpus, without = machines_of([node, plain])
     assert (with_gpus.gpus, with_gpus.gpu, with_gpus.labels) == (4, GPUS["H100"], (("zone", "a"),))
     assert (with_gpus.host_bytes, with_gpus.shm_bytes) == (100 * GIB, 30 * GIB)
-    assert (without.gpus, without.gpu) == (0, None)
+    assert (without.gpus, without.gpu, without.measured) == (0, None, False)
 
 
 def test_equal_machines_are_counted():
