@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rlframe.record.evaluations import MAIN_SET, by_set, figure_key
+from rlframe.record.evaluations import MAIN_SET, by_set, figure_key, read_evaluations
 from rlframe.record.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from rlframe.record.directory import RunDir
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3b75af", "#e6953c", "#54a06a", "#c0392b", "#cfd4da"
 HELD_OUT = [RED, GREEN, "#7d5ba6", "#8c6d46"]  # colours of held-out sets
@@ -45,6 +48,18 @@ def draw(metrics_jsonl: Path, png: Path, evaluations: list[dict[str, float]] | N
     figure = plot(read_metrics(metrics_jsonl), evaluations or [], reward)
     png.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(png)
+
+
+def draw_run(files: RunDir, reward: str, warn: Callable[[str], None]) -> None:
+    """Draws a run that has metrics. A disk that does not take the picture, as a full one, is a line for `warn`.
+
+    The end of a run keeps its reason, which the error of the picture would replace.
+    """
+    if files.metrics.exists():
+        try:
+            draw(files.metrics, files.curves, read_evaluations(files.evaluations), reward)
+        except OSError as error:
+            warn(f"{files.curves} is not drawn: {error}")
 
 
 def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]], reward: str) -> Figure:

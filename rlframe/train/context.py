@@ -298,8 +298,7 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             console.stopped(str(stop), ctx.step, checkpoints.newest, files.path)
             raise
         finally:
-            if files.metrics.exists():
-                curves.draw(files.metrics, files.curves, read_evaluations(files.evaluations), run.deciding_reward)
+            curves.draw_run(files, run.deciding_reward, console.warn)
         for reason, count in feed.skipped().items():
             if reason != "curriculum":  # which is no fault, and in the metrics
                 console.warn(f"prompts: {count} were skipped so far ({reason})")

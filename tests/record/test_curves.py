@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from rlframe.record.curves import draw, plot
+from rlframe.record.curves import draw, draw_run, plot
+from rlframe.record.directory import RunDir
 
 REWARDS, LENGTHS, MISMATCH, SECONDS = range(4)
 
@@ -81,3 +82,13 @@ def test_every_held_out_set_and_the_deciding_reward_are_drawn():
     axes = plot([row(1, **{"reward/code": 0.75}), row(2)], evaluations, "code").axes[REWARDS]
     heights = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert heights == {"reward": [0.1, 0.2], "accuracy": [0.75], "held-out pass@1": [0.5], "aime pass@1": [0.25]}
+
+
+def test_a_picture_that_the_disk_does_not_take_is_a_warning(tmp_path):
+    files, warnings = RunDir(tmp_path), []
+    draw_run(files, "math", warnings.append)
+    assert not files.curves.exists()
+    written(files.metrics, [row(1)])
+    files.curves.mkdir()  # so that the file cannot be written
+    draw_run(files, "math", warnings.append)
+    assert len(warnings) == 1 and warnings[0].startswith(f"{files.curves} is not drawn: ")
