@@ -20,9 +20,9 @@ from benchmarks.chaos_parts.victims import Victims
 from rlframe.record.directory import RunDir
 
 LOOK_S = 0.25
-CLOSE = 0.3  # share of the faults that follow the one before within CLOSE_S, whatever the run does
+CLOSE = 0.4  # share of the faults that follow the one before within CLOSE_S, whatever the run does
 CLOSE_S = 1.5
-BREATH_S = 3.0  # at most, between the step after a fault and the next fault
+BREATH_S = 2.0  # at most, between the step after a fault and the next fault
 FILLED_S = (2.0, 8.0)
 STUCK_S = 240.0  # without a step: a stopped rank is found after 40 s, and new ranks start in 20 s or more
 NO_VICTIM_S = 30.0  # for an actor of the kind to start
