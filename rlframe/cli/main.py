@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import rlframe
@@ -35,6 +36,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
                                                   without a network
 """
 
+VERBS = ("train", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale", "reward", "packages")  # a file each
+
 
 def main() -> None:
     """Entry point of the console script.
@@ -48,46 +51,8 @@ def main() -> None:
     sys.excepthook = exits.complain_of_exception
     verb, *arguments = sys.argv[1:] or ["--help"]
     match verb:
-        case "train":
-            from rlframe.cli import train
-
-            sys.exit(train.main(arguments))
-        case "evaluate":
-            from rlframe.cli import evaluate
-
-            sys.exit(evaluate.main(arguments))
-        case "plan":
-            from rlframe.cli import plan
-
-            sys.exit(plan.main(arguments))
-        case "submit":
-            from rlframe.cli import submit
-
-            sys.exit(submit.main(arguments))
-        case "jobs":
-            from rlframe.cli import jobs
-
-            sys.exit(jobs.main(arguments))
-        case "stop":
-            from rlframe.cli import stop
-
-            sys.exit(stop.main(arguments))
-        case "status":
-            from rlframe.cli import status
-
-            sys.exit(status.main(arguments))
-        case "scale":
-            from rlframe.cli import scale
-
-            sys.exit(scale.main(arguments))
-        case "reward":
-            from rlframe.cli import reward
-
-            sys.exit(reward.main(arguments))
-        case "packages":
-            from rlframe.cli import packages
-
-            sys.exit(packages.main(arguments))
+        case verb if verb in VERBS:
+            sys.exit(import_module(f"rlframe.cli.{verb}").main(arguments))
         case "--version":
             print(rlframe.__version__)
         case "-h" | "--help" | "help":

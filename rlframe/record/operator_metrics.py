@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from rlframe.record.outages import ROLES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -48,7 +50,6 @@ PROMPT_STATES = {
     "given_up": "that no engine survived, likewise",
 }
 VERDICTS = ("scored", "unparseable", "timeout", "failed")
-ROLES = ("engine", "learner", "episodes", "reward", "driver")
 
 METRICS = (
     OperatorMetric(name="rlframe_step", help="The last whole step of the learner."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from rlframe.record.operator_metrics import ROLES
+ROLES = ("engine", "learner", "episodes", "reward", "driver")
 
 
 def _none() -> dict[str, int]:

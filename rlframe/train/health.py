@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from rlframe.record.operator_metrics import ROLES, VERDICTS
-from rlframe.record.outages import Outages
+from rlframe.record.operator_metrics import VERDICTS
+from rlframe.record.outages import ROLES, Outages
 from rlframe.reward.pool import BACK, REPLACED
 from rlframe.rollout.worker_losses import lost_share
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlframe.record.operator_metrics import METRICS, OF_STEP, ROLES, VERDICTS, values
-from rlframe.record.outages import Outages
+from rlframe.record.operator_metrics import METRICS, OF_STEP, VERDICTS, values
+from rlframe.record.outages import ROLES, Outages
 from rlframe.record.status import WaitStatus
 from tests.tiny.status import make_status
 
