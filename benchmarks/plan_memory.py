@@ -16,18 +16,17 @@ import argparse
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
-import psutil
 import ray
+from memory_watch import Watch
 
 from rlframe.algorithm import DAPO
 from rlframe.batch.shares import to_shares
@@ -47,7 +46,6 @@ from rlframe.training import TrainSample
 from rlframe.types import Prompt, Sampling
 
 MIB = 1 << 20
-INTERVAL_S = 0.002
 PROMPT, COMPLETION, TOKENS = 64, 192, 1024  # of a sequence, and of a micro-batch
 PROMPTS, GROUP = 2, 4
 
@@ -204,54 +202,6 @@ class Engine(VLLMEngine):
 
     def load_model(self) -> None:
         super().__init__(*self.arguments)
-
-
-class Watch:
-    """The largest anonymous memory of processes, over that at the start of the watch.
-
-    `weights`: a file. Processes that the watched ones start are watched from the moment at which they map this file:
-    then their libraries are there, and the model is not.
-    """
-
-    def __init__(self, processes: list[int], weights: Path | None = None) -> None:
-        self.base = {process: anonymous(process) for process in processes}
-        self.peaks = dict.fromkeys(processes, 0)
-        self.weights = weights
-        self._parents = [psutil.Process(process) for process in processes]
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-
-    def take(self) -> int:
-        """The largest growth since the last call: of a rank, or of all processes of an engine together."""
-        peaks = list(self.peaks.values())
-        self.peaks = dict.fromkeys(self.peaks, 0)
-        return sum(peaks) if self.weights else max(peaks)
-
-    def close(self) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._end.wait(INTERVAL_S):
-            with suppress(OSError, psutil.Error):
-                self._find_children()
-                for process, base in list(self.base.items()):
-                    self.peaks[process] = max(self.peaks[process], anonymous(process) - base)
-
-    def _find_children(self) -> None:
-        if self.weights is None or len(self.base) > len(self._parents):
-            return
-        for parent in self._parents:
-            for child in parent.children(recursive=True):
-                if str(self.weights) in Path(f"/proc/{child.pid}/maps").read_text():
-                    self.base[child.pid], self.peaks[child.pid] = anonymous(child.pid), 0
-
-
-def anonymous(process: int) -> int:
-    """Bytes of a process's own memory, files and shared memory apart."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) << 10
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlframe.errors import ConfigError
 from rlframe.model import base_model
 from rlframe.plan.built import built_shapes
-from rlframe.plan.families import model_shapes
+from rlframe.plan.counting import model_shapes
 from rlframe.plan.machines import Machine, this_machine
 from rlframe.plan.plan import Plan, make_plan
 from rlframe.plan.remedies import Remedy, find_remedy

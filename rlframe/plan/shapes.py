@@ -6,8 +6,8 @@ A layer of Qwen3-30B-A3B:
     k_proj       512 x 2048        experts.down_proj       128 x 2048 x 768
     ...                            gate                    128 x 2048
 
-No weights, no torch: a 671B mixture takes a millisecond. `families.py` knows the architectures; transformers builds
-the others without values (`built.py`), which takes seconds.
+No weights, no torch: a 671B mixture takes a millisecond. `counting.py` counts by the families of `families.py`;
+transformers builds the others without values (`built.py`), which takes seconds.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlframe.config.run import RunConfig
-from rlframe.plan.families import model_shapes
+from rlframe.plan.counting import model_shapes
 from rlframe.plan.shapes import ModelShapes
 from tests.conftest import compose
 

@@ -7,7 +7,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rlframe.errors import ConfigError
-from rlframe.plan.families import FAMILIES, model_shapes
+from rlframe.plan.counting import model_shapes
+from rlframe.plan.families import FAMILIES
 from tests.plan.conftest import DEEPSEEK_V3, QWEN3_8B, TINY, shapes_of
 
 # Keys without which transformers' own default of a config makes no model.
