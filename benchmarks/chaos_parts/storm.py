@@ -18,6 +18,7 @@ from benchmarks.chaos_parts.shared_memory import SharedMemory
 from benchmarks.chaos_parts.usage import Usage
 from benchmarks.chaos_parts.victims import Victims
 from rlframe.record.directory import RunDir
+from rlframe.record.status import read_status
 
 LOOK_S = 0.25
 CLOSE = 0.4  # share of the faults that follow the one before within CLOSE_S, whatever the run does
@@ -25,7 +26,7 @@ CLOSE_S = 1.5
 BREATH_S = 2.0  # at most, between the step after a fault and the next fault
 FILLED_S = (2.0, 8.0)
 STUCK_S = 240.0  # without a step: a stopped rank is found after 40 s, and new ranks start in 20 s or more
-NO_VICTIM_S = 30.0  # for an actor of the kind to start
+NO_VICTIM_S = 150.0  # for an actor of the kind to start
 AFTER_DISK_S = 60.0  # in which a full disk may end the driver
 TAIL = 1 << 14  # bytes of the metrics, which hold a whole row
 
@@ -157,10 +158,20 @@ class Storm:
             }[fault.action]()
         deadline = time.monotonic() + NO_VICTIM_S
         while time.monotonic() < deadline:
-            if victims := self.victims.strike(fault, self.drivers.life.actors(self.files.logs)):
+            # An actor that dies while a driver starts its actors ends the driver, with the reason.
+            actors = self.drivers.life.actors(self.files.logs) if self._has_started() else {}
+            if victims := self.victims.strike(fault, actors):
                 return ", ".join(victims)
             self._for_seconds(0.5)
         return ""
+
+    def _has_started(self) -> bool:
+        """True once all actors of the newest driver have started, as its status says."""
+        try:
+            status = read_status(self.files.status)
+        except (OSError, ValueError):
+            return False
+        return status.pid == self.drivers.life.pid and status.state == "running"
 
     def _read_step(self, now: float) -> None:
         step = newest_step(self.files)
