@@ -12,20 +12,20 @@ from kubernetes.check.problem import Manifest, Problem, of_kind, title
 def check(manifests: list[Manifest], definitions: Path | None = None) -> list[Problem]:
     """Problems of an overlay's objects. `definitions`: folder with KubeRay's CustomResourceDefinitions.
 
-    The schemas come first: where an object breaks its schema, the other rules would trip over it.
+    Where an object breaks its schema, the schemas' problems are the only ones: other rules rely on the fields.
     """
-    problems = sorted(schemas.check(manifests, definitions))
-    if problems:
-        return problems
-    made = pods(manifests)
-    found, judged = entrypoint.check(manifests, made)
-    found += operator_rules.check(manifests)
-    found += restricted.check(made)
-    found += selectors.check(manifests, made)
-    found += network.check(manifests, made, judged)
-    found += metrics.check(manifests)
-    found += agreement.check(manifests, made)
+    schema_problems = sorted(schemas.check(manifests, definitions))
+    if schema_problems:
+        return schema_problems
+    made_pods = pods(manifests)
+    problems, judge_groups = entrypoint.check(manifests, made_pods)
+    problems += operator_rules.check(manifests)
+    problems += restricted.check(made_pods)
+    problems += selectors.check(manifests, made_pods)
+    problems += network.check(manifests, made_pods, judge_groups)
+    problems += metrics.check(manifests)
+    problems += agreement.check(manifests, made_pods)
     for secret in of_kind(manifests, "Secret"):
         text = "values of secrets stand in the overlay; make it by kubectl create secret, or by an operator for secrets"
-        found.append(Problem(where=title(secret), text=text, rule="secret/plain"))
-    return sorted(found)
+        problems.append(Problem(where=title(secret), text=text, rule="secret/plain"))
+    return sorted(problems)

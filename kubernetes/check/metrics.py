@@ -53,7 +53,7 @@ def expressions(dashboard: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def faults(expression: str) -> Iterator[str]:
-    """What is wrong with the metrics of a PromQL expression."""
+    """Faults in the metrics of a PromQL expression, such as "no run exports a metric ray_rlframe_steps"."""
     if any(expression.count(left) != expression.count(right) for left, right in ("()", "{}", "[]")):
         yield f"brackets do not match in {expression!r}"
     names = [(name, labels) for name, labels in NAME.findall(expression) if not name.startswith("ray_io_")]
