@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlframe.errors import RunFailed
 from rlframe.record.files import read_json_lines, write_json_lines
 
 
@@ -19,7 +20,7 @@ class Sink(Protocol):
 
 
 class JsonlSink:
-    """Writes one JSON object a line, `step` and `policy_version` first. A logged line is on disk at once.
+    """Writes one JSON object a line, `step` and `policy_version` first. A logged line is in the file at once.
 
     A resumed run passes its restored step as `keep_through_step`. Lines of later steps, which the run will take again,
     and a torn last line are dropped.
@@ -30,13 +31,19 @@ class JsonlSink:
         if keep_through_step is not None and path.exists():
             logged = read_json_lines(path, "step")
             write_json_lines(path, [entry for entry in logged if entry["step"] <= keep_through_step])
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         # One optimizer step makes one policy version: metrics without a version have the step's number.
         finite = {key: value if math.isfinite(value) else None for key, value in metrics.items()}  # JSON has no NaN
-        self._file.write(json.dumps({"step": step, "policy_version": step} | finite) + "\n")
-        self._file.flush()
+        unwritten = (json.dumps({"step": step, "policy_version": step} | finite) + "\n").encode()
+        try:
+            while unwritten:
+                unwritten = unwritten[self._file.write(unwritten) :]
+        except OSError as error:
+            raise RunFailed(
+                f"{self._file.name} takes no metrics of step {step}: {error}. Free some space, and go on with resume="
+            ) from error
 
     def close(self) -> None:
         self._file.close()

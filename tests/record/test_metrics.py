@@ -2,9 +2,11 @@
 
 import json
 import math
+import resource
 
 import pytest
 
+from rlframe.errors import RunFailed
 from rlframe.record.metrics import JsonlSink, last_step, read_metrics
 
 
@@ -53,3 +55,19 @@ def test_lines_of_one_step_are_merged_in_the_order_of_steps(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2, "a": 1}\n{"step": 1, "a": 2}\n{"step": 2, "b": 3}\n{"step": 3')
     assert read_metrics(path) == [{"step": 1, "a": 2}, {"step": 2, "a": 1, "b": 3}]
+
+
+def test_a_full_disk_is_named_and_the_next_driver_drops_the_torn_line(tmp_path):
+    sink = JsonlSink(tmp_path / "metrics.jsonl")
+    sink.log(1, {"loss": 0.5})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70, limits[1]))  # Python ignores the signal and raises an error
+    try:
+        with pytest.raises(RunFailed, match=r"metrics\.jsonl takes no metrics of step 2: .*go on with resume="):
+            sink.log(2, {"loss": 0.25})
+        sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == 70
+    JsonlSink(tmp_path / "metrics.jsonl", keep_through_step=2).log(2, {"loss": 0.25})
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
