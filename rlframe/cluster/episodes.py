@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -43,17 +43,17 @@ def episode_pool(
 ) -> EpisodePool:
     """Starts the episode workers over engines and reward workers that have started. `warn`: lines for the console."""
     seats = [EngineSeat(name=each.name, handle=each.handle, slots=run.rollout.slots) for each in engines]
-    count = run.rollout.episode_workers
-    if count is None and run.cluster.address is None:
-        count = 0
-    if count == 0:
+    wanted = run.rollout.episode_workers
+    if wanted is None and run.cluster.address is None:
+        wanted = 0
+    if wanted == 0:
         make_rewards = partial(reward_pool, run.reward, rewards)
         worker = EpisodeWorker("episodes-0", seats, make_rewards, **_settings(run))
         pool = EpisodePool({worker.name: (InProcess(worker), seats)}, ahead=run.rollout.ahead)
     else:
         calls = {each.name: each.handle.__ray_call__.remote(_node_id) for each in engines}
         nodes = wait_for(calls, "tell its node", deadline)
-        shares = share_engines(nodes, count)
+        shares = share_engines(nodes, wanted)
         actors = EpisodeActors(run, rewards, handles, members=len(shares))
         workers = {}
         for share in shares:
@@ -80,11 +80,12 @@ class EpisodeActors:
         self.rewards = rewards
         self.handles = handles
         self.members = members
+        self._indices = count()  # of workers; threads replace several at the same time
         self._homes: dict[str, str] = {}  # name of a worker -> the node that it shall share with its engines
 
     def start(self, seats: list[EngineSeat], node: str | None) -> str:
         """Starts a worker near its engines -> its name. `node` None: on any node."""
-        index = len(self._homes)
+        index = next(self._indices)
         slot = Slot(kind="episodes", index=index, cpus=0, gpus=0, environment=visible_gpus(0))
         make_rewards = partial(reward_pool, self.run.reward, self.rewards, index % self.members, self.members)
         options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS}
@@ -134,8 +135,8 @@ def share_engines(nodes: Sequence[str], workers: int | None) -> list[list[int]]:
     ]
 
 
-def _equal_parts(indices: list[int], count: int) -> list[list[int]]:
-    bounds = [len(indices) * part // count for part in range(count + 1)]
+def _equal_parts(indices: list[int], parts: int) -> list[list[int]]:
+    bounds = [len(indices) * part // parts for part in range(parts + 1)]
     return [indices[start:end] for start, end in pairwise(bounds)]
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,14 @@ def test_successors_that_die_or_hang_at_their_start_have_successors(
     lost, workers = asyncio.run(kill())
     assert workers == ["episodes-3"] and not list(tmp_path.glob("[dh]*s"))
     assert lost.records["o#1"].lengths == [300, 400]
+
+
+def test_successors_that_are_made_at_the_same_time_have_names_of_their_own(pool: EpisodePool):
+    assert pool.start_worker is not None
+    actors: Any = pool.start_worker.__self__  # pyright: ignore[reportFunctionMemberAccess]
+    with ThreadPoolExecutor(8) as threads:
+        names = list(threads.map(lambda _: actors.start([], None), range(8)))
+    assert sorted(names) == [f"episodes-{index}" for index in range(1, 9)]
 
 
 def test_a_stopped_worker_is_ended_and_its_rollouts_come_from_the_log(pool: EpisodePool, tmp_path: Path):
