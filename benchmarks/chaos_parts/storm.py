@@ -106,7 +106,7 @@ class Storm:
             self._free_at, self._freed_at = None, now
         self.wrong += self.victims.look()
         life = self.drivers.life
-        if life.poll() is None and self.usage.is_due(now):
+        if self.drivers.goes_on() and self.usage.is_due(now):  # a driver that ends draws curves, and closes much
             self.usage.sample(now, life.number, [("driver", life.process), *life.actors(self.files.logs).items()])
             self.shared_memory.look([life.process, *life.seen])
         for wish, process in list(self._scales):

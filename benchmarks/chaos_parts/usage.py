@@ -11,7 +11,7 @@ import psutil
 
 MIB = 1 << 20
 EVERY_S = 5.0
-LEAST_S = 150.0  # of a process's life, for a verdict on it
+LEAST_S = 240.0  # of a process's life, for a verdict on it
 WARM_UP = 0.4  # share of a life that no verdict considers
 FIGURES = ("memory MiB", "descriptors", "threads", "shared MiB")
 # Growth a minute beyond which a process is said to leak. A chaos run has some five faults a minute.
