@@ -118,7 +118,9 @@ class Drivers:
     def _judge(self, life: Life) -> None:
         code, words = life.poll(), life.last_words()
         seconds = (life.ended or 0.0) - life.began
-        self.notes.append(f"life {life.number} ended with {code} after {seconds:.0f} s: {life.expected or 'by itself'}")
+        failing = ", while Ray let calls fail" if life.rpc_failures else ""
+        cause = life.expected or "by itself"
+        self.notes.append(f"life {life.number} ended with {code} after {seconds:.0f} s: {cause}{failing}")
         match life.expected:
             case "kill driver" | "complete":
                 right = code == (-signal.SIGKILL if life.expected == "kill driver" else 0)
