@@ -21,6 +21,7 @@ STOPPED_S = 150.0  # for a driver to end after SIGTERM, or after another one has
 RESTART_S = (0.0, 6.0)
 STOPPED = 130  # exit code after a signal, once a checkpoint is saved
 BEFORE_START = (-signal.SIGTERM, 128 + signal.SIGTERM)  # likewise of a driver that had not begun to listen
+UNSTARTED = "✗ starting engines"  # a line of the console
 FENCED = "another driver has taken over"
 
 
@@ -51,11 +52,14 @@ class Drivers:
         """True while the newest driver lives and nothing was done to end it."""
         return self.life.poll() is None and not self.life.expected
 
-    def start(self, steps: int = ENDLESS) -> Life:
-        self._next_at = None
-        number, overrides = len(self.lives) + 1, [*self.overrides, f"steps={steps}"]
-        self.lives.append(Life(number, overrides, self.folder, draw_failures(number, self.random)))
-        return self.life
+    def start(self) -> None:
+        number = len(self.lives) + 1
+        self._start(ENDLESS, draw_failures(number, self.random))
+
+    def complete(self, steps: int) -> None:
+        """Starts a driver that goes on to the last step."""
+        self._start(steps, None)
+        self.life.expected = "complete"
 
     def kill(self) -> str:
         return self._end("kill driver", signal.SIGKILL)
@@ -98,6 +102,11 @@ class Drivers:
     def consoles(self) -> str:
         return "\n".join(life.console.read_text(errors="replace") for life in self.lives)
 
+    def _start(self, steps: int, rpc_failures: str | None) -> None:
+        self._next_at = None
+        overrides = [*self.overrides, f"steps={steps}"]
+        self.lives.append(Life(len(self.lives) + 1, overrides, self.folder, rpc_failures))
+
     def _end(self, name: str, number: signal.Signals) -> str:
         self.life.expected = name
         self.life.send(number)
@@ -132,6 +141,8 @@ class Drivers:
                 right = False
         if not right:
             excuse = self.excused()
+            if life.rpc_failures and UNSTARTED in words:
+                excuse = "Ray let a call of the start fail"
             text = f"life {life.number} ended with {code} ({life.expected or 'by itself'}): {words}"
             (self.notes if excuse else self.wrong).append(f"{excuse}: {text}" if excuse else text)
 
