@@ -59,11 +59,11 @@ def storm(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """Lets a run weather all faults -> whatever does not hold."""
     random_source = random.Random(arguments.seed)
     model = make_llama(folder / "model", tie_word_embeddings=True)
-    with SmallDisk(folder / "run", DISK_MIB) as disk:
+    with tempfile.TemporaryDirectory(prefix="chaos-ray-") as ray_folder, SmallDisk(folder / "run", DISK_MIB) as disk:
         planned = arguments.plan or faults.plan(arguments.faults, random_source, small_disk=disk.mounted)
         room = f"a disk of {DISK_MIB} MiB" if disk.mounted else "no disk that may be filled (only root mounts one)"
         print(f"seed {arguments.seed}, {len(planned)} faults, {room}")
-        drivers = Drivers(overrides(model, disk.folder), folder, random_source)
+        drivers = Drivers(overrides(model, disk.folder), folder, Path(ray_folder), random_source)
         run = Storm(drivers, disk, random_source, lambda line: print(line, flush=True))
         drivers.start()
         try:

@@ -28,9 +28,11 @@ FENCED = "another driver has taken over"
 class Drivers:
     """Starts drivers, and looks at the ends of all of them."""
 
-    def __init__(self, overrides: list[str], folder: Path, random_source: random.Random) -> None:
+    def __init__(self, overrides: list[str], folder: Path, ray_folder: Path, random_source: random.Random) -> None:
+        """`folder`: for the output of all lives. `ray_folder`: a short name, since a socket's name has 107 bytes."""
         self.overrides = overrides
         self.folder = folder
+        self.ray_folder = ray_folder
         self.random = random_source
         self.excused: Callable[[], str | None] = lambda: None  # the reason why a driver may end by itself now
         self.wrong: list[str] = []
@@ -105,7 +107,7 @@ class Drivers:
     def _start(self, steps: int, rpc_failures: str | None) -> None:
         self._next_at = None
         overrides = [*self.overrides, f"steps={steps}"]
-        self.lives.append(Life(len(self.lives) + 1, overrides, self.folder, rpc_failures))
+        self.lives.append(Life(len(self.lives) + 1, overrides, self.folder, self.ray_folder, rpc_failures))
 
     def _end(self, name: str, number: signal.Signals) -> str:
         self.life.expected = name

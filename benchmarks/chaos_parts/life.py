@@ -22,8 +22,10 @@ REASON_CHARS = 1500
 class Life:
     """One start of the run's command. Only processes below it ever get a signal."""
 
-    def __init__(self, number: int, overrides: list[str], folder: Path, rpc_failures: str | None) -> None:
-        """`folder`: for the console's output and Ray's files. `rpc_failures`: for Ray, as JSON."""
+    def __init__(
+        self, number: int, overrides: list[str], folder: Path, ray_folder: Path, rpc_failures: str | None
+    ) -> None:
+        """`folder`: for the console's output. `rpc_failures`: for Ray, as JSON."""
         self.number = number
         self.rpc_failures = rpc_failures
         self.mark = uuid.uuid4().hex
@@ -37,7 +39,7 @@ class Life:
             MARK: self.mark,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "OMP_NUM_THREADS": "1",
-            "RAY_TMPDIR": str(folder / "ray"),
+            "RAY_TMPDIR": str(ray_folder),
             "COLUMNS": "250",
         }
         if rpc_failures:

@@ -26,6 +26,7 @@ CLOSE_S = 1.5
 BREATH_S = 2.0  # at most, between the step after a fault and the next fault
 FILLED_S = (2.0, 8.0)
 STUCK_S = 240.0  # without a step: a stopped rank is found after 40 s, and new ranks start in 20 s or more
+HOPELESS_LIVES = 8
 NO_VICTIM_S = 150.0  # for an actor of the kind to start
 AFTER_DISK_S = 60.0  # in which a full disk may end the driver
 TAIL = 1 << 14  # bytes of the metrics, which hold a whole row
@@ -60,6 +61,7 @@ class Storm:
         self.wrong: list[str] = []
         self.began = time.monotonic()
         self._moved_at, self._step = time.monotonic(), 0
+        self._lives = 0  # of the driver, at the last step
         self._free_at: float | None = None
         self._freed_at = float("-inf")
         self._scales: list[tuple[str, subprocess.Popen[str]]] = []
@@ -117,6 +119,8 @@ class Storm:
             self.say(f"           {line}")
         self.wrong += self.drivers.wrong
         self.drivers.notes, self.drivers.wrong = [], []
+        if len(self.drivers.lives) - self._lives > HOPELESS_LIVES:
+            raise SystemExit(f"{HOPELESS_LIVES} drivers in a row took no step: {life.last_words()}")
         if now - self._moved_at > STUCK_S:
             status = subprocess.run(
                 [sys.executable, "-m", "rlframe.cli", "status", str(self.disk.folder)], capture_output=True, text=True
@@ -176,7 +180,7 @@ class Storm:
     def _read_step(self, now: float) -> None:
         step = newest_step(self.files)
         if step > self._step:
-            self._step, self._moved_at = step, now
+            self._step, self._moved_at, self._lives = step, now, len(self.drivers.lives)
             for struck in self.struck:
                 if struck.seconds is None and step > struck.step:
                     struck.seconds = now - struck.at
