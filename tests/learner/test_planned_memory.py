@@ -13,7 +13,6 @@ from rlframe.learner.rank import LearnerRank
 from rlframe.plan.check import shapes_at
 from rlframe.plan.learner_memory import rank_memory
 from tests.conftest import compose, tiny_overrides
-from tests.learner.conftest import launch, processes  # noqa: F401 - fixtures
 from tests.tiny.learner import OBJECTIVE, make_samples
 
 LORA = "learner.lora={rank: 8, alpha: 16, targets: [q_proj, v_proj]}"
@@ -43,7 +42,7 @@ def living_bytes(rank: LearnerRank) -> int:
         (2, ["learner.dtype=float32", "kl=reference"]),
     ],
 )
-def test_a_rank_keeps_what_the_plan_says(launch: Callable[..., Any], tiny_model, ranks, overrides):  # noqa: F811
+def test_a_rank_keeps_what_the_plan_says(launch: Callable[..., Any], tiny_model, ranks, overrides):
     run = compose([*tiny_overrides(tiny_model), f"learner.ranks={ranks}", *overrides])
     planned = rank_memory(run, shapes_at(str(tiny_model)))
     handles = launch(run.learner, tiny_model, ranks, kind=LearnerRank)
