@@ -101,6 +101,7 @@ def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
             workers=workers,
             cpus=0,
             labels={},
+            resources={},
             timeout_s=timeout_s,
             attempts=attempts,
             max_failed_share=max_failed_share,
@@ -232,7 +233,9 @@ def test_math_is_scored_in_another_process_which_refuses_hostile_ones(local_ray:
     shape = {"name": "format", "weight": 0.1, "think": "think", "answer": "answer", "opened": False, "partial": False}
     terms = {"math": build(math), "format": build(shape)}
     started: dict[str, Any] = {}
-    config = RewardConfig(workers=1, cpus=0, labels={}, timeout_s=60.0, attempts=1, max_failed_share=0.0, terms=terms)
+    config = RewardConfig(
+        workers=1, cpus=0, labels={}, resources={}, timeout_s=60.0, attempts=1, max_failed_share=0.0, terms=terms
+    )
     rewards = start_pool(config, started)
     texts = [r"<think>.</think><answer>\sqrt{8}</answer>", r"\boxed{3}", r"\boxed{(10^9)!}"]
     verdicts = asyncio.run(score_all(rewards, texts))
@@ -279,7 +282,9 @@ def test_only_a_rewards_own_actors_have_its_packages(local_ray: None, tmp_path: 
     marked = {"name": f"{tmp_path}/mine.py:Marked", "weight": 1.0}
     terms = {"apart": build(marked | {"actors": own}), "among_others": build(marked)}
     send_user_modules()
-    config = RewardConfig(workers=1, cpus=0, labels={}, timeout_s=60.0, attempts=1, max_failed_share=1.0, terms=terms)
+    config = RewardConfig(
+        workers=1, cpus=0, labels={}, resources={}, timeout_s=60.0, attempts=1, max_failed_share=1.0, terms=terms
+    )
     started: dict[str, Any] = {}
     rewards = start_pool(config, started)
     verdicts = asyncio.run(score_all(rewards, ["5"]))[0]

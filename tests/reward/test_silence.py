@@ -45,7 +45,7 @@ def pool(local_ray: None, tmp_path: Path) -> Iterator[Any]:
     def make(workers: int, attempts: int = 3) -> RewardPool:
         terms = {"blocks": Blocks(name="blocks", weight=1.0, folder=str(tmp_path))}
         limits = {"timeout_s": 1.0, "attempts": attempts, "max_failed_share": 1.0}
-        config = RewardConfig(workers=workers, cpus=0, labels={}, terms=terms, **limits)
+        config = RewardConfig(workers=workers, cpus=0, labels={}, resources={}, terms=terms, **limits)
         actors = start_reward_actors(config, reward_slots(config), started)
         ray.get([handle.__ray_ready__.remote() for handle in started.values()])
         return reward_pool(config, actors)
