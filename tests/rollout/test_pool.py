@@ -26,8 +26,8 @@ def generate(actors: cluster.Actors, engine_name: str) -> list[SampledCompletion
     return asyncio.run(sample(engine, [prompt("3", "What is 2 + 3?")], SAMPLING))
 
 
-def next_version(actors: cluster.Actors) -> None:
-    """Shifts every value of the learner's weights, and syncs."""
+def next_version(actors: cluster.Actors) -> int:
+    """Shifts every value of the learner's weights, and syncs -> the new version."""
 
     def shift(rank) -> None:
         for parameter in rank.engine.module.parameters():
@@ -36,6 +36,7 @@ def next_version(actors: cluster.Actors) -> None:
     ray.get([rank.__ray_call__.remote(shift) for rank in actors.learner.ranks])
     actors.learner.version += 1
     actors.weights.sync(actors.learner.version)
+    return actors.learner.version
 
 
 def engines(actors: cluster.Actors) -> list[str]:
@@ -50,25 +51,25 @@ def versions(samples: list[SampledCompletion]) -> set[int]:
 def test_a_late_engine_samples_the_same_completions_as_the_first(actors: cluster.Actors) -> None:
     (early,) = engines(actors)
     initial = completions(generate(actors, early))
-    next_version(actors)
+    version = next_version(actors)
     late = actors.add_engine()
     assert late.state == "serving"
     first, second = generate(actors, early), generate(actors, late.name)
-    assert versions(first) == versions(second) == {1}
+    assert versions(first) == versions(second) == {version}
     assert completions(first) == completions(second) != initial
     assert len({tuple(completion["token_ids"]) for completion in initial}) == 4
 
 
 def test_both_engines_get_new_weights(actors: cluster.Actors) -> None:
-    next_version(actors)
+    version = next_version(actors)
     first, second = (generate(actors, name) for name in engines(actors))
-    assert versions(first) == versions(second) == {2}
+    assert versions(first) == versions(second) == {version}
     assert completions(first) == completions(second)
 
 
 def test_weights_come_to_the_engine_that_is_left(actors: cluster.Actors) -> None:
     early, late = engines(actors)
     actors.remove_engine(early)
-    next_version(actors)
+    version = next_version(actors)
     assert engines(actors) == [late]
-    assert versions(generate(actors, late)) == {3}
+    assert versions(generate(actors, late)) == {version}
