@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.async_parts.engine import TimedEngine
-from rlframe.actors.replicas import Replica, ReplicaState
-from rlframe.cluster.actor import start_actor
 from rlframe.cluster.engines import EngineActors
-from rlframe.cluster.gang import Gang
 from rlframe.cluster.placement import Slot
-from rlframe.cluster.pools import CONCURRENT_CALLS
 from rlframe.cluster.starter import Starter
 from rlframe.training import Loaded
 from rlframe.weights.shards import checksum
@@ -73,11 +69,8 @@ def wrong_tensors(snapshot: Snapshot) -> list[str]:
 class ChaosEngines(EngineActors):
     """Makes engines without a model."""
 
-    def make(self, slot: Slot, gang: Gang) -> Replica:
-        self._made = max(self._made, slot.index + 1)
-        options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS}
-        handle = start_actor(slot, ChaosEngine, (self.run.rollout.slots,), self.handles, **options)
-        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+    def engine_class(self, slot: Slot) -> tuple[type, tuple[Any, ...]]:
+        return ChaosEngine, (self.run.rollout.slots,)
 
 
 class ChaosStarter(Starter):

@@ -200,7 +200,7 @@ def _has_room(node: Node, slot: Slot) -> bool:
 
 def judges(run: RunConfig, pods: list[Pod]) -> Iterator[tuple[str, set[str]]]:
     """(reward, groups whose pods may hold it) of each reward that asks an endpoint outside the cluster."""
-    from rlframe.cluster.nodes import meets
+    from rlframe.cluster.placement import meet_labels
 
     for name, term in run.reward.terms.items():
         host = urlsplit(str(getattr(term, "base_url", ""))).hostname or ""
@@ -209,13 +209,7 @@ def judges(run: RunConfig, pods: list[Pod]) -> Iterator[tuple[str, set[str]]]:
         labels = term.actors.labels if term.actors and term.actors.labels is not None else run.reward.labels
         yield (
             name,
-            {
-                pod.group
-                for pod in pods
-                if pod.is_ray
-                and pod.cpus
-                and all(meets(pod.node_labels.get(key), want) for key, want in (labels or {}).items())
-            },
+            {pod.group for pod in pods if pod.is_ray and pod.cpus and meet_labels(pod.node_labels, labels or {})},
         )
 
 

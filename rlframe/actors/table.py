@@ -17,9 +17,3 @@ def entry_of(handle: Handle) -> dict[str, Any]:
 def is_alive(handle: Handle) -> bool:
     """False for an actor that has not started, or restarts, and would answer no call; and for a dead actor."""
     return entry_of(handle).get("State") == "ALIVE"
-
-
-def has_process(handle: Handle) -> bool:
-    """False for an actor that waits for room in the cluster, and for a dead actor."""
-    entry = entry_of(handle)
-    return bool(entry.get("Pid")) and entry.get("State") != "DEAD"

@@ -21,10 +21,7 @@ HEADINGS = ("job", "run", "step", "reward", "state", "since")
 
 def main(arguments: list[str]) -> int:
     """Prints the table; returns the exit code."""
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return 0
-    return remote.answered(HEADLINE, lambda: _list(arguments))
+    return remote.answered(USAGE, HEADLINE, arguments, _list)
 
 
 def _list(arguments: list[str]) -> int:

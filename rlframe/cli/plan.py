@@ -74,7 +74,7 @@ def options_and_overrides(arguments: Sequence[str]) -> tuple[argparse.Namespace,
     if options.cluster is not None:
         from rlframe.plan.machines import parse_cluster
 
-        parse_cluster(options.cluster)
+        options.cluster = parse_cluster(options.cluster, options.host_gib, options.shm_gib)
     return options, overrides
 
 
@@ -96,7 +96,7 @@ def _machines(run: RunConfig, options: argparse.Namespace) -> list[Machine]:
     from rlframe.plan.machines import parse_cluster, this_machine
 
     if options.cluster is not None:
-        return parse_cluster(options.cluster, options.host_gib, options.shm_gib)
+        return options.cluster
     if options.address is not None:
         from rlframe.plan.nodes import machines_of_cluster
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rlframe.cluster.jobs import Jobs
 
 DEFAULT = "http://127.0.0.1:8265"
-VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 ADDRESS = "--address"
 
 
@@ -41,7 +40,9 @@ def take_flag(arguments: list[str], flag: str) -> tuple[bool, list[str]]:
 
 def address(option: str | None, configured: str | None = None) -> str:
     """The address of `--address`, of the config, of Ray's environment variables, or of this machine's dashboard."""
-    named = [option, configured, *(os.environ.get(name) for name in VARIABLES)]
+    from rlframe.cluster.jobs import ADDRESS_VARIABLES
+
+    named = [option, configured, *(os.environ.get(name) for name in ADDRESS_VARIABLES)]
     return next((text for text in named if text and (text in named[:1] or "://" in text)), DEFAULT)
 
 
@@ -56,10 +57,13 @@ def connect(url: str, *, allow_open: bool) -> Jobs:
     return Jobs(dashboard)
 
 
-def answered(headline: str, act: Callable[[], int]) -> int:
-    """The exit code of `act`; of a refusal and a failure the code that goes with the printed text."""
+def answered(usage: str, headline: str, arguments: list[str], act: Callable[[list[str]], int]) -> int:
+    """Prints the usage where it is asked for; else the exit code of `act`, a refusal or failure of which is printed."""
+    if {"-h", "--help"} & set(arguments):
+        print(usage, end="")
+        return 0
     try:
-        return act()
+        return act(arguments)
     except ConfigError as error:
         return exits.refuse(headline, str(error))
     except RunFailed as failure:

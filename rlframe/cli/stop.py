@@ -17,10 +17,7 @@ AFTER_S = 30.0  # for Ray, beyond the time that the run has
 
 def main(arguments: list[str]) -> int:
     """Stops the job; returns the exit code."""
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return 0
-    return remote.answered(HEADLINE, lambda: _stop(arguments))
+    return remote.answered(USAGE, HEADLINE, arguments, _stop)
 
 
 def _stop(arguments: list[str]) -> int:

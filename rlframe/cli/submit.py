@@ -49,10 +49,7 @@ class _Prepared:
 
 def main(arguments: list[str]) -> int:
     """Sends every job of the command line; returns the exit code of the one that is followed."""
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
-        return 0
-    return remote.answered(HEADLINE, lambda: _submit(arguments))
+    return remote.answered(USAGE, HEADLINE, arguments, _submit)
 
 
 def _submit(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from rlframe.actors import logs
 from rlframe.actors.activity import Doing, longest
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Handle
-from rlframe.actors.table import entry_of, has_process
+from rlframe.actors.table import entry_of
 from rlframe.cluster import nodes
 from rlframe.cluster.placement import Slot
 from rlframe.errors import Stalled
@@ -72,7 +72,9 @@ def _process_of(cls: type) -> type:
 
 def node_of(handle: Handle) -> set[str]:
     """The id of the node on which an actor starts or runs; empty while it waits for room, or after its death."""
-    return {entry_of(handle)["Address"]["NodeID"]} if has_process(handle) else set()
+    entry = entry_of(handle)
+    has_process = bool(entry.get("Pid")) and entry.get("State") != "DEAD"
+    return {entry["Address"]["NodeID"]} if has_process else set()
 
 
 def meeting_point(ranks: list[Handle]) -> ObjectRef:

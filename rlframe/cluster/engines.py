@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from rlframe.actors.logs import last_lines
 from rlframe.actors.replicas import Handle, Replica, ReplicaState
-from rlframe.actors.table import entry_of, has_process
+from rlframe.actors.table import entry_of
 from rlframe.cluster import nodes
 from rlframe.cluster.actor import node_of, start_actor, wait_for
 from rlframe.cluster.gang import Gang
@@ -47,6 +47,16 @@ class EngineActors:
 
     def make(self, slot: Slot, gang: Gang) -> Replica:
         """Makes the actor of a slot, which starts once the cluster has room."""
+        if slot.workers:
+            gang = self._gangs[slot.name] = Gang([slot])
+        self._made = max(self._made, slot.index + 1)
+        engine_class, arguments = self.engine_class(slot)
+        options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS} | gang.options(slot)
+        handle = start_actor(slot, engine_class, arguments, self.handles, **options)
+        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+
+    def engine_class(self, slot: Slot) -> tuple[type, tuple[Any, ...]]:
+        """The class of a slot's engine, and its arguments after the name."""
         from rlframe.rollout.vllm import VLLMEngine
 
         run = self.run
@@ -59,12 +69,7 @@ class EngineActors:
             shares_gpus=slot.gang == LEARNER,
             executor="ray" if slot.workers else "mp",
         )
-        if slot.workers:
-            gang = self._gangs[slot.name] = Gang([slot])
-        self._made = max(self._made, slot.index + 1)
-        options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS} | gang.options(slot)
-        handle = start_actor(slot, VLLMEngine, (run.rollout, self.model_path, settings), self.handles, **options)
-        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+        return VLLMEngine, (run.rollout, self.model_path, settings)
 
     def make_further(self) -> Replica:
         """Makes the actor of one more engine. Raises RunFailed in a colocated run."""
@@ -100,7 +105,7 @@ class EngineActors:
         try:
             while not (await asyncio.wait({ready}, timeout=START_POLL_S))[0]:
                 now = asyncio.get_running_loop().time()
-                if not await asyncio.to_thread(has_process, engine.handle):
+                if not await asyncio.to_thread(node_of, engine.handle):
                     process_since = None
                 elif process_since is None:
                     process_since = now

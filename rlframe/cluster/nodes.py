@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ray
 from ray._private.state import available_resources_per_node
 
-from rlframe.cluster.placement import Slot, meets
+from rlframe.cluster.placement import Slot, meet_labels
 
 NODE_ID = "ray.io/node-id"  # a label of every node; the values differ
 
@@ -30,7 +30,7 @@ class Node:
         """True if the node, when nothing runs on it, has room for the slot, and its labels meet the slot's."""
         asked = {"CPU": slot.cpus, "GPU": slot.gpus} | slot.resources
         enough = all(amount <= self.total.get(kind, 0) for kind, amount in asked.items())
-        return enough and all(meets(self.labels.get(name), selector) for name, selector in slot.labels.items())
+        return enough and meet_labels(self.labels, slot.labels)
 
 
 def living() -> list[Node]:

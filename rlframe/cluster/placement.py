@@ -13,7 +13,7 @@ Settings of a role, and the resulting slots:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -212,6 +212,11 @@ def environment(threads: int, *, gpus: int) -> dict[str, str]:
 def visible_gpus(gpus: float) -> dict[str, str]:
     """Environment variables that hide all GPUs from an actor with gpus=0, to which Ray would show every GPU."""
     return {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def meet_labels(labels: Mapping[str, str], selectors: Mapping[str, str]) -> bool:
+    """True if a node's labels meet all of a slot's selectors."""
+    return all(meets(labels.get(name), selector) for name, selector in selectors.items())
 
 
 def meets(value: str | None, selector: str) -> bool:

@@ -55,9 +55,8 @@ class JoinedCluster:
 
         `warn` gets a line for each resource that a running cluster lacks, because the start then waits for more nodes,
         a line for an object store that is too small, for a model that computes no shared prefixes, and later for each
-        engine that is replaced. Raises
-        ConfigError for a model that the learner cannot compute right, and Stalled with the cluster's nodes and the
-        names of the actors that did not start within `cluster.start_timeout_s`.
+        engine that is replaced. Raises ConfigError for a model that the learner cannot compute right, and Stalled with
+        the cluster's nodes and the names of the actors that did not start within `cluster.start_timeout_s`.
         """
         run, living = self.run, nodes.living()
         slots = placement(run, self.roles, nodes.most_gpus(living))

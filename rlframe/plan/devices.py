@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlframe.errors import ConfigError, did_you_mean
-
-GIB = 1 << 30
+from rlframe.plan.numbers import GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlframe.plan.devices import GIB, Gpu
+from rlframe.plan.devices import Gpu
 from rlframe.plan.learner_memory import WIDTHS
+from rlframe.plan.numbers import GIB
 from rlframe.plan.shapes import LayerShapes, ModelShapes
 
 if TYPE_CHECKING:

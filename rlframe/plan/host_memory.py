@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlframe.plan.devices import GIB
 from rlframe.plan.engine_memory import EngineMemory
 from rlframe.plan.layout import Node
 from rlframe.plan.learner_memory import WIDTHS, RankMemory
+from rlframe.plan.numbers import GIB
 from rlframe.plan.shapes import ModelShapes
 from rlframe.plan.shards import rank_shards
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rlframe.cluster.placement import RL, Slot, meets, placement
+from rlframe.cluster.placement import RL, Slot, meet_labels, placement
 from rlframe.plan.machines import Machine
 from rlframe.plan.numbers import plural
 
@@ -34,8 +34,7 @@ class Node:
     def takes(self, slot: Slot, gpus: float) -> bool:
         if gpus > self.free or self.machine.labels is None:
             return gpus <= self.free
-        labels = dict(self.machine.labels)
-        return all(meets(labels.get(name), selector) for name, selector in slot.labels.items())
+        return meet_labels(dict(self.machine.labels), slot.labels)
 
     def contents(self) -> str:
         """The actors by kind: "8 ranks, 1 engine"."""

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 
 from rlframe.errors import ConfigError
-from rlframe.plan.devices import GIB, Gpu, gpu_named, gpu_reported
+from rlframe.plan.devices import Gpu, gpu_named, gpu_reported
+from rlframe.plan.numbers import GIB
 
 SHARED_MEMORY = Path("/dev/shm")
 CGROUP_LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]

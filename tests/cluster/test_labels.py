@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from rlframe.cluster.nodes import Node, describe, meets, shortages
-from rlframe.cluster.placement import Slot, placement
+from rlframe.cluster.nodes import Node, describe, shortages
+from rlframe.cluster.placement import Slot, meets, placement
 from rlframe.config.compose import load
 
 Composed = Callable[..., DictConfig]

@@ -3,8 +3,9 @@
 import json
 
 from rlframe.plan import engine_memory as memory
-from rlframe.plan.devices import GIB, GPUS
+from rlframe.plan.devices import GPUS
 from rlframe.plan.engine_memory import engine_memory
+from rlframe.plan.numbers import GIB
 from rlframe.rollout import arguments
 from tests.plan.conftest import DEEPSEEK_V3, QWEN3_8B, TINY, shapes_of
 

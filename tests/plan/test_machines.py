@@ -4,9 +4,10 @@ import pytest
 
 from rlframe.cluster.nodes import Node
 from rlframe.errors import ConfigError
-from rlframe.plan.devices import GIB, GPUS, gpu_named, gpu_reported
+from rlframe.plan.devices import GPUS, gpu_named, gpu_reported
 from rlframe.plan.machines import alike, host_memory, parse_cluster, this_machine
 from rlframe.plan.nodes import machines_of
+from rlframe.plan.numbers import GIB
 
 
 def test_a_cluster_is_nodes_times_gpus_of_a_kind():

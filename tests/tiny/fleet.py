@@ -19,7 +19,6 @@ from benchmarks.async_parts.engine import TimedEngine
 from rlframe.actors.background import Background
 from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
-from rlframe.cluster.actor import start_actor
 from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.fleet import Fleet
 from rlframe.cluster.gang import Gang
@@ -96,10 +95,8 @@ class FaultyEngines(EngineActors):
 
     faults: Path
 
-    def make(self, slot: Slot, gang: Gang) -> Replica:
-        self._made = max(self._made, slot.index + 1)
-        handle = start_actor(slot, FaultyEngine, (self.faults,), self.handles, max_concurrency=100)
-        return Replica(name=slot.name, handle=handle, state=ReplicaState.STARTING)
+    def engine_class(self, slot: Slot) -> tuple[type, tuple[Any, ...]]:
+        return FaultyEngine, (self.faults,)
 
 
 class FleetRun:
