@@ -15,6 +15,8 @@ from rlframe.plan.learner_memory import rank_memory
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.learner import OBJECTIVE, make_samples
 
+# A bucket of the default size, 128 MiB, would hide errors: the model has 0.1 M parameters.
+SMALL_BUCKET = "learner.deepspeed={zero_optimization: {reduce_bucket_size: 5000}}"
 LORA = "learner.lora={rank: 8, alpha: 16, targets: [q_proj, v_proj]}"
 
 
@@ -43,9 +45,9 @@ def living_bytes(rank: LearnerRank) -> int:
     ],
 )
 def test_a_rank_keeps_what_the_plan_says(launch: Callable[..., Any], tiny_model, ranks, overrides):
-    run = compose([*tiny_overrides(tiny_model), f"learner.ranks={ranks}", *overrides])
+    run = compose([*tiny_overrides(tiny_model), f"learner.ranks={ranks}", SMALL_BUCKET, *overrides])
     planned = rank_memory(run, shapes_at(str(tiny_model)))
-    handles = launch(run.learner, tiny_model, ranks, kind=LearnerRank)
+    handles = launch(run.learner, tiny_model, ranks)
     if run.kl:
         ray.get([handle.keep_reference.remote(run.kl.offload) for handle in handles])
     shares = to_shares(make_samples(), ranks, 512, "shared")

@@ -12,13 +12,14 @@ import ray
 from rlframe.algorithm import DAPO
 from rlframe.batch.collate import collate
 from rlframe.batch.shares import to_shares
-from rlframe.learner import zero3
 from rlframe.learner.rank import LearnerRank
 from rlframe.model.policy import PREFIX
 from rlframe.objective.objective import Objective
 from rlframe.record.manifest import WriteReport
+from rlframe.schema import deep_merge
 from rlframe.training import TrainSample
 
+SMALL_BUCKETS = {"zero_optimization": {"reduce_bucket_size": 5_000, "sub_group_size": 10_000}}
 OBJECTIVE = Objective(algorithm=DAPO(name="dapo", clip_low=0.2, clip_high=0.28))
 
 
@@ -27,7 +28,7 @@ class InspectedRank(LearnerRank):
 
     def connect(self, address: str, rank: int, timeout_s: float) -> None:
         """Makes buckets so small that a tiny model fills several, as real models do."""
-        zero3.REDUCE_BUCKET, zero3.STEP_BUCKET = 5_000, 10_000
+        self.config = self.config.model_copy(update={"deepspeed": deep_merge(SMALL_BUCKETS, self.config.deepspeed)})
         super().connect(address, rank, timeout_s)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -37,8 +37,8 @@ def lines(file: Path) -> list[dict]:
 
 
 def learned(run_dir: Path) -> list[dict[str, float]]:
-    """Every step's metrics but those that are seconds, shares of seconds, speeds or memory."""
-    timed = ("time/", "per_s", "seconds", "stall_s", "idle", "memory/")
+    """Every step's metrics but those that are seconds, shares of seconds, speeds or memory, and counts of losses."""
+    timed = ("time/", "per_s", "seconds", "stall_s", "idle", "memory/", "losses/", "recoveries/")
     return [
         {key: value for key, value in row.items() if not any(word in key for word in timed)}
         for row in lines(run_dir / "metrics.jsonl")
@@ -165,6 +165,8 @@ def test_a_run_that_loses_a_rank_equals_an_uninterrupted_one(
     assert running.returncode == 0, output[-3000:]
     assert "the learner is lost after step " in output.replace("\n", " ")
     assert learned(run_dir) == learned(six_steps)
+    last = lines(run_dir / "metrics.jsonl")[-1]
+    assert (last["losses/learner"], last["recoveries/learner"]) == (1, 1)
     assert lines(run_dir / "evaluations.jsonl") == lines(six_steps / "evaluations.jsonl")
     assert [_prompt_ids(run_dir, step) for step in range(1, 7)] == [_prompt_ids(six_steps, n) for n in range(1, 7)]
 
