@@ -65,6 +65,7 @@ class TimedEngine:
         self.slots = slots
         self.token_s = token_s
         self.load_s = load_s
+        self.speed = 1.0  # seconds of sampling a second of the clock
         self.loading = False
         self.busy_slot_s = 0.0
         self._sampled_slot_s = 0.0
@@ -150,6 +151,11 @@ class TimedEngine:
         version = self._loads[-1][1]
         return Probe(version=version, logprobs=-np.float32(0.001) * np.array(token_ids[1:], np.float32) - version)
 
+    def set_speed(self, speed: float) -> None:
+        """Completions that run go on at the new speed; one that ends earlier by it may be told late."""
+        self._look()
+        self.speed = speed
+
     def _fill(self) -> None:
         """Gives free slots to the requests that wait longest."""
         if not self._queue or len(self._running) == self.slots:
@@ -159,7 +165,7 @@ class TimedEngine:
         while self._queue and len(self._running) < self.slots:
             request = self._queue.popleft()
             request.start_s = self._sampling_s
-            request.timer = loop.call_later(self._needed_s(request), self._end, request)
+            request.timer = loop.call_later(self._needed_s(request) / self.speed, self._end, request)
             self._running[request] = None
 
     def _needed_s(self, request: Request) -> float:
@@ -170,7 +176,7 @@ class TimedEngine:
         self._look()
         rest_s = request.start_s + self._needed_s(request) - self._sampling_s
         if rest_s > ROUNDING * self.token_s:  # a load paused the request
-            delay_s = max(self._resume_s - self._clock_s, 0.0) + rest_s
+            delay_s = max(self._resume_s - self._clock_s, 0.0) + rest_s / self.speed
             request.timer = asyncio.get_running_loop().call_later(delay_s, self._end, request)
             return
         request.over = True
@@ -245,5 +251,5 @@ class TimedEngine:
         busy = len(self._running)
         self.busy_slot_s += busy * passed_s
         if not self.loading:
-            self._sampling_s += passed_s
-            self._sampled_slot_s += busy * passed_s
+            self._sampling_s += passed_s * self.speed
+            self._sampled_slot_s += busy * passed_s * self.speed

@@ -23,6 +23,7 @@ from kubernetes.check.pods import HEAD, Pod, pods
 NAMESPACE = "rlframe"
 RAY = str(Path(sys.executable).with_name("ray"))
 LOOK_S = 0.1
+FAMILY_S = 1.0  # between two looks at the processes of pods
 KINDS = (
     "node-manager",
     "object-manager",
@@ -47,6 +48,7 @@ class RunningPod:
     process: psutil.Popen
     began: float = field(default_factory=time.time)
     terminated: float | None = None  # time of its SIGTERM
+    busy: float | None = None  # last time at which an actor was seen on it
 
     def object(self) -> dict[str, Any]:
         """The pod as the API server tells it."""
@@ -66,8 +68,7 @@ class RunningPod:
 class Event:
     time: float
     kind: str  # "start", "terminate", "end"
-    pod: str
-    group: str
+    pod: RunningPod
 
 
 class Kubelet:
@@ -85,6 +86,8 @@ class Kubelet:
         self.lock = threading.RLock()
         self.version = 1
         self.seen: set[psutil.Process] = set()
+        self.extremes: dict[str, tuple[int, int]] = {}  # group -> least and most pods that were there and not ending
+        self._next_families = 0.0
         self._count = 0
         self._net = f"127.0.{first_ip}"
         self._closed = threading.Event()
@@ -96,7 +99,7 @@ class Kubelet:
 
     def open(self, timeout_s: float) -> None:
         """Starts the head's pod, and the others once it answers."""
-        self._start(self._templates()[HEAD])
+        self._start(self.templates()[HEAD])
         log, deadline = self.folder / f"{self.head_name}.log", time.monotonic() + timeout_s
         while "Ray runtime started" not in log.read_text():
             assert time.monotonic() < deadline, log.read_text()
@@ -136,7 +139,7 @@ class Kubelet:
                     process.kill()
         psutil.wait_procs([*self.seen], timeout=20)
 
-    def _templates(self) -> dict[str, Pod]:
+    def templates(self) -> dict[str, Pod]:
         return {pod.group: pod for pod in pods([self.cluster])}
 
     def _loop(self) -> None:
@@ -144,12 +147,23 @@ class Kubelet:
             with self.lock:
                 for pod in list(self.pods.values()):
                     self._look(pod)
-                for pod in self._templates().values():
+                for pod in self.templates().values():
                     if pod.group != HEAD:
                         self._reconcile(pod)
+            if time.time() >= self._next_families:
+                self._next_families = time.time() + FAMILY_S
+                self._look_at_families()
+
+    def _look_at_families(self) -> None:
+        for pod in list(self.pods.values()):
+            family = pod.family()
+            self.seen.update(family)
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    if process.name().startswith("ray::") and not process.name().startswith("ray::IDLE"):
+                        pod.busy = time.time()
 
     def _look(self, pod: RunningPod) -> None:
-        self.seen.update(pod.family())
         if pod.process.poll() is not None:
             self._note("end", pod)
             del self.pods[pod.name]
@@ -165,6 +179,9 @@ class Kubelet:
         wanted = min(max(group.get("replicas", 0), template.least), template.most)
         for _ in range(wanted - len(self.members(template.group))):
             self._start(template)
+        count = len(self.members(template.group))
+        least, most = self.extremes.get(template.group, (count, count))
+        self.extremes[template.group] = min(least, count), max(most, count)
 
     def _start(self, template: Pod) -> None:
         is_head = template.group == HEAD
@@ -202,7 +219,7 @@ class Kubelet:
         yield from ("--num-gpus=0", "--disable-usage-stats", "--block")
 
     def _note(self, kind: str, pod: RunningPod) -> None:
-        self.events.append(Event(time=time.time(), kind=kind, pod=pod.name, group=pod.group))
+        self.events.append(Event(time=time.time(), kind=kind, pod=pod))
 
 
 GIVEN: set[int] = set()  # ports that `free_ports` has returned

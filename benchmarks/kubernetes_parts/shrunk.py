@@ -16,10 +16,15 @@ STORE_BYTES = 128 << 20
 CPUS = {"learner": 2, "rollout": 1, "reward": 2}  # of a pod: two ranks, an engine, two workers
 
 
+def ray_job() -> dict[str, Any]:
+    """The RayJob of the overlay."""
+    (job,) = of_kind(render(OVERLAY), "RayJob")
+    return job
+
+
 def ray_cluster(attempt: int) -> dict[str, Any]:
     """The RayCluster that KubeRay makes for an attempt of the RayJob."""
-    (job,) = of_kind(render(OVERLAY), "RayJob")
-    spec = copy.deepcopy(job["spec"]["rayClusterSpec"])
+    spec = copy.deepcopy(ray_job()["spec"]["rayClusterSpec"])
     spec["autoscalerOptions"]["idleTimeoutSeconds"] = IDLE_S
     for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
         group["rayStartParams"]["object-store-memory"] = str(STORE_BYTES)
