@@ -2,7 +2,8 @@
 
     python benchmarks/two_revisions.py 85dd4ac --rounds 3 --steps 8
 
-Prints the median seconds of a step on each side with the smallest and the largest value, and the ratio of the medians.
+Prints the median seconds of a step and of its parts on each side, with the smallest and the largest value, and the ratio of
+the medians of a step.
 The first step of each job (warm-up) does not count. Also names the metrics whose values differ between the two sides,
 apart from times and sizes of processes: equal seeds give equal completions, rewards and losses, unless a change meant
 to alter them.
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
+PARTS = ("time/rollout_wait_s", "time/learner_s", "time/weight_sync_s")  # of a step
 MEASURED = ("time/", "memory/", "usage/", "tokens_per_s", "_s", "_ms", "_mib", "_gib")  # parts of names
 
 
@@ -31,6 +33,7 @@ class Side:
     name: str
     tree: Path
     step_s: list[float] = field(default_factory=list)
+    parts_s: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
     metrics: list[dict[str, float]] = field(default_factory=list)  # of the first job, one a step
 
     def measure(self, steps: int, run_dir: Path) -> None:
@@ -40,6 +43,8 @@ class Side:
         subprocess.run(command, check=True, stdout=sys.stderr, cwd=self.tree, env=environment)
         metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
         self.step_s += [line["time/step_s"] for line in metrics[1:]]
+        for part, seconds in self.parts_s.items():
+            seconds += [line[part] for line in metrics[1:]]
         self.metrics = self.metrics or metrics
 
 
@@ -61,6 +66,8 @@ def main() -> None:
             git("worktree", "remove", "--force", str(tree))
     for side in sides:
         print(f"{side.name}: a step takes {spread(side.step_s)} s")
+        for part, seconds in side.parts_s.items():
+            print(f"    {part} {spread(seconds)}")
     now, earlier = (statistics.median(side.step_s) for side in sides)
     print(f"a step now takes {now / earlier:.3f} of the time of {arguments.revision}")
     print(f"values that differ: {', '.join(differing(*(side.metrics for side in sides))) or 'none'}")
