@@ -2,11 +2,10 @@
 
     python benchmarks/two_revisions.py 85dd4ac --rounds 3 --steps 8
 
-Prints the median seconds of a step and of its parts on each side, with the smallest and the largest value, and the ratio of
-the medians of a step.
-The first step of each job (warm-up) does not count. Also names the metrics whose values differ between the two sides,
-apart from times and sizes of processes: equal seeds give equal completions, rewards and losses, unless a change meant
-to alter them.
+Prints the median seconds of a step and of its parts on each side, with the smallest and the largest value, and the
+ratio of the medians of a step. The first step of each job (warm-up) does not count. Also names the metrics whose values
+differ between the two sides, apart from times and sizes of processes: equal seeds give equal completions, rewards and
+losses, unless a change meant to alter them.
 """
 
 from __future__ import annotations
