@@ -61,8 +61,10 @@ class Ledger(Fold):
             return False
         outcome = None if self.curriculum is None else self.curriculum.outcome(group)
         signal = not self.dynamic_sampling or self.has_signal(group)
-        self._note(events.Scored(key=key, location=group.location, signal=signal, outcome=outcome))
-        entry.group = group
+        event = events.Scored(key=key, location=group.location, signal=signal, outcome=outcome)
+        self.apply(event)
+        entry.group = group  # before the log, which may refuse the event of a driver that is no longer the run's
+        self.emit(event)
         return True
 
     def drop_without_signal(self) -> list[GroupRecord]:

@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from rlframe.errors import Fenced
+from rlframe.experience.events import Event
 from rlframe.experience.ledger import Ledger
 from rlframe.training import GroupRecord
 from rlframe.types import Attempt, Prompt, Skipped
@@ -55,6 +57,21 @@ def test_on_policy_a_step_takes_prompts_in_the_order_of_admission() -> None:
     assert taken(ledger, 2, version=0) is None
     score(ledger, [first])
     assert taken(ledger, 2, version=0) == ["o0", "o1"]
+
+
+def test_after_a_score_that_the_log_refuses_a_take_has_the_log_s_reason() -> None:
+    ledger = make_ledger()
+
+    def refuse(event: Event) -> None:
+        raise Fenced("another driver has taken over")
+
+    attempts = ledger.admit(prompt_at, version=0, limit=99)
+    ledger.emit = refuse
+    for attempt in attempts:
+        with pytest.raises(Fenced):
+            score(ledger, [attempt])
+    with pytest.raises(Fenced):
+        ledger.take(2, version=0)
 
 
 def test_one_step_ahead_a_prompt_that_is_due_is_waited_for() -> None:
