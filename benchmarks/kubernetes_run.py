@@ -17,7 +17,6 @@ At the end come the seconds that this took, and whatever does not hold: exit cod
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import shutil
 import signal
@@ -41,7 +40,7 @@ from rlframe.record.status import read_status
 from tests.tiny.models import make_llama
 
 ROLLOUT, LEARNER = "rollout", "learner"
-SLOW, FAST = 0.02, 1.0  # speeds of engines
+SLOW, FAST = 0.1, 20.0  # speeds of engines
 GROWTH_S = 15.0  # at most, from the run's wish to the pod
 EMPTY_S = IDLE_S + 10.0  # at most, from an empty node to its end
 WAIT_S = 600.0  # for anything
@@ -61,15 +60,14 @@ class PodRun:
         self.began = time.monotonic()
         self.figures: list[tuple[str, float, float | None]] = []  # what, seconds, bound
         self.wrong: list[str] = []
-        self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        os.environ.update(self.token)
+        self.token = secrets.token_hex(32)
         self.attempt = self._attempt(1)
         self._wanted, self._wanted_at = 0, time.time()
 
     def drive(self) -> None:
         self._set_speed(SLOW)
-        self.attempt.open(ENDLESS)
         try:
+            self.attempt.open(ENDLESS)
             self._grow()
             self._lose_pods()
             self._shrink()
@@ -99,19 +97,34 @@ class PodRun:
             self._figure(f"engine {count} serves after the run wanted it", time.time() - asked)
 
     def _lose_pods(self) -> None:
-        for name, act in (("evicted", self.attempt.kubelet.evict), ("killed", self.attempt.kubelet.kill)):
-            pod, began = self._pods()[-1], time.time()
-            act(pod)
-            self.say(f"{pod.name} is {name}")
-            self._until(lambda pod=pod: pod.name not in self.attempt.kubelet.pods, "it is gone")
-            self._figure(f"rollout pod {name}: gone", time.time() - began, pod.grace_s if name == "evicted" else None)
-            self._until(lambda: self._engines("serving") == 3 == len(self._pods()), "3 engines serve again")
-            self._figure(f"rollout pod {name}: 3 engines serve again", time.time() - began)
+        self._lose("evicted", self.attempt.kubelet.evict, self._pods()[-1].grace_s)
+        self._lose("killed", self.attempt.kubelet.kill, None)
         [pod], began, step = self._pods(LEARNER), time.time(), newest_step(self.files)
         self.attempt.kubelet.kill(pod)
         self.say(f"{pod.name} is killed")
-        self._until(lambda: newest_step(self.files) > step, "the learner takes steps again")
+        self._until(lambda: "the learner is lost" in self._console(), "the run notices")
+        self._until(lambda: newest_step(self.files) > step + 1, "the learner takes steps again")
         self._figure("learner's pod killed: the next step", time.time() - began)
+
+    def _lose(self, how: str, act: Callable[[RunningPod], None], bound: float | None) -> None:
+        """Takes a rollout pod away, and waits until another pod's engine serves."""
+        pod, began = self._pods()[-1], time.time()
+        seen = self._noticed()
+        act(pod)
+        self.say(f"{pod.name} is {how}")
+        self._until(lambda: pod.name not in self.attempt.kubelet.pods, "it is gone")
+        self._figure(f"rollout pod {how}: gone", time.time() - began, bound)
+        self._until(lambda: self._noticed() > seen, "the run notices")
+        self._until(lambda: self._engines("serving") == 3 == len(self._pods()), "3 engines serve again")
+        self._figure(f"rollout pod {how}: 3 engines serve again", time.time() - began)
+
+    def _noticed(self) -> int:
+        """Engines that have left or were lost, as the console tells."""
+        console = self._console()
+        return console.count(" leaves: its node leaves the cluster") + console.count("another engine takes its place")
+
+    def _console(self) -> str:
+        return self.attempt.console.read_text(errors="replace")
 
     def _shrink(self) -> None:
         before = {pod.name: pod for pod in self._pods()}
@@ -171,17 +184,22 @@ class PodRun:
 
     def _until(self, happened: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + WAIT_S
-        while not happened():
+        while True:
+            self._note_wanted()
+            if happened():
+                break
             ended = self.attempt.status().is_terminal() and what != "the run ends"
             if ended or time.monotonic() > end:
                 sys.exit(
                     f"{'the job ended' if ended else f'{WAIT_S:g} s passed'} before: {what}\n"
                     f"{self.attempt.last_words()}"
                 )
-            if (wanted := self._engines("wanted")) != self._wanted:
-                self._wanted, self._wanted_at = wanted, time.time()
             time.sleep(LOOK_S)
         self.say(what)
+
+    def _note_wanted(self) -> None:
+        if (wanted := self._engines("wanted")) != self._wanted:
+            self._wanted, self._wanted_at = wanted, time.time()
 
 
 def main() -> int:

@@ -28,15 +28,17 @@ KEPT = ("cluster=", "resume=", "rollout.engines=", "rollout.labels=", "learner.l
 class Attempt:
     """A cluster of pods with Ray's autoscaler, and the run as its job. The job's console is a file."""
 
-    def __init__(self, number: int, folder: Path, run_dir: Path, model: Path, token: dict[str, str]) -> None:
-        """`folder`: a short name, since a socket's name has 107 bytes. `token`: variables of Ray's authentication."""
+    def __init__(self, number: int, folder: Path, run_dir: Path, model: Path, token: str) -> None:
+        """`folder`: a short name, since a socket's name has 107 bytes. `token`: of Ray's authentication."""
+        self.token = token
         self.number = number
         self.folder = folder / str(number)
         self.folder.mkdir()
         self.console = run_dir.parent / f"console-{number}.log"
         self.speed = folder / "speed"
         environment = {
-            **token,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
             SPEED: str(self.speed),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "OMP_NUM_THREADS": "1",
@@ -46,7 +48,7 @@ class Attempt:
         self.kubelet = Kubelet(ray_cluster(number), self.folder, environment, FIRST_IP + number - 1)
         chaos = [each for each in settings.overrides(model, run_dir) if not each.startswith(KEPT)]
         kept = [word for word in shlex.split(ray_job()["spec"]["entrypoint"]) if word.startswith(KEPT)]
-        self.overrides = [*kept, *chaos, "~rollout.episode_workers", "evaluate.every=0"]
+        self.overrides = [*kept, *chaos, "rollout.episode_workers=null", "evaluate.every=0"]
         self._stack = ExitStack()
 
     def open(self, steps: int) -> None:
@@ -83,7 +85,7 @@ class Attempt:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                return JobSubmissionClient(self.kubelet.dashboard)
+                return JobSubmissionClient(self.kubelet.dashboard, headers={"Authorization": f"Bearer {self.token}"})
             except (ConnectionError, RuntimeError):
                 if time.monotonic() > deadline:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count, pairwise
@@ -14,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Handle, Replica
-from rlframe.cluster.actor import start_actor, wait_for
-from rlframe.cluster.placement import Slot, visible_gpus
+from rlframe.cluster.actor import node_of, start_actor, wait_for
+from rlframe.cluster.placement import ENGINE, Slot, visible_gpus
 from rlframe.cluster.pools import CONCURRENT_CALLS, RewardActors, reward_pool
 from rlframe.rollout.episode_pool import HEARTBEAT_S, EpisodePool
 from rlframe.rollout.episodes import EpisodeWorker
@@ -84,9 +85,10 @@ class EpisodeActors:
         self._homes: dict[str, str] = {}  # name of a worker -> the node that it shall share with its engines
 
     def start(self, seats: list[EngineSeat], node: str | None) -> str:
-        """Starts a worker near its engines -> its name. `node` None: on any node."""
+        """Starts a worker near its engines -> its name. `node` None: on any node with `rollout.labels`."""
         index = next(self._indices)
-        slot = Slot(kind="episodes", index=index, cpus=0, gpus=0, environment=visible_gpus(0))
+        labels = self.run.rollout.labels or {}
+        slot = Slot(kind="episodes", index=index, cpus=0, gpus=0, environment=visible_gpus(0), labels=labels)
         make_rewards = partial(reward_pool, self.run.reward, self.rewards, index % self.members, self.members)
         options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS}
         if node is not None:
@@ -97,15 +99,25 @@ class EpisodeActors:
         return slot.name
 
     def start_successor(self, lost: str) -> tuple[str, Handle]:
-        """Ends a worker, and makes another without engines on its node, or elsewhere if the node is about to leave.
+        """Ends a worker, and makes another, which has no engine yet, on a node of engines.
 
         Returns the name and handle of the other, which still starts.
         """
         ray.kill(self.handles[lost])
-        home = self._homes[lost]
-        name = self.start([], None if not home or home in state.get_draining_nodes() else home)
+        home = self._home_of_successor(self._homes[lost])
+        name = self.start([], home or None)
         self._homes[name] = home
         return name, self.handles[name]
+
+    def _home_of_successor(self, home: str) -> str:
+        """The node of the worker before, if an engine is there; else the node of an engine that has fewest workers."""
+        draining = state.get_draining_nodes()
+        engines = [handle for name, handle in list(self.handles.items()) if name.startswith(f"{ENGINE}-")]
+        near = {node for handle in engines for node in node_of(handle)} - draining.keys()
+        if home in near or not near:
+            return "" if home in draining else home
+        workers = Counter(node for name, node in self._homes.items() if name in self.handles)
+        return min(sorted(near), key=workers.__getitem__)
 
 
 def _settings(run: RunConfig) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
 
 Role: TypeAlias = Literal["rollout", "reward", "learner"]
+ENGINE = "rollout"  # kind of the slots of engines
 LEARNER = "learner"  # the gang of all ranks, and of the engines on their GPUs
 # torch rounds every block of pinned memory up to a power of two: up to twice the host memory of a sleeping rank.
 EXACT_PINNED = {"PYTORCH_ALLOC_CONF": "pinned_max_round_threshold_mb:1"}
@@ -141,7 +142,7 @@ def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:
         )
     threads = config.cpus if config.gpus else config.cpus // config.workers  # on a CPU, of each worker process
     slot = Slot(
-        kind="rollout",
+        kind=ENGINE,
         index=index,
         cpus=config.cpus,
         gpus=config.gpus,

@@ -15,6 +15,7 @@ import ray
 from rlframe.actors.replicas import Handle
 from rlframe.cluster import drain
 from rlframe.cluster.actor import node_of
+from rlframe.cluster.neighbourhood import Neighbourhood
 from rlframe.cluster.placement import LEARNER
 from rlframe.cluster.scaling import AUTO, Controller, Reading, refusal
 from rlframe.record import requests
@@ -38,6 +39,7 @@ class Supervisor:
         """`handles`: of all actors of the run, by name."""
         self.run = run
         self.fleet = fleet
+        self.neighbourhood = Neighbourhood(fleet)
         self.handles = handles
         self.checkpoint_due = Event()  # a checkpoint cannot wait: the node of the driver or of a rank drains
         self.controller = None if run.rollout.engines.fixed else Controller(run.rollout.engines)
@@ -76,6 +78,7 @@ class Supervisor:
         self.fleet.balance()
         self.fleet.check()
         await self.fleet.share()
+        await self.neighbourhood.look()
 
     def _control(self) -> None:
         """Lets the controller read a second of training with engines that are all there."""

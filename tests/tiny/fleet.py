@@ -102,7 +102,7 @@ class FaultyEngines(EngineActors):
 class FleetRun:
     """An open run. Methods are for the test's thread."""
 
-    def __init__(self, run: RunConfig, faults: Path, workers: int) -> None:
+    def __init__(self, run: RunConfig, faults: Path, workers: int | Callable[..., EpisodePool]) -> None:
         self.run = run
         self.warnings: list[str] = []
         self.handles: dict[str, Handle] = {}
@@ -115,7 +115,7 @@ class FleetRun:
         for engine in first:
             engine.state = ReplicaState.SERVING
         self.rollouts = RolloutPool(Replicas("engine", first), self.background, timeout_s=WAIT_S)
-        self.episodes = _episodes(first, workers)
+        self.episodes = _episodes(first, workers) if isinstance(workers, int) else workers(first, self.handles)
         self.rollouts.subscribe(self.episodes.announce)
         self.learner = Learner()
         transport = ObjectStore(self.learner, self.rollouts, self.background)
@@ -186,8 +186,11 @@ class FleetRun:
 
 
 @contextmanager
-def open_fleet(run: RunConfig, faults: Path, workers: int = 1) -> Iterator[FleetRun]:
-    """Opens a run on the Ray cluster of this process. `workers`: episode workers."""
+def open_fleet(run: RunConfig, faults: Path, workers: int | Callable[..., EpisodePool] = 1) -> Iterator[FleetRun]:
+    """Opens a run on the Ray cluster of this process.
+
+    `workers`: number of episode workers in this process, or a function of engines and handles that starts actors.
+    """
     fleet_run = FleetRun(run, faults, workers)
     try:
         fleet_run.background.run(fleet_run.followed.__aenter__())
