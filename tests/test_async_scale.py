@@ -110,6 +110,20 @@ def test_a_load_pauses_completions_and_gives_them_two_versions(background: Virtu
     }
 
 
+def test_an_engine_of_half_the_speed_takes_twice_the_time(background: VirtualBackground):
+    engine = TimedEngine("e", slots=2, token_s=0.1, load_s=0)
+
+    async def slow_down() -> list[tuple[float, SampledCompletion]]:
+        sampling = asyncio.create_task(sample(engine, prompt(10, 4, 3, 5)))
+        await asyncio.sleep(0.5)
+        engine.set_speed(0.5)
+        return await sampling
+
+    # At 0.5 s completion 0 lacks 5 tokens, and completion 2 lacks 2.
+    arrivals = background.run(slow_down())
+    assert [(at, sampled.index) for at, sampled in arrivals] == [(0.4, 1), (0.9, 2), (1.5, 0), (1.9, 3)]
+
+
 def test_a_closed_call_leaves_its_slots_to_the_next(background: VirtualBackground):
     engine = TimedEngine("e", slots=2, token_s=0.1, load_s=0)
 

@@ -48,7 +48,7 @@ class Attempt:
         self.kubelet = Kubelet(ray_cluster(number), self.folder, environment, FIRST_IP + number - 1)
         chaos = [each for each in settings.overrides(model, run_dir) if not each.startswith(KEPT)]
         kept = [word for word in shlex.split(ray_job()["spec"]["entrypoint"]) if word.startswith(KEPT)]
-        self.overrides = [*kept, *chaos, "rollout.episode_workers=null", "evaluate.every=0"]
+        self.overrides = [*kept, *chaos, "rollout.episode_workers=null", "evaluate.every=1000000"]
         self._stack = ExitStack()
 
     def open(self, steps: int) -> None:
