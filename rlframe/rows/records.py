@@ -1,0 +1,153 @@
+"""`row_of` and `record_of`: a row as the JSON object of a line, read and written here alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from rlframe.types import Comparison, Demonstration, Message
+
+Row: TypeAlias = Demonstration | Comparison
+
+TASK = "general"  # of a record that names none
+REASONING = "reasoning_content"  # the key of thoughts that a message keeps apart from its content
+KEYS = ("role", "content", REASONING)  # of a message
+SHAPES = (
+    "messages and answer; messages that end with the assistant; prompt and completion; or chosen and rejected, with "
+    "prompt or messages before them or as whole conversations"
+)
+
+
+def record_of(row: Row) -> dict[str, Any]:
+    """The object of a line, without optional values that the row does not have."""
+    record: dict[str, Any] = {"id": row.id, "messages": row.messages}
+    if isinstance(row, Demonstration):
+        record |= {"answer": row.answer, "reasoning": row.reasoning}
+        record |= {"token_ids": row.token_ids, "tokenizer": row.tokenizer}
+    else:
+        record |= {"chosen": row.chosen, "rejected": row.rejected, "margin": row.margin}
+    record |= {"task": row.task, "source": row.source}
+    return {key: value for key, value in record.items() if value is not None}
+
+
+def row_of(record: Mapping[str, Any], row_id: str, where: str) -> Row:
+    """The row in a record of `record_of`, or of a user's file.
+
+    A user's record has one of these shapes, in which a conversation is a list of {role, content} with
+    `reasoning_content` beside `content` where thoughts are kept apart, and `prompt` may be a text:
+
+        {"messages": [..., {"role": "assistant", "content": "5"}]}
+        {"prompt": "What is 2 + 3?", "completion": "5"}                 each a text or a list of messages
+        {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"}    each a text or a list of messages
+        {"chosen": [..., {...}], "rejected": [..., {...}]}              conversations with a common beginning
+
+    `row_id`: of a record without an id. Raises ValueError, whose message starts with `where`, for any other shape.
+    """
+    record = {key: value for key, value in record.items() if value is not None}
+    try:
+        row_id = str(record.get("id", row_id))
+        shared: dict[str, Any] = {
+            "id": row_id,
+            "task": str(record.get("task", TASK)),
+            "source": str(record.get("source", row_id)),
+        }
+        if "chosen" in record or "rejected" in record:
+            return Comparison(**_comparison(record), **shared)
+        return Demonstration(**_demonstration(record), **shared)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _demonstration(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a demonstration that hold its texts and tokens."""
+    if "answer" in record:
+        before, answer = _conversation(record, "answer")
+        if "reasoning" in record:
+            answer = {**answer, REASONING: _text(record["reasoning"], "reasoning")}
+    elif "completion" in record:
+        before, answer = _conversation(record, "completion")
+    elif "messages" in record:
+        before, answer = _split(_messages(record["messages"], "messages"), "messages")
+    else:
+        raise ValueError(f"has no answer: it has {', '.join(map(repr, record)) or 'no field'}; a row has {SHAPES}")
+    texts = {"messages": before, "answer": answer["content"], "reasoning": answer.get(REASONING)}
+    return texts | _tokens(record)
+
+
+def _tokens(record: Mapping[str, Any]) -> dict[str, Any]:
+    token_ids, tokenizer = record.get("token_ids"), record.get("tokenizer")
+    if token_ids is None:
+        return {}
+    if not isinstance(token_ids, list) or not token_ids or not all(type(token_id) is int for token_id in token_ids):
+        raise ValueError("field 'token_ids' holds no list of token ids")
+    if not isinstance(tokenizer, str):
+        raise ValueError("has token_ids, but not the digest of their tokenizer; add 'tokenizer', or leave both out")
+    return {"token_ids": token_ids, "tokenizer": tokenizer}
+
+
+def _comparison(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a comparison that hold its texts and its margin."""
+    for name in ("chosen", "rejected"):
+        if name not in record:
+            raise ValueError(f"has no field {name!r}, which a comparison has beside the other answer")
+    before, chosen = _conversation(record, "chosen")
+    rejected_before, rejected = _conversation(record, "rejected")
+    if before != rejected_before:
+        raise ValueError("chosen and rejected must begin with the same messages, and differ in the last one")
+    if chosen == rejected:
+        raise ValueError("chosen and rejected are equal, so the row compares nothing")
+    if REASONING in chosen or REASONING in rejected:
+        raise ValueError(f"an answer has {REASONING!r}; write its thoughts into content, as <think>...</think>")
+    margin = record.get("margin")
+    if isinstance(margin, bool) or not isinstance(margin, int | float | None):
+        raise ValueError(f"field 'margin' holds {type(margin).__name__}, not a number")
+    texts = {"messages": before, "chosen": chosen["content"], "rejected": rejected["content"]}
+    return texts | {"margin": None if margin is None else float(margin)}
+
+
+def _conversation(record: Mapping[str, Any], name: str) -> tuple[list[Message], Message]:
+    """The messages before an answer, and the answer, which is a text or the end of a conversation."""
+    messages: list[Message] = []
+    if (before := next((key for key in ("prompt", "messages") if key in record), None)) is not None:
+        text = record[before]
+        messages = [{"role": "user", "content": text}] if isinstance(text, str) else _messages(text, before)
+    value = record[name]
+    answer = [{"role": "assistant", "content": value}] if isinstance(value, str) else _messages(value, name)
+    return _split([*messages, *answer], name)
+
+
+def _split(messages: list[Message], name: str) -> tuple[list[Message], Message]:
+    *before, answer = messages
+    if answer["role"] != "assistant":
+        raise ValueError(f"has no answer: {name} ends with {answer['role']!r}, not with 'assistant'")
+    if not before or before[-1]["role"] == "assistant":
+        raise ValueError(f"has no question: {name} has no message of a user or a tool before the answer")
+    if empty := [message for message in messages if message["role"] == "assistant" and not message["content"].strip()]:
+        raise ValueError(
+            "has no answer: " + ("it is" if empty[-1] is answer else "one of an earlier turn is") + " empty"
+        )
+    return before, answer
+
+
+def _messages(value: Any, name: str) -> list[Message]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"field {name!r} holds {type(value).__name__}, not a text or a list of messages")
+    return [_message(message, f"field {name!r}, message {number}") for number, message in enumerate(value, start=1)]
+
+
+def _message(value: Any, where: str) -> Message:
+    """The message; a key that a Parquet file fills with null is absent."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {type(value).__name__}, not an object with role and content")
+    message = {key: text for key, text in value.items() if text is not None}
+    if unknown := [key for key in message if key not in KEYS]:
+        raise ValueError(f"{where} has {unknown[0]!r}, and a message has texts under {', '.join(KEYS)} only")
+    if missing := [key for key in KEYS[:2] if key not in message]:
+        raise ValueError(f"{where} has no {missing[0]!r}")
+    return {key: _text(text, f"{where}, {key}") for key, text in message.items()}
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} holds {type(value).__name__}, not text")
+    return value

@@ -1,0 +1,92 @@
+"""Rows as JSON objects: what is written is read, and what users have is understood or refused in a line."""
+
+from pathlib import Path
+
+import pytest
+
+from rlframe.rows.files import read_rows, write_rows
+from rlframe.rows.records import row_of
+from rlframe.types import Comparison, Demonstration, Message
+
+ASK: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
+SAY: Message = {"role": "assistant", "content": "5"}
+
+
+def read(record: dict) -> Demonstration | Comparison:
+    return row_of(record, "rows.jsonl:7", "rows.jsonl, line 7")
+
+
+def test_rows_survive_a_file_unchanged(tmp_path: Path) -> None:
+    drawn = Demonstration(
+        id="a", messages=ASK, answer="5", task="math", source="s", reasoning="2+3", token_ids=[4, 5], tokenizer="d"
+    )
+    rows = [
+        drawn,
+        Demonstration(id="b", messages=ASK, answer="fünf", task="math", source="s"),
+        Comparison(id="c", messages=ASK, chosen="5", rejected="6", margin=2.0, task="math", source="s"),
+    ]
+    assert write_rows(rows, tmp_path / "part_000000.jsonl") == 3
+    assert list(read_rows(tmp_path)) == list(read_rows(tmp_path / "part_000000.jsonl")) == rows
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [*ASK, SAY]},
+        {"prompt": "What is 2 + 3?", "completion": "5"},
+        {"prompt": ASK, "completion": [SAY]},
+        {"prompt": ASK, "completion": "5"},
+        {"messages": ASK, "answer": "5"},
+        {"messages": [*ASK, {**SAY, "reasoning_content": None}], "level": 3},
+    ],
+)
+def test_every_shape_of_a_demonstration_is_read(record: dict) -> None:
+    row = read(record)
+    assert isinstance(row, Demonstration)
+    assert (row.messages, row.answer, row.id, row.task) == (ASK, "5", "rows.jsonl:7", "general")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"},
+        {"prompt": ASK, "chosen": [SAY], "rejected": [{**SAY, "content": "6"}]},
+        {"chosen": [*ASK, SAY], "rejected": [*ASK, {**SAY, "content": "6"}]},
+    ],
+)
+def test_every_shape_of_a_comparison_is_read(record: dict) -> None:
+    row = read(record)
+    assert isinstance(row, Comparison)
+    assert (row.messages, row.chosen, row.rejected, row.margin) == (ASK, "5", "6", None)
+
+
+def test_thoughts_beside_the_content_are_kept() -> None:
+    thought = {**SAY, "reasoning_content": "2 and 3 make 5"}
+    row = read({"messages": [*ASK, thought, *ASK, thought]})
+    assert isinstance(row, Demonstration)
+    assert row.reasoning == "2 and 3 make 5"
+    assert row.messages[1] == thought
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"messages": ASK}, "has no answer: messages ends with 'user', not with 'assistant'"),
+        ({"prompt": "What?"}, "has no answer: it has 'prompt'; a row has messages and answer; "),
+        ({"prompt": "What?", "completion": " \n"}, "has no answer: it is empty"),
+        ({"messages": [SAY, SAY]}, "has no question"),
+        (
+            {"messages": [*ASK, {**SAY, "tool_calls": []}]},
+            "field 'messages', message 2 has 'tool_calls', and a message",
+        ),
+        ({"messages": [{"role": "user"}, SAY]}, "field 'messages', message 1 has no 'content'"),
+        ({"prompt": "What?", "chosen": "5", "rejected": "5"}, "chosen and rejected are equal"),
+        ({"prompt": "What?", "chosen": "5"}, "has no field 'rejected'"),
+        ({"chosen": [*ASK, SAY], "rejected": [*ASK, *ASK, SAY]}, "must begin with the same messages"),
+        ({"messages": ASK, "answer": "5", "token_ids": [4]}, "not the digest of their tokenizer"),
+    ],
+)
+def test_a_record_that_is_no_row_is_refused_by_its_line(record: dict, problem: str) -> None:
+    with pytest.raises(ValueError, match=r"^rows\.jsonl, line 7: ") as refused:
+        read(record)
+    assert problem in str(refused.value)
