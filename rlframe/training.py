@@ -159,6 +159,15 @@ class TrainBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """A sample's tokens with a loss weight, under the policy."""
+
+    logprob_sum: float
+    tokens: int
+    greedy: bool  # greedy sampling would choose every token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """The policy version that the learner has after a step, and the metrics of the step."""
 

@@ -20,6 +20,7 @@ from rlframe.algorithm.reinforce_pp import ReinforcePP
 from rlframe.algorithm.reinforce_pp_baseline import ReinforcePPBaseline
 from rlframe.algorithm.rloo import RLOO
 from rlframe.algorithm.scalerl import ScaleRL
+from rlframe.algorithm.sft import SFT
 from rlframe.schema import one_of
 
 BUILTIN: dict[str, type[Algorithm]] = {
@@ -35,6 +36,7 @@ BUILTIN: dict[str, type[Algorithm]] = {
     "reinforce_pp_baseline": ReinforcePPBaseline,
     "scalerl": ScaleRL,
     "gdpo": GDPO,
+    "sft": SFT,
 }
 
 # The type of the config key: a built-in name, or a user's class by import path.
@@ -49,6 +51,7 @@ __all__ = [
     "GRPO",
     "GSPO",
     "RLOO",
+    "SFT",
     "Algorithm",
     "AnyAlgorithm",
     "DrGRPO",

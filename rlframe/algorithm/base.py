@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from rlframe.algorithm import ops
 from rlframe.schema import Config
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlframe.training import GroupRecord, TrainBatch
+
+
+Lesson: TypeAlias = Literal["rollouts", "demonstrations", "comparisons"]
 
 
 class Algorithm(Config):
@@ -24,6 +27,9 @@ class Algorithm(Config):
     """
 
     name: str
+
+    # Rollouts are the groups of `rlframe train`; demonstrations and comparisons are the rows of `rlframe tune`.
+    learns_from: ClassVar[Lesson] = "rollouts"
 
     # True: a trajectory of advantage 0 has no gradient, so the learner skips it (its length still counts in the token
     # weights). An algorithm whose loss has terms without the advantage sets False.

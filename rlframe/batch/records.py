@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 MAX_DETAIL = 300  # characters of a failed verdict's detail
 
 
-def to_record(scored: ScoredGroup, body: Any, worker: str, location: Location | None = None) -> GroupRecord:
+def to_record(
+    scored: ScoredGroup, body: Any, worker: str, location: Location | None = None, prompt_id: str | None = None
+) -> GroupRecord:
     """The group in numbers. `worker` has made the whole group, `body` is the reference to it, `location` its place in
-    the run's log.
+    the run's log. `prompt_id`: of an earlier group with the same prompt; None: the group's own.
     """
     group = scored.group
+    prompt_id = prompt_id or group.prompt.id
     return GroupRecord(
-        prompt_id=group.prompt.id,
+        prompt_id=prompt_id,
         prompt_tokens=len(group.prompt.token_ids),
         worker=worker,
         body=body,
-        trajectories=[_trajectory_record(group, g) for g in range(len(group.trajectories))],
+        trajectories=[_trajectory_record(group, g, prompt_id) for g in range(len(group.trajectories))],
         rewards=scored.rewards,
         verdicts={name: [_shortened(verdict) for verdict in verdicts] for name, verdicts in scored.verdicts.items()},
         terms=scored.terms,
@@ -34,18 +37,18 @@ def to_record(scored: ScoredGroup, body: Any, worker: str, location: Location | 
     )
 
 
-def _trajectory_record(group: RolloutGroup, g: int) -> TrajectoryRecord:
+def _trajectory_record(group: RolloutGroup, g: int, prompt_id: str) -> TrajectoryRecord:
     trajectory = group.trajectories[g]
     return TrajectoryRecord(
         sampled_tokens=trajectory.sampled_tokens,
         finish_reason=trajectory.completion.finish_reason,
         versions=trajectory.versions,
         cached_tokens=trajectory.turns[0].completion.cached_tokens,
-        sequences=list(_sequences(group, g)),
+        sequences=list(_sequences(group, g, prompt_id)),
     )
 
 
-def _sequences(group: RolloutGroup, g: int) -> Iterator[SequenceSize]:
+def _sequences(group: RolloutGroup, g: int, prompt_id: str) -> Iterator[SequenceSize]:
     """Yields the size of each path of trajectory `g`, as `batch/sequences.py` makes its training sample."""
     trajectory = group.trajectories[g]
     observed = [len(turn.observed) for turn in trajectory.turns]
@@ -54,7 +57,7 @@ def _sequences(group: RolloutGroup, g: int) -> Iterator[SequenceSize]:
     for shared, trained in trajectory.paths():
         yield SequenceSize(
             # Only turn 0 observes the prompt alone. Any other path's prefix is longer, or another conversation.
-            prompt_id=f"{group.prompt.id}#{g}.{trained[0]}" if trained[0] else group.prompt.id,
+            prompt_id=f"{group.prompt.id}#{g}.{trained[0]}" if trained[0] else prompt_id,
             prefix_tokens=sum(observed[turn] + sampled[turn] for turn in shared) + observed[trained[0]],
             tokens=sum(observed[turn] + sampled[turn] for turn in shared + trained),
             trained=_merged((ends[turn] - sampled[turn], ends[turn]) for turn in trained),

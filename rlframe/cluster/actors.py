@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rlframe.actors.background import Background
     from rlframe.actors.replicas import Replica
     from rlframe.cluster.fleet import Fleet
-    from rlframe.cluster.starter import Starter
+    from rlframe.cluster.learner_starter import LearnerStarter
     from rlframe.cluster.supervisor import Supervisor
     from rlframe.learner.group import LearnerGroup
     from rlframe.rollout.episode_pool import EpisodePool
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 class Actors:
     """A run's roles. A role that the run did not ask for is None. Methods are for any thread but the background's."""
 
-    starter: Starter
+    starter: LearnerStarter
     background: Background  # the event loop of the run's calls to actors
-    rollouts: RolloutPool | None
-    episodes: EpisodePool | None  # of a run with engines and rewards
-    learner: LearnerGroup | None
-    weights: WeightSync | None  # of a run with engines and a learner
-    fleet: Fleet | None  # of a run with engines
-    supervisor: Supervisor | None  # likewise
+    learner: LearnerGroup | None = None
+    rollouts: RolloutPool | None = None
+    episodes: EpisodePool | None = None  # of a run with engines and rewards
+    weights: WeightSync | None = None  # of a run with engines and a learner
+    fleet: Fleet | None = None  # of a run with engines
+    supervisor: Supervisor | None = None  # likewise
 
     def add_engine(self) -> Replica:
         """Starts a further engine, which serves with the current weights once this returns.

@@ -1,4 +1,4 @@
-"""Placement: `RunConfig` -> a slot for each actor. Pure: a planner can compute a run's demand before any start.
+"""Placement: a run's config -> a slot for each actor. Pure: a planner can compute a run's demand before any start.
 
 Settings of a role, and the resulting slots:
 
@@ -18,10 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rlframe.cluster.cpu import KEEP_MEMORY
+from rlframe.config.keys import RunKeys
 from rlframe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
     from rlframe.learner.config import LearnerConfig
     from rlframe.reward.base import Reward
     from rlframe.reward.config import RewardConfig
@@ -57,12 +58,15 @@ class Slot:
         return f"{self.kind}-{self.index}"
 
 
-def placement(run: RunConfig, roles: Iterable[Role] = RL, node_gpus: float = math.inf) -> dict[Role, list[Slot]]:
+def placement(run: SharedKeys, roles: Iterable[Role] = RL, node_gpus: float = math.inf) -> dict[Role, list[Slot]]:
     """Role -> slots of the role's actors, in the order of the start. `node_gpus`: see `engine_slot`."""
+    ranks = [rank_slot(run.learner, index) for index in range(run.learner.ranks)]
+    if not isinstance(run, RunKeys):
+        return {"learner": ranks}
     largest = math.inf if run.placement == "colocated" else node_gpus
     slots: dict[Role, list[Slot]] = {
         "rollout": [engine_slot(run.rollout, index, largest) for index in range(run.rollout.engines.min)],
-        "learner": [rank_slot(run.learner, index) for index in range(run.learner.ranks)],
+        "learner": ranks,
         "reward": reward_slots(run.reward),
     }
     chosen = set(roles)
@@ -121,11 +125,12 @@ def _bundle(slots: list[Slot]) -> Bundle:
     return Bundle(resources={"CPU": cpus} | ({"GPU": gpus} if gpus else {}) | amounts, labels=labels)
 
 
-def cpu_demand(run: RunConfig, roles: Iterable[Role] = RL) -> int:
+def cpu_demand(run: SharedKeys, roles: Iterable[Role] = RL) -> int:
     """CPUs that a local cluster offers: as many as all slots ask for together, engines to come included, rounded up."""
     slots = placement(run, roles)
-    later = run.rollout.engines.max - run.rollout.engines.min if "rollout" in slots else 0
-    asked = [slot.cpus for role_slots in slots.values() for slot in role_slots] + [run.rollout.cpus] * later
+    asked = [slot.cpus for role_slots in slots.values() for slot in role_slots]
+    if isinstance(run, RunKeys) and "rollout" in slots:
+        asked += [run.rollout.cpus] * (run.rollout.engines.max - run.rollout.engines.min)
     return math.ceil(math.fsum(asked))
 
 

@@ -15,7 +15,7 @@ from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.reward.worker import RewardWorker
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
     from rlframe.reward.config import RewardConfig
     from rlframe.training import Packing
 
@@ -71,7 +71,7 @@ def reward_pool(config: RewardConfig, kinds: list[RewardActors], member: int = 0
     return RewardPool(config.terms, workers, attempts=config.attempts, max_failed_share=config.max_failed_share)
 
 
-def learner_group(run: RunConfig, ranks: list[Handle], packing: Packing) -> LearnerGroup:
+def learner_group(run: SharedKeys, ranks: list[Handle], packing: Packing) -> LearnerGroup:
     return LearnerGroup(
         ranks,
         objective(run),
@@ -83,7 +83,7 @@ def learner_group(run: RunConfig, ranks: list[Handle], packing: Packing) -> Lear
     )
 
 
-def objective(run: RunConfig) -> Objective:
+def objective(run: SharedKeys) -> Objective:
     """The objective of the run's steps, without a correction that the mismatch gate may switch on later."""
     return Objective(
         algorithm=run.algorithm,

@@ -23,8 +23,9 @@ from rlframe.learner.rank import LearnerRank
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
     from rlframe.training import Packing
+    from rlframe.weights.config import WeightsConfig
 
 MIB = 1 << 20
 
@@ -40,7 +41,7 @@ class Ranks:
 
     def __init__(
         self,
-        run: RunConfig,
+        run: SharedKeys,
         model_path: Path,
         packing: Packing,
         slots: list[Slot],
@@ -49,12 +50,13 @@ class Ranks:
     ) -> None:
         """`handles`: of all actors of the run, by name; the ranks' are kept up to date."""
         self.run = run
-        self.arguments = (run.learner, model_path, run.rollout.temperature, run.steps, packing)
+        self.arguments = (run.learner, model_path, run.temperature, run.last_step, packing)
         self.slots = slots
         self.gang = gang
         self.handles = handles
         self.actors: list[Handle] = []
-        self._adapters_alone: bool | None = None  # None: nothing is published through the object store
+        # Settings of publishing, and whether adapters alone are published; None: nothing goes through the object store.
+        self._publishing: tuple[WeightsConfig, bool] | None = None
 
     def start(self) -> None:
         """Makes the actors, whose processes start from now on."""
@@ -76,10 +78,9 @@ class Ranks:
             calls = [rank.keep_reference.remote(self.run.kl.offload) for rank in self.actors]
             self._wait(calls, "copy the reference", deadline)
 
-    def prepare_publishing(self, adapters_alone: bool, deadline: float) -> None:
+    def prepare_publishing(self, settings: WeightsConfig, adapters_alone: bool, deadline: float) -> None:
         """Lets the ranks prepare to publish weights, or adapters only, through the object store."""
-        self._adapters_alone = adapters_alone
-        settings = self.run.weights
+        self._publishing = settings, adapters_alone
         arguments = (settings.chunk_mib * MIB, settings.full_every, adapters_alone)
         calls = [rank.prepare_publishing.remote(*arguments) for rank in self.actors]
         self._wait(calls, "prepare to publish weights", deadline)
@@ -90,8 +91,8 @@ class Ranks:
         self.start()
         self._wait(list(self.connect().values()), "start anew", deadline)
         self.keep_reference(deadline)
-        if self._adapters_alone is not None:
-            self.prepare_publishing(self._adapters_alone, deadline)
+        if self._publishing is not None:
+            self.prepare_publishing(*self._publishing, deadline)
         return self.actors
 
     def _end(self, deadline: float) -> None:

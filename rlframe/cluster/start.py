@@ -17,16 +17,18 @@ from rlframe.actors.failure import ActorFailed, describe
 from rlframe.actors.replicas import Handle
 from rlframe.cluster import nodes, ray_cluster, store
 from rlframe.cluster.actors import Actors
+from rlframe.cluster.learner_starter import LearnerStarter
 from rlframe.cluster.nodes import Node
 from rlframe.cluster.placement import RL, Role, cpu_demand, placement
 from rlframe.cluster.reaper import reaper
 from rlframe.cluster.starter import Starter
+from rlframe.config.run import RunConfig
 from rlframe.config.warnings import packing_warning
 from rlframe.learner import selftest
 from rlframe.record.directory import RunDir
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
     from rlframe.training import Packing
 
 AFTER_ERROR_S = 20.0  # for rollout files that are being written
@@ -37,14 +39,14 @@ logger = logging.getLogger(__name__)
 class JoinedCluster:
     """A Ray cluster that holds, or will hold, a run's actors of these roles."""
 
-    def __init__(self, run: RunConfig, roles: Iterable[Role], weights: int, namespace: str) -> None:
+    def __init__(self, run: SharedKeys, roles: Iterable[Role], weights: int, namespace: str) -> None:
         """`weights`: bytes that the object store must hold."""
         self.run = run
         self.roles = roles
         self.weights = weights
         self.namespace = namespace
         self.handles: dict[str, Handle] = {}  # of the actors that were started
-        self.starter: Starter | None = None
+        self.starter: LearnerStarter | None = None
 
     def nodes(self) -> list[Node]:
         """The cluster's living nodes."""
@@ -73,7 +75,10 @@ class JoinedCluster:
                 warn(f"{line}. The start waits {run.cluster.start_timeout_s:g} s (cluster.start_timeout_s) for more.")
         if small_store:
             warn(small_store)
-        self.starter = Starter(run, model_path, self.namespace, packing, warn)
+        if isinstance(run, RunConfig):
+            self.starter = Starter(run, model_path, self.namespace, packing, warn)
+        else:
+            self.starter = LearnerStarter(run, model_path, packing, warn)
         self.handles = self.starter.handles
         return self.starter.start(slots)
 
@@ -94,7 +99,7 @@ class JoinedCluster:
 
 
 @contextmanager
-def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
+def join(run: SharedKeys, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
     """Joins or makes a Ray cluster for the actors of `roles`; at the end, ends all actors.
 
     Raises RunFailed where the cluster cannot be joined, and ActorFailed where a call inside the context ends with a Ray
@@ -117,7 +122,7 @@ def join(run: RunConfig, roles: Iterable[Role] = RL) -> Iterator[JoinedCluster]:
 
 
 @contextmanager
-def start(run: RunConfig, model_path: Path, roles: Iterable[Role] = RL) -> Iterator[Actors]:
+def start(run: SharedKeys, model_path: Path, roles: Iterable[Role] = RL) -> Iterator[Actors]:
     """The actors of `roles` on the cluster that the config names: `join`, then `JoinedCluster.start`."""
     with join(run, roles) as cluster:
         yield cluster.start(model_path)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlframe.actors.background import Background
-from rlframe.actors.replicas import Handle, Replica, Replicas, ReplicaState
+from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.cluster.actor import wait_for
 from rlframe.cluster.actors import Actors
 from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.fleet import Fleet
 from rlframe.cluster.gang import Gang, on_gpus_of
+from rlframe.cluster.learner_starter import LearnerStarter
 from rlframe.cluster.placement import LEARNER, Role, Slot
 from rlframe.cluster.pools import learner_group, start_reward_actors
-from rlframe.cluster.ranks import MIB, Ranks
+from rlframe.cluster.ranks import MIB
 from rlframe.cluster.supervisor import Supervisor
 from rlframe.learner.group import LearnerGroup
 from rlframe.model import quantisation
@@ -35,23 +34,17 @@ if TYPE_CHECKING:
     from rlframe.training import Packing
 
 
-class Starter:
-    """Starts a run's actors, and keeps all handles until the end of the run."""
+class Starter(LearnerStarter):
+    """Starts all actors of a run of reinforcement learning."""
+
+    run: RunConfig
 
     def __init__(
         self, run: RunConfig, model_path: Path, namespace: str, packing: Packing, warn: Callable[[str], None]
     ) -> None:
-        """`packing`: of the learner's micro-batches. `warn` gets lines for the console, from any thread."""
-        self.run = run
-        self.warn = warn
-        self.packing: Packing = packing
-        self.model_path = model_path
+        super().__init__(run, model_path, packing, warn)
         self.namespace = namespace
-        self.handles: dict[str, Handle] = {}  # name -> actor
         self.engines = EngineActors(run, model_path, namespace, self.handles)
-        self.background = Background("calls", run.cluster.stall_timeout_s)
-        self.ranks: Ranks | None = None
-        self.learner: LearnerGroup | None = None
         self.episodes: EpisodePool | None = None
 
     def start(self, slots: dict[Role, list[Slot]]) -> Actors:
@@ -74,7 +67,7 @@ class Starter:
         if sharing := [slot for slot in engine_slots if slot.gang == LEARNER]:
             engines = self._start_on_ranks_gpus(sharing, rank_slots, gang, deadline)
         if engines and rank_slots and run.weights.backend == "object_store":
-            ranks.prepare_publishing(self.engines.lora is not None, deadline)
+            ranks.prepare_publishing(run.weights, self.engines.lora is not None, deadline)
         self.engines.stamp(engines, deadline)
         for engine in engines:
             engine.state = ReplicaState.SERVING
@@ -111,14 +104,6 @@ class Starter:
         if episodes and fleet:
             episodes.replace_engine = fleet.lose
         return actors
-
-    def restart_learner(self) -> None:
-        """Puts new ranks with the base model behind the run's LearnerGroup.
-
-        Raises Stalled where ranks do not start within `cluster.start_timeout_s`, and LearnerLost where one dies again.
-        """
-        assert self.ranks is not None and self.learner is not None
-        self.learner.begin_anew(self.ranks.restart(self._deadline()))
 
     def finish(self, timeout_s: float) -> None:
         """Waits until the episode workers have written all files. Raises RunFailed for a failed write, and Stalled."""
@@ -163,11 +148,3 @@ class Starter:
         transport = Broadcast(learner, rollouts, backend=settings.backend, workers=workers, chunk_bytes=chunk_bytes)
         transport.meet(list(rollouts.replicas))
         return transport
-
-    def _start_ranks(self, slots: list[Slot], gang: Gang) -> Ranks:
-        ranks = Ranks(self.run, self.model_path, self.packing, slots, gang, self.handles)
-        ranks.start()
-        return ranks
-
-    def _deadline(self) -> float:
-        return time.monotonic() + self.run.cluster.start_timeout_s

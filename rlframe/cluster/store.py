@@ -16,11 +16,12 @@ import torch
 
 from rlframe.cluster.nodes import Node
 from rlframe.cluster.placement import Role, Slot
+from rlframe.config.keys import RunKeys
 from rlframe.model import base_model
 from rlframe.weights import object_store
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
 
 GIB = 1 << 30
 SHARED_MEMORY = Path("/dev/shm")
@@ -29,9 +30,11 @@ TRAJECTORIES = GIB
 LARGEST_SHARE = 0.9  # of the machine's shared memory, for a local store
 
 
-def weight_bytes(run: RunConfig, roles: list[Role]) -> int:
+def weight_bytes(run: SharedKeys, roles: list[Role]) -> int:
     """Bytes of the versions that are in the store at once; 0 in a run whose weights do not pass through the store."""
-    if run.weights.backend != "object_store" or not {"rollout", "learner"} <= set(roles):
+    if not isinstance(run, RunKeys) or not {"rollout", "learner"} <= set(roles):
+        return 0
+    if run.weights.backend != "object_store":
         return 0
     versions = object_store.VERSIONS if run.max_staleness else LOCKSTEP_VERSIONS
     return versions * base_model.parameters(run.model.path) * getattr(torch, run.learner.dtype).itemsize

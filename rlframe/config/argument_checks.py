@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rlframe.config.keys import RunKeys
+from rlframe.config.keys import RunKeys, SharedKeys
 from rlframe.errors import did_you_mean
 from rlframe.learner import deepspeed_keys, zero3
 from rlframe.rollout import arguments
@@ -38,13 +38,13 @@ def quantisation_is_of_whole_weights(run: RunKeys) -> str | None:
         )
 
 
-def deepspeed_keys_are_free(run: RunKeys) -> str | None:
+def deepspeed_keys_are_free(run: SharedKeys) -> str | None:
     for path in deepspeed_keys.paths(run.learner.deepspeed):
         if reason := deepspeed_keys.OWNED.get(path):
             return f"learner.deepspeed.{path}: {reason}"
 
 
-def deepspeed_keys_exist(run: RunKeys) -> str | None:
+def deepspeed_keys_exist(run: SharedKeys) -> str | None:
     user_keys = run.learner.deepspeed
     if not user_keys or deepspeed_keys_are_free(run):
         return None
@@ -57,4 +57,5 @@ ENGINE_ARGUMENT_CHECKS: list[Callable[[RunKeys], str | None]] = [
     engine_arguments_exist,
     quantisation_is_of_whole_weights,
 ]
-ARGUMENT_CHECKS = [*ENGINE_ARGUMENT_CHECKS, deepspeed_keys_are_free, deepspeed_keys_exist]
+DEEPSPEED_CHECKS: list[Callable[[SharedKeys], str | None]] = [deepspeed_keys_are_free, deepspeed_keys_exist]
+ARGUMENT_CHECKS = [*ENGINE_ARGUMENT_CHECKS, *DEEPSPEED_CHECKS]

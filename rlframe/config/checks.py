@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rlframe.config.keys import RunKeys
+from rlframe.config.keys import RunKeys, SharedKeys
 from rlframe.model import base_model as model
 from rlframe.rollout.config import LEAST_TEMPERATURE
 
@@ -77,9 +77,17 @@ def kl_in_the_reward_reaches_the_algorithm(run: RunKeys) -> str | None:
         )
 
 
-def min_lr_is_below_lr(run: RunKeys) -> str | None:
+def min_lr_is_below_lr(run: SharedKeys) -> str | None:
     if run.learner.min_lr > run.learner.lr:
         return f"learner.min_lr: {run.learner.min_lr:g} is above learner.lr={run.learner.lr:g}; make it smaller"
+
+
+def algorithm_learns_from_rollouts(run: RunKeys) -> str | None:
+    if run.algorithm.learns_from != "rollouts":
+        return (
+            f"algorithm: {run.algorithm.name} learns from written rows and not from rollouts; use `rlframe tune`, or "
+            "another algorithm, as dapo"
+        )
 
 
 def raw_prompts_have_no_chat_template(run: RunKeys) -> str | None:
@@ -114,7 +122,7 @@ def sequence_fits_model(run: RunKeys) -> str | None:
     return beyond_context(run, "rollout.max_tokens", max_tokens, f"rollout.max_tokens={max_tokens}")
 
 
-def model_can_be_dequantised(run: RunKeys) -> str | None:
+def model_can_be_dequantised(run: SharedKeys) -> str | None:
     method = model.quantisation_method(run.model.path)
     if method and not model.is_dequantised_in_loading(run.model.path):
         return (
@@ -149,7 +157,12 @@ def beyond_context(run: RunKeys, key: str, max_tokens: int, addend: str) -> str 
 
 
 # In the order of their report.
+SHARED_CHECKS: list[Callable[[SharedKeys], str | None]] = [
+    min_lr_is_below_lr,
+    model_can_be_dequantised,
+]
 CHECKS: list[Callable[[RunKeys], str | None]] = [
+    algorithm_learns_from_rollouts,
     completions_divide_over_ranks,
     prompts_divide_into_minibatches,
     mismatch_has_a_correction,
@@ -157,11 +170,10 @@ CHECKS: list[Callable[[RunKeys], str | None]] = [
     dynamic_sampling_drops_only_groups_that_teach_nothing,
     algorithm_has_its_correction,
     kl_in_the_reward_reaches_the_algorithm,
-    min_lr_is_below_lr,
+    *SHARED_CHECKS,
     raw_prompts_have_no_chat_template,
     training_samples_from_the_whole_softmax,
     training_temperature_is_the_engines,
     sequence_fits_model,
-    model_can_be_dequantised,
     sequence_fits_micro_batch,
 ]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from rlframe.config.keys import RunKeys
+from rlframe.config.keys import RunKeys, SharedKeys
 from rlframe.record.secrets import HOW
 from rlframe.record.text import SECRET_KEY
 
+PLACED_BY = ("labels", "resources", "topology")  # keys of ranks
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"  # of Ray's jobs
 
 
-def address_is_of_ray_itself(run: RunKeys) -> str | None:
+def address_is_of_ray_itself(run: SharedKeys) -> str | None:
     address = run.cluster.address
     if address is not None and "://" in address:
         return (
@@ -21,7 +23,7 @@ def address_is_of_ray_itself(run: RunKeys) -> str | None:
         )
 
 
-def variables_hold_no_secret(run: RunKeys) -> str | None:
+def variables_hold_no_secret(run: SharedKeys) -> str | None:
     for name in run.cluster.env_vars:
         if name in run.secrets or SECRET_KEY.search(name):
             return (
@@ -47,6 +49,15 @@ def labels_have_a_running_cluster(run: RunKeys) -> str | None:
         "reward.resources": run.reward.resources,
         "learner.topology": run.learner.topology,
     }
+    return _without_a_cluster(run, asked)
+
+
+def ranks_labels_have_a_running_cluster(run: SharedKeys) -> str | None:
+    return _without_a_cluster(run, {f"learner.{key}": getattr(run.learner, key) for key in PLACED_BY})
+
+
+def _without_a_cluster(run: SharedKeys, asked: dict[str, Any]) -> str | None:
+    """The problem of a run on this machine that asks for nodes by their labels; `asked`: key -> value."""
     if run.cluster.address is None and (keys := [key for key, labels in asked.items() if labels]):
         return (
             f"{keys[0]}: {asked[keys[0]]} is on no node, since cluster.address=null starts a cluster on this machine "
@@ -63,9 +74,9 @@ def every_episode_worker_has_an_engine(run: RunKeys) -> str | None:
         )
 
 
+ADDRESS_CHECKS: list[Callable[[SharedKeys], str | None]] = [address_is_of_ray_itself, variables_hold_no_secret]
 CLUSTER_CHECKS: list[Callable[[RunKeys], str | None]] = [
-    address_is_of_ray_itself,
-    variables_hold_no_secret,
+    *ADDRESS_CHECKS,
     labels_have_a_running_cluster,
     every_episode_worker_has_an_engine,
 ]

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 import rlframe
 from rlframe.config import environment
+from rlframe.config.keys import SharedKeys
 from rlframe.config.run import RunConfig
 from rlframe.errors import ConfigError
 
-Run = TypeVar("Run", bound=RunConfig)
+Run = TypeVar("Run", bound=SharedKeys)
 
 
 def conf_dir() -> Path:
@@ -46,7 +47,7 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
     return run
 
 
-def save(run: RunConfig, path: Path) -> None:
+def save(run: SharedKeys, path: Path) -> None:
     """Writes the config as YAML for the owner alone, every value resolved but those from the environment.
 
     A full disk, or the death of this process, leaves the file that was there.

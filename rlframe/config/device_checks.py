@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import metadata
 
-from rlframe.config.keys import RunKeys
+from rlframe.config.keys import RunKeys, SharedKeys
 from rlframe.reward.model import PreferenceModel
 from rlframe.schema import ask_this_machine
 from rlframe.training import PACKED_ATTENTION
@@ -75,13 +75,13 @@ def ray_executor_has_one_copy(run: RunKeys) -> str | None:
         )
 
 
-def flash_attention_has_gpus(run: RunKeys) -> str | None:
+def flash_attention_has_gpus(run: SharedKeys) -> str | None:
     attention = run.learner.attention
     if attention in FLASH_PACKAGES and not run.learner.gpus:
         return f"learner.attention: {attention} runs on GPUs only, and learner.gpus=0; use {PACKED_ATTENTION}"
 
 
-def flash_attention_is_installed(run: RunKeys) -> str | None:
+def flash_attention_is_installed(run: SharedKeys) -> str | None:
     package = FLASH_PACKAGES.get(run.learner.attention)
     if package and run.learner.gpus and not is_installed(package):
         install = "rlframe with its extra: pip install --no-build-isolation '.[flash]'"
@@ -109,9 +109,9 @@ ENGINE_CHECKS: list[Callable[[RunKeys], str | None]] = [
     ray_executor_has_gpus,
     ray_executor_has_one_copy,
 ]
+ATTENTION_CHECKS: list[Callable[[SharedKeys], str | None]] = [flash_attention_has_gpus, flash_attention_is_installed]
 DEVICE_CHECKS = [
     *ENGINE_CHECKS,
-    flash_attention_has_gpus,
-    flash_attention_is_installed,
+    *ATTENTION_CHECKS,
     preference_models_have_the_gpus_that_they_name,
 ]

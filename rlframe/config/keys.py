@@ -1,8 +1,13 @@
-"""`RunKeys`: every key of a run, each value checked alone. YAML holds all values; no class repeats one as a default."""
+"""`SharedKeys`: keys of every run that trains; `RunKeys`: every key of a run of reinforcement learning.
+
+Each value is checked alone. YAML holds all values; no class repeats one as a default.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -21,12 +26,86 @@ from rlframe.record.config import TrackingConfig
 from rlframe.record.evaluations import MAIN_SET
 from rlframe.reward.config import RewardConfig
 from rlframe.rollout.config import RolloutConfig
-from rlframe.schema import Config, SecretName
+from rlframe.schema import AnotherMachine, Config, SecretName
 from rlframe.types import Late
 from rlframe.weights.config import WeightsConfig
 
 
-class RunKeys(Config):
+class SharedKeys(Config):
+    """The keys that `rlframe train` and `rlframe tune` have in common, and what their runs derive from other keys.
+
+    Raises `ValueError` with one line for each rule in `checks` that the settings break.
+    """
+
+    checks: ClassVar[list[Callable[[Any], str | None]]] = []
+
+    seed: int = Field(ge=0)
+    run_dir: str
+    resume: str | None
+    secrets: list[SecretName]
+    model: ModelConfig
+    algorithm: AnyAlgorithm
+    kl: KL | None = None
+    learner: LearnerConfig
+    checkpoint: CheckpointConfig
+    tracking: TrackingConfig
+    cluster: ClusterConfig
+
+    _names: dict[Path, Name] = PrivateAttr(default_factory=dict)  # of values from the environment
+
+    @model_validator(mode="after")
+    def _passes_checks(self) -> Self:
+        problems = [problem for check in self.checks if (problem := self._problem(check)) is not None]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problem(self, check: Callable[[Any], str | None]) -> str | None:
+        try:
+            return check(self)
+        except AnotherMachine:  # which checks this rule itself
+            return None
+
+    def keep_names(self, settings: Any, names: Any) -> None:
+        """Remembers where values came from the environment; the arguments are what `resolve` returned."""
+        self._names |= paths(names)
+        if name := self._names.get(path := ("model", "path")):
+            self._names[path] = Name(name + self.model.path.removeprefix(settings["model"]["path"]))  # its commit
+
+    def written(self) -> dict[str, Any]:
+        """The settings for people and files: a value from the environment is a `Name`."""
+        settings = self.model_dump()
+        for path, name in self._names.items():
+            value_at(settings, path[:-1])[path[-1]] = name
+        return settings
+
+    @property
+    @abstractmethod
+    def last_step(self) -> int:
+        """The number of the run's steps."""
+
+    @property
+    @abstractmethod
+    def longest_sequence(self) -> int:
+        """Most tokens of a sequence to train on."""
+
+    @property
+    @abstractmethod
+    def evaluation_every(self) -> int:
+        """Steps between evaluations; 0: there are none."""
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the distribution that the learner computes."""
+        return 1.0
+
+    @property
+    def initial_correction(self) -> list[Correction]:
+        """The corrections of the first step."""
+        return []
+
+
+class RunKeys(SharedKeys):
     """The keys of a whole run. Rules (`*checks.py`, `warnings.py`) read `RunKeys`; other code reads `RunConfig`."""
 
     steps: int = Field(ge=1)
@@ -37,27 +116,14 @@ class RunKeys(Config):
     dynamic_sampling: bool
     max_resampled: float = Field(gt=0)
     truncated: Truncated
-    seed: int = Field(ge=0)
-    run_dir: str
-    resume: str | None
-    secrets: list[SecretName]
-    model: ModelConfig
     prompts: PromptsConfig
     rollout: RolloutConfig
     reward: RewardConfig
-    algorithm: AnyAlgorithm
-    kl: KL | None = None
     correction: Corrections
-    learner: LearnerConfig
     mismatch: MismatchConfig
     weights: WeightsConfig
-    checkpoint: CheckpointConfig
     evaluate: EvaluateConfig
-    tracking: TrackingConfig
-    cluster: ClusterConfig
     plan: PlanConfig
-
-    _names: dict[Path, Name] = PrivateAttr(default_factory=dict)  # of values from the environment
 
     @model_validator(mode="before")
     @classmethod
@@ -65,18 +131,20 @@ class RunKeys(Config):
         return complete_sources(settings)
 
     def keep_names(self, settings: Any, names: Any) -> None:
-        """Remembers where values came from the environment; the arguments are what `resolve` returned."""
         completed = complete_sources(names)  # a held-out set may have got such a value
-        self._names |= paths(completed | {"evaluate": complete_sets(completed["evaluate"])})
-        if name := self._names.get(path := ("model", "path")):
-            self._names[path] = Name(name + self.model.path.removeprefix(settings["model"]["path"]))  # its commit
+        super().keep_names(settings, completed | {"evaluate": complete_sets(completed["evaluate"])})
 
-    def written(self) -> dict[str, Any]:
-        """The settings for people and files: a value from the environment is a `Name`."""
-        settings = self.model_dump()
-        for path, name in self._names.items():
-            value_at(settings, path[:-1])[path[-1]] = name
-        return settings
+    @property
+    def last_step(self) -> int:
+        return self.steps
+
+    @property
+    def evaluation_every(self) -> int:
+        return self.evaluate.every
+
+    @property
+    def temperature(self) -> float:
+        return self.rollout.temperature
 
     @property
     def longest_sequence(self) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
-
-from pydantic import model_validator
 
 from rlframe.config.argument_checks import ARGUMENT_CHECKS, ENGINE_ARGUMENT_CHECKS
 from rlframe.config.checks import CHECKS, raw_prompts_have_no_chat_template, sequence_fits_model
@@ -16,16 +13,12 @@ from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
 from rlframe.config.placement_checks import PLACEMENT_CHECKS
 from rlframe.config.weights_checks import WEIGHTS_CHECKS
-from rlframe.schema import AnotherMachine
 
 
 class RunConfig(RunKeys):
-    """A whole run. `config.yaml` in the run directory is this value, dumped.
+    """A whole run. `config.yaml` in the run directory is this value, dumped."""
 
-    Raises `ValueError` with one line for each rule in `checks` that the settings break.
-    """
-
-    checks: ClassVar[list[Callable[[RunKeys], str | None]]] = [
+    checks: ClassVar = [
         *CHECKS,
         *CLUSTER_CHECKS,
         *DEVICE_CHECKS,
@@ -35,19 +28,6 @@ class RunConfig(RunKeys):
         *EVALUATION_CHECKS,
         *ARGUMENT_CHECKS,
     ]
-
-    @model_validator(mode="after")
-    def _passes_checks(self) -> RunConfig:
-        problems = [problem for check in self.checks if (problem := self._problem(check)) is not None]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
-    def _problem(self, check: Callable[[RunKeys], str | None]) -> str | None:
-        try:
-            return check(self)
-        except AnotherMachine:  # which checks this rule itself
-            return None
 
 
 class EvaluationRun(RunConfig):

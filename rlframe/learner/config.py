@@ -26,7 +26,7 @@ class LearnerConfig(Config):
     lr: float = Field(gt=0)
     min_lr: float = Field(ge=0)
     schedule: Literal["constant", "linear", "cosine"]
-    warmup_steps: int = Field(ge=0)
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
     adam_epsilon: float = Field(gt=0)
     weight_decay: float = Field(ge=0)

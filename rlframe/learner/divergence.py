@@ -1,4 +1,4 @@
-"""The divergence of sampled tokens from the reference policy, as a penalty in the reward needs it."""
+"""Values of each sample's tokens from a pass without gradient: the divergence from the reference policy, and others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from rlframe.batch.collate import collate, neighbours
 from rlframe.objective import kl
+from rlframe.training import Likelihood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +25,26 @@ def divergences(
 
     `ref_logprobs`: [T] of the batch under the reference.
     """
+    return by_sample(
+        samples, packing, lambda batch: kl.estimate("k1", batch.rollout_logprobs, ref_logprobs(batch).cpu())
+    )
+
+
+def likelihoods(
+    samples: list[TrainSample], packing: Packing, greedy: Callable[[TrainBatch], Tensor]
+) -> list[Likelihood]:
+    """Of each sample's tokens with a loss weight. `greedy`: see `Updater.greedy`."""
+    return [
+        Likelihood(logprob_sum=float(rows[:, 0].sum()), tokens=len(rows), greedy=bool(rows[:, 1].all()))
+        for rows in by_sample(samples, packing, greedy)
+    ]
+
+
+def by_sample(samples: list[TrainSample], packing: Packing, values: Callable[[TrainBatch], Tensor]) -> list[np.ndarray]:
+    """[samples][tokens with a loss weight, ...]: the values [T, ...] of a batch of all samples, cut into samples."""
     order = neighbours(samples, packing)
     batch = collate([samples[index] for index in order], packing)
-    token_kl = kl.estimate("k1", batch.rollout_logprobs, ref_logprobs(batch).cpu())
     counted = batch.loss_weights != 0
     counts = torch.bincount(batch.sequence_ids[counted], minlength=len(samples)).tolist()
-    by_index = dict(zip(order, token_kl[counted].split(counts), strict=True))
+    by_index = dict(zip(order, values(batch)[counted].split(counts), strict=True))
     return [by_index[index].numpy() for index in range(len(samples))]

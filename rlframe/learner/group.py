@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from rlframe.batch.shares import S, to_shares
 from rlframe.errors import LearnerLost, RunFailed, Stalled
 from rlframe.learner import metrics
 from rlframe.learner.loss import dead_ranks, loss_of_ranks
-from rlframe.training import GroupRecord, Packing, StepReport
+from rlframe.training import GroupRecord, Likelihood, Packing, PlannedSample, StepReport
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -109,21 +110,27 @@ class LearnerGroup:
         kl = self.objective.kl
         if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
             return groups
-        shares = self._shares([sample for samples in probes.values() for sample in samples])
-        calls = [rank.divergences.remote(share) for rank, share in zip(self.ranks, shares, strict=True)]
-        answers = self._wait(calls, "compare with the reference")
-        found = {
-            id(sample): divergence
-            for share, answer in zip(shares, answers, strict=True)
-            for samples, row in zip(share, answer, strict=True)
-            for sample, divergence in zip(samples, row, strict=True)
-        }
+        found = self._ask("divergences", list(chain(*probes.values())), "compare with the reference")
         penalties = {
             (p, g): kl.weight * in_turn_order(groups[p].trajectories[g], [found[id(sample)] for sample in samples])
             for (p, g), samples in probes.items()
         }
         self._penalties = {"reward/kl_penalty": fmean(float(values.sum()) for values in penalties.values())}
         return deduct(groups, penalties)
+
+    def likelihoods(self, groups: list[GroupRecord]) -> list[Likelihood]:
+        """The likelihood of each group's trajectories, all their tokens together, under the current policy."""
+        probes = to_probes(groups)
+        found = self._ask("likelihoods", list(chain(*probes.values())), "compute the likelihood of rows")
+        of_samples = [[found[id(sample)] for sample in samples] for samples in probes.values()]
+        return [
+            Likelihood(
+                logprob_sum=sum(part.logprob_sum for part in parts),
+                tokens=sum(part.tokens for part in parts),
+                greedy=all(part.greedy for part in parts),
+            )
+            for parts in of_samples
+        ]
 
     def correct(self, corrections: Sequence[Correction]) -> None:
         """Sets the corrections of losses, from the next step on."""
@@ -179,6 +186,17 @@ class LearnerGroup:
         """Restores the files of `save`, also with another number of ranks; the policy has `version` again."""
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
+
+    def _ask(self, method: str, samples: list[PlannedSample], doing: str) -> dict[int, Any]:
+        """The ranks' answers to a method that takes their shares of the samples -> by the id() of each sample."""
+        shares = self._shares(samples)
+        calls = [getattr(rank, method).remote(share) for rank, share in zip(self.ranks, shares, strict=True)]
+        return {
+            id(sample): value
+            for share, answer in zip(shares, self._wait(calls, doing), strict=True)
+            for micro_batch, row in zip(share, answer, strict=True)
+            for sample, value in zip(micro_batch, row, strict=True)
+        }
 
     def _shares(self, samples: list[S]) -> list[list[list[S]]]:
         """[ranks][micro-batches][samples]; the ranks of a sequence-parallel group have equal shares."""

@@ -19,7 +19,7 @@ from rlframe.batch.collate import collate
 from rlframe.learner import meeting, optimizer, state, zero3
 from rlframe.learner.bodies import Bodies, to_micro_batches
 from rlframe.learner.cpu import use_cpu
-from rlframe.learner.divergence import divergences
+from rlframe.learner.divergence import divergences, likelihoods
 from rlframe.learner.export import gather
 from rlframe.learner.loading import load_shards
 from rlframe.learner.merge import merged
@@ -37,7 +37,7 @@ from rlframe.model.policy import PREFIX, Policy, empty_model
 from rlframe.objective import kl
 from rlframe.objective.objective import combine
 from rlframe.record.manifest import WriteReport, report_on
-from rlframe.training import Packing, PlannedSample, TrainSample
+from rlframe.training import Likelihood, Packing, PlannedSample, TrainSample
 
 if TYPE_CHECKING:
     from rlframe.actors.replicas import Handle
@@ -185,6 +185,12 @@ class LearnerRank:
         bodies = Bodies(sample for samples in micro_batches for sample in samples)
         with self._reference().in_place():
             return [divergences(bodies.build(batch), self.packing, self.updater.logprobs) for batch in micro_batches]
+
+    @doing("likelihood of written rows")
+    def likelihoods(self, micro_batches: list[list[PlannedSample]]) -> list[list[Likelihood]]:
+        """[micro-batches][samples] under the policy; no gradient."""
+        bodies = Bodies(sample for samples in micro_batches for sample in samples)
+        return [likelihoods(bodies.build(batch), self.packing, self.updater.greedy) for batch in micro_batches]
 
     def _reference(self) -> Reference:
         assert self.reference is not None, "keep_reference comes before an objective with a KL"

@@ -113,6 +113,11 @@ class Updater:
             logprobs, _ = self.engine(to_device(batch, self.device), self.temperature)
         return logprobs
 
+    def greedy(self, batch: TrainBatch) -> Tensor:
+        """[T, 2]: the log-probability of each token, and 1 where greedy sampling chooses it, else 0; no gradient."""
+        with torch.no_grad(), self.engine.module.head.comparing_with_greedy():
+            return torch.stack(self.engine(to_device(batch, self.device), self.temperature), dim=1).cpu()
+
     @doing("log-probabilities before the updates")
     def with_logprobs(
         self, field: Literal["old_logprobs", "ref_logprobs"], minibatches: list[list[TrainBatch]]

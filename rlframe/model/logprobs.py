@@ -8,7 +8,7 @@ and computes those of the others again: a batch of one chunk never computes twic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,11 +37,24 @@ class LogprobHead(nn.Module):
         self.bias = linear.bias  # [V] or None
         self.compute_dtype = compute_dtype
         self.scale = scale or Scale()
+        self._measure = _measure
 
     def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Hidden states [N, H] and token ids [N] -> log-probabilities [N], entropies [N], float32."""
         scale = self.scale.cooled(temperature)
-        return _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, scale, self.compute_dtype)
+        return _TokenLogprobs.apply(hidden, self.weight, self.bias, targets, scale, self.compute_dtype, self._measure)
+
+    @contextmanager
+    def comparing_with_greedy(self) -> Iterator[None]:
+        """Inside, 1 for a token that greedy sampling would choose, and 0 for any other, take the place of entropies.
+
+        Such a forward pass has no gradient.
+        """
+        self._measure = _measure_greedy
+        try:
+            yield
+        finally:
+            self._measure = _measure
 
 
 class _TokenLogprobs(Function):
@@ -59,6 +72,7 @@ class _TokenLogprobs(Function):
         targets: Tensor,
         scale: Scale,
         dtype: torch.dtype,
+        measure: Callable[..., None],
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         entropies = torch.empty_like(logprobs)
@@ -67,7 +81,7 @@ class _TokenLogprobs(Function):
             for chunk, *columns in _chunks(matrix, hidden, targets, logprobs, entropies):
                 product = None  # frees the previous chunk's product before the next one
                 product = _product(chunk, matrix, bias)
-                _measure(product, scale, *columns)
+                measure(product, scale, *columns)
         # Keeps the parameters, not their data: ZeRO-3 frees the data here and gathers it again for the backward pass.
         ctx.weight, ctx.bias, ctx.scale, ctx.dtype, ctx.last_product = weight, bias, scale, dtype, product
         ctx.save_for_backward(hidden, targets, entropies)
@@ -102,7 +116,7 @@ class _TokenLogprobs(Function):
                     grad_weight = change.float() if grad_weight is None else grad_weight.add_(change)
         grad_weight = None if grad_weight is None else grad_weight.to(ctx.weight.dtype)
         grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
 def _product(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
@@ -117,6 +131,14 @@ def _measure(product: Tensor, scale: Scale, *columns: Tensor) -> None:
         log_softmax = scale.logits(block).log_softmax(1)
         logprobs.copy_(log_softmax.gather(1, targets[:, None])[:, 0])
         entropies.copy_(-log_softmax.exp().mul_(log_softmax).sum(1))
+
+
+def _measure_greedy(product: Tensor, scale: Scale, *columns: Tensor) -> None:
+    """The same with 1 or 0 in place of entropies: the target is, or is not, the first of the likeliest tokens."""
+    for block, targets, logprobs, greedy in _blocks(product, *columns):
+        log_softmax = scale.logits(block).log_softmax(1)
+        logprobs.copy_(log_softmax.gather(1, targets[:, None])[:, 0])
+        greedy.copy_(log_softmax.argmax(1) == targets)
 
 
 def _to_gradient(product: Tensor, scale: Scale, *columns: Tensor) -> None:

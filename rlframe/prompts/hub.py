@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlframe.prompts.base import Problems
 from rlframe.prompts.records import Records
 from rlframe.prompts.table import Table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class Hub(Records):
@@ -19,16 +22,21 @@ class Hub(Records):
 
     def load(self) -> Problems:
         """Raises ValueError for a data set that cannot be loaded, a missing field, a slice beyond the last row."""
-        from datasets import disable_progress_bars, load_dataset
-        from datasets.exceptions import DatasetsError
+        rows = load_split(self.path, self.subset, self.split)
+        return Table(rows, f"{self.path}/{self.split}", self.columns, self.problem, self.bounds)
 
-        disable_progress_bars()  # they would tear the console's lines
-        try:
-            rows = load_dataset(self.path, name=self.subset, split=self.split)
-        except (OSError, ValueError, DatasetsError) as error:  # OSError: no network, no such data set, no such folder
-            raise ValueError(
-                f"{self.path} ({self.split}): datasets cannot load it: {error} Without network use a folder, or a "
-                "data set that is in the cache (HF_HOME) with HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror, and a "
-                "gated data set needs HF_TOKEN"
-            ) from error
-        return Table(rows, self, f"{self.path}/{self.split}")
+
+def load_split(path: str, subset: str | None, split: str) -> Dataset:
+    """The records of a split. Raises ValueError for a data set that cannot be loaded."""
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetsError
+
+    disable_progress_bars()  # they would tear the console's lines
+    try:
+        return load_dataset(path, name=subset, split=split)
+    except (OSError, ValueError, DatasetsError) as error:  # OSError: no network, no such data set, no such folder
+        raise ValueError(
+            f"{path} ({split}): datasets cannot load it: {error} Without network use a folder, or a data set that is "
+            "in the cache (HF_HOME) with HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror, and a gated data set needs "
+            "HF_TOKEN"
+        ) from error

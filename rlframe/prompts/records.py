@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from rlframe.prompts.base import Source
 from rlframe.prompts.fields import messages_of, reference_of, references_of, text_of, value_of
+from rlframe.prompts.table import columns
 from rlframe.types import Message, Problem
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 class Records(Source):
@@ -67,6 +71,10 @@ class Records(Source):
         """Names of all fields in use."""
         named = (self.prompt_field, self.messages_field, *self._reference_fields(), self.task_field)
         return [name for name in named if name is not None] + self.extra_fields
+
+    def columns(self, schema: pyarrow.Schema, where: str) -> list[str]:
+        """The columns that hold the fields. Raises ValueError for a field that is missing."""
+        return columns(schema, self.fields(), where)
 
     def bounds(self, total: int, where: str) -> range:
         """Indices of the slice within `total` records. Raises ValueError if it begins after the last record."""

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from rlframe.errors import ConfigError
-from rlframe.prompts.template import Template
+from rlframe.prompts.template import ChatTemplate
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.types import Message
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Renderer:
     """Applies the model's chat template, a template of one's own, or none to a conversation."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> None:
         """Raises ValueError for a model without a chat template, and for arguments that the chat template never reads.
 
         A template that is `raw` needs no chat template.
@@ -29,8 +29,11 @@ class Renderer:
         if self._chat_template is not None:
             _check_arguments(tokenizer, self._chat_template, list(self._arguments))
 
-    def text(self, messages: list[Message]) -> str:
-        """The prompt, up to the completion's first character. Raises ConfigError if the chat template fails."""
+    def text(self, messages: list[Message], *, to_complete: bool = True) -> str:
+        """The prompt, up to the completion's first character. Raises ConfigError if the chat template fails.
+
+        `to_complete=False`: a whole conversation, which ends with the assistant's answer.
+        """
         if self._chat_template is None:
             return raw_text(messages)
         from jinja2 import TemplateError
@@ -39,7 +42,7 @@ class Renderer:
             rendered = self._tokenizer.apply_chat_template(
                 messages,
                 chat_template=self._chat_template,
-                add_generation_prompt=True,
+                add_generation_prompt=to_complete,
                 tokenize=False,
                 **self._arguments,
             )
@@ -51,17 +54,22 @@ class Renderer:
         return cast("str", rendered)  # the result for one conversation that is not tokenized
 
     def token_ids(self, messages: list[Message]) -> list[int]:
-        """The tokens of the prompt. A chat template writes special tokens itself; raw text starts with BOS, if any."""
-        token_ids = self._encode(self.text(messages))
+        """The tokens of the prompt."""
+        return self.prompt_token_ids(self.text(messages))
+
+    def prompt_token_ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt's text. A chat template writes special tokens itself; raw text starts with BOS."""
+        token_ids = self.encode(prompt)
         if self._chat_template is None and self._begins_with_bos():
             return [cast("int", self._tokenizer.bos_token_id), *token_ids]
         return token_ids
 
     def survives(self, text: str) -> bool:
         """True if a completion that spells `text` still has it once its control tokens are left out."""
-        return text in VisibleText(self._tokenizer).of(self._encode(text))
+        return text in VisibleText(self._tokenizer).of(self.encode(text))
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
+        """The tokens of the text alone, without any that the tokenizer adds around a text."""
         return cast("list[int]", self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _begins_with_bos(self) -> bool:
@@ -84,7 +92,7 @@ def raw_text(messages: list[Message]) -> str:
     return text
 
 
-def _chat_template(tokenizer: PreTrainedTokenizerBase, template: Template) -> str:
+def _chat_template(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> str:
     """The Jinja text that renders conversations. Raises ValueError if neither the config nor the model has any."""
     own = template.jinja()
     if own is None and not tokenizer.chat_template:

@@ -1,4 +1,4 @@
-"""`Template`: turns a raw question into the conversation that the policy completes."""
+"""`Template`: turns a raw question into the conversation that the policy completes; `ChatTemplate`: that into text."""
 
 from __future__ import annotations
 
@@ -21,30 +21,12 @@ class Example(Config):
     answer: str
 
 
-class Template(Config):
-    """System message, worked examples, and the words around the question.
+class ChatTemplate(Config):
+    """The way from a conversation to the text that the policy completes."""
 
-    >>> template.user
-    '{question} Answer with a number.'
-    >>> template.wrap("What is 2 + 3?")
-    {'role': 'user', 'content': 'What is 2 + 3? Answer with a number.'}
-
-    Further fields of a record (`extra_fields: [test_list]`) stand in `user` by their names: `{test_list}`.
-    """
-
-    system: str  # of problems without a system message of their own; empty: none
-    user: str
-    examples: list[Example]
     chat_template: str | None  # Jinja text, or the path of a file of it; None: the model's
     chat_template_kwargs: dict[str, Any] | None  # variables of the chat template
     raw: bool  # no chat template: plain text, for base models
-
-    @field_validator("user")
-    @classmethod
-    def _user_holds_the_question(cls, user: str) -> str:
-        if "{question}" not in user:
-            raise ValueError("must contain {question}, which becomes the problem's question")
-        return user
 
     @field_validator("chat_template")
     @classmethod
@@ -58,6 +40,29 @@ class Template(Config):
         if self.chat_template is None or _is_jinja(self.chat_template):
             return self.chat_template
         return _file(self.chat_template).read_text(encoding="utf-8")
+
+
+class Template(ChatTemplate):
+    """System message, worked examples, and the words around the question.
+
+    >>> template.user
+    '{question} Answer with a number.'
+    >>> template.wrap("What is 2 + 3?")
+    {'role': 'user', 'content': 'What is 2 + 3? Answer with a number.'}
+
+    Further fields of a record (`extra_fields: [test_list]`) stand in `user` by their names: `{test_list}`.
+    """
+
+    system: str  # of problems without a system message of their own; empty: none
+    user: str
+    examples: list[Example]
+
+    @field_validator("user")
+    @classmethod
+    def _user_holds_the_question(cls, user: str) -> str:
+        if "{question}" not in user:
+            raise ValueError("must contain {question}, which becomes the problem's question")
+        return user
 
     def messages(self, problem: Problem) -> list[Message]:
         """The conversation to complete. Turns of the problem before its last question stay unchanged.

@@ -12,6 +12,10 @@ Row: TypeAlias = Demonstration | Comparison
 TASK = "general"  # of a record that names none
 REASONING = "reasoning_content"  # the key of thoughts that a message keeps apart from its content
 KEYS = ("role", "content", REASONING)  # of a message
+FIELDS = (  # of a record
+    *("id", "messages", "prompt", "completion", "answer", "reasoning", "token_ids", "tokenizer"),
+    *("chosen", "rejected", "margin", "task", "source"),
+)
 SHAPES = (
     "messages and answer; messages that end with the assistant; prompt and completion; or chosen and rejected, with "
     "prompt or messages before them or as whole conversations"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rlframe.errors import LearnerLost, RunFailed
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from rlframe.learner.group import LearnerGroup
     from rlframe.record.console import Console
     from rlframe.train.checkpoint import Checkpoints
-    from rlframe.train.mismatch import MismatchGate
     from rlframe.weights.sync import WeightSync
 
 T = TypeVar("T")
@@ -21,6 +20,14 @@ class Starter(Protocol):
     """The side of the actors: `cluster/starter.py`."""
 
     def restart_learner(self) -> None: ...
+
+
+class Follower(Protocol):
+    """A part of the driver whose state goes back with the learner's."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 class Feed(Protocol):
@@ -45,23 +52,28 @@ class Recovery:
         starter: Starter,
         learner: LearnerGroup,
         checkpoints: Checkpoints,
-        weights: WeightSync,
-        feed: Feed,
-        gate: MismatchGate,
+        weights: WeightSync | None,
+        feed: Feed | None,
+        follower: Follower,
         console: Console,
+        follower_name: str = "mismatch",
     ) -> None:
-        """`max_losses`: without a new step between, that the run survives."""
+        """`max_losses`: without a new step between, that the run survives.
+
+        `weights`, `feed`: None in a run without engines. `follower`: a part of the checkpoint under this name.
+        """
         self.max_losses = max_losses
         self.starter = starter
         self.learner = learner
         self.checkpoints = checkpoints
         self.weights = weights
         self.feed = feed
-        self.gate = gate
+        self.follower = follower
+        self.follower_name = follower_name
         self.console = console
         self.active = False  # ranks are missing, or stand at another step than the rest of the run
         self.losses = 0  # since the start
-        self._gate_at_start = gate.state()
+        self._follower_at_start = follower.state()
         self._furthest = 0  # the newest step at the latest loss
         self._reasons: list[str] = []  # of losses without a new step between
 
@@ -117,14 +129,18 @@ class Recovery:
         self.console.warn(f"the learner is lost after step {self._furthest}, and new ranks start: {lost}")
 
     def _replace(self) -> int:
-        self.weights.learner_lost()
+        if self.weights:
+            self.weights.learner_lost()
         self.checkpoints.settle()  # before new ranks are asked whether they have written the old ranks' checkpoint
         with self.console.phase("starting new ranks"):
             self.starter.restart_learner()
-            step = self.checkpoints.restore_learner(parts=["mismatch"])
+            step = self.checkpoints.restore_learner(parts=[self.follower_name])
         if step == 0:
-            self.gate.restore(self._gate_at_start)
-        self.feed.rewind(step)
-        if not self.feed.replaying:  # no step follows that would bring the weights to engines that wait for them
+            self.follower.restore(self._follower_at_start)
+        if self.feed:
+            self.feed.rewind(step)
+        if self.weights and not (
+            self.feed and self.feed.replaying
+        ):  # no step follows that would bring the weights to engines that wait for them
             self.weights.sync(step)
         return step

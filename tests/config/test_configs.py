@@ -10,6 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from rlframe.config.compose import conf_dir, load
+from rlframe.config.run import RunConfig
+from rlframe.config.tune import TuneConfig
 
 FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
 CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...
@@ -17,7 +19,8 @@ GROUPS = [file for file in FILES if file.parent != Path("experiment")]
 MOST_KEYS = 200
 
 # A choice that works only together with another.
-COMPANIONS = {"algorithm=gspo": ["correction=proximal"]}
+COMPANIONS = {"algorithm=gspo": ["correction=proximal"], "algorithm=sft": ["rows.path=rows.jsonl"]}
+TUNING = ["algorithm=sft", "experiment=smollm2_tune"]  # of `rlframe tune`; all others are of `rlframe train`
 
 # An experiment of a model with a longer context than that of `model_folder`.
 MODELS = {"experiment=deepseek_v3_r1_zero": conf_dir() / "shapes" / "deepseek_v3"}
@@ -42,7 +45,7 @@ def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def compose_choice(choice: str, model_folder: Path) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", [choice, *COMPANIONS.get(choice, [])])
+        config = compose("tune" if choice in TUNING else "train", [choice, *COMPANIONS.get(choice, [])])
     for key in OmegaConf.missing_keys(config):
         OmegaConf.update(config, key, str(MODELS.get(choice, model_folder)) if key == "model.path" else FILL[key])
     return config
@@ -50,7 +53,7 @@ def compose_choice(choice: str, model_folder: Path) -> DictConfig:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_experiment_and_every_choice_of_a_group_loads(model_folder, choice):
-    load(compose_choice(choice, model_folder))
+    load(compose_choice(choice, model_folder), TuneConfig if choice in TUNING else RunConfig)
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -237,8 +237,8 @@ def test_all_problems_are_reported_together(composed):
     with pytest.raises(ConfigError) as error:
         load(composed("learner.lr=-1", "rollout.group_size=0", "+rolout=3"))
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
-        "rollout.group_size",
         "learner.lr",
+        "rollout.group_size",
         "rolout",
     ]
 

@@ -5,7 +5,7 @@ import pytest
 from rlframe.learner.schedule import learning_rate
 
 
-def rates(schedule, warmup_steps: int = 0, steps: int = 4, upto: int = 4, floor: float = 0.0) -> list[float]:
+def rates(schedule, warmup_steps: float = 0, steps: int = 4, upto: int = 4, floor: float = 0.0) -> list[float]:
     return [
         learning_rate(step, peak=8.0, floor=floor, schedule=schedule, warmup_steps=warmup_steps, steps=steps)
         for step in range(upto)
@@ -38,3 +38,8 @@ def test_a_schedule_falls_to_its_floor_and_warms_up_from_0():
     assert rates("linear", warmup_steps=2, steps=6, upto=7, floor=4.0) == [4, 8, 8, 7, 6, 5, 4]
     assert rates("cosine", upto=5, floor=4.0) == pytest.approx([8, 7.4142, 6, 4.5858, 4], abs=1e-4)  # 6 +- sqrt(2)
     assert rates("constant", floor=4.0) == [8, 8, 8, 8]
+
+
+def test_a_warm_up_below_1_is_a_share_of_all_steps():
+    assert rates("linear", warmup_steps=0.4, steps=5, upto=5) == rates("linear", warmup_steps=2, steps=5, upto=5)
+    assert rates("constant", warmup_steps=0.03, steps=5, upto=5) == [8] * 5

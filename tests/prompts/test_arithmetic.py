@@ -30,6 +30,19 @@ def test_settings_decide_the_problems_and_the_seed_their_order():
     assert arithmetic().load() != arithmetic(seed=2).load()
 
 
-def test_a_slice_beyond_the_last_pair_is_refused():
-    with pytest.raises(ValidationError, match=r"offset 80 \+ size 21 is more than the 100 pairs below 10"):
+def test_a_slice_beyond_the_last_sum_is_refused():
+    with pytest.raises(ValidationError, match=r"offset 80 \+ size 21 is more than the 100 sums of 2 numbers below 10"):
         arithmetic(offset=80, size=21)
+
+
+def test_a_sum_may_have_three_terms():
+    problems = arithmetic(terms=3, below=4, size=64).load()
+    assert len({problem.id for problem in problems}) == 64
+    a, b, c = map(int, problems[0].id.removeprefix("arithmetic/").split("+"))
+    assert problems[0].messages[0]["content"] == f"What is {a} + {b} + {c}?"
+    assert problems[0].reference == str(a + b + c)
+
+
+def test_more_sums_than_memory_holds_are_refused():
+    with pytest.raises(ValidationError, match="8000000 sums of 3 numbers below 200 are more than 1000000"):
+        arithmetic(terms=3, below=200)

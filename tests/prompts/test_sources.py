@@ -11,7 +11,7 @@ class Prompts(Config):
     source: AnySource
 
 
-SUMS = {"name": "arithmetic", "below": 10, "seed": 1, "offset": 0, "size": 5}
+SUMS = {"name": "arithmetic", "terms": 2, "below": 10, "seed": 1, "offset": 0, "size": 5}
 
 
 def test_a_name_picks_a_source_and_a_dump_keeps_its_fields():

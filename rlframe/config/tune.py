@@ -1,0 +1,116 @@
+"""`TuneConfig`: the settings of a tuning run, once their combination has passed every check."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from rlframe.config.argument_checks import DEEPSPEED_CHECKS
+from rlframe.config.checks import SHARED_CHECKS
+from rlframe.config.cluster_checks import ADDRESS_CHECKS, ranks_labels_have_a_running_cluster
+from rlframe.config.device_checks import ATTENTION_CHECKS
+from rlframe.config.keys import SharedKeys
+from rlframe.config.learner_checks import SHARED_LEARNER_CHECKS
+from rlframe.model import base_model as model
+from rlframe.rows.config import RowsConfig
+from rlframe.schema import Config
+
+
+class TuneEvaluateConfig(Config):
+    """`evaluate` in `conf/tune.yaml`."""
+
+    every: int = Field(ge=0)
+
+
+class TuneKeys(SharedKeys):
+    """The keys of a tuning run."""
+
+    steps: int | None = Field(ge=1)
+    epochs: float | None = Field(gt=0)
+    rows: RowsConfig
+    evaluate: TuneEvaluateConfig
+
+    @property
+    def last_step(self) -> int:
+        assert self.steps is not None, "with_steps comes before the run's first step"
+        return self.steps
+
+    @property
+    def longest_sequence(self) -> int:
+        return self.rows.max_tokens
+
+    @property
+    def evaluation_every(self) -> int:
+        return self.evaluate.every if self.rows.heldout.sources else 0
+
+
+def algorithm_learns_from_rows(run: TuneKeys) -> str | None:
+    if run.algorithm.learns_from == "rollouts":
+        return (
+            f"algorithm: {run.algorithm.name} learns from rollouts and their rewards, and a tuning run samples none; "
+            "use sft, or `rlframe train`"
+        )
+
+
+def steps_or_epochs_end_the_run(run: TuneKeys) -> str | None:
+    if (run.steps is None) == (run.epochs is None):
+        given = "both end" if run.steps else "neither ends"
+        return f"steps, epochs: {given} the run; set one of them, and the other to null"
+
+
+def rows_make_one_update(run: TuneKeys) -> str | None:
+    for key in ("minibatches", "epochs"):
+        if (value := getattr(run.learner, key)) != 1:
+            return f"learner.{key}: {value}, but a tuning step is one update on rows.per_step rows; use 1"
+
+
+def kl_is_in_the_loss(run: TuneKeys) -> str | None:
+    if run.kl is not None and run.kl.place == "reward":
+        return "kl.place: reward, but rows have no reward to subtract from; use loss"
+
+
+def rows_fit_model(run: TuneKeys) -> str | None:
+    context = model.context_length(run.model.path)
+    if context is not None and run.rows.max_tokens > context:
+        return f"rows.max_tokens: {run.rows.max_tokens} tokens, but the model at model.path takes {context}; lower it"
+
+
+def rows_fit_micro_batch(run: TuneKeys) -> str | None:
+    room = run.learner.sequence_parallel * run.learner.micro_batch_tokens
+    if run.rows.max_tokens > room:
+        return (
+            f"learner.micro_batch_tokens: {run.learner.micro_batch_tokens} cannot hold one row of up to "
+            f"rows.max_tokens={run.rows.max_tokens} tokens; make it at least "
+            f"{-(-run.rows.max_tokens // run.learner.sequence_parallel)}"
+        )
+
+
+def raw_rows_have_no_chat_template(run: TuneKeys) -> str | None:
+    template = run.rows.template
+    if template.raw and (template.chat_template or template.chat_template_kwargs):
+        return "rows.template.raw: true takes no chat template; use false, or leave chat_template and its kwargs out"
+
+
+class TuneConfig(TuneKeys):
+    """A whole tuning run. `config.yaml` in the run directory is this value, dumped."""
+
+    checks: ClassVar = [
+        algorithm_learns_from_rows,
+        steps_or_epochs_end_the_run,
+        rows_make_one_update,
+        kl_is_in_the_loss,
+        *SHARED_CHECKS,
+        *ADDRESS_CHECKS,
+        ranks_labels_have_a_running_cluster,
+        *ATTENTION_CHECKS,
+        *SHARED_LEARNER_CHECKS,
+        *DEEPSPEED_CHECKS,
+        rows_fit_model,
+        rows_fit_micro_batch,
+        raw_rows_have_no_chat_template,
+    ]
+
+    def with_steps(self, steps: int) -> TuneConfig:
+        """The same run, whose epochs are this number of steps."""
+        return self.model_copy(update={"steps": steps})

@@ -1,0 +1,159 @@
+"""`RowSource`: rows from files, a data set of the hub, or a class of one's own; `Joined`: several end to end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from rlframe.prompts.arithmetic import Arithmetic
+from rlframe.prompts.hub import load_split
+from rlframe.prompts.jsonl import Lines
+from rlframe.prompts.parquet import load_files
+from rlframe.prompts.table import Table
+from rlframe.rows.records import FIELDS, SHAPES, Row, row_of
+from rlframe.schema import Config, one_of
+from rlframe.types import Demonstration
+
+if TYPE_CHECKING:
+    import pyarrow
+
+PARTS = "part_*.jsonl"  # of a folder; a stage writes them one after the other
+
+
+class Rows(Protocol):
+    """A fixed list of rows, each made on access. An access raises ValueError with file, line and field."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Row: ...
+
+
+class RowSource(Config):
+    """A source of rows. A user's own source extends this class, and its import path is its name.
+
+    Equal settings must `load` equal rows in the same order, because a resumed run continues by index.
+    """
+
+    name: str
+    weight: float = Field(default=1.0, gt=0)  # times that each row is taken in an epoch; 0.5: half of the rows
+
+    @abstractmethod
+    def load(self) -> Rows:
+        """Raises ValueError for a source that cannot be read."""
+
+
+class Files(RowSource):
+    """A JSONL file, the folder of part_*.jsonl that a stage writes, or Parquet files by a pattern."""
+
+    name: Literal["files"] = "files"
+    path: str  # relative to the working directory, or absolute; ~ is the home folder
+
+    def load(self) -> Rows:
+        if self.path.endswith(".parquet"):
+            return Table(load_files(self.path, _columns), Path(self.path).name, _columns, row_of)
+        return Joined([Lines(file, row_of) for file in files_of(Path(self.path).expanduser())])
+
+
+class HubRows(RowSource):
+    """A split that `datasets.load_dataset` can load."""
+
+    name: Literal["hub"]
+    path: str  # a hub id such as HuggingFaceH4/no_robots, or a local folder
+    subset: str | None = None
+    split: str = "train"
+
+    def load(self) -> Rows:
+        rows = load_split(self.path, self.subset, self.split)
+        return Table(rows, f"{self.path}/{self.split}", _columns, row_of)
+
+
+class WrittenSums(RowSource):
+    """Sums with their thoughts, for which no file is needed: the keys are those of `prompts.train` in arithmetic.yaml.
+
+    >>> WrittenSums(name="sums", terms=3, below=50, seed=0, offset=0, size=1).load()[0].answer
+    '<think>15 + 40 = 55. 55 + 0 = 55.</think><answer>55</answer>'
+    """
+
+    name: Literal["sums"]
+    terms: int
+    below: int
+    seed: int
+    offset: int
+    size: int
+
+    def load(self) -> list[Demonstration]:
+        problems = Arithmetic.model_validate({**self.model_dump(exclude={"weight"}), "name": "arithmetic"})
+        return [
+            Demonstration(
+                id=problem.id,
+                messages=problem.messages,
+                answer=f"<think>{_worked(operands)}</think><answer>{problem.reference}</answer>",
+                task=problem.task,
+                source=problem.id,
+            )
+            for problem, operands in zip(problems.load(), problems.operands(), strict=True)
+        ]
+
+
+BUILTIN: dict[str, type[RowSource]] = {"files": Files, "hub": HubRows, "sums": WrittenSums}
+
+# SerializeAsAny: a saved config keeps all fields of the chosen class; pydantic alone would keep those of RowSource.
+AnyRowSource: TypeAlias = Annotated[
+    SerializeAsAny[RowSource],
+    BeforeValidator(
+        lambda value: one_of({"name": "files"} | value if isinstance(value, dict) else value, RowSource, BUILTIN)
+    ),
+]
+
+
+class Joined:
+    """Lists of rows end to end."""
+
+    def __init__(self, lists: Sequence[Rows]) -> None:
+        self._lists = lists
+        self._ends = list(accumulate(map(len, lists)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Row:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        return self._lists[number][index - (self._ends[number - 1] if number else 0)]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the parts in a folder. Raises ValueError where there is neither."""
+    if path.is_dir():
+        if parts := sorted(path.glob(PARTS)):
+            return parts
+        raise ValueError(f"{path.resolve()}: the folder has no {PARTS}; name a file, or the folder that a stage wrote")
+    if not path.is_file():
+        raise ValueError(f"there is no file or folder {path.resolve()}")
+    return [path]
+
+
+def in_order(rows: Rows) -> Iterator[Row]:
+    """Every row, from the first to the last."""
+    return (rows[index] for index in range(len(rows)))
+
+
+def _columns(schema: pyarrow.Schema, where: str) -> list[str]:
+    """The columns of a row's fields. Raises ValueError where there is none."""
+    if found := [name for name in schema.names if name in FIELDS]:
+        return found
+    raise ValueError(f"{where}: has the columns {', '.join(schema.names)}; a row has {SHAPES}")
+
+
+def _worked(operands: list[int]) -> str:
+    """The sum term by term: 15 + 40 = 55. 55 + 0 = 55."""
+    sums = list(accumulate(operands))
+    lines = [f"{before} + {term} = {after}." for before, term, after in zip(sums, operands[1:], sums[1:], strict=False)]
+    return " ".join(lines)

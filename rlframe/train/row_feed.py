@@ -1,0 +1,122 @@
+"""`RowFeed`: written rows as the groups that a step trains on, in place of rollouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlframe.batch.records import to_record
+from rlframe.errors import ConfigError, RunFailed
+from rlframe.types import Demonstration, Prompt, RolloutGroup, ScoredGroup
+
+if TYPE_CHECKING:
+    from rlframe.rows.records import Row
+    from rlframe.rows.stream import RowStream
+    from rlframe.rows.tokens import RowEncoder
+    from rlframe.training import GroupRecord
+
+FEW_ROWS = 100  # before the share of dropped rows says anything
+
+
+class RowFeed:
+    """Takes rows from a stream, and counts those that it drops because they are too long.
+
+    Its state is a position of the stream, so a resumed run takes the rows that an uninterrupted one would take.
+    """
+
+    def __init__(
+        self,
+        stream: RowStream,
+        encoder: RowEncoder,
+        *,
+        per_step: int,
+        max_tokens: int,
+        max_dropped_share: float,
+        total: int | None = None,
+    ) -> None:
+        """`total`: rows of the whole run, by which the last step may have fewer than `per_step`; None: no bound."""
+        self.stream = stream
+        self.encoder = encoder
+        self.per_step = per_step
+        self.max_tokens = max_tokens
+        self.max_dropped_share = max_dropped_share
+        self.total = total
+        self.position = 0  # of the stream
+        self.dropped = 0
+
+    def take(self) -> list[GroupRecord]:
+        """The next step's rows, a group of one for each, whose body is the group itself.
+
+        Raises ConfigError for a record that is no row, and RunFailed where too many rows are too long.
+        """
+        taken = self.position - self.dropped
+        count = self.per_step if self.total is None else min(self.per_step, self.total - taken)
+        groups: list[ScoredGroup] = []
+        while len(groups) < count:
+            try:
+                group = to_group(self.stream.at(self.position), self.encoder, f"@{self.position}")
+            except ValueError as error:
+                raise ConfigError(f"rows: {error}") from error
+            self.position += 1
+            if longest(group) > self.max_tokens:
+                self.dropped += 1
+                self._check_dropped()
+            else:
+                groups.append(group)
+        return to_records(groups)
+
+    def state(self) -> dict[str, Any]:
+        return {"position": self.position, "dropped": self.dropped}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.position, self.dropped = state["position"], state["dropped"]
+
+    def metrics(self) -> dict[str, float]:
+        """Epochs that are taken, and rows that were too long so far."""
+        return {"rows/epoch": self.position / len(self.stream), "rows/dropped": float(self.dropped)}
+
+    def _check_dropped(self) -> None:
+        if self.position >= FEW_ROWS and self.dropped > self.max_dropped_share * self.position:
+            raise RunFailed(too_many_dropped(self.dropped, self.position, self.max_tokens, self.max_dropped_share))
+
+
+def too_many_dropped(dropped: int, seen: int, max_tokens: int, max_share: float) -> str:
+    return (
+        f"rows.max_dropped_share: {dropped} of {seen} rows are longer than rows.max_tokens={max_tokens} and would be "
+        f"dropped, more than the share {max_share:g}; raise rows.max_tokens (and learner.micro_batch_tokens), or the "
+        "share"
+    )
+
+
+def to_group(row: Row, encoder: RowEncoder, suffix: str = "") -> ScoredGroup:
+    """A demonstration as a group of one trajectory with reward 1; `suffix` makes its id unique in the run.
+
+    Raises ValueError for a row that is no demonstration, or that the encoder refuses.
+    """
+    if not isinstance(row, Demonstration):
+        raise ValueError(
+            f"row {row.id} compares two answers, and algorithm=sft imitates one; give rows with messages and answer"
+        )
+    trajectory = encoder.trajectory(row)
+    prompt = Prompt(
+        id=row.id + suffix,
+        messages=row.messages,
+        token_ids=trajectory.turns[0].observed.tolist(),
+        reference="",
+        task=row.task,
+    )
+    return ScoredGroup(group=RolloutGroup(prompt=prompt, trajectories=[trajectory]), rewards=[1.0], verdicts={})
+
+
+def to_records(groups: list[ScoredGroup]) -> list[GroupRecord]:
+    """Records in which rows with the same prompt have one prompt id, so that a micro-batch computes it once."""
+    prompts = [group.group.prompt for group in groups]
+    first_ids = {tuple(prompt.token_ids): prompt.id for prompt in reversed(prompts)}
+    return [
+        to_record(group, body=group, worker="", prompt_id=first_ids[tuple(prompt.token_ids)])
+        for group, prompt in zip(groups, prompts, strict=True)
+    ]
+
+
+def longest(group: ScoredGroup) -> int:
+    """Tokens of the longest sequence of a group."""
+    return max(size.tokens for trajectory in to_record(group, None, "").trajectories for size in trajectory.sequences)
