@@ -99,10 +99,10 @@ def compose(overrides: list[str]) -> RunConfig:
     return load(compose_unchecked(overrides))
 
 
-def compose_unchecked(overrides: list[str]) -> DictConfig:
+def compose_unchecked(overrides: list[str], config_name: str = "train") -> DictConfig:
     import hydra
 
     from rlframe.config.compose import conf_dir
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("train", overrides)
+        return hydra.compose(config_name, overrides)

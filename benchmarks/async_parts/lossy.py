@@ -25,7 +25,7 @@ from rlframe.errors import LearnerLost
 from rlframe.record.generation import Generation
 from rlframe.record.ledger_log import LedgerLog
 from rlframe.train.cadence import Cadence
-from rlframe.train.loop import run_steps
+from rlframe.train.loop import run_steps, take_step
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.recovery import Recovery
 from rlframe.training import GroupRecord, RatedGroup, StepReport
@@ -195,7 +195,7 @@ def simulate_losses(scale: Scale, policy: Policy, losses: Losses, faults: Faults
             recovery=recovery,
             cadence=Cadence(every),
         )
-        run_steps(run, context)
+        run_steps(run, context, take_step)
         ledger = opened.feed.ledger
         assert ledger.admitted == len(context.trained) + len(list(ledger.in_flight)), "a prompt is lost"
         figures.end(

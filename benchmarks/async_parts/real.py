@@ -27,7 +27,7 @@ from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
 from rlframe.schema import user_modules
 from rlframe.train.feed import open_feed
-from rlframe.train.loop import run_steps
+from rlframe.train.loop import run_steps, take_step
 from rlframe.training import GroupRecord, PlannedSample, RatedGroup, StepReport
 
 RANKS = 2
@@ -121,7 +121,7 @@ def measure(scale: Scale, parts: Parts, folder: Path) -> tuple[Figures, DriverCp
         )
         context.weights = context
         started = time.monotonic()
-        run_steps(run, context)
+        run_steps(run, context, take_step)
         stepped_s = time.process_time()
         figures.end(time.monotonic() - started, busy_slot_s=0.0, driver_s=stepped_s - context.began_s)
         for version in range(scale.steps, 2 * scale.steps - WARM_UP):

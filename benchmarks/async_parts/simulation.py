@@ -20,7 +20,7 @@ from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool
 from rlframe.train.feed import open_feed
-from rlframe.train.loop import run_steps
+from rlframe.train.loop import run_steps, take_step
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.object_store import ObjectStore
 from rlframe.weights.sync import WeightSync
@@ -131,7 +131,7 @@ def simulate(scale: Scale, policy: Policy, parts: Parts | None = None) -> Figure
     with ExitStack() as stack:
         opened = open_parts(stack, scale, scale.run_config(policy), parts or Parts())
         context: Any = TimedContext(feed=opened.feed, learner=opened.learner, weights=opened.weights, figures=figures)
-        run_steps(opened.run, context)
+        run_steps(opened.run, context, take_step)
         figures.end(
             opened.background.now(),
             busy_slot_s=sum(engine.busy_slot_s for engine in opened.engines),

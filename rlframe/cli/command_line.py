@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from rlframe.cli import exits
 from rlframe.config import compose as config
+from rlframe.config import environment
+from rlframe.config.compose import Run
 from rlframe.errors import ConfigError, RunFailed
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
+
+AUTO = "auto"  # of the key resume
 
 
-def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> int:
+def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None], config_name: str = "train") -> int:
     """Lets `start` run every job of the command line, of which a multirun has several; returns the worst exit code.
 
-    `start` gets the config that Hydra composed. It may raise ConfigError, RunFailed and Stop.
+    `start` gets the config that Hydra composed from `config_name`. It may raise ConfigError, RunFailed and Stop.
     """
     import hydra
     from hydra.errors import HydraException
@@ -41,11 +45,11 @@ def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None]) -> i
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     sys.argv = [f"rlframe {verb}", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="train")(job)()
+        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=config_name)(job)()
     except _Refused as refused:
         return exits.refuse("This config cannot run", str(refused))
     except (HydraException, OmegaConfBaseException) as error:
-        return exits.refuse("This config cannot run", _with_suggestion(str(error)))
+        return exits.refuse("This config cannot run", _with_suggestion(str(error), config_name))
     return max(exit_codes, default=0)
 
 
@@ -63,7 +67,57 @@ def _separate_folder(composed: Any) -> None:
         composed.run_dir = f"{composed.run_dir}_{hydra.job.num}"
 
 
-def refuse_used_folder(run: RunConfig, remedy: str) -> None:
+def start_or_go_on(composed: Any, kind: type[Run], begin: Callable[[Run], None]) -> None:
+    """Checks a composed config, or with `resume` the saved config of that run updated by the command line, and begins.
+
+    A run that is complete is not begun. Raises ConfigError.
+    """
+    from rlframe.train.completion import is_complete
+
+    run = _checked(composed, kind)
+    if not run.resume:
+        refuse_used_folder(run, f"go on with it by resume={run.run_dir}, or choose another folder")
+    elif is_complete(run):
+        print(
+            f"The run in {run.run_dir} is complete: all {run.last_step} steps are taken. A greater steps=N takes more."
+        )
+        return
+    environment.provide(run.secrets)
+    begin(run)
+
+
+def _checked(composed: Any, kind: type[Run]) -> Run:
+    """The checked config of a job. With `resume`, the saved config of that run, updated by the command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    overrides = list(HydraConfig.get().overrides.task)
+    run_dir = _run_to_resume(composed, overrides)
+    if run_dir is not None:
+        saved = run_dir / "config.yaml"
+        if not saved.is_file():
+            raise ConfigError(f"resume: {run_dir} holds no run: there is no {saved}")
+        composed = config.merge_saved(saved, composed, overrides)
+        composed.run_dir = str(run_dir)
+    composed.resume = None if run_dir is None else str(run_dir)
+    return config.load(composed, kind)
+
+
+def _run_to_resume(composed: Any, overrides: list[str]) -> Path | None:
+    """The folder of the run that goes on; None: a new run. `auto` decides it by the files in `run_dir`."""
+    from rlframe.record.directory import RunDir
+
+    if composed.resume != AUTO:
+        return None if composed.resume is None else Path(composed.resume)
+    if not any(override.startswith("run_dir=") for override in overrides):
+        raise ConfigError(
+            "resume: auto goes on with the run in run_dir, and the default folder is a new one each time; set "
+            "run_dir=DIR, the same one each time"
+        )
+    files = RunDir(Path(composed.run_dir))
+    return files.path if files.holds_a_run() else None
+
+
+def refuse_used_folder(run: SharedKeys, remedy: str) -> None:
     """Raises ConfigError if the run's folder holds another run."""
     from rlframe.record.directory import RunDir
 
@@ -85,16 +139,16 @@ def _exit_code(start: Callable[[Any], None], composed: Any) -> int:
     return 0
 
 
-def _with_suggestion(message: str) -> str:
+def _with_suggestion(message: str, config_name: str) -> str:
     """Hydra's message, or for an unknown key one line with the known keys nearest to it."""
     unknown = re.search(r"full_key: (\S+)", message) or re.search(r"Could not override '([^']+)'", message)
     if unknown is None:
         return message
-    near = difflib.get_close_matches(unknown[1], _known_keys(), n=3)
+    near = difflib.get_close_matches(unknown[1], _known_keys(config_name), n=3)
     return f"{unknown[1]}: there is no such key" + (f"; did you mean {', '.join(near)}?" if near else "")
 
 
-def _known_keys() -> list[str]:
+def _known_keys(config_name: str) -> list[str]:
     """Every key of the default config, dotted."""
     from hydra import compose, initialize_config_dir
     from omegaconf import DictConfig
@@ -106,4 +160,4 @@ def _known_keys() -> list[str]:
                 yield from walk(child, f"{path}{key}.")
 
     with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
-        return list(walk(compose("train"), ""))
+        return list(walk(compose(config_name), ""))

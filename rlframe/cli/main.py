@@ -18,6 +18,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe train run_dir=RUN_DIR resume=auto ...   start, or go on: the same command after any death
   rlframe train ... --cfg job                     print the composed config
   rlframe train ... -m learner.lr=1e-6,2e-6       one run after the other (Hydra's multirun)
+  rlframe tune model.path=MODEL rows.path=ROWS [key=value ...]
+                                                  fine-tune a model on written rows; --help says more
   rlframe evaluate model.path=MODEL [key=value ...]
                                                   a model on held-out prompts, without training; --help says more
   rlframe plan experiment=NAME [key=value ...] [--cluster 4x8xH100]
@@ -36,7 +38,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
                                                   without a network
 """
 
-VERBS = ("train", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale", "reward", "packages")  # a file each
+# A file each.
+VERBS = ("train", "tune", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale", "reward", "packages")
 
 
 def main() -> None:

@@ -95,6 +95,11 @@ class SharedKeys(Config):
         """Steps between evaluations; 0: there are none."""
 
     @property
+    def counts_steps(self) -> bool:
+        """True once `last_step` is known: before the rows of a tuning run are read, only their epochs may be."""
+        return True
+
+    @property
     def temperature(self) -> float:
         """The temperature of the distribution that the learner computes."""
         return 1.0

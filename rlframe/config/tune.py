@@ -32,6 +32,10 @@ class TuneKeys(SharedKeys):
     evaluate: TuneEvaluateConfig
 
     @property
+    def counts_steps(self) -> bool:
+        return self.steps is not None
+
+    @property
     def last_step(self) -> int:
         assert self.steps is not None, "with_steps comes before the run's first step"
         return self.steps

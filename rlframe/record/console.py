@@ -36,6 +36,7 @@ START = {"step": 9, "reward": 8, "accuracy": 10, "tok/s": 7, "stale": 7, "s/step
 ON_POLICY = START | {heading: 8 for heading, _, _ in SPENT} | {"ETA": 7}
 # Engines and learner work at the same time: shares of slots and learner without work, and groups that wait for a step.
 AHEAD = START | {"eng.idle": 9, "lrn.idle": 9, "ready": 6, "ETA": 7}
+TUNING = {"step": 9, "loss": 9, "norm": 8, "lr": 10, "tok/s": 8, "shared": 8, "s/step": 8, "ETA": 7}  # no engines
 MIN_BAR, MAX_BAR = 12, 30  # cells of the bar of seconds; a terminal without room for MIN_BAR gets no bar
 ROWS_PER_HEADING = 25
 
@@ -43,13 +44,22 @@ ROWS_PER_HEADING = 25
 class Console:
     """A sink for a person at a terminal. A `with` block closes it at exit."""
 
-    def __init__(self, steps: int, reward: str, terminal: Terminal | None = None, *, ahead: bool = False) -> None:
+    def __init__(
+        self,
+        steps: int,
+        reward: str = "",
+        terminal: Terminal | None = None,
+        *,
+        ahead: bool = False,
+        tuning: bool = False,
+    ) -> None:
         """`steps`: the last step of the run. `reward`: name of the reward whose mean is the accuracy.
 
-        `ahead`: engines sample for later steps while the learner computes.
+        `ahead`: engines sample for later steps while the learner computes. `tuning`: there are no engines.
         """
-        self._steps = steps
-        self._widths = AHEAD if ahead else ON_POLICY
+        self.steps = steps
+        self._tuning = tuning
+        self._widths = TUNING if tuning else AHEAD if ahead else ON_POLICY
         self._accuracy = f"reward/{reward}"
         self._terminal = terminal or Terminal(highlight=False)
         self._alive = Progress(
@@ -66,7 +76,7 @@ class Console:
         self._rows = 0
         self._step_seconds: deque[float] = deque(maxlen=20)  # of the latest steps, for the ETA
         spare = self._terminal.width - sum(self._widths.values()) - 3
-        self._bar_cells = min(spare, MAX_BAR) if self._terminal.is_terminal and spare >= MIN_BAR else 0
+        self._bar_cells = min(spare, MAX_BAR) if self._terminal.is_terminal and spare >= MIN_BAR and not tuning else 0
 
     def __enter__(self) -> Console:
         return self
@@ -103,13 +113,13 @@ class Console:
             self._print(self._row(step, metrics))
             self._alive.start()
             if self._training is None:
-                self._training = self._alive.add_task("", total=self._steps)
-            self._alive.update(self._training, completed=step, description=f"{step} of {self._steps} steps")
+                self._training = self._alive.add_task("", total=self.steps)
+            self._alive.update(self._training, completed=step, description=f"{step} of {self.steps} steps")
         for name, figures in by_set(metrics).items():
             line = Table.grid(padding=(0, 2))  # a grid indents a second line like the first
             text = "  ".join(f"{figure}\N{NO-BREAK SPACE}{number}" for figure, number in measures(figures).items())
             label = "held-out" if name == MAIN_SET else name
-            line.add_row(Text(f"{f'{step}/{self._steps}':>{START['step']}}"), label, Text(text, "bold"))
+            line.add_row(Text(f"{f'{step}/{self.steps}':>{START['step']}}"), label, Text(text, "bold"))
             self._print(line)
 
     def summary(
@@ -130,7 +140,8 @@ class Console:
         details.add_row(Text("run", "dim"), Text(str(run_dir), overflow="fold"))
         if curves_path is not None:
             details.add_row(Text("curves", "dim"), Text(str(curves_path), overflow="fold"))
-        comparison = [_comparison(before, after), Text()] if after else []
+        held_out = f"held-out {'rows' if self._tuning else 'prompts'}"
+        comparison = [_comparison(held_out, before, after), Text()] if after else []
         title = Text("finished", "bold green")
         self._print(Panel(Group(*comparison, details), title=title, title_align="left", padding=(1, 2)))
 
@@ -169,18 +180,22 @@ class Console:
             return format(metrics[key], form) if key in metrics else "–"
 
         cells = {
-            "step": f"{step}/{self._steps}",
+            "step": f"{step}/{self.steps}",
             "reward": cell("reward/mean", ".3f"),
             "accuracy": cell(self._accuracy, ".3f"),
-            "tok/s": cell("rollout/tokens_per_s", ".0f"),
+            "loss": cell("learner/loss", ".4f"),
+            "norm": cell("learner/grad_norm", ".2f"),
+            "lr": cell("learner/lr", ".2e"),
+            "shared": cell("rows/shared", ".0%"),
+            "tok/s": cell("rows/tokens_per_s" if self._tuning else "rollout/tokens_per_s", ".0f"),
             "stale": cell("rollout/staleness_mean", ".2f"),
             "s/step": _seconds(metrics["time/step_s"]),
             "eng.idle": cell("rollout/slots_idle", ".0%"),
             "lrn.idle": cell("learner/idle", ".0%"),
             "ready": cell("rollout/groups_ready", ".0f"),
-            "ETA": _clock((self._steps - step) * fmean(self._step_seconds)),
+            "ETA": _clock((self.steps - step) * fmean(self._step_seconds)),
         } | {heading: _seconds(metrics[key]) if key in metrics else "–" for heading, key, _ in SPENT}
-        styles = {"reward": "bold", "accuracy": "bold", "lrn.idle": "cyan"} | {
+        styles = {"reward": "bold", "accuracy": "bold", "loss": "bold", "lrn.idle": "cyan"} | {
             heading: colour for heading, _, colour in SPENT
         }
         row = Text()
@@ -202,9 +217,9 @@ class Console:
         self._terminal.file.flush()  # a pipe shows nothing until its buffer is full or flushed
 
 
-def _comparison(before: dict[str, float], after: dict[str, float]) -> Table:
+def _comparison(title: str, before: dict[str, float], after: dict[str, float]) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0), pad_edge=False)
-    table.add_column("held-out prompts")
+    table.add_column(title)
     for heading in ("before", "after", "change"):
         table.add_column(heading, justify="right")
     for key, value in after.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ MISMATCH = [
     ("mismatch/k3_stale", GREEN, "k3, stale"),
     ("mismatch/abs_mean_stale", RED, "|Δ|, stale"),
 ]
+TOKENS = {"rows/tokens": "of all rows", "learner/tokens": "computed", "rows/trained_tokens": "trained on"}
 SMOOTHED = 5  # steps in the smallest running mean; a curve of 10 steps or more gets a running mean
 
 Points = tuple[list[int], list[float]]  # steps and their values
@@ -43,9 +45,12 @@ def draw(metrics_jsonl: Path, png: Path, evaluations: list[dict[str, float]] | N
     `evaluations` have `step` and figures on held-out prompts; the pass@1 of every set is drawn. `reward`: name of the
     reward whose mean is the accuracy.
     """
+    _write(plot(read_metrics(metrics_jsonl), evaluations or [], reward), png)
+
+
+def _write(figure: Figure, png: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = plot(read_metrics(metrics_jsonl), evaluations or [], reward)
     png.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(png)
 
@@ -62,22 +67,47 @@ def draw_run(files: RunDir, reward: str, warn: Callable[[str], None]) -> None:
             warn(f"{files.curves} is not drawn: {error}")
 
 
+def draw_tuning(files: RunDir, warn: Callable[[str], None]) -> None:
+    """Draws a tuning run that has metrics: losses, learning rate and gradient, tokens, seconds."""
+    if files.metrics.exists():
+        metrics, evaluations = read_metrics(files.metrics), read_evaluations(files.evaluations)
+        panels = [
+            partial(_draw_losses, metrics=metrics, evaluations=evaluations),
+            partial(_draw_lines, title="Gradient norm", lines={"learner/grad_norm": "norm"}, metrics=metrics),
+            partial(_draw_lines, title="Tokens of a step", lines=TOKENS, metrics=metrics),
+            partial(_draw_seconds, metrics=metrics),
+        ]
+        try:
+            _write(_figure(metrics, evaluations, panels), files.curves)
+        except OSError as error:
+            warn(f"{files.curves} is not drawn: {error}")
+
+
 def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]], reward: str) -> Figure:
     """Plots four panels. `metrics` has one dict a step, in the order of steps."""
+    panels = [
+        partial(_draw_rewards, metrics=metrics, evaluations=evaluations, reward=reward),
+        partial(_draw_lengths, metrics=metrics),
+        partial(_draw_mismatch, metrics=metrics),
+        partial(_draw_seconds, metrics=metrics),
+    ]
+    return _figure(metrics, evaluations, panels)
+
+
+def _figure(
+    metrics: list[dict[str, Any]], evaluations: list[dict[str, float]], panels: list[Callable[[Axes], None]]
+) -> Figure:
+    """A figure of four panels, each drawn by a function."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import MaxNLocator
 
     layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.16)  # inches
     figure = Figure(figsize=(13, 7.8), dpi=130, layout=layout)  # without pyplot: any thread may draw
-    (rewards, lengths), (mismatch, seconds) = figure.subplots(2, 2)
-    _draw_rewards(rewards, metrics, evaluations, reward)
-    _draw_lengths(lengths, metrics)
-    _draw_mismatch(mismatch, metrics)
-    _draw_seconds(seconds, metrics)
     steps = [int(entry["step"]) for entry in [*metrics, *evaluations]] or [0]
     margin = max(0.6, 0.02 * (max(steps) - min(steps)))  # 0.6 steps are wider than half a bar
-    for axes in (rewards, lengths, mismatch, seconds):
+    for axes, draw_panel in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        draw_panel(axes)
         _finish(axes)
         axes.set_xlim(min(steps) - margin, max(steps) + margin)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -98,6 +128,24 @@ def _draw_rewards(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[d
             label = "held-out pass@1" if name == MAIN_SET else f"{name} pass@1"
             style = {"color": HELD_OUT[index % len(HELD_OUT)], "markersize": 6, "linewidth": 1.2, "zorder": 4}
             axes.plot(steps, values, "D--", label=label, **style)
+
+
+def _draw_losses(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> None:
+    """Draws the losses in nats a token, and the share of exact answers, which has the same range of 0 to 1."""
+    _title(axes, "Loss (nats a token) and exact answers")
+    _curve(axes, _points(metrics, "learner/loss"), BLUE, "loss")
+    for key, colour, label in (("loss", ORANGE, "held-out loss"), ("exact", RED, "held-out exact")):
+        steps, values = _points(evaluations, figure_key(MAIN_SET, key))
+        if steps:
+            axes.plot(steps, values, "D--", label=label, color=colour, markersize=6, linewidth=1.2, zorder=4)
+
+
+def _draw_lines(axes: Axes, title: str, lines: dict[str, str], metrics: list[dict[str, Any]]) -> None:
+    """Draws metrics (key -> label) from 0 on."""
+    _title(axes, title)
+    for (key, label), colour in zip(lines.items(), (BLUE, ORANGE, GREEN), strict=False):
+        _curve(axes, _points(metrics, key), colour, label)
+    axes.set_ylim(bottom=0)
 
 
 def _draw_lengths(axes: Axes, metrics: list[dict[str, Any]]) -> None:

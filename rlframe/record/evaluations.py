@@ -49,3 +49,13 @@ def keep_evaluations(path: Path, last_step: int) -> None:
 def read_evaluations(path: Path) -> list[dict[str, float]]:
     """Reads `step` and figures of every evaluation; a run without evaluations has no file."""
     return read_json_lines(path, "step") if path.exists() else []
+
+
+def first_and_last(path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of a run's first and last evaluation; empty without any."""
+    evaluations = read_evaluations(path) or [{}]
+    first, last = (
+        {name: value for name, value in evaluation.items() if name != "step"}
+        for evaluation in (evaluations[0], evaluations[-1])
+    )
+    return first, last

@@ -7,16 +7,17 @@ from rich.text import Text
 
 from rlframe.record.evaluations import by_set
 
+FORMS = {"truncated": ".1%", "exact": ".1%", "reward": ".3f", "loss": ".4f"}
 STANDARD_ERROR = "_se"  # ends the key of a figure's standard error
 
 
 def measure(name: str, value: float, sign: str = "") -> str:
-    """Formats a share (pass@k, cons@n, truncated) in percent, a reward with three decimals, a length with one.
+    """Formats a share (pass@k, truncated, exact) in percent, a reward or a loss with decimals, a length with one.
 
     `name` is a figure, perhaps behind the name of a set: aime/pass@1.
     """
     figure = name.rpartition("/")[2]
-    form = ".1%" if "@" in figure or figure == "truncated" else ".3f" if figure == "reward" else ".1f"
+    form = ".1%" if "@" in figure else FORMS.get(figure, ".1f")
     return format(value, sign + form)
 
 

@@ -11,17 +11,26 @@ from rlframe.record.manifest import MANIFEST
 from rlframe.record.metrics import last_step
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
 
 
-def is_complete(run: RunConfig) -> bool:
-    """True if all steps are recorded, and the checkpoint and the evaluation after the last one are on disk."""
+def is_complete(run: SharedKeys) -> bool:
+    """True if all steps are recorded, and the checkpoint and the evaluation after the last one are on disk.
+
+    False for a tuning run whose epochs are not counted in steps yet.
+    """
+    if not run.counts_steps:
+        return False
     files = RunDir(Path(run.run_dir))
     return (
-        last_step(files.metrics) >= run.steps
-        and (not run.checkpoint.every or any(step >= run.steps for step in _checkpoints(files.checkpoints)))
-        and (not run.evaluate.every or any(row["step"] >= run.steps for row in read_evaluations(files.evaluations)))
+        last_step(files.metrics) >= run.last_step
+        and (not run.checkpoint.every or any(step >= run.last_step for step in _checkpoints(files.checkpoints)))
+        and (not run.evaluation_every or any(step >= run.last_step for step in _evaluations(files.evaluations)))
     )
+
+
+def _evaluations(file: Path) -> list[float]:
+    return [row["step"] for row in read_evaluations(file)]
 
 
 def _checkpoints(folder: Path) -> list[int]:

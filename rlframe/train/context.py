@@ -5,40 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
-from rlframe.cluster import start as cluster
 from rlframe.cluster.prometheus import Exporter
-from rlframe.config.compose import save
 from rlframe.config.warnings import warnings
 from rlframe.errors import LearnerLost
 from rlframe.experience.errands import Errands
 from rlframe.experience.statistics import rollout_metrics
-from rlframe.model import base_model
 from rlframe.record import curves
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
-from rlframe.record.evaluations import keep_evaluations, read_evaluations
-from rlframe.record.generation import Generation
+from rlframe.record.evaluations import keep_evaluations
 from rlframe.record.ledger_log import LedgerLog
-from rlframe.record.metrics import JsonlSink, Sink, last_step
 from rlframe.record.wandb import check_key
 from rlframe.train.cadence import Cadence
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.feed import open_feed
 from rlframe.train.health import Health, Parts
-from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.planned import planned
 from rlframe.train.prompts import open_prompts, open_tokenizer
 from rlframe.train.recovery import Recovery
-from rlframe.train.reporter import Reporter, last_word
-from rlframe.train.signals import Stop, StopSignals
-from rlframe.train.watchers import open_watchers
+from rlframe.train.reporter import last_word
+from rlframe.train.session import Session, begin, running
+from rlframe.train.signals import StopSignals
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.sync import Synced
 
@@ -46,39 +39,23 @@ if TYPE_CHECKING:
     from rlframe.cluster.placement import Role
     from rlframe.config.run import RunConfig
     from rlframe.experience.flow import RolloutFeed
-    from rlframe.learner.group import LearnerGroup
     from rlframe.weights.sync import WeightSync
     from rlframe.weights.turns import Turns
 
 
 @dataclass(slots=True, kw_only=True)
-class Context:
-    """The open parts of a run, and the step reached."""
+class Context(Session):
+    """The open parts of a run of reinforcement learning."""
 
     run: RunConfig
-    files: RunDir
-    generation: Generation  # of this driver; an older driver writes nothing more
-    console: Console
-    signals: StopSignals
     feed: RolloutFeed
-    learner: LearnerGroup
     weights: WeightSync
     turns: Turns  # of learner and engines on the same GPUs
     gate: MismatchGate
     evaluation: Evaluation
-    checkpoints: Checkpoints
-    cadence: Cadence  # of checkpoints
-    checkpoint_due: Event  # a node leaves with the driver or a rank
-    recovery: Recovery  # from the loss of the learner
     health: Health  # losses, recoveries and effective time
-    sinks: list[Sink] = field(default_factory=list)  # of a step's metrics
-    watchers: list[Sink] = field(default_factory=list)  # sinks that also get evaluations
-    step: int = 0
-    recorded: int = 0  # the last step with a row of metrics; a step up to it is taken again after a loss
     written: int = 0  # the last step whose rollouts this driver, or one that saved a checkpoint later, has written
-    evaluated: int = -1  # the last step with an evaluation; -1: there is none
     _engines_wait: bool = False  # for the weights after a new driver's replay, with the base model until then
-    _step_began: float = field(default_factory=time.monotonic)
 
     def restore(self) -> int:
         """Continues from the newest whole checkpoint and the log -> the step of the checkpoint.
@@ -89,11 +66,7 @@ class Context:
         self.recovery.repeat(self.checkpoints.check_folder)
         self.feed.check_folder(self.files.path)
         logged = self._resume() if self.run.resume else self.feed.open_log(0, resume=False)
-        save(self.run, self.files.config)
-        self.watchers += open_watchers(self.run, self.files, self.console)
-        self.sinks += [*self.watchers, JsonlSink(self.files.metrics, keep_through_step=logged)]
-        self.recorded = max(self.step, last_step(self.files.metrics))
-        self.evaluated = max((int(row["step"]) for row in read_evaluations(self.files.evaluations)), default=-1)
+        self.open_sinks(logged)
         self._begin()
         self._step_began = time.monotonic()
         self.health.restored()
@@ -124,7 +97,7 @@ class Context:
                         self.weights.sync(self.step)
                         self.weights.settle()
                         self.turns.metrics()  # these turns are no step's
-                return self._evaluate_if_due(self.step)
+                return self.evaluate_if_due(self.step)
             except LearnerLost as lost:
                 self.recover(lost)
 
@@ -159,31 +132,13 @@ class Context:
         metrics = rollout_metrics(groups, step - 1, self.run.truncated, oldest_version)
         metrics |= self.feed.metrics() | report.metrics
         metrics |= synced.metrics() | turns | self.checkpoints.metrics() | self.health.metrics()
-        now = time.monotonic()
-        step_s, self._step_began = now - self._step_began, now
+        step_s = self.step_seconds()
         metrics |= {"time/learner_s": learner_s, "time/step_s": step_s}
         metrics["learner/idle"] = min(1.0, metrics["time/rollout_wait_s"] / step_s)
-        for sink in self.sinks:
-            sink.log(step, metrics)
-        self.recorded = step
+        self.log(step, metrics)
         self.gate.judge(step, metrics)
 
-    def recover(self, lost: LearnerLost) -> int:
-        """Puts new ranks in the place of lost ones -> the step of the checkpoint with which they begin."""
-        self.signals.raise_held_back()
-        self.step = self.recovery.recover(lost)
-        self.cadence.note_loss(self.recorded + 1)
-        return self.step
-
-    def periodic(self, step: int) -> None:
-        """Saves a checkpoint and evaluates at the steps that the config names, after a loss, and at the last step."""
-        wanted = step == self.run.steps or self.checkpoint_due.is_set()
-        if self.cadence.due(step, busy=self.checkpoints.busy) or (wanted and self.cadence.every):
-            self.save()
-        self._evaluate_if_due(step)
-        self._step_began = time.monotonic()
-
-    def _evaluate_if_due(self, step: int) -> None:
+    def evaluate_if_due(self, step: int) -> None:
         """Evaluates at the steps that the config names, once each, and never while engines have other weights."""
         if self.evaluation.due(step) and step > self.evaluated and not self.feed.replaying:
             self.evaluate(step)
@@ -197,17 +152,8 @@ class Context:
             sink.log(step, figures)
         self.evaluated = step
 
-    def save(self) -> None:
-        """Starts a checkpoint of the step reached, unless that step is saved: copied now, written during training.
-
-        While a learner is being replaced no state of the step reached exists.
-        """
-        self.checkpoint_due.clear()
-        if self.checkpoints.step != self.step and not self.recovery.active:
-            with self.console.phase("saving a checkpoint"), self.signals.held_back():
-                self.feed.begin_epoch(self.step)
-                self.checkpoints.save(self.step)
-                self.cadence.note_saved(self.step)
+    def before_saving(self) -> None:
+        self.feed.begin_epoch(self.step)
 
 
 @contextmanager
@@ -225,14 +171,10 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         for warning in warnings(run):
             console.warn(warning)
         planned(run, console)
-        files.create()
-        health, generation = Health(last_word(files) if run.resume else None), Generation.take(files.generations)
-        reporter = stack.enter_context(Reporter(files, run.steps, console.warn, generation, health))
-        with console.phase("preparing the model"):
-            model_path = base_model.prepare(run.model.path)
-        with console.phase(joining(run.cluster)), transformers_meanwhile():
-            joined_cluster = stack.enter_context(cluster.join(run, roles))
-            signals.listen()  # Ray has installed other handlers
+        health = Health(last_word(files) if run.resume else None)
+        beginning = begin(stack, run, files, console, signals, steps=run.steps, health=health)
+        generation, reporter, model_path = beginning.generation, beginning.reporter, beginning.model_path
+        joined_cluster = beginning.join(stack, run, roles)
         planned(run, console, joined_cluster)
         with console.phase("reading the prompts"):
             tokenizer = open_tokenizer(model_path)
@@ -285,20 +227,9 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
             health=health,
             sinks=[reporter],
         )
-        stack.callback(lambda: [sink.close() for sink in ctx.sinks if sink is not console])
-        try:
+        stack.callback(ctx.close_sinks)
+        with running(ctx, lambda: curves.draw_run(files, run.deciding_reward, console.warn)):
             yield ctx
-            checkpoints.wait()
-        except Stop as stop:
-            try:
-                ctx.save()
-                checkpoints.wait()
-            except LearnerLost as lost:
-                console.warn(f"step {ctx.step} has no checkpoint: {lost}")
-            console.stopped(str(stop), ctx.step, checkpoints.newest, files.path)
-            raise
-        finally:
-            curves.draw_run(files, run.deciding_reward, console.warn)
         for reason, count in feed.skipped().items():
             if reason != "curriculum":  # which is no fault, and in the metrics
                 console.warn(f"prompts: {count} were skipped so far ({reason})")

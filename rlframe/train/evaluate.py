@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlframe.record.evaluations import MAIN_SET, add_evaluation, figure_key, read_evaluations
+from rlframe.record.evaluations import MAIN_SET, add_evaluation, figure_key, first_and_last
 from rlframe.record.rollouts import write_step
 from rlframe.train.figures import figures_of
 from rlframe.types import Prompt, Sampling, ScoredGroup
@@ -72,12 +72,7 @@ class Evaluation:
 
     def first_and_last(self) -> tuple[dict[str, float], dict[str, float]]:
         """Figures of the run's first and last evaluation; empty without any."""
-        evaluations = read_evaluations(self.files.evaluations) or [{}]
-        first, last = (
-            {name: value for name, value in evaluation.items() if name != "step"}
-            for evaluation in (evaluations[0], evaluations[-1])
-        )
-        return first, last
+        return first_and_last(self.files.evaluations)
 
     def _figures(self, name: str, groups: list[ScoredGroup]) -> dict[str, float]:
         heldout = self.sets[name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from rlframe.algorithm import rate
 from rlframe.batch.samples import to_minibatches
@@ -11,8 +12,13 @@ from rlframe.errors import LearnerLost
 from rlframe.train import context
 
 if TYPE_CHECKING:
+    from rlframe.config.keys import SharedKeys
     from rlframe.config.run import RunConfig
     from rlframe.train.context import Context
+    from rlframe.train.session import Session
+
+Run = TypeVar("Run", bound="SharedKeys")
+Open = TypeVar("Open", bound="Session")
 
 
 def train(run: RunConfig) -> None:
@@ -21,17 +27,17 @@ def train(run: RunConfig) -> None:
     Raises Stop after a signal, once a checkpoint is saved. An actor's exception ends the run.
     """
     with context.open(run, roles=RL) as ctx:
-        run_steps(run, ctx)
+        run_steps(run, ctx, take_step)
 
 
-def run_steps(run: RunConfig, ctx: Context) -> None:
-    """The loop over an open context, to the last step."""
+def run_steps(run: Run, ctx: Open, take_step: Callable[[Run, Open, int], int]) -> None:
+    """The loop over an open context, to the last step; `take_step` makes the step after a step."""
     step = ctx.restore()
-    while step < run.steps:
+    while step < run.last_step:
         try:
             step = take_step(run, ctx, step)
             ctx.periodic(step)  # checkpoint, evaluation
-            if step == run.steps:
+            if step == run.last_step:
                 ctx.checkpoints.wait()
         except LearnerLost as lost:
             step = ctx.recover(lost)  # back to the newest checkpoint; the feed hands out the steps since then again

@@ -49,7 +49,7 @@ class Reporter:
     ) -> None:
         """`warn` gets lines for the console, from the reporter's thread.
 
-        `generation`, `health`: None in an evaluation.
+        `generation`, `health`: None in an evaluation, and `health` in a tuning run.
         """
         self.files = files
         self.steps = steps
@@ -81,8 +81,8 @@ class Reporter:
         self._reason = str(error or "")[:REASON_CHARS]
         self._write(self.status())
 
-    def follow(self, background: Background, handles: Mapping[str, Handle], progress: Progress) -> None:
-        """Begins to ask the run's actors; `progress` knows the engines."""
+    def follow(self, background: Background, handles: Mapping[str, Handle], progress: Progress | None = None) -> None:
+        """Begins to ask the run's actors; `progress` knows the engines, None in a run without any."""
 
         async def begin() -> None:
             self._watch = Watch(handles)

@@ -49,7 +49,7 @@ class RowFeed:
         Raises ConfigError for a record that is no row, and RunFailed where too many rows are too long.
         """
         taken = self.position - self.dropped
-        count = self.per_step if self.total is None else min(self.per_step, self.total - taken)
+        count = self.per_step if self.total is None else max(1, min(self.per_step, self.total - taken))
         groups: list[ScoredGroup] = []
         while len(groups) < count:
             try:

@@ -21,6 +21,12 @@ QWEN3 = (
     "{% if add_generation_prompt %}<|assistant|>"
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
+# In the manner of Qwen3 too: thoughts that a message keeps apart stand in their tags behind the last question.
+QWEN3_APART = QWEN3.replace(
+    "<|{{ message['role'] }}|>{{ content }}<|end|>",
+    "<|{{ message['role'] }}|>{% if loop.last and message.reasoning_content %}"
+    "<think>\n{{ message.reasoning_content }}\n</think>\n\n{% endif %}{{ content }}<|end|>",
+)
 # In the manner of DeepSeek-R1's distillations: thoughts of earlier turns go, and the prompt opens new ones.
 R1_DISTILL = (
     "{{ bos_token }}{% for message in messages %}"

@@ -28,7 +28,7 @@ from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.context import Context
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.health import Health
-from rlframe.train.loop import run_steps
+from rlframe.train.loop import run_steps, take_step
 from rlframe.train.mismatch import MismatchGate
 from rlframe.train.recovery import Recovery
 from rlframe.train.signals import StopSignals
@@ -107,7 +107,7 @@ def run_with(tiny_model: Path, folder: Path, orders: dict[str, int], *changes: s
         with Console(STEPS, "brevity", Terminal(file=terminal, width=250)) as console:
             ctx = context(run, actors, console)
             with ctx.checkpoints:
-                run_steps(run, ctx)
+                run_steps(run, ctx, take_step)
         loads = ray.get(starter.handles["rollout-0"].loaded.remote())
         assert not list((folder / "orders").iterdir())
         return Ended(

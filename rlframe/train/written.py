@@ -1,0 +1,120 @@
+"""`open_rows`: the rows of a tuning run, checked before a rank starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlframe.errors import ConfigError
+from rlframe.prompts.overlap import digest
+from rlframe.rows.sources import in_order
+from rlframe.rows.stream import RowStream
+from rlframe.rows.tokens import RowEncoder, end_token_ids
+from rlframe.train.row_feed import RowFeed, longest, to_group, to_records, too_many_dropped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlframe.config.tune import TuneConfig
+    from rlframe.rows.sources import Rows
+    from rlframe.training import GroupRecord
+    from rlframe.types import ScoredGroup
+
+CHECK_S = 60.0  # for the check of rows at the start; the others are checked as they are taken
+NAMED_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRows:
+    """The rows of a run, ready to be taken."""
+
+    feed: RowFeed
+    heldout: list[GroupRecord]
+    steps: int  # of the whole run
+
+
+def open_rows(
+    run: TuneConfig, tokenizer: PreTrainedTokenizerBase, model_path: Path, warn: Callable[[str], None]
+) -> OpenRows:
+    """Reads and encodes the rows, all of them within a minute. `warn` gets lines for the console.
+
+    Raises ConfigError for a record that is no demonstration, an answer that contradicts its prompt, too many rows that
+    are too long, and rows that are held out.
+    """
+    settings = run.rows
+    try:
+        encoder = RowEncoder(tokenizer, settings.template, settings.turns, end_token_ids(model_path, tokenizer))
+        heldout = _held_out(run, encoder)
+        stream = RowStream(settings.sources, run.seed)
+        prompts = [group.group.prompt for group in heldout]
+        checked = _check(stream.rows, encoder, run, {digest(prompt.messages): prompt.id for prompt in prompts})
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"rows: {error}") from error
+    if checked.rows < len(stream.rows):
+        seen = f"{checked.rows} of {len(stream.rows)} rows were checked in {CHECK_S:g} s"
+        warn(f"rows: {seen}; the others are checked as they are taken")
+    if checked.dropped:
+        warn(f"rows: {checked.dropped} of {checked.rows} rows are longer than rows.max_tokens, and are dropped")
+    total = None
+    if run.epochs is not None:
+        total = max(1, round(run.epochs * len(stream) * (1 - checked.dropped / checked.rows)))
+    feed = RowFeed(
+        stream,
+        encoder,
+        per_step=settings.per_step,
+        max_tokens=settings.max_tokens,
+        max_dropped_share=settings.max_dropped_share,
+        total=total,
+    )
+    steps = run.steps if total is None else math.ceil(total / settings.per_step)
+    assert steps is not None, "a check has seen to steps or epochs"
+    return OpenRows(feed=feed, heldout=to_records(heldout), steps=steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The rows that were looked at before the start."""
+
+    rows: int
+    dropped: int  # of them, because they are too long
+
+
+def _check(rows: Rows, encoder: RowEncoder, run: TuneConfig, heldout: dict[bytes, str]) -> Checked:
+    """Encodes rows for a minute. `heldout`: digest of a held-out conversation -> id. Raises ValueError."""
+    deadline = time.monotonic() + CHECK_S
+    checked = dropped = 0
+    held_out: list[str] = []
+    for row in in_order(rows):
+        dropped += longest(to_group(row, encoder)) > run.rows.max_tokens
+        checked += 1
+        if (heldout_id := heldout.get(digest(row.messages))) is not None:
+            held_out.append(f"{row.id} is {heldout_id}")
+        if time.monotonic() > deadline:
+            break
+    if held_out:
+        raise ValueError(
+            f"heldout: {len(held_out)} of {checked} rows have the conversation of a held-out row: "
+            f"{', '.join(held_out[:NAMED_ROWS])}; take them out of one of the two"
+        )
+    if dropped > run.rows.max_dropped_share * checked:
+        raise ConfigError(too_many_dropped(dropped, checked, run.rows.max_tokens, run.rows.max_dropped_share))
+    return Checked(rows=checked, dropped=dropped)
+
+
+def _held_out(run: TuneConfig, encoder: RowEncoder) -> list[ScoredGroup]:
+    """Every held-out row; none in a run without evaluations. Raises ValueError for a row that is too long."""
+    if not run.evaluation_every:
+        return []
+    groups = [to_group(row, encoder) for row in in_order(RowStream(run.rows.heldout.sources, run.seed).rows)]
+    if too_long := [group for group in groups if longest(group) > run.rows.max_tokens]:
+        raise ValueError(
+            f"heldout: row {too_long[0].group.prompt.id} has {longest(too_long[0])} tokens, more than rows.max_tokens="
+            f"{run.rows.max_tokens}; raise it, or leave the row out"
+        )
+    return groups

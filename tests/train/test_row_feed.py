@@ -1,0 +1,131 @@
+"""Rows on their way into steps: taken once, counted, refused before the start."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlframe.algorithm import SFT, rate
+from rlframe.batch.samples import to_samples
+from rlframe.batch.sequences import to_train_sample
+from rlframe.config.tune import TuneConfig
+from rlframe.errors import ConfigError, RunFailed
+from rlframe.train.written import open_rows
+from tests.conftest import compose_unchecked
+from tests.tiny.models import byte_tokenizer
+
+
+def write(path: Path, count: int, answer: str = "{}", first: int = 0) -> str:
+    lines = [{"prompt": f"say {n}", "completion": answer.format(n)} for n in range(first, first + count)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def tune_config(tiny_model: Path, *overrides: str) -> TuneConfig:
+    from rlframe.config.compose import load
+
+    settings = [f"model.path={tiny_model}", "rows.max_tokens=64", "rows.per_step=4", "learner.micro_batch_tokens=256"]
+    return load(compose_unchecked([*settings, *overrides], "tune"), TuneConfig)
+
+
+def open_feed(run: TuneConfig, warnings: list[str] | None = None):
+    lines: list[str] = [] if warnings is None else warnings
+    return open_rows(run, byte_tokenizer(), Path(run.model.path), lines.append)
+
+
+def test_two_epochs_of_10_rows_are_5_steps_of_4(tiny_model: Path, tmp_path: Path) -> None:
+    opened = open_feed(tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 10)}"))
+    ids = [[record.prompt_id for record in opened.feed.take()] for _ in range(opened.steps)]
+    assert opened.steps == 5
+    assert [len(step) for step in ids] == [4, 4, 4, 4, 4]
+    assert sorted(name.partition("@")[0] for step in ids for name in step) == sorted(
+        2 * [f"a.jsonl:{line}" for line in range(1, 11)]
+    )
+    assert opened.feed.metrics() == {"rows/epoch": 2.0, "rows/dropped": 0.0}
+
+
+def test_the_last_step_of_an_epoch_has_the_rows_that_are_left(tiny_model: Path, tmp_path: Path) -> None:
+    opened = open_feed(tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 10)}", "epochs=1.0"))
+    assert [len(opened.feed.take()) for _ in range(opened.steps)] == [4, 4, 2]
+
+
+def test_a_restored_feed_takes_what_an_uninterrupted_one_takes(tiny_model: Path, tmp_path: Path) -> None:
+    run = tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 10)}", "steps=9", "epochs=null")
+    feed = open_feed(run).feed
+    feed.take()
+    state = json.loads(json.dumps(feed.state()))
+    expected = [[record.prompt_id for record in feed.take()] for _ in range(3)]
+    again = open_feed(run).feed
+    again.restore(state)
+    assert [[record.prompt_id for record in again.take()] for _ in range(3)] == expected
+
+
+def test_a_row_becomes_a_sample_whose_answer_alone_counts(tiny_model: Path, tmp_path: Path) -> None:
+    opened = open_feed(tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 1)}", "rows.per_step=1"))
+    (planned,) = to_samples(rate(opened.feed.take(), SFT(name="sft")), SFT(name="sft"))
+    sample = to_train_sample(planned, planned.body)
+    counted = sample.token_ids[sample.loss_weights != 0].tolist()
+    assert byte_tokenizer().decode(counted) == "0<|end|>"
+    assert sample.loss_weights.sum() == pytest.approx(1.0)
+    assert byte_tokenizer().decode(sample.token_ids.tolist()) == "<|user|>say 0<|end|><|assistant|>0<|end|>"
+
+
+def test_rows_with_the_same_prompt_share_it(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [{"prompt": "say", "completion": text} for text in ("one", "two")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    opened = open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", "rows.per_step=2"))
+    first, second = opened.feed.take()
+    sizes = [record.trajectories[0].sequences[0] for record in (first, second)]
+    assert sizes[0].prompt_id == sizes[1].prompt_id
+    assert sizes[0].prefix_tokens == sizes[1].prefix_tokens
+
+
+def test_long_rows_are_dropped_and_counted(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", 9)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "say", "completion": "x" * 80}) + "\n")
+    warnings: list[str] = []
+    run = tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", "rows.max_dropped_share=0.1", "epochs=1.0")
+    opened = open_feed(run, warnings)
+    assert warnings == ["rows: 1 of 10 rows are longer than rows.max_tokens, and are dropped"]
+    assert sum(len(opened.feed.take()) for _ in range(opened.steps)) == 9
+    with pytest.raises(ConfigError, match=r"1 of 10 rows are longer than rows\.max_tokens=64"):
+        open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}"))
+
+
+def test_long_rows_that_the_start_did_not_see_end_the_run(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlframe.train.written.CHECK_S", -1.0)  # one row is looked at
+    write(tmp_path / "a.jsonl", 1)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.writelines(json.dumps({"prompt": "say", "completion": "x" * 80}) + "\n" for _ in range(199))
+    feed = open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}")).feed
+    with pytest.raises(RunFailed, match=r"rows\.max_dropped_share: "):
+        for _ in range(50):
+            feed.take()
+
+
+def test_held_out_rows_among_the_rows_are_refused_and_three_named(tiny_model: Path, tmp_path: Path) -> None:
+    rows, heldout = write(tmp_path / "a.jsonl", 10), write(tmp_path / "b.jsonl", 6, first=5)
+    with pytest.raises(ConfigError) as refused:
+        open_feed(tune_config(tiny_model, f"rows.path={rows}", f"rows.heldout.path={heldout}"))
+    assert str(refused.value) == (
+        "rows: heldout: 5 of 10 rows have the conversation of a held-out row: a.jsonl:6 is b.jsonl:1, a.jsonl:7 is "
+        "b.jsonl:2, a.jsonl:8 is b.jsonl:3; take them out of one of the two"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"prompt": "say"}, "a.jsonl, line 1: has no answer"),
+        ({"prompt": "say", "chosen": "a", "rejected": "b"}, "row a.jsonl:1 compares two answers, and algorithm=sft"),
+        ({"prompt": "say", "completion": "<think></think>a"}, "row a.jsonl:1: the answer begins with an empty block"),
+    ],
+)
+def test_a_row_that_cannot_be_imitated_is_refused(tiny_model: Path, tmp_path: Path, line: dict, problem: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    with pytest.raises(ConfigError) as refused:
+        open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}"))
+    assert problem in str(refused.value)
