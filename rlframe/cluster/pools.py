@@ -80,6 +80,7 @@ def learner_group(run: SharedKeys, ranks: list[Handle], packing: Packing) -> Lea
         sequence_parallel=run.learner.sequence_parallel,
         timeout_s=run.cluster.stall_timeout_s,
         max_skipped=run.learner.max_skipped,
+        chat_template=run.chat_template,
     )
 
 

@@ -95,6 +95,11 @@ class SharedKeys(Config):
         """Steps between evaluations; 0: there are none."""
 
     @property
+    @abstractmethod
+    def chat_template(self) -> str | None:
+        """The run's own chat template, which its exported copies have too; None: the model's."""
+
+    @property
     def counts_steps(self) -> bool:
         """True once `last_step` is known: before the rows of a tuning run are read, only their epochs may be."""
         return True
@@ -146,6 +151,10 @@ class RunKeys(SharedKeys):
     @property
     def evaluation_every(self) -> int:
         return self.evaluate.every
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.prompts.template.jinja()
 
     @property
     def temperature(self) -> float:

@@ -41,6 +41,10 @@ class TuneKeys(SharedKeys):
         return self.steps
 
     @property
+    def chat_template(self) -> str | None:
+        return self.rows.template.jinja()
+
+    @property
     def longest_sequence(self) -> int:
         return self.rows.max_tokens
 

@@ -42,11 +42,13 @@ class Export:
     weights: dict[str, Tensor]  # tensors of this rank, merged with adapters, by checkpoint name
     adapters: dict[str, Tensor]  # on rank 0 only, by the model's names; empty without adapters
 
-    def write(self, folder: Path, *, base: Path, adapter: LoraConfig | None) -> list[Path]:
+    def write(
+        self, folder: Path, *, base: Path, adapter: LoraConfig | None, chat_template: str | None = None
+    ) -> list[Path]:
         """Writes this rank's file of a Hugging Face folder that transformers and vLLM open -> the files written.
 
         Rank 0 also writes settings and tokenizer, and beside the folder `adapter`, which PEFT opens. `base`: the folder
-        of the base model, whose settings the export keeps.
+        of the base model, whose settings the export keeps. `chat_template`: in place of the base's own.
         """
         from safetensors.torch import save_file
 
@@ -56,14 +58,14 @@ class Export:
             files.append(folder / self.plan.files[next(iter(self.weights))])
             save_file(self.weights, files[0], metadata={"format": "pt"})
         if self.rank == 0:
-            self._write_settings(folder, base)
+            self._write_settings(folder, base, chat_template)
             files += [file for file in folder.iterdir() if file.name not in self.plan.files.values()]
             if self.adapters and adapter:
                 lora.write(self.adapters, adapter, base, folder.with_name("adapter"))
                 files += folder.with_name("adapter").iterdir()
         return files
 
-    def _write_settings(self, folder: Path, base: Path) -> None:
+    def _write_settings(self, folder: Path, base: Path, chat_template: str | None) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
         if WHOLE not in self.plan.files.values():
@@ -76,7 +78,10 @@ class Export:
         config.save_pretrained(folder)
         if (generation := base / "generation_config.json").is_file():
             shutil.copy(generation, folder)
-        AutoTokenizer.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        if chat_template is not None:
+            tokenizer.chat_template = chat_template
+        tokenizer.save_pretrained(folder)
 
 
 def gather(module: nn.Module, source: Zero3Source, rank: int, ranks: int) -> Export:

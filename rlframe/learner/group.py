@@ -51,10 +51,12 @@ class LearnerGroup:
         sequence_parallel: int,
         timeout_s: float,
         max_skipped: int,
+        chat_template: str | None = None,
     ) -> None:
         """`sequence_parallel`: neighbouring ranks that share a micro-batch, each with an equal number of its tokens.
 
-        `max_skipped`: the run ends after this many steps in a row without any finite update.
+        `max_skipped`: the run ends after this many steps in a row without any finite update. `chat_template`: of
+        exported copies; None: the base model's.
         """
         self.ranks = ranks
         self.objective = objective
@@ -64,6 +66,7 @@ class LearnerGroup:
         self.sequence_parallel = sequence_parallel
         self.timeout_s = timeout_s
         self.max_skipped = max_skipped
+        self.chat_template = chat_template
         self.version = 0
         self._penalties: dict[str, float] = {}  # metrics for the next step's report
 
@@ -171,7 +174,8 @@ class LearnerGroup:
 
         `export`: the folder for a Hugging Face copy of the policy, if any.
         """
-        self._wait([rank.save.remote(folder, export) for rank in self.ranks], f"copy its state for {folder}")
+        calls = [rank.save.remote(folder, export, self.chat_template) for rank in self.ranks]
+        self._wait(calls, f"copy its state for {folder}")
 
     def saved(self) -> list[WriteReport] | None:
         """The report of each rank on the last `save`; None while a rank still writes."""

@@ -265,10 +265,11 @@ class LearnerRank:
             return self.sender.send()
 
     @doing("copy of its state for a checkpoint")
-    def save(self, folder: Path, export: Path | None) -> None:
+    def save(self, folder: Path, export: Path | None, chat_template: str | None = None) -> None:
         """Copies parameters, moments and counters to the host's memory; a thread writes them into `folder`.
 
-        `export`: folder for a Hugging Face copy, and adapters in a folder beside. Poll `saved` for the end.
+        `export`: folder for a Hugging Face copy, and adapters in a folder beside; `chat_template`: the copy's, if not
+        the base model's. Poll `saved` for the end.
         """
         counters = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
         states = {folder: state.snapshot(self.engine.module, self.optimizer, counters, rank=self.rank)}
@@ -279,7 +280,9 @@ class LearnerRank:
         def write_all() -> list[Path]:
             files = [write(rank_state, path, self.rank, self.config.ranks) for path, rank_state in states.items()]
             if policy and export:
-                files += policy.write(export, base=self.model_path, adapter=self.config.lora)
+                files += policy.write(
+                    export, base=self.model_path, adapter=self.config.lora, chat_template=chat_template
+                )
             return files
 
         self.writing: Future[WriteReport] = self.writer.submit(report_on, self.name, write_all)

@@ -180,3 +180,16 @@ def test_a_larger_vocabulary_makes_more_chunks_of_equal_size(vocabulary, dtype, 
     # Each row is in one chunk, and in one block of it, in order.
     assert [int(row) for (rows,) in cut for row in rows] == list(range(2000))
     assert [int(row) for _, rows in of_first for row in rows] == list(range(size))
+
+
+def test_the_likeliest_token_alone_is_greedy_and_the_first_of_equals() -> None:
+    head, hidden, targets = head_and_input(40)
+    likeliest = (hidden @ head.weight.T).argmax(1)
+    targets[::2] = likeliest[::2]
+    with torch.no_grad(), head.comparing_with_greedy():
+        logprobs, greedy = head(hidden, targets, 1.0)
+    assert greedy.tolist() == (targets == likeliest).float().tolist()
+    assert torch.allclose(logprobs, head(hidden, targets, 1.0)[0])
+    head.weight.data.zero_()  # all tokens are equally likely
+    with torch.no_grad(), head.comparing_with_greedy():
+        assert head(hidden, targets, 1.0)[1].tolist() == (targets == 0).float().tolist()
