@@ -162,7 +162,8 @@ class Console:
 
     def stopped(self, signal: str, step: int, checkpoint: Path | None, run_dir: Path) -> None:
         """Prints the end by a signal on one line, however long, since `rlframe stop` reads it."""
-        line = Text(printable(f"! {stopped_line(signal, step, checkpoint, run_dir)}"), "bold yellow")
+        stopped = stopped_line(signal, step, checkpoint, run_dir, "tune" if self._tuning else "train")
+        line = Text(printable(f"! {stopped}"), "bold yellow")
         self._terminal.print(line, soft_wrap=True)
         self._terminal.file.flush()
 

@@ -32,10 +32,10 @@ class Stopped:
     checkpoint: str | None  # its folder
 
 
-def stopped_line(signal: str, step: int, checkpoint: Path | None, run_dir: Path) -> str:
+def stopped_line(signal: str, step: int, checkpoint: Path | None, run_dir: Path, verb: str = "train") -> str:
     return (
         f"{signal}: stopped after step {step}; checkpoint: {checkpoint or NO_CHECKPOINT}; go on with: "
-        f"rlframe train resume={run_dir}"
+        f"rlframe {verb} resume={run_dir}"
     )
 
 

@@ -43,3 +43,9 @@ def test_a_stop_without_a_checkpoint_says_so() -> None:
     file = io.StringIO()
     Console(200, "math", Terminal(file=file, width=80)).stopped("SIGTERM", 0, None, Path("/runs/first"))
     assert read_stopped(file.getvalue()) == Stopped(step=0, checkpoint=None)
+
+
+def test_a_tuning_run_is_told_its_own_verb() -> None:
+    file = io.StringIO()
+    Console(48, terminal=Terminal(file=file, width=80), tuning=True).stopped("SIGINT", 3, None, Path("/runs/first"))
+    assert "go on with: rlframe tune resume=/runs/first" in file.getvalue()
