@@ -53,7 +53,7 @@ def thought(pool: list[str], rng: random.Random) -> Completion:
     words = 0.0
     while words < WORDS:
         lines.append(rng.choice(pool))
-        words += count_words(lines[-1], frozenset()).total()
+        words += count_words(lines[-1], frozenset(), favoured=None).total()
     text = "<think>" + "\n".join(lines) + "</think>5"
     return Completion(token_ids=[], logprobs=[], versions=[], text=text, finish_reason="stop")
 
@@ -73,7 +73,7 @@ def accuracy(cases: list[dict], mixed: bool) -> str:
 
 
 def share(case: dict) -> float:
-    counts = count_words(case["text"], frozenset())
+    counts = count_words(case["text"], frozenset(), favoured=case["target"])
     return counts[case["target"]] / counts.total()
 
 

@@ -34,10 +34,22 @@ LATIN_WORD = re.compile(
 )
 SYMBOLS = frozenset(" ".join(_DATA["symbols"].values()).split())
 FUNCTION_WORDS = {language: frozenset(words.split()) for language, words in _DATA["function_words"].items()}
-LANGUAGES_OF = {  # word -> the languages whose function word it is
-    word: [language for language, words in FUNCTION_WORDS.items() if word in words]
-    for word in frozenset().union(*FUNCTION_WORDS.values())
+EVIDENCE_WORDS = {
+    language: words.union(_DATA["evidence_words"].get(language, "").split())
+    for language, words in FUNCTION_WORDS.items()
 }
+
+
+def _languages_of(words_of: dict[str, frozenset[str]]) -> dict[str, list[str]]:
+    """Word -> its languages, in the order of the file."""
+    words = frozenset[str]().union(*words_of.values())
+    return {word: [language for language in words_of if word in words_of[language]] for word in words}
+
+
+LANGUAGES_OF = _languages_of(EVIDENCE_WORDS)
+_OF_FUNCTION_WORD = _languages_of(FUNCTION_WORDS)
+# Language -> parts of words that it writes, and few others: "ß", "l'", "-ción".
+MARKS = {language: re.compile(pattern) for language, pattern in _DATA["marks"].items()}
 
 _LOOKALIKES: dict[str, str] = _DATA["lookalikes"]
 TO_CYRILLIC = str.maketrans(_LOOKALIKES["latin"], _LOOKALIKES["cyrillic"])
@@ -48,4 +60,15 @@ TO_LATIN = str.maketrans(
 
 def function_words(words: list[str]) -> Counter[str]:
     """Language -> number of its function words; a word may belong to several languages."""
+    return Counter(chain.from_iterable(_OF_FUNCTION_WORD[word] for word in words if word in _OF_FUNCTION_WORD))
+
+
+def evidence(words: list[str]) -> Counter[str]:
+    """Language -> number of its words; a word may belong to several languages."""
     return Counter(chain.from_iterable(LANGUAGES_OF[word] for word in words if word in LANGUAGES_OF))
+
+
+def marks(text: str) -> Counter[str]:
+    """Language -> number of its different marks in a text."""
+    text = text.lower().replace("’", "'")
+    return +Counter({language: len(set(pattern.findall(text))) for language, pattern in MARKS.items()})

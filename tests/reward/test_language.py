@@ -1,7 +1,8 @@
 """The language reward on labelled thoughts (tests/reward/language_cases.jsonl) and on evasions.
 
 A case's share is the share of its words that are in the target language, counted by hand, with Chinese divided into
-words. Mathematics, code and names do not count.
+words. Mathematics, code and names do not count. language_short.jsonl has sentences of a few words; the word lists were
+not changed after the `unseen` ones were written.
 """
 
 import json
@@ -15,6 +16,7 @@ from rlframe.reward.language import Language
 from rlframe.types import Completion, Message, Prompt, Verdict
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "language_cases.jsonl").read_text().splitlines()]
+SHORT = [json.loads(line) for line in (Path(__file__).parent / "language_short.jsonl").read_text().splitlines()]
 
 
 def judge(language: str, text: str, *messages: Message) -> float | Verdict:
@@ -66,6 +68,44 @@ def test_the_set_has_100_cases_and_30_mixed_cases():
 )
 def test_the_thought_spans_the_first_opening_to_the_last_closing_tag(text: str, share: float):
     assert score("en", text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("language", sorted({case["language"] for case in SHORT}))
+def test_short_sentences_are_in_their_language(language: str):
+    cases = [case for case in SHORT if case["language"] == language]
+    wrong = [case for case in cases if judge(language, case["text"]) != 1.0]
+    assert sum(not case["unseen"] for case in wrong) == 0, wrong
+    assert len(wrong) <= 0.2 * sum(case["unseen"] for case in cases), wrong
+
+
+def test_nine_in_ten_short_sentences_are_in_no_other_language():
+    def others(case: dict) -> bool:
+        languages = {other["language"] for other in SHORT} - {case["language"]}
+        return any(judge(language, case["text"]) == 1.0 for language in languages)
+
+    wrong = [case for case in SHORT if others(case)]  # mostly Spanish that is Portuguese too
+    assert len(wrong) <= 0.1 * len(SHORT), wrong
+
+
+def test_terse_french_is_french():
+    thought = "D'abord 38 + 45 = 83. Ensuite 83 + 2 = 85."
+    question = user("Combien font 38 + 45 + 2 ?")
+    assert (score("prompt", thought, question), score("fr", thought), score("en", thought)) == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("language", ["en", "fr", "zh"])
+def test_words_that_tell_no_language_score_zero_in_all(language: str):
+    result = judge(language, "Gabra 38 + 45 = 83. Hoba gabra 85.")
+    assert isinstance(result, Verdict)
+    assert (result.score, result.detail) == (0.0, "the thought's words tell no language")
+
+
+def test_a_word_of_several_languages_is_in_the_target_language():
+    assert [score(language, "Total: 85.") for language in ("en", "fr", "es", "ru")] == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_a_question_without_language_takes_the_thoughts():
+    assert score("prompt", "Ensuite 83 + 2 = 85.", user("Gabra 83?")) == 1.0
 
 
 def test_a_chinese_word_is_1_65_characters():
