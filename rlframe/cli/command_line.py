@@ -53,6 +53,20 @@ def run_jobs(verb: str, arguments: list[str], start: Callable[[Any], None], conf
     return max(exit_codes, default=0)
 
 
+def composed(name: str, overrides: list[str]) -> Any:
+    """The config of a verb that starts no run, without Hydra's options. Raises ConfigError."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
+            return compose(name, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        message, _, _ = _with_suggestion(str(error), name).partition("Config search path")
+        raise ConfigError(" ".join(message.split())) from None
+
+
 class _Refused(BaseException):
     """A config error on its way through Hydra, which would print the overrides of every Exception."""
 

@@ -31,6 +31,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe stop JOB                                end a submitted run with a checkpoint
   rlframe status RUN_DIR                          what a run does and waits for, also after it died
   rlframe scale RUN_DIR rollout=N                 another number of engines for a run with rollout.engines={{min, max}}
+  rlframe select FROM... out=rows.jsonl [select=KIND] [key=value ...]
+                                                  rows to learn from out of scored completions; --help says more
   rlframe reward list                             the rewards there are, and their settings
   rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
                                                   completions: spread, speed, failures, best and worst
@@ -39,7 +41,10 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
 """
 
 # A file each.
-VERBS = ("train", "tune", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale", "reward", "packages")
+VERBS = (
+    *("train", "tune", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale"),
+    *("select", "reward", "packages"),
+)
 
 
 def main() -> None:

@@ -13,8 +13,10 @@ from rlframe.config import environment
 from rlframe.config.keys import SharedKeys
 from rlframe.config.run import RunConfig
 from rlframe.errors import ConfigError
+from rlframe.schema import Config
 
 Run = TypeVar("Run", bound=SharedKeys)
+Settings = TypeVar("Settings", bound=Config)
 
 
 def conf_dir() -> Path:
@@ -29,6 +31,19 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
     Raises ConfigError with one line for each key that is unknown, missing, of a wrong type or out of range,
     and for each combination that cannot work.
     """
+    settings, names = _resolved(composed)
+    run = _validated(settings, kind)
+    run.keep_names(settings, names)
+    return run
+
+
+def checked(composed: Any, kind: type[Settings]) -> Settings:
+    """Checks a config that Hydra composed and that is not a run's. Raises ConfigError as `load` does."""
+    return _validated(_resolved(composed)[0], kind)
+
+
+def _resolved(composed: Any) -> tuple[Any, Any]:
+    """The settings, and the names of values from the environment. Raises ConfigError for keys without a value."""
     from omegaconf import OmegaConf
 
     environment.forget()
@@ -38,13 +53,14 @@ def load(composed: Any, kind: type[Run] = RunConfig) -> Run:
             raise ConfigError(
                 "\n".join(f"{key}: has no value; set {key}=..., or pick an experiment=..." for key in missing)
             )
-        settings, names = environment.resolve(composed)
+        return environment.resolve(composed)
+
+
+def _validated(settings: Any, kind: type[Settings]) -> Settings:
     try:
-        run = kind.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:  # without its cause, which shows values from the environment
         raise ConfigError(environment.hidden(describe(error))) from None
-    run.keep_names(settings, names)
-    return run
 
 
 def save(run: SharedKeys, path: Path) -> None:
@@ -119,6 +135,16 @@ def reward_settings(name: str, settings: list[str], saved: Path) -> dict[str, An
         overrides, _ = environment.resolve(OmegaConf.from_dotlist(settings))
     saved_term = matching[0] if matching else {"weight": 1.0}
     return {**saved_term, "name": name, **overrides}
+
+
+def saved_model(source: Path) -> str | None:
+    """`model.path` in the config.yaml of the folder that a file or folder of completions is in; None without one."""
+    from omegaconf import OmegaConf
+
+    for folder in [source, *source.resolve().parents[:2]]:
+        if (saved := folder / "config.yaml").is_file():
+            return OmegaConf.select(OmegaConf.load(saved), "model.path")
+    return None
 
 
 def describe(error: ValidationError) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,27 @@ def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:
                 raise ValueError(f"{path}, line {number}: no field {field!r}")
         objects.append(value)
     return objects
+
+
+def stream_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number and the JSON object of each line that is not blank, one line in memory at a time.
+
+    Raises ValueError, with file and line number, for a line that is no JSON object, and for a torn .gz file.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.isspace():
+                    continue
+                try:
+                    value = json.loads(line)
+                except ValueError:  # of JSON or of UTF-8
+                    value = None
+                if not isinstance(value, dict):
+                    raise ValueError(
+                        f"{path}, line {number}: not a JSON object: {line[:80].decode(errors='replace')!r}"
+                    )
+                yield number, value
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the file is torn after line {number} ({error}); write it again") from error

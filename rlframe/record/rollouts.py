@@ -89,6 +89,17 @@ def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:
     return groups
 
 
+def trajectory(record: dict[str, Any], where: str) -> ScoredGroup:
+    """The group of one trajectory in the object of a line. Raises ValueError, whose message starts with `where`."""
+    _check(record, where)
+    try:
+        return _group([record])
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{where}: no field {error} in a turn or verdict") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{where}: a field holds what no rollout has ({error})") from error
+
+
 def _order(file: Path) -> tuple[int, int]:
     """Sorts the newest step first, and a step's parts by the number of the worker: "step_000001.episodes-10"."""
     step, *worker = [int(number) for number in re.findall(r"\d+", file.name)]

@@ -14,7 +14,8 @@ from rlframe.config.run import RunConfig
 from rlframe.config.tune import TuneConfig
 
 FILES = sorted(path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml"))
-CHOICES = [f"{file.parent}={file.stem}" for file in FILES if file.parent != Path()]  # algorithm=dapo, ...
+# Choices of a run: algorithm=dapo, ...; select=best is a choice of another verb.
+CHOICES = [f"{file.parent}={file.stem}" for file in FILES if str(file.parent) not in (".", "select")]
 GROUPS = [file for file in FILES if file.parent != Path("experiment")]
 MOST_KEYS = 200
 

@@ -1,0 +1,106 @@
+"""`rlframe select`: rows for `rlframe tune` out of scored completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlframe.cli import command_line, exits
+from rlframe.config import compose as config
+from rlframe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlframe.select.config import SelectConfig
+    from rlframe.select.heldout import HeldOut
+
+HEADLINE = "Nothing can be selected"
+USAGE = """rlframe select FROM... out=rows.jsonl [select=KIND] [key=value ...]
+
+Writes rows for `rlframe tune` out of run directories, folders of step_* or part_*.jsonl.gz, and files of rows, and
+beside them NAME.counts.json: one count for each reason, which add up to the lines that were read. Starts no engine.
+The same inputs and settings give the same bytes.
+
+  select=all, best, shortest, random    demonstrations; select.per_prompt=N
+  select=pairs                          comparisons: the shortest right completion against wrong or longer ones
+  select=grades                         comparisons: completions of like length whose grades differ
+  keep.reward=[1.0,null], .finish_reasons, .language, .tokens, .pass_rate, .tasks
+                                        what a completion must be; [least, greatest], null for no bound
+  '+keep.verdicts.NAME={score: [1.0, null], status: [scored]}'
+                                        what the verdict of a reward must be
+  right.verdict=NAME, right.least=1.0   which completions are right, for shortest, pairs and pass rates
+  duplicates=none, exact, normalised    answers to a prompt that count as one
+  prompts=NAME, heldout.files=[...]     held-out questions, which no row may have; heldout.ngram, heldout.values
+  max_truncated=0.5                     greatest share of the completions that may be cut off
+  --cfg                                 print the composed config
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Selects, and prints the counts; returns the exit code."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    try:
+        selected = _config(arguments)
+        if selected is not None:
+            _select(selected)
+    except ValueError as error:  # a ConfigError too
+        return exits.refuse(HEADLINE, str(error))
+    return 0
+
+
+def _config(arguments: list[str]) -> SelectConfig | None:
+    """The checked config; None where it was only printed."""
+    from omegaconf import OmegaConf
+
+    from rlframe.select.config import SelectConfig
+
+    settings = [argument for argument in arguments if "=" in argument]
+    sources = [argument for argument in arguments if argument not in settings and argument != "--cfg"]
+    if unknown := [source for source in sources if source.startswith("-")]:
+        raise ConfigError(f"{unknown[0]}: there is no such option; see rlframe select --help")
+    composed = command_line.composed("select", settings)
+    composed.sources = [*composed.sources, *sources]
+    if "--cfg" in arguments:
+        print(OmegaConf.to_yaml(composed), end="")
+        return None
+    if composed.get("prompts") is not None:
+        composed.prompts.train = composed.prompts.heldout  # only held-out problems are read
+    return config.checked(composed, SelectConfig)
+
+
+def _select(selected: SelectConfig) -> None:
+    from rich.console import Console
+
+    from rlframe.rows.files import write_rows
+    from rlframe.select import counts, selection
+    from rlframe.select.items import files_of
+
+    out = Path(selected.out)
+    inputs = [file.resolve() for source in selected.sources for file in files_of(Path(source).expanduser())]
+    if out.resolve() in inputs:
+        raise ConfigError(f"out: {out} is one of the sources; write to another file")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out: there is no folder {out.parent.resolve()}")
+    decisions = selection.decide(selected, _held_out(selected))
+    console = Console(highlight=False)
+    if not decisions.kept and not decisions.pairs:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in decisions.total.most_common())
+        raise ConfigError(f"no row is left of {decisions.total.total()} lines: {reasons or 'the inputs are empty'}")
+    written = write_rows(selection.rows(selected, decisions, {}), out)
+    file = counts.write_counts(selected, decisions, written)
+    console.print(counts.table(decisions))
+    if decisions.held_out:
+        console.print(f"held out: {', '.join(decisions.held_out)}", soft_wrap=True)
+    console.print(f"{written} rows in {out}; counts in {file}", soft_wrap=True)
+
+
+def _held_out(selected: SelectConfig) -> HeldOut:
+    from rlframe.prompts.base import in_order
+    from rlframe.select.heldout import HeldOut, question_of, read_questions
+
+    sets = [read_questions(path) for path in selected.heldout.files]
+    if selected.prompts is not None:
+        problems = in_order(selected.prompts.heldout.load())
+        sets.append(question_of(problem.messages) for problem in problems)
+    return HeldOut(sets, selected.heldout.ngram, values=selected.heldout.values)

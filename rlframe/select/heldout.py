@@ -1,0 +1,81 @@
+"""`HeldOut`: questions that no row may have, compared by runs of words and by their numbers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from rlframe.record.files import stream_json_lines
+from rlframe.select.items import files_of
+from rlframe.types import Message
+
+WORD = re.compile(r"\w+|[-+*/=<>^%×÷]")
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+QUESTION_FIELDS = ("question", "prompt", "problem")
+LEAST_COMMON = 4  # questions of a set, from which on runs of words in more than half of them are its template
+
+
+class HeldOut:
+    """Digests of held-out questions: 8 bytes and an object of Python for each run of `ngram` words.
+
+    With ngram 3, "Add 28 to 37." is held out beside "Now add 28 to 37!": both have "add 28 to".
+    """
+
+    def __init__(self, sets: Iterable[Iterable[str]], ngram: int, *, values: bool) -> None:
+        """`sets`: the questions of each held-out set. Runs of words that most questions of a set share do not count."""
+        self._ngram = ngram
+        self._values = values
+        self._digests: set[bytes] = set()
+        for questions in sets:
+            counts: Counter[bytes] = Counter()
+            number = 0
+            for question in questions:
+                number += 1
+                counts.update(self._keys(question))
+            most = number / 2 if number >= LEAST_COMMON else number
+            self._digests |= {key for key, count in counts.items() if count <= most}
+
+    def holds(self, question: str) -> bool:
+        """True if a held-out question has a run of words of `question`, or its numbers."""
+        return bool(self._digests) and not self._digests.isdisjoint(self._keys(question))
+
+    def _keys(self, question: str) -> set[bytes]:
+        text = unicodedata.normalize("NFKC", question).casefold()
+        words = WORD.findall(text)
+        runs = [words[start : start + self._ngram] for start in range(max(1, len(words) - self._ngram + 1))]
+        keys = {_digest("words", run) for run in runs if run}
+        if self._values and len(numbers := sorted(NUMBER.findall(text))) > 1:
+            keys.add(_digest("numbers", numbers))
+        return keys
+
+
+def question_of(messages: list[Message]) -> str:
+    """The last message of the user."""
+    return next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+
+
+def read_questions(path: str) -> Iterator[str]:
+    """The question in each line of a file or folder. Raises ValueError for a line without one."""
+    for file in files_of(Path(path).expanduser()):
+        for number, record in stream_json_lines(file):
+            yield _question(record, f"{file}, line {number}")
+
+
+def _question(record: dict[str, Any], where: str) -> str:
+    fields = [record[name] for name in ("messages", *QUESTION_FIELDS) if record.get(name)]
+    match fields[0] if fields else None:
+        case str(text):
+            return text
+        case [*messages] if all(isinstance(message, dict) for message in messages):
+            if question := question_of(messages):
+                return question
+    raise ValueError(f"{where}: no question; a held-out line has messages, {', '.join(QUESTION_FIELDS)}")
+
+
+def _digest(kind: str, words: list[str]) -> bytes:
+    return blake2b("\0".join([kind, *words]).encode(errors="surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,95 @@
+"""`Item`: a scored completion or a written row, read from the folders and files of a selection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlframe.record import rollouts
+from rlframe.record.files import stream_json_lines
+from rlframe.rows.records import Row, row_of
+from rlframe.types import Demonstration, Message, ScoredGroup
+
+PATTERNS = ("step_*.jsonl.gz", "part_*.jsonl.gz", "part_*.jsonl")
+ROLLOUTS = "rollouts"  # folder of a run directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A line of an input: exactly one of a completion, as a group of one, and a row."""
+
+    where: str  # "runs/first/rollouts/step_000003.jsonl.gz:17"
+    completion: ScoredGroup | None
+    row: Row | None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation before the answer."""
+        return self.row.messages if self.row else self._scored.group.prompt.messages
+
+    @property
+    def task(self) -> str:
+        return self.row.task if self.row else self._scored.group.prompt.task
+
+    @property
+    def text(self) -> str:
+        """The answer, or both answers of a comparison."""
+        if self.row is None:
+            return self._scored.group.completions[0].text
+        if isinstance(self.row, Demonstration):
+            return f"{self.row.reasoning or ''}{self.row.answer}"
+        return f"{self.row.chosen}\n{self.row.rejected}"
+
+    @property
+    def tokens(self) -> int | None:
+        """Sampled tokens; None: the text was not sampled, or its token ids were not saved."""
+        if self.row is None:
+            return self._scored.lengths[0] or None
+        return len(self.row.token_ids) if isinstance(self.row, Demonstration) and self.row.token_ids else None
+
+    def score(self, verdict: str | None) -> float | None:
+        """The score by a reward, or the whole reward for None. Raises ValueError for a reward that did not score."""
+        if self.row is not None:
+            return None
+        if verdict is None:
+            return self._scored.rewards[0]
+        if verdict not in self._scored.verdicts:
+            known = ", ".join(self._scored.verdicts) or "no reward"
+            raise ValueError(f"{self.where}: no reward {verdict!r} scored this completion; there is {known}")
+        return self._scored.verdicts[verdict][0].score
+
+    @property
+    def _scored(self) -> ScoredGroup:
+        assert self.completion is not None
+        return self.completion
+
+
+def read_items(source: str) -> Iterator[Item]:
+    """Every line of a source, one in memory at a time. Raises ValueError that names the path, or file and line."""
+    for file in files_of(Path(source).expanduser()):
+        for number, record in stream_json_lines(file):
+            yield _item(record, f"{file}:{number}", f"{file}, line {number}")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a source, in the order of steps or parts. Raises ValueError where there is none."""
+    if path.is_file():
+        return [path]
+    folder = path / ROLLOUTS if (path / ROLLOUTS).is_dir() else path
+    if not folder.is_dir():
+        raise ValueError(f"there is no file or folder {path.resolve()}")
+    for pattern in PATTERNS:
+        if files := sorted(
+            folder.glob(pattern), key=lambda file: [int(part) for part in re.findall(r"\d+", file.name)]
+        ):
+            return files
+    raise ValueError(f"{path}: the folder holds none of {', '.join(PATTERNS)}; name a run, or the folder of a draw")
+
+
+def _item(record: dict[str, Any], where: str, line: str) -> Item:
+    if "turns" in record:
+        return Item(where=where, completion=rollouts.trajectory(record, line), row=None)
+    return Item(where=where, completion=None, row=row_of(record, where, line))

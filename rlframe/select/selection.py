@@ -1,0 +1,230 @@
+"""`select`: two passes over the inputs. The first decides by small records, the second writes the chosen bodies.
+
+1. Each line is dropped for the first reason that applies, or becomes a `Candidate` of its conversation.
+2. Conversations are chosen from once all lines are known: a prompt may be in several files and runs.
+3. The inputs are read again, and each chosen line becomes a row, or a half of a pair.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from rlframe.errors import ConfigError
+from rlframe.prompts.overlap import digest
+from rlframe.rows.records import Row
+from rlframe.select.choices import Candidate, Pair, choose, pairs
+from rlframe.select.config import GradePairs, LengthPairs, SelectConfig, within
+from rlframe.select.filters import Filters
+from rlframe.select.heldout import HeldOut, question_of
+from rlframe.select.items import Item, read_items
+from rlframe.types import Comparison, Demonstration, Message
+
+HELD_OUT, DUPLICATE, PASS_RATE, WRONG = "held out", "duplicate", "pass rate", "not right"
+NOT_CHOSEN, NO_PARTNER = "not chosen", "no partner"
+KEPT = "kept"
+NAMED = 3  # held-out items that are named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """The result of the first pass. Counts of a source add up to its items.
+
+    {"runs/first": {"kept": 120, "cut off": 8, "reward": 64}}
+    """
+
+    counts: dict[str, Counter[str]]
+    kept: set[int]  # indices of items that become demonstrations, or stay as rows
+    pairs: list[Pair]
+    held_out: list[str]  # places of the first NAMED items that are held out
+
+    @property
+    def total(self) -> Counter[str]:
+        return sum(self.counts.values(), Counter())
+
+
+class FirstPass:
+    """Reads items one by one, and keeps a `Candidate` of each completion that passes the filters."""
+
+    def __init__(self, config: SelectConfig, held_out: HeldOut) -> None:
+        self._config = config
+        self._held_out = held_out
+        self._filters = Filters(config.keep)
+        self._counts: dict[str, Counter[str]] = {source: Counter() for source in config.sources}
+        self._rated: defaultdict[bytes, list[int]] = defaultdict(lambda: [0, 0])  # conversation -> right and scored
+        self._prompts: defaultdict[bytes, list[tuple[str, Candidate]]] = defaultdict(list)  # with their sources
+        self._answers: set[bytes] = set()
+        self._held: dict[bytes, bool] = {}  # conversation -> held out
+        self._named: list[str] = []
+        self._kept: set[int] = set()
+        self._completions = self._cut_off = 0
+
+    def add(self, index: int, source: str, item: Item) -> None:
+        """Raises ValueError for an item that cannot be judged, ConfigError for a row of the wrong kind."""
+        conversation = digest(item.messages)
+        score = item.score(self._config.right.verdict)
+        right = score is not None and score >= self._config.right.least
+        if score is not None:
+            self._rated[conversation][0] += right
+            self._rated[conversation][1] += 1
+        if item.completion is not None:
+            self._completions += 1
+            self._cut_off += item.completion.finish_reasons[0] == "length"
+        answer = _answer_digest(conversation, item.text, self._config.duplicates)
+        if reason := self._filters.reason(item) or self._against_others(item, conversation, answer):
+            self._counts[source][reason] += 1
+            return
+        self._answers.add(answer)
+        if item.completion is None:
+            _check_kind(item, self._config)
+            self._counts[source][KEPT] += 1
+            self._kept.add(index)
+        else:
+            candidate = _candidate(index, item, right, answer, self._config)
+            self._prompts[conversation].append((source, candidate))
+
+    def decide(self) -> Decisions:
+        """Chooses from each conversation. Raises ConfigError where too many completions were cut off."""
+        if self._cut_off > self._config.max_truncated * self._completions:
+            raise ConfigError(
+                f"max_truncated: {self._cut_off} of {self._completions} completions were cut off at the greatest "
+                "length, so the others favour short answers; draw again with more tokens, or set max_truncated=1.0"
+            )
+        found: list[Pair] = []
+        for conversation, candidates in self._prompts.items():
+            alone = [candidate for _, candidate in candidates]
+            reasons, prompt_pairs = _decided(alone, self._rated[conversation], self._config)
+            found += prompt_pairs
+            for (source, candidate), reason in zip(candidates, reasons, strict=True):
+                self._counts[source][reason] += 1
+                if reason == KEPT and not prompt_pairs:
+                    self._kept.add(candidate.position)
+        return Decisions(counts=self._counts, kept=self._kept, pairs=found, held_out=self._named)
+
+    def _against_others(self, item: Item, conversation: bytes, answer: bytes) -> str | None:
+        """The reason against an item beside held-out questions and earlier items."""
+        if conversation not in self._held:
+            self._held[conversation] = self._held_out.holds(question_of(item.messages))
+        if self._held[conversation]:
+            self._named += [item.where] if len(self._named) < NAMED else []
+            return HELD_OUT
+        return DUPLICATE if self._config.duplicates != "none" and answer in self._answers else None
+
+
+def decide(config: SelectConfig, held_out: HeldOut) -> Decisions:
+    """The first pass over all sources. Raises ValueError for a line that cannot be read, and as `FirstPass` does."""
+    first = FirstPass(config, held_out)
+    for index, (source, item) in enumerate(_items(config.sources)):
+        first.add(index, source, item)
+    return first.decide()
+
+
+def rows(config: SelectConfig, decisions: Decisions, tokenizers: dict[str, str]) -> Iterator[Row]:
+    """The rows, in the order of the inputs; a pair is where its later half is.
+
+    `tokenizers`: source -> digest of the tokenizer that made its token ids.
+    """
+    halves: defaultdict[int, list[Pair]] = defaultdict(list)
+    for pair in decisions.pairs:
+        for candidate in (pair.chosen, pair.rejected):
+            halves[candidate.position].append(pair)
+    waiting: dict[int, tuple[Item, int]] = {}  # read halves, and the number of their pairs that are not written
+    for index, (source, item) in enumerate(_items(config.sources)):
+        if index in decisions.kept:
+            yield _demonstration(item, tokenizers.get(source), config)
+        if not (mine := halves.get(index)):
+            continue
+        waiting[index] = item, len(mine)
+        for pair in mine:
+            if pair.chosen.position in waiting and pair.rejected.position in waiting:
+                yield _comparison(waiting[pair.chosen.position][0], waiting[pair.rejected.position][0], pair, config)
+                for candidate in (pair.chosen, pair.rejected):
+                    body, left = waiting.pop(candidate.position)
+                    if left > 1:
+                        waiting[candidate.position] = body, left - 1
+
+
+def _items(sources: Iterable[str]) -> Iterator[tuple[str, Item]]:
+    return ((source, item) for source in sources for item in read_items(source))
+
+
+def _decided(candidates: list[Candidate], rated: list[int], config: SelectConfig) -> tuple[list[str], list[Pair]]:
+    """KEPT or a reason against each candidate of a prompt, and the prompt's pairs."""
+    right, scored = rated
+    if config.keep.pass_rate is not None and not (scored and within(right / scored, config.keep.pass_rate)):
+        return [PASS_RATE] * len(candidates), []
+    choice = config.select
+    if isinstance(choice, LengthPairs | GradePairs):
+        found = pairs(candidates, choice)
+        paired = {half.position for pair in found for half in (pair.chosen, pair.rejected)}
+        return [KEPT if candidate.position in paired else NO_PARTNER for candidate in candidates], found
+    chosen = {candidate.position for candidate in choose(candidates, choice)}
+    reasons = [WRONG if choice.name == "shortest" and not candidate.right else NOT_CHOSEN for candidate in candidates]
+    return [
+        KEPT if candidate.position in chosen else reason for candidate, reason in zip(candidates, reasons, strict=True)
+    ], []
+
+
+def _candidate(index: int, item: Item, right: bool, answer: bytes, config: SelectConfig) -> Candidate:
+    """Raises ValueError for a completion without what the choice compares: token ids or grades."""
+    choice = config.select
+    grades: tuple[float, ...] = ()
+    if isinstance(choice, GradePairs):
+        scores = [item.score(verdict) for verdict in choice.verdicts or [None]]
+        grades = tuple(score if score is not None else float("nan") for score in scores)  # equal to none
+    by_length = isinstance(choice, LengthPairs) or choice.name == "shortest"
+    if item.tokens is None and (by_length or (isinstance(choice, GradePairs) and choice.length_ratio is not None)):
+        raise ValueError(f"{item.where}: the completion has no token ids, so select={choice.name} cannot compare it")
+    return Candidate(index, item.score(None), item.tokens, right, answer, grades)
+
+
+def _demonstration(item: Item, tokenizer: str | None, config: SelectConfig) -> Row:
+    """The completion as a row, with its tokens if the digest of their `tokenizer` is known; a written row as it is."""
+    if item.completion is None:
+        assert item.row is not None
+        return item.row
+    drawn = item.completion.group.completions[0]
+    known = tokenizer is not None and len(drawn.token_ids) > 0
+    return Demonstration(
+        id=item.where,
+        messages=_messages(item, config),
+        answer=drawn.text,
+        task=item.task,
+        source=item.where,
+        token_ids=drawn.token_ids.tolist() if known else None,
+        tokenizer=tokenizer if known else None,
+    )
+
+
+def _messages(item: Item, config: SelectConfig) -> list[Message]:
+    return [{"role": "user", "content": question_of(item.messages)}] if config.question_only else item.messages
+
+
+def _comparison(chosen: Item, rejected: Item, pair: Pair, config: SelectConfig) -> Comparison:
+    return Comparison(
+        id=chosen.where,
+        messages=_messages(chosen, config),
+        chosen=chosen.text,
+        rejected=rejected.text,
+        margin=pair.margin,
+        task=chosen.task,
+        source=f"{chosen.where} > {rejected.where}",
+    )
+
+
+def _answer_digest(conversation: bytes, text: str, duplicates: str) -> bytes:
+    """[16] of a conversation and an answer; normalised: "It is 5." and "it is  5." have the same."""
+    if duplicates == "normalised":
+        text = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return blake2b(conversation + text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _check_kind(item: Item, config: SelectConfig) -> None:
+    """Raises ConfigError for a written row of another kind than the selection makes."""
+    compares = isinstance(config.select, LengthPairs | GradePairs)
+    if isinstance(item.row, Demonstration) == compares:
+        kind, other = ("comparisons", "a demonstration") if compares else ("demonstrations", "a comparison")
+        raise ConfigError(f"sources: {item.where} is {other}, and select={config.select.name} writes {kind}")

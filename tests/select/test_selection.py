@@ -1,0 +1,141 @@
+"""Selections of folders of completions: rows, and counts that add up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rlframe.rows.files import read_rows
+from rlframe.types import Comparison, Demonstration
+from tests.tiny.drawn import drawn, write_part
+
+Selected = Callable[..., tuple[list[dict], dict]]
+
+
+def test_every_line_has_one_reason(selected: Selected) -> None:
+    rows, counts = selected()
+    assert counts["dropped"] == {"duplicate": 1, "cut off": 1, "empty": 1}
+    assert (counts["read"], counts["kept"]) == (7, 4)
+    assert [row["answer"] for row in rows] == ["It is 5.", "Well, it is 5.", "It is 6.", "It is 8."]
+    assert rows[0]["source"].endswith("part_000000.jsonl.gz:1")
+
+
+def test_exact_duplicates_differ_in_white_space(selected: Selected) -> None:
+    assert selected("duplicates=exact")[1]["dropped"] == {"cut off": 1, "empty": 1}
+
+
+def test_right_completions_by_reward_or_by_verdict(selected: Selected) -> None:
+    by_reward, counts = selected("keep.reward=[1.0,null]")
+    assert counts["dropped"] == {"reward": 1, "duplicate": 1, "cut off": 1, "no verdict": 1}
+    by_verdict, counts = selected("+keep.verdicts.math={score: [1.0, null]}")
+    assert by_verdict == by_reward
+    assert counts["dropped"]["verdict math"] == 1
+    _, counts = selected("+keep.verdicts.math={status: [scored]}")
+    assert counts["dropped"]["verdict math"] == 1
+
+
+def test_lengths_are_counted_in_tokens(selected: Selected) -> None:
+    rows, counts = selected("keep.tokens=[11,29]")
+    assert [row["answer"] for row in rows] == ["It is 5.", "It is 8."]
+    assert (counts["dropped"]["too short"], counts["dropped"]["too long"]) == (1, 1)
+
+
+def test_pass_rates_count_a_prompts_completions_of_all_parts(selected: Selected, folder: Path) -> None:
+    write_part(folder / "part_000002.jsonl.gz", [drawn("What is 2 + 3?", "4", reward=0.0, tokens=1)])
+    rows, counts = selected("keep.pass_rate=[0.5,0.5]")  # 2 of 4 and 2 of 3 are right
+    assert {row["messages"][0]["content"] for row in rows} == {"What is 2 + 3?"}
+    assert (counts["kept"], counts["dropped"]["pass rate"]) == (4, 1)
+
+
+def test_a_prompt_is_one_across_files(selected: Selected) -> None:
+    rows, counts = selected("select=shortest", "duplicates=none")
+    assert [row["answer"] for row in rows] == ["It is 5.", "it is  8."]  # of 12 and 11 tokens
+    assert counts["dropped"] == {"not chosen": 2, "not right": 1, "cut off": 1, "empty": 1}
+
+
+def test_pairs_read_as_comparisons(selected: Selected, folder: Path) -> None:
+    rows, counts = selected("select=pairs", "select.per_prompt=null")
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [
+        ("It is 5.", "Well, it is 5."),
+        ("It is 5.", "It is 6."),
+    ]
+    assert counts["dropped"] == {"no partner": 1, "duplicate": 1, "cut off": 1, "empty": 1}
+    assert all(isinstance(row, Comparison) for row in read_rows(folder.parent / "rows.jsonl"))
+
+
+def test_graded_pairs_have_their_margin(selected: Selected, folder: Path) -> None:
+    texts = [("Fine.", 4.0, 3.5), ("Good.", 9.0, 8.0), ("Bad.", 2.0, 9.0), ("Hm.", None, 1.0)]
+    lines = [
+        drawn("Say hello.", text, reward=grade, tokens=10, grades={"judge": grade, "swapped": other})
+        for text, grade, other in texts
+    ]
+    write_part(folder / "part_000000.jsonl.gz", lines)
+    (folder / "part_000001.jsonl.gz").unlink()
+    rows, counts = selected("select=grades", "select.verdicts=[judge,swapped]", "select.delta=2.0")
+    assert [(row["chosen"], row["rejected"], row["margin"]) for row in rows] == [("Good.", "Fine.", 4.75)]
+    assert counts["dropped"] == {"no partner": 2}
+
+
+def test_held_out_questions_are_dropped_and_named(selected: Selected, folder: Path) -> None:
+    held = folder.parent / "held.jsonl"
+    held.write_text('{"question": "What is 2 + 3?"}\n')
+    rows, counts = selected(f"heldout.files=[{held}]")
+    assert {row["messages"][0]["content"] for row in rows} == {"What is 4 + 4?"}
+    assert counts["dropped"]["held out"] == 3
+    assert counts["held_out"][0].endswith("part_000000.jsonl.gz:1")
+
+
+def test_held_out_problems_of_prompts_are_dropped_by_value(selected: Selected, folder: Path) -> None:
+    lines = [drawn(f"Combien font {n} + 1 ?", str(n + 1), reward=1.0, tokens=3) for n in range(100)]
+    write_part(folder / "part_000002.jsonl.gz", lines)
+    _, wording = selected("prompts=arithmetic")
+    _, values = selected("prompts=arithmetic", "heldout.values=true")
+    assert "held out" not in wording["dropped"]
+    assert values["dropped"]["held out"] > 0
+
+
+def test_thoughts_in_another_language_are_dropped(selected: Selected, folder: Path) -> None:
+    texts = ["<think>Three plus four is seven.</think>7", "<think>Trois plus quatre font sept.</think>7"]
+    lines = [drawn("Combien font 3 + 4 ?", text, reward=1.0, tokens=9) for text in texts]
+    write_part(folder / "part_000000.jsonl.gz", lines)
+    rows, _ = selected("keep.language=prompt", "keep.reward=[1.0,null]")
+    assert [row["answer"] for row in rows if "Combien" in row["messages"][0]["content"]] == texts[1:]
+
+
+def test_written_rows_stay_beside_completions(selected: Selected, folder: Path) -> None:
+    general = folder.parent / "general.jsonl"
+    general.write_text(
+        '{"prompt": "Say hello.", "completion": "Hello!", "id": "g1", "task": "general"}\n'
+        '{"prompt": "Say hello.", "completion": "hello!", "id": "g2"}\n'
+    )
+    rows, counts = selected("keep.reward=[1.0,null]", "select=best", sources=[folder, general])
+    assert [row["id"] for row in rows if row["task"] == "general"] == ["g1"]
+    assert counts["sources"][str(general)] == {"kept": 1, "duplicate": 1}
+    assert counts["sources"][str(folder)]["kept"] == 2
+
+
+def test_a_row_can_have_the_question_alone(selected: Selected, folder: Path) -> None:
+    line = drawn("What is 1 + 1?", "2", reward=1.0, tokens=2)
+    line["messages"] = [{"role": "system", "content": "Add."}, *line["messages"]]
+    write_part(folder / "part_000003.jsonl.gz", [line])
+    assert len(selected()[0][-1]["messages"]) == 2
+    assert selected("question_only=true")[0][-1]["messages"] == [{"role": "user", "content": "What is 1 + 1?"}]
+
+
+def test_equal_inputs_give_equal_bytes(selected: Selected, folder: Path) -> None:
+    files = []
+    for _ in range(2):
+        selected("select=random", "select.seed=3")
+        files.append([(folder.parent / name).read_bytes() for name in ("rows.jsonl", "rows.counts.json")])
+    assert files[0] == files[1]
+
+
+def test_what_is_written_is_read_as_demonstrations(selected: Selected, folder: Path) -> None:
+    selected()
+    rows = list(read_rows(folder.parent / "rows.jsonl"))
+    assert [type(row) for row in rows] == [Demonstration] * 4
+
+
+def test_the_counts_hold_the_settings(selected: Selected) -> None:
+    assert json.loads(json.dumps(selected("select=best")[1]))["settings"]["select"] == {"name": "best", "per_prompt": 1}
