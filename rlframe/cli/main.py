@@ -33,6 +33,10 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
   rlframe scale RUN_DIR rollout=N                 another number of engines for a run with rollout.engines={{min, max}}
   rlframe select FROM... out=rows.jsonl [select=KIND] [key=value ...]
                                                   rows to learn from out of scored completions; --help says more
+  rlframe merge out=FOLDER NAME=MODEL NAME=MODEL ... [weights=[0.5,0.5]]
+                                                  the weighted average of models
+  rlframe shrink MODEL out=FOLDER keep_layers=[0,1,2]
+                                                  a smaller student of some of a model's layers
   rlframe reward list                             the rewards there are, and their settings
   rlframe reward try NAME --rollouts RUN_DIR      a reward, yours (my_rewards.py:Mine) or a built-in one, on saved
                                                   completions: spread, speed, failures, best and worst
@@ -43,7 +47,7 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
 # A file each.
 VERBS = (
     *("train", "tune", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale"),
-    *("select", "reward", "packages"),
+    *("select", "merge", "shrink", "reward", "packages"),
 )
 
 

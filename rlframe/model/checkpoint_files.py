@@ -67,9 +67,11 @@ class CheckpointFiles:
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise RunFailed(f"model.path: {folder} lacks {missing[0]}, which its {INDEX} names; copy all files again")
         self._slices: dict[str, Any] = {}
+        self.file_of: dict[str, str] = {}  # tensor -> name of its file
         for name in names:
             file = safe_open(folder / name, framework="pt")
             self._slices |= {tensor: file.get_slice(tensor) for tensor in file.keys()}  # noqa: SIM118
+            self.file_of |= dict.fromkeys(file.keys(), name)
         self._block = fp8_block(folder)
         self._scales = {
             name: self._slices.pop(name + SCALE) for name in list(self._slices) if name + SCALE in self._slices
@@ -83,6 +85,10 @@ class CheckpointFiles:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""
         return tuple(self._slices[name].get_shape())
+
+    def type(self, name: str) -> str:
+        """safetensors' name of a tensor's type in its file: "BF16"."""
+        return self._slices[name].get_dtype()
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         """A whole tensor. In the dtype of the file it is a view of the file."""
