@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,8 @@ def _select(selected: SelectConfig) -> None:
     if not decisions.kept and not decisions.pairs:
         reasons = ", ".join(f"{count} {reason}" for reason, count in decisions.total.most_common())
         raise ConfigError(f"no row is left of {decisions.total.total()} lines: {reasons or 'the inputs are empty'}")
-    written = write_rows(selection.rows(selected, decisions, {}), out)
+    tokenizer_of = cache(lambda source: _tokenizer_of(selected, source))
+    written = write_rows(selection.rows(selected, decisions, tokenizer_of), out)
     file = counts.write_counts(selected, decisions, written)
     console.print(counts.table(decisions))
     if decisions.held_out:
@@ -104,3 +106,22 @@ def _held_out(selected: SelectConfig) -> HeldOut:
         problems = in_order(selected.prompts.heldout.load())
         sets.append(question_of(problem.messages) for problem in problems)
     return HeldOut(sets, selected.heldout.ngram, values=selected.heldout.values)
+
+
+def _tokenizer_of(selected: SelectConfig, source: str) -> str | None:
+    """The digest of the tokenizer of a source's token ids; None where it is unknown. Raises ConfigError."""
+    model = config.saved_model(Path(source).expanduser()) if selected.tokenizer is None else selected.tokenizer
+    if not model:
+        return None
+    from rlframe.model import base_model
+
+    try:
+        folder = base_model.prepare(model)
+    except ValueError as error:
+        remedy = "name the model whose tokenizer made the token ids; tokenizer='' leaves them out"
+        raise ConfigError(f"tokenizer: {error}; {remedy}") from error
+    from transformers import AutoTokenizer
+
+    from rlframe.rows.tokens import tokenizer_digest
+
+    return tokenizer_digest(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))

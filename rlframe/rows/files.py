@@ -14,11 +14,15 @@ def write_rows(rows: Iterable[Row], path: Path) -> int:
     """Writes a row a line -> the number of rows. The file appears once it is whole."""
     count = 0
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(record_of(row), ensure_ascii=False) + "\n")
-            count += 1
-    temporary.replace(path)
+    try:
+        # UTF-8 has no lone surrogate, which a model may sample; a backslash escape of it is JSON.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for row in rows:
+                file.write(json.dumps(record_of(row), ensure_ascii=False) + "\n")
+                count += 1
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # of rows that could not be made
     return count
 
 

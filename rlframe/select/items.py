@@ -44,11 +44,16 @@ class Item:
         return f"{self.row.chosen}\n{self.row.rejected}"
 
     @property
-    def tokens(self) -> int | None:
-        """Sampled tokens; None: the text was not sampled, or its token ids were not saved."""
+    def token_ids(self) -> list[int]:
+        """Token ids as sampled; empty where the text was not sampled, or its token ids were not saved."""
         if self.row is None:
-            return self._scored.lengths[0] or None
-        return len(self.row.token_ids) if isinstance(self.row, Demonstration) and self.row.token_ids else None
+            return self._scored.group.completions[0].token_ids.tolist()
+        return self.row.token_ids or [] if isinstance(self.row, Demonstration) else []
+
+    @property
+    def tokens(self) -> int | None:
+        """Number of sampled tokens; None where it is unknown."""
+        return len(self.token_ids) or None
 
     def score(self, verdict: str | None) -> float | None:
         """The score by a reward, or the whole reward for None. Raises ValueError for a reward that did not score."""

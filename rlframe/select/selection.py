@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -122,10 +122,10 @@ def decide(config: SelectConfig, held_out: HeldOut) -> Decisions:
     return first.decide()
 
 
-def rows(config: SelectConfig, decisions: Decisions, tokenizers: dict[str, str]) -> Iterator[Row]:
+def rows(config: SelectConfig, decisions: Decisions, tokenizer_of: Callable[[str], str | None]) -> Iterator[Row]:
     """The rows, in the order of the inputs; a pair is where its later half is.
 
-    `tokenizers`: source -> digest of the tokenizer that made its token ids.
+    `tokenizer_of`: source -> digest of the tokenizer that made its token ids; None: unknown, and they are left out.
     """
     halves: defaultdict[int, list[Pair]] = defaultdict(list)
     for pair in decisions.pairs:
@@ -134,7 +134,7 @@ def rows(config: SelectConfig, decisions: Decisions, tokenizers: dict[str, str])
     waiting: dict[int, tuple[Item, int]] = {}  # read halves, and the number of their pairs that are not written
     for index, (source, item) in enumerate(_items(config.sources)):
         if index in decisions.kept:
-            yield _demonstration(item, tokenizers.get(source), config)
+            yield item.row or _demonstration(item, tokenizer_of(source), config)
         if not (mine := halves.get(index)):
             continue
         waiting[index] = item, len(mine)
@@ -181,21 +181,17 @@ def _candidate(index: int, item: Item, right: bool, answer: bytes, config: Selec
     return Candidate(index, item.score(None), item.tokens, right, answer, grades)
 
 
-def _demonstration(item: Item, tokenizer: str | None, config: SelectConfig) -> Row:
-    """The completion as a row, with its tokens if the digest of their `tokenizer` is known; a written row as it is."""
-    if item.completion is None:
-        assert item.row is not None
-        return item.row
-    drawn = item.completion.group.completions[0]
-    known = tokenizer is not None and len(drawn.token_ids) > 0
+def _demonstration(item: Item, tokenizer: str | None, config: SelectConfig) -> Demonstration:
+    """The completion as a row, with its tokens if the digest of their `tokenizer` is known."""
+    token_ids = item.token_ids if tokenizer else []
     return Demonstration(
         id=item.where,
         messages=_messages(item, config),
-        answer=drawn.text,
+        answer=item.text,
         task=item.task,
         source=item.where,
-        token_ids=drawn.token_ids.tolist() if known else None,
-        tokenizer=tokenizer if known else None,
+        token_ids=token_ids or None,
+        tokenizer=tokenizer if token_ids else None,
     )
 
 

@@ -25,6 +25,7 @@ Refused = Callable[..., str]
         ("keep.reward=[2.0,null]", "no row is left of 7 lines: 5 reward, 1 cut off, 1 no verdict"),
         ("max_truncated=0.1", "max_truncated: 1 of 7 completions were cut off at the greatest length, so the others"),
         ("heldout.files=[nowhere]", "there is no file or folder"),
+        ("tokenizer=/none", "tokenizer: /none: there is no such Hugging Face folder"),
         ("select=longest", "Could not find 'select/longest'"),
     ],
 )

@@ -115,6 +115,21 @@ def test_written_rows_stay_beside_completions(selected: Selected, folder: Path) 
     assert counts["sources"][str(folder)]["kept"] == 2
 
 
+def test_drawn_tokens_are_kept_with_their_tokenizer(selected: Selected, folder: Path, tiny_model: Path) -> None:
+    rows, _ = selected(f"tokenizer={tiny_model}", "select=shortest")
+    assert rows[0]["token_ids"] == list(range(100, 120))
+    assert len(rows[0]["tokenizer"]) == 16
+    (folder / "config.yaml").write_text(f"model: {{path: {tiny_model}}}\n")
+    assert selected("select=shortest")[0] == rows
+    (folder / "config.yaml").unlink()
+    assert "token_ids" not in selected("select=shortest")[0][0]
+
+
+def test_a_lone_surrogate_survives(selected: Selected, folder: Path) -> None:
+    write_part(folder / "part_000003.jsonl.gz", [drawn("Say it.", "„\ud800“", reward=1.0, tokens=2)])
+    assert selected()[0][-1]["answer"] == "„\ud800“"
+
+
 def test_a_row_can_have_the_question_alone(selected: Selected, folder: Path) -> None:
     line = drawn("What is 1 + 1?", "2", reward=1.0, tokens=2)
     line["messages"] = [{"role": "system", "content": "Add."}, *line["messages"]]
