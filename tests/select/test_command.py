@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,21 @@ from rlframe.cli import select
 from tests.tiny.drawn import drawn, write_part
 
 Refused = Callable[..., str]
+ROOT = Path(__file__).parents[2]
+PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/rows.md"))
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"rlframe select [^`\n]*", PAGES))))
+def test_every_command_of_the_pages_is_a_selection(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert select.main([*shlex.split(command, comments=True)[2:], "--cfg"]) == 0
+    assert "sources:\n- runs/first\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "settings", sorted(set(re.findall(r"^\| `'?(\+?(?:keep|right|dup|held|max_)[^`|]*)`", PAGES, re.M)))
+)
+def test_every_setting_of_the_page_exists(refused: Refused, settings: str) -> None:
+    assert "there is no such key" not in refused(settings.removesuffix("'"), "keep.reward=[9.0,null]")
 
 
 @pytest.mark.parametrize(
