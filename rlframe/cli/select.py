@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         selected = _config(arguments)
         if selected is not None:
             _select(selected)
-    except ValueError as error:  # a ConfigError too
+    except (ValueError, OSError) as error:  # a ConfigError too; a file that cannot be read
         return exits.refuse(HEADLINE, str(error))
     return 0
 

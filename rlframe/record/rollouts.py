@@ -93,9 +93,12 @@ def trajectory(record: dict[str, Any], where: str) -> ScoredGroup:
     """The group of one trajectory in the object of a line. Raises ValueError, whose message starts with `where`."""
     _check(record, where)
     try:
+        _check_types(record)
         return _group([record])
-    except (KeyError, IndexError) as error:
-        raise ValueError(f"{where}: no field {error} in a turn or verdict") from error
+    except IndexError as error:
+        raise ValueError(f"{where}: the trajectory has no turn") from error
+    except KeyError as error:
+        raise ValueError(f"{where}: no field {error} in a message, turn or verdict") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{where}: a field holds what no rollout has ({error})") from error
 
@@ -152,6 +155,17 @@ def _check(record: dict[str, Any], location: str) -> None:
     for field in FIELDS:
         if field not in record:
             raise ValueError(f"{location}: no field {field!r}")
+
+
+def _check_types(record: dict[str, Any]) -> None:
+    """Raises TypeError for texts and scores of other types, which later code would trip over."""
+    scores = [record["reward"], *(verdict["score"] for verdict in record["verdicts"].values())]
+    texts = [turn["text"] for turn in record["turns"]]
+    texts += [message[key] for message in record["messages"] for key in ("role", "content")]
+    if wrong := [score for score in scores if isinstance(score, bool) or not isinstance(score, int | float | None)]:
+        raise TypeError(f"{wrong[0]!r} as a score")
+    if wrong := [text for text in [record["prompt_id"], record["task"], *texts] if not isinstance(text, str)]:
+        raise TypeError(f"{wrong[0]!r} as a text")
 
 
 def _group(records: list[dict[str, Any]]) -> ScoredGroup:

@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
     position: int  # of the item in the whole input
     reward: float | None
     tokens: int | None
-    right: bool
+    right: bool | None  # None: no verdict, so neither right nor wrong
     digest: bytes  # of conversation and answer
     grades: tuple[float, ...]  # by each verdict of GradePairs; NaN: the judge failed, which pairs with nothing
 
@@ -51,8 +51,8 @@ def choose(candidates: Sequence[Candidate], choice: Choice | RandomChoice) -> li
 
 def pairs(candidates: Sequence[Candidate], choice: LengthPairs | GradePairs) -> list[Pair]:
     """The pairs of a prompt."""
-    found = length_pairs(candidates, choice) if isinstance(choice, LengthPairs) else grade_pairs(candidates, choice)
-    return found[: choice.per_prompt]
+    by_length = isinstance(choice, LengthPairs)
+    return (length_pairs(candidates, choice) if by_length else grade_pairs(candidates, choice))[: choice.per_prompt]
 
 
 def length_pairs(candidates: Sequence[Candidate], choice: LengthPairs) -> list[Pair]:
@@ -64,7 +64,7 @@ def length_pairs(candidates: Sequence[Candidate], choice: LengthPairs) -> list[P
     if not right:
         return []
     chosen, *others = right
-    rejected = [candidate for candidate in candidates if not candidate.right]
+    rejected = [candidate for candidate in candidates if candidate.right is False]
     if choice.longer is not None:
         bound = choice.longer * (chosen.tokens or 0)
         rejected += [candidate for candidate in reversed(others) if (candidate.tokens or 0) >= bound]
@@ -78,13 +78,13 @@ def grade_pairs(candidates: Sequence[Candidate], choice: GradePairs) -> list[Pai
     """
     possible = [pair for one, other in combinations(candidates, 2) if (pair := _graded(one, other, choice))]
     used: set[int] = set()
-    found = []
+    disjoint = []
     for pair in sorted(possible, key=lambda pair: -(pair.margin or 0.0)):
         positions = {pair.chosen.position, pair.rejected.position}
         if used.isdisjoint(positions):
             used |= positions
-            found.append(pair)
-    return found
+            disjoint.append(pair)
+    return disjoint
 
 
 def _reward(candidate: Candidate) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -135,14 +135,6 @@ class SelectConfig(Config):
     heldout: HeldOutConfig
     select: AnyChoice
     prompts: PromptsConfig | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _needs_no_training_problems(cls, settings: Any) -> Any:
-        """Only the held-out problems of `prompts` are read, so the path of the others needs no value."""
-        if isinstance(settings, dict) and isinstance(prompts := settings.get("prompts"), dict):
-            return {**settings, "prompts": {**prompts, "train": prompts["heldout"]}}
-        return settings
 
     @model_validator(mode="after")
     def _can_work(self) -> SelectConfig:

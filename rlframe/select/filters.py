@@ -34,7 +34,7 @@ class Filters:
             return CUT_OFF if scored.finish_reasons[0] == "length" else "other finish reason"
         if len(scored.group.trajectories[0].turns) > 1:
             return "several turns"
-        if (reward := scored.rewards[0]) is None and self.keep.reward is not None:
+        if (reward := item.score(None)) is None and self.keep.reward is not None:
             return "no verdict"
         if reward is not None and not within(reward, self.keep.reward):
             return "reward"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,15 +57,17 @@ class Item:
         return len(self.token_ids) or None
 
     def score(self, verdict: str | None) -> float | None:
-        """The score by a reward, or the whole reward for None. Raises ValueError for a reward that did not score."""
+        """The score by a reward, or the whole reward for None; a NaN is no score.
+
+        Raises ValueError for a reward that did not judge the completion.
+        """
         if self.row is not None:
             return None
-        if verdict is None:
-            return self._scored.rewards[0]
-        if verdict not in self._scored.verdicts:
+        if verdict is not None and verdict not in self._scored.verdicts:
             known = ", ".join(self._scored.verdicts) or "no reward"
             raise ValueError(f"{self.where}: no reward {verdict!r} scored this completion; there is {known}")
-        return self._scored.verdicts[verdict][0].score
+        score = self._scored.rewards[0] if verdict is None else self._scored.verdicts[verdict][0].score
+        return None if score is None or math.isnan(score) else score
 
     @property
     def _scored(self) -> ScoredGroup:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +38,7 @@ class Decisions:
     """
 
     counts: dict[str, Counter[str]]
-    kept: set[int]  # indices of items that become demonstrations, or stay as rows
+    kept: set[int]  # positions of items that become demonstrations, or stay as rows
     pairs: list[Pair]
     held_out: list[str]  # places of the first NAMED items that are held out
 
@@ -66,8 +67,8 @@ class FirstPass:
         """Raises ValueError for an item that cannot be judged, ConfigError for a row of the wrong kind."""
         conversation = digest(item.messages)
         score = item.score(self._config.right.verdict)
-        right = score is not None and score >= self._config.right.least
-        if score is not None:
+        right = None if score is None else score >= self._config.right.least
+        if right is not None:
             self._rated[conversation][0] += right
             self._rated[conversation][1] += 1
         if item.completion is not None:
@@ -93,16 +94,15 @@ class FirstPass:
                 f"max_truncated: {self._cut_off} of {self._completions} completions were cut off at the greatest "
                 "length, so the others favour short answers; draw again with more tokens, or set max_truncated=1.0"
             )
-        found: list[Pair] = []
+        all_pairs: list[Pair] = []
         for conversation, candidates in self._prompts.items():
-            alone = [candidate for _, candidate in candidates]
-            reasons, prompt_pairs = _decided(alone, self._rated[conversation], self._config)
-            found += prompt_pairs
+            reasons, prompt_pairs = _decided([c for _, c in candidates], self._rated[conversation], self._config)
+            all_pairs += prompt_pairs
             for (source, candidate), reason in zip(candidates, reasons, strict=True):
                 self._counts[source][reason] += 1
                 if reason == KEPT and not prompt_pairs:
                     self._kept.add(candidate.position)
-        return Decisions(counts=self._counts, kept=self._kept, pairs=found, held_out=self._named)
+        return Decisions(counts=self._counts, kept=self._kept, pairs=all_pairs, held_out=self._named)
 
     def _against_others(self, item: Item, conversation: bytes, answer: bytes) -> str | None:
         """The reason against an item beside held-out questions and earlier items."""
@@ -127,24 +127,24 @@ def rows(config: SelectConfig, decisions: Decisions, tokenizer_of: Callable[[str
 
     `tokenizer_of`: source -> digest of the tokenizer that made its token ids; None: unknown, and they are left out.
     """
-    halves: defaultdict[int, list[Pair]] = defaultdict(list)
+    pairs_of: defaultdict[int, list[Pair]] = defaultdict(list)  # by the position of a half
     for pair in decisions.pairs:
         for candidate in (pair.chosen, pair.rejected):
-            halves[candidate.position].append(pair)
-    waiting: dict[int, tuple[Item, int]] = {}  # read halves, and the number of their pairs that are not written
+            pairs_of[candidate.position].append(pair)
+    waiting: dict[int, Item] = {}  # halves of pairs whose other half is not read yet
     for index, (source, item) in enumerate(_items(config.sources)):
         if index in decisions.kept:
             yield item.row or _demonstration(item, tokenizer_of(source), config)
-        if not (mine := halves.get(index)):
-            continue
-        waiting[index] = item, len(mine)
-        for pair in mine:
-            if pair.chosen.position in waiting and pair.rejected.position in waiting:
-                yield _comparison(waiting[pair.chosen.position][0], waiting[pair.rejected.position][0], pair, config)
-                for candidate in (pair.chosen, pair.rejected):
-                    body, left = waiting.pop(candidate.position)
-                    if left > 1:
-                        waiting[candidate.position] = body, left - 1
+        if index in pairs_of:
+            waiting[index] = item
+        for pair in list(pairs_of.get(index, [])):
+            chosen, rejected = pair.chosen.position, pair.rejected.position
+            if chosen in waiting and rejected in waiting:
+                yield _comparison(waiting[chosen], waiting[rejected], pair, config)
+                for half in (chosen, rejected):
+                    pairs_of[half].remove(pair)
+                    if not pairs_of[half]:
+                        del waiting[half]
 
 
 def _items(sources: Iterable[str]) -> Iterator[tuple[str, Item]]:
@@ -158,9 +158,9 @@ def _decided(candidates: list[Candidate], rated: list[int], config: SelectConfig
         return [PASS_RATE] * len(candidates), []
     choice = config.select
     if isinstance(choice, LengthPairs | GradePairs):
-        found = pairs(candidates, choice)
-        paired = {half.position for pair in found for half in (pair.chosen, pair.rejected)}
-        return [KEPT if candidate.position in paired else NO_PARTNER for candidate in candidates], found
+        prompt_pairs = pairs(candidates, choice)
+        paired = {half.position for pair in prompt_pairs for half in (pair.chosen, pair.rejected)}
+        return [KEPT if candidate.position in paired else NO_PARTNER for candidate in candidates], prompt_pairs
     chosen = {candidate.position for candidate in choose(candidates, choice)}
     reasons = [WRONG if choice.name == "shortest" and not candidate.right else NOT_CHOSEN for candidate in candidates]
     return [
@@ -168,13 +168,13 @@ def _decided(candidates: list[Candidate], rated: list[int], config: SelectConfig
     ], []
 
 
-def _candidate(index: int, item: Item, right: bool, answer: bytes, config: SelectConfig) -> Candidate:
+def _candidate(index: int, item: Item, right: bool | None, answer: bytes, config: SelectConfig) -> Candidate:
     """Raises ValueError for a completion without what the choice compares: token ids or grades."""
     choice = config.select
     grades: tuple[float, ...] = ()
     if isinstance(choice, GradePairs):
         scores = [item.score(verdict) for verdict in choice.verdicts or [None]]
-        grades = tuple(score if score is not None else float("nan") for score in scores)  # equal to none
+        grades = tuple(math.nan if score is None else score for score in scores)
     by_length = isinstance(choice, LengthPairs) or choice.name == "shortest"
     if item.tokens is None and (by_length or (isinstance(choice, GradePairs) and choice.length_ratio is not None)):
         raise ValueError(f"{item.where}: the completion has no token ids, so select={choice.name} cannot compare it")
@@ -201,7 +201,7 @@ def _messages(item: Item, config: SelectConfig) -> list[Message]:
 
 def _comparison(chosen: Item, rejected: Item, pair: Pair, config: SelectConfig) -> Comparison:
     return Comparison(
-        id=chosen.where,
+        id=f"{chosen.where} > {rejected.where}",
         messages=_messages(chosen, config),
         chosen=chosen.text,
         rejected=rejected.text,

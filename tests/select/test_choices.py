@@ -4,8 +4,10 @@ from rlframe.select.choices import Candidate, choose, pairs
 from rlframe.select.config import Choice, GradePairs, LengthPairs, RandomChoice
 
 
-def candidate(position: int, tokens: int = 10, *, right: bool = True, grades: tuple[float, ...] = ()) -> Candidate:
-    return Candidate(position, float(right), tokens, right, position.to_bytes(16, "big"), grades)
+def candidate(
+    position: int, tokens: int = 10, *, right: bool | None = True, grades: tuple[float, ...] = ()
+) -> Candidate:
+    return Candidate(position, float(right or 0), tokens, right, position.to_bytes(16, "big"), grades)
 
 
 def chosen(choice: Choice | RandomChoice, candidates: list[Candidate]) -> list[int]:
@@ -47,6 +49,11 @@ def test_the_shortest_right_one_beats_wrong_and_long_ones() -> None:
 
 def test_a_prompt_of_wrong_answers_makes_no_pair() -> None:
     assert paired(LengthPairs(name="pairs", per_prompt=None, longer=1.5), [candidate(0, right=False), MIXED[2]]) == []
+
+
+def test_a_completion_without_verdict_is_not_wrong() -> None:
+    choice = LengthPairs(name="pairs", per_prompt=None, longer=1.5)
+    assert paired(choice, [candidate(0), candidate(1, right=None)]) == []
 
 
 GRADES = GradePairs(name="grades", per_prompt=None, verdicts=["judge"], delta=1.0, length_ratio=1.5)

@@ -74,15 +74,23 @@ def test_a_torn_part_is_named(refused: Refused, folder: Path) -> None:
     ("change", "line"),
     [
         ({"format": 9}, "line 1: the rollout format is 9, and this version of rlframe reads only 1"),
-        ({"turns": [{"parent": None}]}, "line 1: no field 'observed'"),
-        ({"turns": []}, "line 1: no field"),
+        ({"turns": [{"parent": None}]}, "line 1: no field 'text' in a message, turn or verdict"),
+        ({"turns": []}, "line 1: the trajectory has no turn"),
         ({"verdicts": {"math": {"score": 1.0}}}, "line 1: a field holds what no rollout has"),
+        ({"reward": "1"}, "line 1: a field holds what no rollout has ('1' as a score)"),
+        ({"task": None}, "line 1: a field holds what no rollout has (None as a text)"),
+        ({"messages": [{"role": "user"}]}, "line 1: no field 'content'"),
         ({"messages": None, "turns": "x"}, "line 1: a field holds what no rollout has"),
     ],
 )
 def test_a_broken_line_is_named(refused: Refused, folder: Path, change: dict, line: str) -> None:
     write_part(folder / "part_000000.jsonl.gz", [drawn("1 + 1?", "2", reward=1.0, tokens=1) | change])
     assert line in refused()
+
+
+def test_a_file_that_cannot_be_read_is_named(refused: Refused, folder: Path) -> None:
+    (folder / "part_000002.jsonl.gz").mkdir()
+    assert "Is a directory" in refused()
 
 
 def test_completions_without_ids_cannot_be_measured(refused: Refused, folder: Path) -> None:

@@ -64,6 +64,16 @@ def test_pairs_read_as_comparisons(selected: Selected, folder: Path) -> None:
     assert all(isinstance(row, Comparison) for row in read_rows(folder.parent / "rows.jsonl"))
 
 
+def test_halves_of_a_pair_may_be_in_different_files(selected: Selected, folder: Path) -> None:
+    wrong = [drawn("What is 4 + 4?", str(number), reward=0.0, tokens=3) for number in range(3)]
+    write_part(folder / "part_000002.jsonl.gz", [*wrong, drawn("What is 4 + 4?", "9", reward=None, tokens=3)])
+    rows, counts = selected("select=pairs", "select.per_prompt=2", "duplicates=none")
+    pairs = [(row["chosen"], row["rejected"]) for row in rows if "4 + 4" in row["messages"][0]["content"]]
+    assert pairs == [("it is  8.", "0"), ("it is  8.", "1")]
+    assert len({row["id"] for row in rows}) == len(rows) == 4
+    assert counts["dropped"] == {"no partner": 3, "cut off": 1, "empty": 1}
+
+
 def test_graded_pairs_have_their_margin(selected: Selected, folder: Path) -> None:
     texts = [("Fine.", 4.0, 3.5), ("Good.", 9.0, 8.0), ("Bad.", 2.0, 9.0), ("Hm.", None, 1.0)]
     lines = [
@@ -123,6 +133,13 @@ def test_drawn_tokens_are_kept_with_their_tokenizer(selected: Selected, folder: 
     assert selected("select=shortest")[0] == rows
     (folder / "config.yaml").unlink()
     assert "token_ids" not in selected("select=shortest")[0][0]
+
+
+def test_a_reward_that_is_no_number_is_no_verdict(selected: Selected, folder: Path) -> None:
+    write_part(folder / "part_000003.jsonl.gz", [drawn("Say it.", "It.", reward=float("nan"), tokens=2)])
+    rows, counts = selected("select=best", "keep.reward=[0.0,null]")
+    assert len(rows) == 2
+    assert counts["dropped"]["no verdict"] == 2
 
 
 def test_a_lone_surrogate_survives(selected: Selected, folder: Path) -> None:
