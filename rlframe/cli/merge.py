@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from rlframe.cli import exits
 from rlframe.errors import ConfigError, RunFailed
@@ -23,52 +23,45 @@ def main(arguments: list[str]) -> int:
         print(USAGE, end="")
         return 0
     try:
-        settings = pairs(arguments, "rlframe merge")
-        out, weights = new_folder(settings.pop("out", "")), settings.pop("weights", "")
-        count = _merge(settings, numbers("weights", weights) if weights else [], out)
+        models = settings_of(arguments, "rlframe merge")
+        out, weights = new_folder(models.pop("out", None)), models.pop("weights", [1 / len(models)] * len(models))
+        count = _merge(models, numbers("weights", weights), out)
     except (ConfigError, RunFailed, ValueError) as error:
         return exits.refuse(HEADLINE, str(error))
-    print(f"{count} tensors, averaged of {', '.join(settings)}, in {out}")
+    print(f"{count} tensors, averaged of {', '.join(models)}, in {out}")
     return 0
 
 
-def _merge(models: dict[str, str], weights: list[float], out: Path) -> int:
+def _merge(models: dict[str, Any], weights: list[float], out: Path) -> int:
     from rlframe.model import base_model
     from rlframe.model.merge import merge
 
-    folders = {name: base_model.prepare(path) for name, path in models.items()}
-    return merge(folders, weights or [1 / len(models)] * len(models), out)
+    return merge({name: base_model.prepare(str(path)) for name, path in models.items()}, weights, out)
 
 
-def pairs(arguments: list[str], verb: str) -> dict[str, str]:
-    """The values of key=value arguments. Raises ConfigError for other arguments and for a key that is twice there."""
-    settings: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not value or key in settings:
-            raise ConfigError(f"{argument}: is no key=value, or comes twice; see {verb} --help")
-        settings[key] = value
+def settings_of(arguments: list[str], verb: str) -> dict[str, Any]:
+    """The values of key=value arguments, as YAML. Raises ConfigError for other arguments."""
+    from omegaconf import OmegaConf
+
+    if wrong := [argument for argument in arguments if not argument.partition("=")[2]]:
+        raise ConfigError(f"{wrong[0]}: is no key=value; see {verb} --help")
+    settings: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
     return settings
 
 
-def new_folder(path: str) -> Path:
+def new_folder(path: Any) -> Path:
     """A folder that does not exist yet, in one that does. Raises ConfigError."""
-    out = Path(path).expanduser().resolve()
-    if not path:
+    if path is None:
         raise ConfigError("out: has no value; set out=FOLDER")
-    if out.exists():
-        raise ConfigError(f"out: {out} exists already; choose another folder")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out: there is no folder {out.parent}")
+    out = Path(str(path)).expanduser().resolve()
+    if out.exists() or not out.parent.is_dir():
+        problem = f"{out} exists already" if out.exists() else f"there is no folder {out.parent}"
+        raise ConfigError(f"out: {problem}; choose another folder")
     return out
 
 
-def numbers(key: str, text: str) -> list[float]:
-    """A list of numbers, as [0.5,0.5]. Raises ConfigError."""
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
+def numbers(key: str, values: Any) -> list[Any]:
+    """Raises ConfigError for anything but a list of numbers, as [0.5,0.5]."""
     if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-        raise ConfigError(f"{key}: {text} is no list of numbers, as [1, 2]")
+        raise ConfigError(f"{key}: {values} is no list of numbers, as [1,2]")
     return values

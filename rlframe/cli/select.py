@@ -22,17 +22,10 @@ beside them NAME.counts.json: one count for each reason, which add up to the lin
 The same inputs and settings give the same bytes.
 
   select=all, best, shortest, random    demonstrations; select.per_prompt=N
-  select=pairs                          comparisons: the shortest right completion against wrong or longer ones
-  select=grades                         comparisons: completions of like length whose grades differ
-  keep.reward=[1.0,null], .finish_reasons, .language, .tokens, .pass_rate, .tasks
-                                        what a completion must be; [least, greatest], null for no bound
-  '+keep.verdicts.NAME={score: [1.0, null], status: [scored]}'
-                                        what the verdict of a reward must be
-  right.verdict=NAME, right.least=1.0   which completions are right, for shortest, pairs and pass rates
-  duplicates=none, exact, normalised    answers to a prompt that count as one
-  prompts=NAME, heldout.files=[...]     held-out questions, which no row may have; heldout.ngram, heldout.values
-  max_truncated=0.5                     greatest share of the completions that may be cut off
-  --cfg                                 print the composed config
+  select=pairs, grades                  comparisons, by length or by grade
+  keep.*, right.*, duplicates           filters; a bound is [least, greatest], null for none
+  prompts=NAME, heldout.*               held-out questions, which no row may have
+  --cfg                                 print the composed config; conf/select.yaml explains every key
 """
 
 
@@ -99,7 +92,8 @@ def _select(selected: SelectConfig) -> None:
 
 def _held_out(selected: SelectConfig) -> HeldOut:
     from rlframe.prompts.base import in_order
-    from rlframe.select.heldout import HeldOut, question_of, read_questions
+    from rlframe.select.heldout import HeldOut, read_questions
+    from rlframe.select.items import question_of
 
     sets = [read_questions(path) for path in selected.heldout.files]
     if selected.prompts is not None:

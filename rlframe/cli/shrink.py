@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlframe.cli import exits
-from rlframe.cli.merge import new_folder, numbers, pairs
+from rlframe.cli.merge import new_folder, numbers, settings_of
 from rlframe.errors import ConfigError, RunFailed
 
 HEADLINE = "The model cannot be shrunk"
@@ -25,14 +25,12 @@ def main(arguments: list[str]) -> int:
 
     try:
         models = [argument for argument in arguments if "=" not in argument]
-        settings = pairs([argument for argument in arguments if "=" in argument], "rlframe shrink")
+        settings = settings_of([argument for argument in arguments if "=" in argument], "rlframe shrink")
         if len(models) != 1 or settings.keys() != {"out", "keep_layers"}:
             raise ConfigError("needs one model, out and keep_layers; see rlframe shrink --help")
         keep = numbers("keep_layers", settings["keep_layers"])
-        if not all(isinstance(layer, int) for layer in keep):
-            raise ConfigError(f"keep_layers: {settings['keep_layers']} must be whole numbers")
         out = new_folder(settings["out"])
-        before, after = drop_layers(base_model.prepare(models[0]), [int(layer) for layer in keep], out)
+        before, after = drop_layers(base_model.prepare(models[0]), keep, out)
     except (ConfigError, RunFailed, ValueError) as error:
         return exits.refuse(HEADLINE, str(error))
     print(f"{after} of {before} layers in {out}")

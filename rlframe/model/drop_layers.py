@@ -13,9 +13,9 @@ from rlframe.model.base_model import make_folder
 from rlframe.model.checkpoint_files import CheckpointFiles
 from rlframe.model.checkpoint_names import model_on_meta
 from rlframe.model.conversion import conversions
-from rlframe.model.merge import pieces
+from rlframe.model.merge import new_tensor, pieces
 from rlframe.model.shrink import LAYER_COUNTS, PERIODS
-from rlframe.model.tensor_files import TYPES, NewTensor, copy_settings, write_tensors
+from rlframe.model.tensor_files import TYPES, copy_settings, write_tensors
 
 LAYER = re.compile(r"^(.*?\.?(?:layers|h|blocks|layer))\.(\d+)\.")
 # Keys that number the first layers of a kind, the last ones, or list layers by their numbers.
@@ -39,7 +39,8 @@ def drop_layers(model: Path, keep: Sequence[int], out: Path) -> tuple[int, int]:
     config: Any = AutoConfig.from_pretrained(model, trust_remote_code=False)
     text = config.get_text_config(decoder=True)
     layers = text.num_hidden_layers
-    if not keep or list(keep) != sorted(set(keep)) or not 0 <= keep[0] <= keep[-1] < layers:
+    whole = all(isinstance(layer, int) for layer in keep)
+    if not keep or not whole or list(keep) != sorted(set(keep)) or not 0 <= keep[0] <= keep[-1] < layers:
         raise ConfigError(f"keep_layers: {list(keep)} must be rising numbers from 0 to {layers - 1}")
     change_config(text, keep)
     files = CheckpointFiles(model)
@@ -52,10 +53,7 @@ def drop_layers(model: Path, keep: Sequence[int], out: Path) -> tuple[int, int]:
             sources[name] = name
         elif (new := numbers.get(int(found[2]))) is not None:
             sources[f"{stack}.{new}.{name[found.end() :]}"] = name
-    tensors = [
-        NewTensor(name, files.file_of[source], files.type(source), files.shape(source))
-        for name, source in sources.items()
-    ]
+    tensors = [new_tensor(files, source, name) for name, source in sources.items()]
 
     def fill(folder: Path) -> None:
         copy_settings(model, folder)

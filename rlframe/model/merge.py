@@ -21,16 +21,8 @@ from rlframe.model.checkpoint_names import model_on_meta
 from rlframe.model.tensor_files import TYPES, NewTensor, copy_settings, write_tensors
 
 # Settings that may differ: none of them changes what a layer computes.
-FREE_SETTINGS = {
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "max_position_embeddings",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "tokenizer_class",
-}
+FREE_SETTINGS = {"_name_or_path", "architectures", "dtype", "torch_dtype", "max_position_embeddings"}
+FREE_SETTINGS |= {"tokenizer_class", "transformers_version", "use_cache"}
 
 
 def merge(models: dict[str, Path], weights: list[float], out: Path) -> int:
@@ -52,10 +44,7 @@ def merge(models: dict[str, Path], weights: list[float], out: Path) -> int:
     ties = tied_names(models[first])
     for other in others:
         check_tensors(files, first, other, ties)
-    tensors = [
-        NewTensor(name, files[first].file_of[name], files[first].type(name), files[first].shape(name))
-        for name in files[first].names()
-    ]
+    tensors = [new_tensor(files[first], name, name) for name in files[first].names()]
 
     def fill(folder: Path) -> None:
         copy_settings(models[first], folder)
@@ -71,12 +60,12 @@ def check_settings(models: dict[str, Path], first: str, other: str) -> None:
         if method := quantisation.method(models[name]):
             raise ConfigError(f"{name}: its weights are quantised ({method}); save them dequantised, then merge")
     ours, theirs = (_settings(models[name]) for name in (first, other))
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            raise ConfigError(
-                f"{first} and {other} differ in their config.json: {key} is {ours.get(key)!r} and {theirs.get(key)!r}; "
-                "only models of the same shape and settings have an average"
-            )
+    if different := [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]:
+        values = f"{ours.get(different[0])!r} and {theirs.get(different[0])!r}"
+        raise ConfigError(
+            f"{first} and {other} differ in their config.json: {different[0]} is {values}; only models of the same "
+            "shape and settings have an average"
+        )
 
 
 def check_tokenizers(models: dict[str, Path], first: str, other: str) -> None:
@@ -85,21 +74,14 @@ def check_tokenizers(models: dict[str, Path], first: str, other: str) -> None:
 
     if not all(any(models[name].glob("tokenizer*")) for name in (first, other)):
         return
-    ours, theirs = (
-        {
-            token_id: token
-            for token, token_id in AutoTokenizer.from_pretrained(models[name], trust_remote_code=False)
-            .get_vocab()
-            .items()
-        }
-        for name in (first, other)
-    )
-    for token_id in sorted(ours.keys() | theirs.keys()):
-        if ours.get(token_id) != theirs.get(token_id):
-            raise ConfigError(
-                f"{first} and {other} have different tokenizers: token {token_id} is {ours.get(token_id)!r} and "
-                f"{theirs.get(token_id)!r}; let one model draw rows, and tune the other on them"
-            )
+    tokenizers = (AutoTokenizer.from_pretrained(models[name], trust_remote_code=False) for name in (first, other))
+    ours, theirs = ({token_id: token for token, token_id in t.get_vocab().items()} for t in tokenizers)
+    if different := sorted(token_id for token_id in ours | theirs if ours.get(token_id) != theirs.get(token_id)):
+        tokens = f"{ours.get(different[0])!r} and {theirs.get(different[0])!r}"
+        raise ConfigError(
+            f"{first} and {other} have different tokenizers: token {different[0]} is {tokens}; let one model draw "
+            "rows, and tune the other on them"
+        )
 
 
 def check_tensors(files: dict[str, CheckpointFiles], first: str, other: str, ties: dict[str, set[str]]) -> None:
@@ -127,6 +109,13 @@ def stored(files: CheckpointFiles, name: str, ties: dict[str, set[str]]) -> str 
     """The name under which files have a tensor; a tied one may be there under its other name only."""
     known = files.file_of.keys()
     return name if name in known else next(iter(sorted(ties.get(name, set()) & known)), None)
+
+
+def new_tensor(files: CheckpointFiles, source: str, name: str) -> NewTensor:
+    """The tensor `source` of some files under a new name. Raises ConfigError for a type that is not written."""
+    if files.type(source) not in TYPES:
+        raise ConfigError(f"{source} in {files.folder} is in {files.type(source)}; only {', '.join(TYPES)} are written")
+    return NewTensor(name, files.file_of[source], files.type(source), files.shape(source))
 
 
 def pieces(files: CheckpointFiles, name: str, dtype: torch.dtype) -> Iterator[Tensor]:

@@ -19,19 +19,8 @@ from torch import Tensor
 from rlframe.model.checkpoint_files import WHOLE
 from rlframe.model.hub import INDEX
 
-# safetensors' names of types -> torch's; FP8 is dequantised while it is read.
-TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+# safetensors' names of the types in checkpoints -> torch's; FP8 is dequantised while it is read.
+TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 NOT_COPIED = ("*.safetensors", INDEX, "*.bin", "*.gguf", ".*")
 
 
@@ -68,11 +57,10 @@ def write_tensors(folder: Path, tensors: Iterable[NewTensor], read: Callable[[Ne
 
 def copy_settings(source: Path, folder: Path) -> None:
     """Copies everything but weights: settings, tokenizer, chat template, generation settings."""
-    shutil.copytree(source, folder, ignore=lambda path, names: [name for name in names if _is_left(Path(path, name))])
-
-
-def _is_left(path: Path) -> bool:
-    return path.is_dir() or any(path.match(pattern) for pattern in NOT_COPIED)
+    folder.mkdir()
+    for file in source.iterdir():
+        if file.is_file() and not any(file.match(pattern) for pattern in NOT_COPIED):
+            shutil.copy(file, folder)
 
 
 def _write_file(path: Path, tensors: list[NewTensor], read: Callable[[NewTensor], Iterable[Tensor]]) -> None:
@@ -87,6 +75,6 @@ def _write_file(path: Path, tensors: list[NewTensor], read: Callable[[NewTensor]
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors:
             for piece in read(tensor):
-                file.write(memoryview(piece.reshape(-1).view(torch.uint8).numpy()))
+                file.write(piece.reshape(-1).view(torch.uint8).numpy().tobytes())
         if file.tell() != 8 + len(encoded) + end:
             raise AssertionError(f"{path}: {file.tell()} bytes where {8 + len(encoded) + end} belong")

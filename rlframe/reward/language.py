@@ -71,9 +71,13 @@ class Language(Reward):
 
     def __call__(self, prompt: Prompt, completion: Completion) -> float | Verdict:
         question = next((m["content"] for m in reversed(prompt.messages) if m["role"] == "user"), "")
+        return self.share(question, completion.text)
+
+    def share(self, question: str, text: str) -> float | Verdict:
+        """The score of a completion's text, whose prompt ends with `question`."""
         target = main_language(question) if self.language == "prompt" else self.language
         quoted = words_of_other_scripts(question) if main_language(question) == target else frozenset()
-        counts = count_words(chain_of_thought(completion.text), quoted, favoured=target)
+        counts = count_words(chain_of_thought(text), quoted, favoured=target)
         if counts.keys() <= {NO_EVIDENCE}:
             fault = "the thought's words tell no language" if counts else "the thought has no words"
             return Verdict(score=0.0, status="unparseable", seconds=0.0, detail=fault)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlframe.select.config import Keep, within
-from rlframe.select.items import Item
-from rlframe.types import Completion, Prompt, ScoredGroup, Verdict
+from rlframe.select.items import Item, question_of
+from rlframe.types import ScoredGroup, Verdict
 
 CUT_OFF = "cut off"
 
@@ -51,11 +51,6 @@ class Filters:
 
     def _share(self, item: Item) -> float:
         """Share of the words that are in the language that is kept."""
-        import numpy as np
-
         assert self._language is not None
-        prompt = Prompt(id="", messages=item.messages, token_ids=[], reference="", task=item.task)
-        none = np.empty(0)
-        completion = Completion(token_ids=none, logprobs=none, versions=[], text=item.text, finish_reason="stop")
-        verdict = self._language(prompt, completion)
+        verdict = self._language.share(question_of(item.messages), item.text)
         return verdict.score or 0.0 if isinstance(verdict, Verdict) else verdict

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlframe.record.files import stream_json_lines
-from rlframe.select.items import files_of
-from rlframe.types import Message
+from rlframe.select.items import files_of, question_of
 
 WORD = re.compile(r"\w+|[-+*/=<>^%×÷]")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -52,11 +51,6 @@ class HeldOut:
         if self._values and len(numbers := sorted(NUMBER.findall(text))) > 1:
             keys.add(_digest("numbers", numbers))
         return keys
-
-
-def question_of(messages: list[Message]) -> str:
-    """The last message of the user."""
-    return next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
 
 
 def read_questions(path: str) -> Iterator[str]:

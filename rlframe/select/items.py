@@ -97,6 +97,11 @@ def files_of(path: Path) -> list[Path]:
     raise ValueError(f"{path}: the folder holds none of {', '.join(PATTERNS)}; name a run, or the folder of a draw")
 
 
+def question_of(messages: list[Message]) -> str:
+    """The last message of the user."""
+    return next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+
+
 def _item(record: dict[str, Any], where: str, line: str) -> Item:
     if "turns" in record:
         return Item(where=where, completion=rollouts.trajectory(record, line), row=None)

@@ -20,8 +20,8 @@ from rlframe.rows.records import Row
 from rlframe.select.choices import Candidate, Pair, choose, pairs
 from rlframe.select.config import GradePairs, LengthPairs, SelectConfig, within
 from rlframe.select.filters import Filters
-from rlframe.select.heldout import HeldOut, question_of
-from rlframe.select.items import Item, read_items
+from rlframe.select.heldout import HeldOut
+from rlframe.select.items import Item, question_of, read_items
 from rlframe.types import Comparison, Demonstration, Message
 
 HELD_OUT, DUPLICATE, PASS_RATE, WRONG = "held out", "duplicate", "pass rate", "not right"

@@ -29,7 +29,7 @@ def test_layers_are_dropped(tiny_model: Path, tmp_path: Path, capsys: pytest.Cap
     [
         (["a=MODEL", "b=MODEL"], "out: has no value; set out=FOLDER"),
         (["out=OUT", "a=MODEL"], "an average needs two models or more"),
-        (["out=OUT", "a=MODEL", "a=MODEL"], "is no key=value, or comes twice"),
+        (["out=OUT", "a=MODEL", "MODEL"], "is no key=value; see rlframe merge --help"),
         (["out=OUT", "a=MODEL", "b=/none"], "/none: there is no such Hugging Face folder"),
         (["out=OUT", "a=MODEL", "b=MODEL", "weights=half"], "weights: half is no list of numbers"),
         (["out=OUT", "a=MODEL", "b=MODEL", "weights=[1,1]"], "must be a number for each of a, b, of sum 1"),
@@ -52,7 +52,7 @@ def test_merges_that_cannot_work(
     ("arguments", "line"),
     [
         (["MODEL", "out=OUT"], "needs one model, out and keep_layers"),
-        (["MODEL", "out=OUT", "keep_layers=[0.5]"], "keep_layers: [0.5] must be whole numbers"),
+        (["MODEL", "out=OUT", "keep_layers=[0.5]"], "keep_layers: [0.5] must be rising numbers from 0 to 1"),
         (["MODEL", "out=OUT", "keep_layers=[0,7]"], "keep_layers: [0, 7] must be rising numbers from 0 to 1"),
     ],
 )
