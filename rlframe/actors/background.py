@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -12,6 +14,8 @@ from rlframe.actors.tasks import Tasks
 from rlframe.errors import Stalled
 
 T = TypeVar("T")
+
+PULSE_S = 1.0  # between two looks whether the event loop still runs anything
 
 
 class Background:
@@ -34,6 +38,7 @@ class Background:
         self._error: BaseException | None = None
         self._tasks = Tasks(self._fail)
         self._closing = False
+        self._stuck = ""  # reason, once the event loop has run nothing for too long
         self._lock = threading.Lock()  # a call begins before `close` cancels all calls, or not at all
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
@@ -45,14 +50,19 @@ class Background:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Waits for a coroutine, from any other thread than the loop's; an interrupted wait cancels the coroutine.
 
-        Raises RuntimeError after `close`, when no loop runs the coroutine.
+        Raises RuntimeError after `close`, when no loop runs the coroutine, and Stalled where the loop has run nothing
+        for `stall_timeout_s`, since a call in it does not return: then no task can find that out.
         """
         with self._lock:
+            if self._stuck:
+                coroutine.close()
+                raise Stalled(self._stuck)
             if self._closing:
                 coroutine.close()
                 raise RuntimeError(f"{self._thread.name}: the run has ended its calls to actors")
             future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
+            self._wait_while_alive(future)
             return future.result()
         except BaseException:
             future.cancel()
@@ -111,10 +121,29 @@ class Background:
 
         with self._lock:
             self._closing = True
+            if self._stuck:  # the thread is a daemon, and ends with the process
+                return
             cancelled = asyncio.run_coroutine_threadsafe(cancel(), self._loop)
         cancelled.result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
+
+    def _wait_while_alive(self, future: Future[Any]) -> None:
+        """Returns once a future is done. Raises Stalled where the loop runs nothing."""
+        asked, answered = time.monotonic(), threading.Event()
+        self._loop.call_soon_threadsafe(answered.set)
+        while not futures.wait([future], PULSE_S).done:
+            if answered.is_set():
+                answered.clear()
+                asked = time.monotonic()
+                self._loop.call_soon_threadsafe(answered.set)
+            elif (seconds := time.monotonic() - asked) > self.stall_timeout_s:
+                self._stuck = (
+                    f"{self._thread.name}: the event loop of the driver has run nothing for {seconds:.0f} s "
+                    "(cluster.stall_timeout_s), since a call in it does not return; logs/driver_stacks.txt in the "
+                    "run's folder names the call. With resume=auto the same command goes on with the run"
+                )
+                raise Stalled(self._stuck)
 
     def _fail(self, error: BaseException) -> None:
         self._error = error

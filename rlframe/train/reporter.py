@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import math
 import os
 import socket
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0  # between two writes
 UNMOVED_S = 60.0  # of a wait without progress, beyond which the console says who waits for what
+STACKS = "driver_stacks.txt"  # in the folder of logs
 REASON_CHARS = 4000  # of an error, that the status keeps
 
 
@@ -183,6 +185,16 @@ class Reporter:
             texts = ", and for ".join(wait.text for wait in waits)
             lines = "; ".join(status.lines()) or "no actor says what it does"
             self.warn(f"no progress for {unmoved_s:.0f} s while the run waits for {texts}: {lines}")
+            self._write_stacks()
+
+    def _write_stacks(self) -> None:
+        """Appends the call stacks of all threads of the driver to a file, for a wait that is the driver's own fault."""
+        with suppress(OSError):
+            self.files.logs.mkdir(parents=True, exist_ok=True)
+            with (self.files.logs / STACKS).open("a") as file:
+                file.write(f"\n{time.strftime('%Y-%m-%d %H:%M:%S')}, step {self.step}\n")
+                file.flush()
+                faulthandler.dump_traceback(file)
 
     def _write(self, status: Status) -> None:
         with suppress(OSError, Fenced):  # a full disk, whose next write may succeed; a newer driver, which writes

@@ -92,3 +92,25 @@ def test_a_closed_loop_refuses_a_call_instead_of_never_answering() -> None:
     background.close()
     with pytest.raises(RuntimeError, match="ended: the run has ended its calls to actors"):
         background.run(asyncio.sleep(0))
+
+
+def test_an_event_loop_that_runs_nothing_ends_all_calls() -> None:
+    background = Background("under test", stall_timeout_s=1.0)
+    released = threading.Event()
+
+    async def block() -> None:
+        released.wait(30)  # as a call of a library that does not return
+
+    async def later() -> None: ...
+
+    start = time.monotonic()
+    try:
+        with pytest.raises(Stalled, match=r"under test: the event loop of the driver has run nothing for [12] s"):
+            background.run(block())
+        assert 1 <= time.monotonic() - start < 10
+        with pytest.raises(Stalled, match="has run nothing"):
+            background.run(later())
+        background.close()
+    finally:
+        released.set()
+    assert time.monotonic() - start < 20

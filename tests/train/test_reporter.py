@@ -111,10 +111,10 @@ def report(tokens: int, silent_s: float, scoring_silent_s: float = 0.0) -> Episo
     return EpisodeReport(orders=1, completions=14, scoring=scoring, scoring_silent_s=scoring_silent_s, engines=[engine])
 
 
-def unmoved(waited_s: float, reports: list[EpisodeReport]) -> tuple[int, list[str]]:
+def unmoved(folder: Path, waited_s: float, reports: list[EpisodeReport]) -> tuple[int, list[str]]:
     """Seconds without progress of a wait for groups after reports that have just come, and the console's lines."""
     said: list[str] = []
-    reporter = Reporter(RunDir(Path("unused")), 100, said.append)
+    reporter = Reporter(RunDir(folder), 100, said.append)
     reporter._progress = Progress(1800.0)
     for each in reports:
         reporter._progress.note("episodes-0", each, time.monotonic())
@@ -126,19 +126,21 @@ def unmoved(waited_s: float, reports: list[EpisodeReport]) -> tuple[int, list[st
         return int(status.waits[0].unmoved_s), said
 
 
-def test_a_wait_in_which_tokens_or_verdicts_come_is_never_told():
-    assert unmoved(1000.0, [report(tokens=500, silent_s=0.1)]) == (0, [])
-    assert unmoved(1000.0, [report(tokens=500, silent_s=90.0, scoring_silent_s=2.0)]) == (2, [])
+def test_a_wait_in_which_tokens_or_verdicts_come_is_never_told(tmp_path: Path):
+    assert unmoved(tmp_path, 1000.0, [report(tokens=500, silent_s=0.1)]) == (0, [])
+    assert unmoved(tmp_path, 1000.0, [report(tokens=500, silent_s=90.0, scoring_silent_s=2.0)]) == (2, [])
 
 
-def test_after_a_minute_without_progress_the_console_tells_who_waits_for_whom_once():
-    seconds, said = unmoved(1000.0, [report(tokens=500, silent_s=70.0)])
+def test_after_a_minute_without_progress_the_console_tells_who_waits_for_whom_once(tmp_path: Path):
+    seconds, said = unmoved(tmp_path, 1000.0, [report(tokens=500, silent_s=70.0)])
     assert seconds == 70
     assert said == [
         "no progress for 70 s while the run waits for rollout, reward to sample and score the 8 groups of step 7 "
         "(a.bound=1800): rollout-3: 14 sequences, no token for 70 s"
     ]
+    [stacks] = [file.read_text() for file in (tmp_path / "logs").iterdir()]
+    assert stacks.count(", step 0\n") == 1 and "in unmoved\n" in stacks  # the function that waits
 
 
-def test_a_wait_is_never_unmoved_for_longer_than_it_lasts():
-    assert unmoved(2.0, [report(tokens=500, silent_s=70.0)]) == (2, [])
+def test_a_wait_is_never_unmoved_for_longer_than_it_lasts(tmp_path: Path):
+    assert unmoved(tmp_path, 2.0, [report(tokens=500, silent_s=70.0)]) == (2, [])
