@@ -34,7 +34,7 @@ TIGHT = 300  # tokens of rlframe's micro-batches for the gradient: several of th
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6)
     steps = parser.parse_args().steps
     os.environ.update(DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
@@ -122,7 +122,8 @@ def gradient(run: Any, model: Path, records: list[Any]) -> tuple[dict[str, np.nd
     (samples,) = to_micro_batches([share], "shared")
     sums, _ = rank.updater.accumulate(samples, [collate(batch) for batch in samples], objective, first=True)
     named = rank.engine.module.named_parameters()
-    return {name.removeprefix(PREFIX): safe_get_full_grad(tensor).numpy() for name, tensor in named}, sums["loss"]
+    gradients: dict[str, Any] = {name.removeprefix(PREFIX): safe_get_full_grad(tensor) for name, tensor in named}
+    return {name: tensor.numpy() for name, tensor in gradients.items()}, sums["loss"]
 
 
 def rlframe(run: Any, model: Path, records: list[Any]) -> list[dict[str, float]]:
