@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from rlframe.config.argument_checks import DEEPSPEED_CHECKS
 from rlframe.config.checks import SHARED_CHECKS
@@ -31,14 +31,17 @@ class TuneKeys(SharedKeys):
     rows: RowsConfig
     evaluate: TuneEvaluateConfig
 
+    _epoch_steps: int | None = PrivateAttr(default=None)  # of `epochs`, once the rows are read; never in config.yaml
+
     @property
     def counts_steps(self) -> bool:
-        return self.steps is not None
+        return self.steps is not None or self._epoch_steps is not None
 
     @property
     def last_step(self) -> int:
-        assert self.steps is not None, "with_steps comes before the run's first step"
-        return self.steps
+        steps = self.steps or self._epoch_steps
+        assert steps is not None, "with_steps comes before the run's first step"
+        return steps
 
     @property
     def chat_template(self) -> str | None:
@@ -120,5 +123,7 @@ class TuneConfig(TuneKeys):
     ]
 
     def with_steps(self, steps: int) -> TuneConfig:
-        """The same run, whose epochs are this number of steps."""
-        return self.model_copy(update={"steps": steps})
+        """The same run, whose epochs are this number of steps; a resumed run counts its epochs again."""
+        counted = self.model_copy()
+        counted._epoch_steps = steps
+        return counted

@@ -22,6 +22,15 @@ def test_rows_and_a_model_are_enough(model_folder, tmp_path):
     assert load(OmegaConf.load(tmp_path / "config.yaml"), TuneConfig) == run
 
 
+def test_the_saved_config_of_a_run_of_epochs_can_be_resumed(model_folder, tmp_path):
+    run = checked(model_folder, "rows.path=rows.jsonl")
+    counted = run.with_steps(5)
+    assert (counted.counts_steps, counted.last_step) == (True, 5)
+    save(counted, tmp_path / "config.yaml")
+    assert load(OmegaConf.load(tmp_path / "config.yaml"), TuneConfig) == run
+    assert not run.counts_steps
+
+
 IMPOSSIBLE = {
     "rows.path=null": "rows: path: names no rows; set rows.path=rows.jsonl, a folder, or a pattern, or rows.parts",
     "algorithm=grpo": "algorithm: grpo learns from rollouts and their rewards, and a tuning run samples none",
