@@ -24,8 +24,9 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         models = settings_of(arguments, "rlframe merge")
-        out, weights = new_folder(models.pop("out", None)), models.pop("weights", [1 / len(models)] * len(models))
-        count = _merge(models, numbers("weights", weights), out)
+        out, weights = new_folder(models.pop("out", None)), models.pop("weights", None)
+        weights = [1 / len(models) for _ in models] if weights is None else numbers("weights", weights)
+        count = _merge(models, weights, out)
     except (ConfigError, RunFailed, ValueError) as error:
         return exits.refuse(HEADLINE, str(error))
     print(f"{count} tensors, averaged of {', '.join(models)}, in {out}")
@@ -42,10 +43,14 @@ def _merge(models: dict[str, Any], weights: list[float], out: Path) -> int:
 def settings_of(arguments: list[str], verb: str) -> dict[str, Any]:
     """The values of key=value arguments, as YAML. Raises ConfigError for other arguments."""
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
     if wrong := [argument for argument in arguments if not argument.partition("=")[2]]:
         raise ConfigError(f"{wrong[0]}: is no key=value; see {verb} --help")
-    settings: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+    try:
+        settings: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+    except YAMLError as error:
+        raise ConfigError(f"{' '.join(arguments)}: a value is no YAML: {' '.join(str(error).split())}") from error
     return settings
 
 

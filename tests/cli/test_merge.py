@@ -28,6 +28,8 @@ def test_layers_are_dropped(tiny_model: Path, tmp_path: Path, capsys: pytest.Cap
     ("arguments", "line"),
     [
         (["a=MODEL", "b=MODEL"], "out: has no value; set out=FOLDER"),
+        (["out=OUT"], "an average needs two models or more"),
+        (["out=OUT", "a=MODEL", "b=MODEL", "weights=[0.5"], "weights=[0.5: a value is no YAML"),
         (["out=OUT", "a=MODEL"], "an average needs two models or more"),
         (["out=OUT", "a=MODEL", "MODEL"], "is no key=value; see rlframe merge --help"),
         (["out=OUT", "a=MODEL", "b=/none"], "/none: there is no such Hugging Face folder"),
