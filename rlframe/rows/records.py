@@ -117,6 +117,8 @@ def _conversation(record: Mapping[str, Any], name: str) -> tuple[list[Message], 
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else _messages(text, before)
     value = record[name]
     answer = [{"role": "assistant", "content": value}] if isinstance(value, str) else _messages(value, name)
+    if len(answer) > len(messages) and answer[: len(messages)] == messages:
+        return _split(answer, name)  # a whole conversation, which has its beginning once more beside it
     return _split([*messages, *answer], name)
 
 

@@ -36,6 +36,7 @@ def test_rows_survive_a_file_unchanged(tmp_path: Path) -> None:
         {"prompt": "What is 2 + 3?", "completion": "5"},
         {"prompt": ASK, "completion": [SAY]},
         {"prompt": ASK, "completion": "5"},
+        {"prompt": "What is 2 + 3?", "completion": [*ASK, SAY]},
         {"messages": ASK, "answer": "5"},
         {"messages": [*ASK, {**SAY, "reasoning_content": None}], "level": 3},
     ],
@@ -52,6 +53,7 @@ def test_every_shape_of_a_demonstration_is_read(record: dict) -> None:
         {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"},
         {"prompt": ASK, "chosen": [SAY], "rejected": [{**SAY, "content": "6"}]},
         {"chosen": [*ASK, SAY], "rejected": [*ASK, {**SAY, "content": "6"}]},
+        {"prompt": "What is 2 + 3?", "chosen": [*ASK, SAY], "rejected": [*ASK, {**SAY, "content": "6"}]},
     ],
 )
 def test_every_shape_of_a_comparison_is_read(record: dict) -> None:
