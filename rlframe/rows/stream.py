@@ -48,6 +48,10 @@ class RowStream:
         epoch, place = divmod(position, self._length)
         return self._epoch_order(epoch)[place]
 
+    def weight(self, index: int) -> float:
+        """Times that an epoch takes the row at an index of `rows`."""
+        return next(weight for _, end, weight in self._parts if index < end)
+
     def _shuffled(self, epoch: int) -> array[int]:
         """Indices of an epoch's rows in their order, in 4 bytes each."""
         rng = random.Random(f"{self._seed}/{epoch}")

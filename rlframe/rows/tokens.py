@@ -49,6 +49,13 @@ class RowEncoder:
         self._turns = turns
         self._digest = tokenizer_digest(tokenizer)
         self.end_id = self._end_id(tokenizer, stop_ids, raw=template.raw)
+        self._stop_ids = stop_ids | {self.end_id}
+
+    def prompts(self, row: Demonstration) -> list[list[Message]]:
+        """The conversation before each turn to train on."""
+        roles = enumerate(message["role"] for message in row.messages)
+        earlier = [at for at, role in roles if role == "assistant" and at and self._turns == "all"]
+        return [*(row.messages[:at] for at in earlier), row.messages]
 
     def trajectory(self, row: Demonstration) -> Trajectory:
         """The turns to train on. A turn whose prompt begins with an earlier turn's tokens continues it.
@@ -60,18 +67,17 @@ class RowEncoder:
         answer = {"role": "assistant", "content": row.answer}
         conversation = [*row.messages, answer | ({REASONING: row.reasoning} if row.reasoning else {})]
         last = len(conversation) - 1
-        roles = enumerate(message["role"] for message in conversation)
-        chosen = [at for at, role in roles if role == "assistant" and at and self._turns == "all"] or [last]
         turns: list[Turn] = []
         paths: list[list[int]] = []  # of each turn, all tokens up to its end
-        for at in chosen:
-            prompt = self._renderer.text(conversation[:at])
+        for before in self.prompts(row):
+            at = len(before)
+            prompt = self._renderer.text(before)
             prompt_ids = self._renderer.prompt_token_ids(prompt)
             if at == last and row.token_ids is not None and row.tokenizer == self._digest:
                 token_ids = row.token_ids
             else:
                 try:
-                    token_ids = self._completion_ids(conversation[:at], conversation[at], prompt)
+                    token_ids = self._completion_ids(before, conversation[at], prompt)
                 except ValueError as error:
                     raise ValueError(f"row {row.id}: {error}") from error
             parents = [index for index, path in enumerate(paths) if prompt_ids[: len(path)] == path]
@@ -83,7 +89,7 @@ class RowEncoder:
 
     def _completion_ids(self, before: list[Message], answer: Message, prompt: str) -> list[int]:
         token_ids = self._renderer.encode(self._spelled(before, answer, prompt))
-        if self.end_id in token_ids:
+        if not self._stop_ids.isdisjoint(token_ids):
             raise ValueError("the answer holds the token that ends it; leave it out, since rlframe adds it")
         return [*token_ids, self.end_id]
 

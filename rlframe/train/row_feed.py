@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlframe.batch.records import to_record
 from rlframe.errors import ConfigError, RunFailed
+from rlframe.prompts.overlap import digest
 from rlframe.types import Demonstration, Prompt, RolloutGroup, ScoredGroup
 
 if TYPE_CHECKING:
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from rlframe.rows.stream import RowStream
     from rlframe.rows.tokens import RowEncoder
     from rlframe.training import GroupRecord
-
-FEW_ROWS = 100  # before the share of dropped rows says anything
 
 
 class RowFeed:
@@ -31,29 +31,38 @@ class RowFeed:
         per_step: int,
         max_tokens: int,
         max_dropped_share: float,
+        planned: int,
         total: int | None = None,
+        held_out: Mapping[bytes, str] | None = None,
     ) -> None:
-        """`total`: rows of the whole run, by which the last step may have fewer than `per_step`; None: no bound."""
+        """`planned`: rows that the whole run trains on. `total`: the same in a run of epochs, whose last step may have
+        fewer than `per_step`; None: no bound. `held_out`: digest of a conversation -> id of the row.
+        """
         self.stream = stream
         self.encoder = encoder
         self.per_step = per_step
         self.max_tokens = max_tokens
         self.max_dropped_share = max_dropped_share
+        self.planned = planned
         self.total = total
+        self.held_out = held_out or {}
         self.position = 0  # of the stream
         self.dropped = 0
 
     def take(self) -> list[GroupRecord]:
         """The next step's rows, a group of one for each, whose body is the group itself.
 
-        Raises ConfigError for a record that is no row, and RunFailed where too many rows are too long.
+        Raises ConfigError for a record that is no row, or is held out, and RunFailed where too many rows are too long.
         """
         taken = self.position - self.dropped
         count = self.per_step if self.total is None else max(1, min(self.per_step, self.total - taken))
         groups: list[ScoredGroup] = []
         while len(groups) < count:
             try:
-                group = to_group(self.stream.at(self.position), self.encoder, f"@{self.position}")
+                row = self.stream.at(self.position)
+                group = to_group(row, self.encoder, f"@{self.position}")
+                if (heldout_id := held_out_id(row, self.encoder, self.held_out)) is not None:
+                    raise ValueError(heldout_among(1, 1, [f"{row.id} is {heldout_id}"]))
             except ValueError as error:
                 raise ConfigError(f"rows: {error}") from error
             self.position += 1
@@ -75,7 +84,9 @@ class RowFeed:
         return {"rows/epoch": self.position / len(self.stream), "rows/dropped": float(self.dropped)}
 
     def _check_dropped(self) -> None:
-        if self.position >= FEW_ROWS and self.dropped > self.max_dropped_share * self.position:
+        """The share is of an epoch, or of a shorter run: after few rows it would be a matter of chance."""
+        rows = max(self.position, min(self.planned + self.dropped, len(self.stream)))
+        if self.dropped > self.max_dropped_share * rows:
             raise RunFailed(too_many_dropped(self.dropped, self.position, self.max_tokens, self.max_dropped_share))
 
 
@@ -84,6 +95,21 @@ def too_many_dropped(dropped: int, seen: int, max_tokens: int, max_share: float)
         f"rows.max_dropped_share: {dropped} of {seen} rows are longer than rows.max_tokens={max_tokens} and would be "
         f"dropped, more than the share {max_share:g}; raise rows.max_tokens (and learner.micro_batch_tokens), or the "
         "share"
+    )
+
+
+def held_out_id(row: Row, encoder: RowEncoder, held_out: Mapping[bytes, str]) -> str | None:
+    """The held-out row whose conversation is before one of the row's turns to train on; None: there is none."""
+    if not held_out or not isinstance(row, Demonstration):
+        return None
+    digests = map(digest, encoder.prompts(row))
+    return next((held_out[found] for found in digests if found in held_out), None)
+
+
+def heldout_among(count: int, rows: int, named: list[str]) -> str:
+    return (
+        f"heldout: {count} of {rows} rows have the conversation of a held-out row: {', '.join(named)}; take them out "
+        "of one of the two"
     )
 
 

@@ -14,13 +14,20 @@ from rlframe.prompts.overlap import digest
 from rlframe.rows.sources import in_order
 from rlframe.rows.stream import RowStream
 from rlframe.rows.tokens import RowEncoder, end_token_ids
-from rlframe.train.row_feed import RowFeed, longest, to_group, to_records, too_many_dropped
+from rlframe.train.row_feed import (
+    RowFeed,
+    held_out_id,
+    heldout_among,
+    longest,
+    to_group,
+    to_records,
+    too_many_dropped,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlframe.config.tune import TuneConfig
-    from rlframe.rows.sources import Rows
     from rlframe.training import GroupRecord
     from rlframe.types import ScoredGroup
 
@@ -51,7 +58,8 @@ def open_rows(
         heldout = _held_out(run, encoder)
         stream = RowStream(settings.sources, run.seed)
         prompts = [group.group.prompt for group in heldout]
-        checked = _check(stream.rows, encoder, run, {digest(prompt.messages): prompt.id for prompt in prompts})
+        held_out = {digest(prompt.messages): prompt.id for prompt in prompts}
+        checked = _check(stream, encoder, run, held_out)
     except ConfigError:
         raise
     except ValueError as error:
@@ -63,14 +71,17 @@ def open_rows(
         warn(f"rows: {checked.dropped} of {checked.rows} rows are longer than rows.max_tokens, and are dropped")
     total = None
     if run.epochs is not None:
-        total = max(1, round(run.epochs * len(stream) * (1 - checked.dropped / checked.rows)))
+        total = max(1, round(run.epochs * len(stream) * (1 - checked.dropped_share)))
+    planned = (run.steps or 0) * settings.per_step if total is None else total
     feed = RowFeed(
         stream,
         encoder,
         per_step=settings.per_step,
         max_tokens=settings.max_tokens,
         max_dropped_share=settings.max_dropped_share,
+        planned=planned,
         total=total,
+        held_out=held_out,
     )
     steps = run.steps if total is None else math.ceil(total / settings.per_step)
     assert steps is not None, "a check has seen to steps or epochs"
@@ -83,28 +94,30 @@ class Checked:
 
     rows: int
     dropped: int  # of them, because they are too long
+    dropped_share: float  # of an epoch, which takes rows of some parts more often
 
 
-def _check(rows: Rows, encoder: RowEncoder, run: TuneConfig, heldout: dict[bytes, str]) -> Checked:
+def _check(stream: RowStream, encoder: RowEncoder, run: TuneConfig, heldout: dict[bytes, str]) -> Checked:
     """Encodes rows for a minute. `heldout`: digest of a held-out conversation -> id. Raises ValueError."""
     deadline = time.monotonic() + CHECK_S
     checked = dropped = 0
+    weight = dropped_weight = 0.0
     held_out: list[str] = []
-    for row in in_order(rows):
-        dropped += longest(to_group(row, encoder)) > run.rows.max_tokens
+    for index, row in enumerate(in_order(stream.rows)):
+        too_long = longest(to_group(row, encoder)) > run.rows.max_tokens
         checked += 1
-        if (heldout_id := heldout.get(digest(row.messages))) is not None:
+        dropped += too_long
+        weight += stream.weight(index)
+        dropped_weight += too_long * stream.weight(index)
+        if (heldout_id := held_out_id(row, encoder, heldout)) is not None:
             held_out.append(f"{row.id} is {heldout_id}")
         if time.monotonic() > deadline:
             break
     if held_out:
-        raise ValueError(
-            f"heldout: {len(held_out)} of {checked} rows have the conversation of a held-out row: "
-            f"{', '.join(held_out[:NAMED_ROWS])}; take them out of one of the two"
-        )
+        raise ValueError(heldout_among(len(held_out), checked, held_out[:NAMED_ROWS]))
     if dropped > run.rows.max_dropped_share * checked:
         raise ConfigError(too_many_dropped(dropped, checked, run.rows.max_tokens, run.rows.max_dropped_share))
-    return Checked(rows=checked, dropped=dropped)
+    return Checked(rows=checked, dropped=dropped, dropped_share=dropped_weight / weight)
 
 
 def _held_out(run: TuneConfig, encoder: RowEncoder) -> list[ScoredGroup]:

@@ -140,6 +140,14 @@ def test_the_end_token_is_the_one_that_the_template_writes(tmp_path: Path) -> No
     assert RowEncoder(tokenizer, chat_template, "last", {tokenizer.eos_token_id}).end_id == tokenizer.eos_token_id
 
 
+def test_an_answer_that_holds_another_end_token_is_refused() -> None:
+    tokenizer = byte_tokenizer()
+    stop_ids = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|user|>")}
+    chat_template = ChatTemplate(chat_template=SMOLLM2, chat_template_kwargs=None, raw=False)
+    with pytest.raises(ValueError, match="the answer holds the token that ends it"):
+        RowEncoder(tokenizer, chat_template, "last", stop_ids).trajectory(row("5<|user|>"))
+
+
 def test_a_digest_tells_tokenizers_with_other_ids_apart() -> None:
     tokenizer = byte_tokenizer()
     digest = tokenizer_digest(tokenizer)

@@ -1,7 +1,11 @@
 """Rows on their way into steps: taken once, counted, refused before the start."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,6 +14,8 @@ from rlframe.batch.samples import to_samples
 from rlframe.batch.sequences import to_train_sample
 from rlframe.config.tune import TuneConfig
 from rlframe.errors import ConfigError, RunFailed
+from rlframe.train.signals import Stop, StopSignals
+from rlframe.train.tune import take_step
 from rlframe.train.written import open_rows
 from tests.conftest import compose_unchecked
 from tests.tiny.models import byte_tokenizer
@@ -60,6 +66,35 @@ def test_a_restored_feed_takes_what_an_uninterrupted_one_takes(tiny_model: Path,
     assert [[record.prompt_id for record in again.take()] for _ in range(3)] == expected
 
 
+def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Path) -> None:
+    run = tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 10)}", "steps=9", "epochs=null")
+    feed, signals = open_feed(run).feed, StopSignals()
+    at, numbers, reached = feed.stream.at, (signal.SIGINT, signal.SIGTERM), []
+
+    def interrupted(position: int) -> Any:
+        if position == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return at(position)
+
+    def step(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(policy_version=1)
+
+    feed.stream.at = interrupted
+    learner = SimpleNamespace(step=step, objective=SimpleNamespace(algorithm=run.algorithm, skips_zero_advantage=False))
+    ctx: Any = SimpleNamespace(
+        rows=feed, signals=signals, learner=learner, record=lambda step, *_: reached.append(step)
+    )
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    signals.listen()
+    try:
+        with pytest.raises(Stop):
+            take_step(run, ctx, 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (reached, feed.position) == ([1], 4)  # the rows that a checkpoint skips are those of a step that was taken
+
+
 def test_a_row_becomes_a_sample_whose_answer_alone_counts(tiny_model: Path, tmp_path: Path) -> None:
     opened = open_feed(tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 1)}", "rows.per_step=1"))
     (planned,) = to_samples(rate(opened.feed.take(), SFT(name="sft")), SFT(name="sft"))
@@ -104,6 +139,49 @@ def test_long_rows_that_the_start_did_not_see_end_the_run(
     with pytest.raises(RunFailed, match=r"rows\.max_dropped_share: "):
         for _ in range(50):
             feed.take()
+
+
+def test_long_rows_that_come_early_by_chance_do_not_end_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", 990)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.writelines(json.dumps({"prompt": "say", "completion": "x" * 80}) + "\n" for _ in range(10))
+    for seed in range(20):
+        opened = open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", f"seed={seed}", "epochs=1.0"))
+        assert sum(len(opened.feed.take()) for _ in range(opened.steps)) == 990
+
+
+def test_an_epoch_of_a_mixture_takes_each_part_by_its_weight(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", 10)
+    write(tmp_path / "b.jsonl", 10, "x" * 80)
+    parts = [
+        f"+rows.parts.a={{path:{tmp_path / 'a.jsonl'}}}",
+        f"+rows.parts.b={{path:{tmp_path / 'b.jsonl'},weight:0.1}}",
+    ]
+    opened = open_feed(tune_config(tiny_model, *parts, "rows.max_dropped_share=0.5", "epochs=1.0"))
+    assert sum(len(opened.feed.take()) for _ in range(opened.steps)) == 10
+
+
+def test_held_out_rows_that_the_start_did_not_see_are_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlframe.train.written.CHECK_S", -1.0)  # one row is looked at
+    rows, heldout = write(tmp_path / "a.jsonl", 10), write(tmp_path / "b.jsonl", 1, first=5)
+    feed = open_feed(tune_config(tiny_model, f"rows.path={rows}", f"rows.heldout.path={heldout}")).feed
+    with pytest.raises(ConfigError, match=r"1 of 1 rows have the conversation .*: a\.jsonl:6 is b\.jsonl:1;"):
+        for _ in range(3):
+            feed.take()
+
+
+def test_a_held_out_row_in_an_earlier_turn_that_is_trained_on_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    turns = [("user", "say 1"), ("assistant", "1"), ("user", "and?"), ("assistant", "2")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": messages}))
+    settings = [f"rows.path={tmp_path / 'a.jsonl'}", f"rows.heldout.path={write(tmp_path / 'b.jsonl', 3)}"]
+    open_feed(tune_config(tiny_model, *settings))
+    with pytest.raises(
+        ConfigError, match=r"1 of 1 rows have the conversation of a held-out row: a\.jsonl:1 is b\.jsonl:2"
+    ):
+        open_feed(tune_config(tiny_model, *settings, "rows.turns=all"))
 
 
 def test_held_out_rows_among_the_rows_are_refused_and_three_named(tiny_model: Path, tmp_path: Path) -> None:

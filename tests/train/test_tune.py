@@ -63,7 +63,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = [conversation(kind, number) for kind in KINDS for number in range(2)]
     records = [{"messages": [*messages, {"role": "assistant", "content": answer}]} for messages, answer in cases]
     (folder / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    held_out = [{**record, "messages": record["messages"][:2]} for record in records]
+    held_out = [{"messages": conversation(kind, number)[0][:2]} for kind in KINDS for number in range(2, 4)]
     (folder / "heldout.jsonl").write_text("".join(json.dumps(record) + "\n" for record in held_out))
     (folder / "template.jinja").write_text(one_template())
     return folder
