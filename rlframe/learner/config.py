@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rlframe.model.config import LoraConfig, resolve_auto
 from rlframe.schema import Config, Label, Labels, Passthrough, Resources
@@ -17,6 +17,12 @@ class MoEConfig(Config):
     bias_update_rate: float = Field(ge=0)
 
 
+def _steps_or_share(value: float) -> float:
+    if value > 1 and value % 1:
+        raise ValueError(f"{value:g} is neither a whole number of steps, nor below 1 their share of the run's steps")
+    return value
+
+
 class LearnerConfig(Config):
     """`conf/learner/zero3.yaml`."""
 
@@ -26,7 +32,7 @@ class LearnerConfig(Config):
     lr: float = Field(gt=0)
     min_lr: float = Field(ge=0)
     schedule: Literal["constant", "linear", "cosine"]
-    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
+    warmup_steps: Annotated[float, Field(ge=0), AfterValidator(_steps_or_share)]
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=2, max_length=2)
     adam_epsilon: float = Field(gt=0)
     weight_decay: float = Field(ge=0)

@@ -36,6 +36,8 @@ IMPOSSIBLE = {
     "algorithm=grpo": "algorithm: grpo learns from rollouts and their rewards, and a tuning run samples none",
     "steps=3": "steps, epochs: both end the run; set one of them, and the other to null",
     "epochs=null": "steps, epochs: neither ends the run; set one of them",
+    "learner.warmup_steps=1.5": "learner.warmup_steps: 1.5 is neither a whole number of steps, nor below 1 their share",
+    "learner.warmup_steps=x": "learner.warmup_steps: Input should be a valid number, not 'x'",
     "learner.epochs=2": "learner.epochs: 2, but a tuning step is one update on rows.per_step",
     "+kl=reference kl.place=reward kl.estimator=k1": "kl.place: reward, but rows have no reward",
     "rows.max_tokens=5000": "rows.max_tokens: 5000 tokens, but the model at model.path takes 4096; lower it",
