@@ -24,6 +24,7 @@ Turns = Literal["last", "all"]
 MARK, THOUGHT_MARK = "⟨answer⟩", "⟨thought⟩"  # texts that a chat template shows the place of
 OPENED = re.compile(r"<(\w+)>\s*\Z")  # at the end of a prompt: the template has opened the thoughts
 CLOSED = re.compile(r"</\w+>\s*\Z")  # likewise: the template has closed them again
+CLOSED_ALONE = re.compile(r"(?:(?!<think>).)*?</think>", re.DOTALL)  # in an answer: thoughts without their opening tag
 EMPTY_THOUGHTS = re.compile(r"\s*(<(\w+)>)?\s*</(think|\2)>")  # at the beginning of an answer
 
 
@@ -110,6 +111,11 @@ class RowEncoder:
             raise ValueError(
                 "the answer has thoughts, and the prompt ends with a closed block of thoughts; leave out "
                 "rows.template.chat_template_kwargs.enable_thinking=false, or the thoughts"
+            )
+        elif CLOSED_ALONE.match(text):
+            raise ValueError(
+                "the answer closes thoughts that neither it nor the prompt opens, as an answer drawn under a chat "
+                "template that opens them; write <think> before them"
             )
         if EMPTY_THOUGHTS.match(text):
             raise ValueError(

@@ -113,6 +113,7 @@ def test_the_prompt_is_the_engine_s_token_by_token() -> None:
         (R1_DISTILL, {}, "<think>\n</think>5", "begins with an empty block of thoughts"),
         (QWEN3, {}, "<think>\n\n</think>\n\n5", "begins with an empty block of thoughts"),
         (QWEN3, {"enable_thinking": False}, "<think>2+3</think>5", "the prompt ends with a closed block of thoughts"),
+        (QWEN3, {}, "2+3\n</think>\n\n5", "closes thoughts that neither it nor the prompt opens"),
         (SMOLLM2, {}, "5<|end|>", "the answer holds the token that ends it"),
     ],
 )
