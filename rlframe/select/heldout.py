@@ -33,7 +33,7 @@ class HeldOut:
         for questions in sets:
             counts: Counter[bytes] = Counter()
             number = 0
-            for question in questions:
+            for question in dict.fromkeys(questions):  # a set of completions repeats its questions
                 number += 1
                 counts.update(self._keys(question))
             most = number / 2 if number >= LEAST_COMMON else number

@@ -55,3 +55,8 @@ def test_a_held_out_line_without_a_question_is_named(tmp_path: Path) -> None:
     file.write_text('{"question": "One?"}\n{"answer": "2"}\n')
     with pytest.raises(ValueError, match=r"held\.jsonl, line 2: no question; a held-out line has messages, question"):
         list(read_questions(str(file)))
+
+
+def test_a_question_that_many_lines_of_a_set_repeat_is_held_out() -> None:
+    question = "How many apples are left over when nine children share thirty of them?"
+    assert HeldOut([[question] * 8], 10, values=False).holds(question)
