@@ -49,7 +49,8 @@ class Renderer:
         except TemplateError as error:
             raise ConfigError(
                 f"the chat template fails on a conversation of {_roles(messages)}: {error}. If it takes no "
-                "system message, set prompts.template.system='' and write its text into prompts.template.user"
+                "system message, write its text into the message of the user: prompts.template.system='' and "
+                "prompts.template.user, or in rows their messages"
             ) from error
         return cast("str", rendered)  # the result for one conversation that is not tokenized
 
@@ -98,7 +99,7 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -
     if own is None and not tokenizer.chat_template:
         raise ValueError(
             "template: the model has no chat template, as base models do: set prompts.template.raw=true, which gives "
-            "it plain text, or prompts.template.chat_template=FILE.jinja"
+            "it plain text, or prompts.template.chat_template=FILE.jinja; in a tuning run the keys are rows.template.*"
         )
     return tokenizer.get_chat_template(own)
 

@@ -72,15 +72,15 @@ class RowEncoder:
         paths: list[list[int]] = []  # of each turn, all tokens up to its end
         for before in self.prompts(row):
             at = len(before)
-            prompt = self._renderer.text(before)
-            prompt_ids = self._renderer.prompt_token_ids(prompt)
-            if at == last and row.token_ids is not None and row.tokenizer == self._digest:
-                token_ids = row.token_ids
-            else:
-                try:
+            try:
+                prompt = self._renderer.text(before)
+                prompt_ids = self._renderer.prompt_token_ids(prompt)
+                if at == last and row.token_ids is not None and row.tokenizer == self._digest:
+                    token_ids = row.token_ids
+                else:
                     token_ids = self._completion_ids(before, conversation[at], prompt)
-                except ValueError as error:
-                    raise ValueError(f"row {row.id}: {error}") from error
+            except ValueError as error:
+                raise ValueError(f"row {row.id}: {error}") from error
             parents = [index for index, path in enumerate(paths) if prompt_ids[: len(path)] == path]
             parent = max(parents, default=None, key=lambda index: len(paths[index]))
             observed = prompt_ids if parent is None else prompt_ids[len(paths[parent]) :]

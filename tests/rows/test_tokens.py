@@ -123,6 +123,14 @@ def test_an_answer_that_contradicts_its_prompt_is_refused(template, kwargs, answ
     assert problem in str(refused.value)
 
 
+def test_a_conversation_that_the_chat_template_refuses_is_named_by_its_row() -> None:
+    strict = (
+        "{% if messages[0]['role'] == 'user' and messages[0]['content'] != '?' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    with pytest.raises(ValueError, match=r"^row r: the chat template fails on a conversation of user: no\."):
+        encoder(strict + SMOLLM2).trajectory(row("5"))
+
+
 @pytest.mark.parametrize(("template", "kwargs"), [(SMOLLM2, {}), (QWEN3_APART, {"enable_thinking": False})])
 def test_thoughts_without_a_place_in_the_prompt_are_refused(template, kwargs) -> None:
     with pytest.raises(ValueError, match="the chat template has no place for reasoning_content behind this prompt"):
