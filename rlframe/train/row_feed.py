@@ -74,9 +74,16 @@ class RowFeed:
         return to_records(groups)
 
     def state(self) -> dict[str, Any]:
-        return {"position": self.position, "dropped": self.dropped}
+        return {"position": self.position, "dropped": self.dropped, "per_step": self.per_step}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Raises ConfigError in a run of epochs whose earlier steps had another number of rows."""
+        per_step = state.get("per_step", self.per_step)
+        if self.total is not None and per_step != self.per_step:
+            raise ConfigError(
+                f"rows.per_step: {self.per_step}, but the run to resume took {per_step}, by which its epochs are "
+                f"counted in steps; use {per_step}, or end the run by steps=N epochs=null"
+            )
         self.position, self.dropped = state["position"], state["dropped"]
 
     def metrics(self) -> dict[str, float]:

@@ -66,6 +66,17 @@ def test_a_restored_feed_takes_what_an_uninterrupted_one_takes(tiny_model: Path,
     assert [[record.prompt_id for record in again.take()] for _ in range(3)] == expected
 
 
+def test_a_resumed_run_of_epochs_keeps_its_rows_per_step(tiny_model: Path, tmp_path: Path) -> None:
+    rows = f"rows.path={write(tmp_path / 'a.jsonl', 10)}"
+    feed = open_feed(tune_config(tiny_model, rows)).feed
+    feed.take()
+    with pytest.raises(ConfigError, match=r"rows\.per_step: 2, but the run to resume took 4"):
+        open_feed(tune_config(tiny_model, rows, "rows.per_step=2")).feed.restore(feed.state())
+    by_steps = open_feed(tune_config(tiny_model, rows, "rows.per_step=2", "steps=9", "epochs=null")).feed
+    by_steps.restore(feed.state())
+    assert by_steps.position == 4
+
+
 def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Path) -> None:
     run = tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 10)}", "steps=9", "epochs=null")
     feed, signals = open_feed(run).feed, StopSignals()
