@@ -87,12 +87,12 @@ class EpisodeActors:
     def start(self, seats: list[EngineSeat], node: str | None) -> str:
         """Starts a worker near its engines -> its name. `node` None: on any node with `rollout.labels`."""
         index = next(self._indices)
-        labels = self.run.rollout.labels or {}
+        labels = {} if node is not None else self.run.rollout.labels or {}
         slot = Slot(kind="episodes", index=index, cpus=0, gpus=0, environment=visible_gpus(0), labels=labels)
         make_rewards = partial(reward_pool, self.run.reward, self.rewards, index % self.members, self.members)
         options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS}
-        if node is not None:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        if node is not None:  # soft affinity is for Ray a wish: half of such actors are on another node
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
         settings = _settings(self.run) | {"rest_s": REST_S if self.run.max_staleness else 0.0}
         start_actor(slot, EpisodeWorker, (seats, make_rewards), self.handles, settings, **options)
         self._homes[slot.name] = node or ""
