@@ -179,6 +179,7 @@ class TimedEngine:
             delay_s = max(self._resume_s - self._clock_s, 0.0) + rest_s / self.speed
             request.timer = asyncio.get_running_loop().call_later(delay_s, self._end, request)
             return
+        self._sampled_slot_s += min(rest_s, 0.0)  # nothing is sampled between the last token and a late timer
         request.over = True
         del self._running[request]
         whole = self._tokens(request)

@@ -114,7 +114,7 @@ def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePoo
 
     lost, lengths, tokens = asyncio.run(kill())
     assert lengths == [[900, 1000]] * 3
-    # The engines lived and gave their tokens, so none is sampled twice. They count busy time, so late timers count too.
+    # The engines lived and gave their tokens, so none is sampled twice.
     assert tokens < 30 + 3 * 1900 + 1000
     assert len(lost.warnings) == 1
     assert "episodes-0 is lost, and another episode worker takes its place: " in lost.warnings[0]
