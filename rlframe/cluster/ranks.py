@@ -68,7 +68,9 @@ class Ranks:
         """The calls in which the ranks meet and load the model, by name."""
         if not self.actors:
             return {}
-        address, timeout_s = meeting_point(self.actors), self.run.cluster.stall_timeout_s
+        # The driver finds a stopped rank within stall_timeout_s. Its peers must still wait for it then, since an error
+        # of theirs would look like a bug, which ends the run.
+        address, timeout_s = meeting_point(self.actors), 2 * self.run.cluster.stall_timeout_s
         calls = [rank.connect.remote(address, index, timeout_s) for index, rank in enumerate(self.actors)]
         return numbered("learner", calls)
 
