@@ -29,7 +29,7 @@ from benchmarks.chaos_parts import faults
 from benchmarks.chaos_parts.balance import balance
 from benchmarks.chaos_parts.disk import SmallDisk
 from benchmarks.chaos_parts.drivers import Drivers
-from benchmarks.chaos_parts.report import recovery_table
+from benchmarks.chaos_parts.report import conclude, recovery_table
 from benchmarks.chaos_parts.settings import overrides
 from benchmarks.chaos_parts.storm import Storm, newest_step
 from tests.tiny.models import make_llama
@@ -44,15 +44,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))  # the run's processes are ended on the way out
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    wrong = storm(arguments, folder)
-    print(f"\n{len(wrong)} violations")
-    for line in wrong:
-        print(f"- {line}")
-    if not wrong and arguments.folder is None:
-        shutil.rmtree(folder)
-    else:
-        print(f"the files are in {folder}")
-    return 1 if wrong else 0
+    return conclude(storm(arguments, folder), folder, keep=arguments.folder is not None)
 
 
 def storm(arguments: argparse.Namespace, folder: Path) -> list[str]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ray.job_submission import JobStatus
 
 from benchmarks.chaos_parts.balance import balance
+from benchmarks.chaos_parts.report import conclude
 from benchmarks.chaos_parts.storm import newest_step
 from benchmarks.kubernetes_parts.attempt import Attempt
 from benchmarks.kubernetes_parts.pods import RunningPod
@@ -215,14 +215,7 @@ def main() -> int:
     print("\n| what | s | at most |\n|---|---|---|")
     for what, seconds, bound in run.figures:
         print(f"| {what} | {seconds:.1f} | {'' if bound is None else f'{bound:g}'} |")
-    print(f"\n{len(run.wrong)} violations")
-    for line in run.wrong:
-        print(f"- {line}")
-    if not run.wrong and arguments.folder is None:
-        shutil.rmtree(folder)
-    else:
-        print(f"the files are in {folder}")
-    return 1 if run.wrong else 0
+    return conclude(run.wrong, folder, keep=arguments.folder is not None)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from rlframe.cluster.prometheus import Exporter
 from rlframe.config.warnings import warnings
-from rlframe.errors import LearnerLost
 from rlframe.experience.errands import Errands
 from rlframe.experience.statistics import rollout_metrics
 from rlframe.record import curves
@@ -67,7 +66,7 @@ class Context(Session):
         self.feed.check_folder(self.files.path)
         logged = self._resume() if self.run.resume else self.feed.open_log(0, resume=False)
         self.open_sinks(logged)
-        self._begin()
+        self.retry_after_losses(self._begin)
         self._step_began = time.monotonic()
         self.health.restored()
         return self.step
@@ -90,16 +89,12 @@ class Context(Session):
 
     def _begin(self) -> None:
         """Brings restored weights to the engines, unless a replay follows, and makes up a missed evaluation."""
-        while True:
-            try:
-                if self.step and not self.feed.replaying:
-                    with self.console.phase("bringing the weights to the engines"):
-                        self.weights.sync(self.step)
-                        self.weights.settle()
-                        self.turns.metrics()  # these turns are no step's
-                return self.evaluate_if_due(self.step)
-            except LearnerLost as lost:
-                self.recover(lost)
+        if self.step and not self.feed.replaying:
+            with self.console.phase("bringing the weights to the engines"):
+                self.weights.sync(self.step)
+                self.weights.settle()
+                self.turns.metrics()  # these turns are no step's
+        self.evaluate_if_due(self.step)
 
     def sync(self, step: int) -> Synced:
         """Brings the learner's version to the engines. While steps are replayed engines keep the weights they have."""

@@ -139,8 +139,7 @@ class Recovery:
             self.follower.restore(self._follower_at_start)
         if self.feed:
             self.feed.rewind(step)
-        if self.weights and not (
-            self.feed and self.feed.replaying
-        ):  # no step follows that would bring the weights to engines that wait for them
+        replaying = self.feed is not None and self.feed.replaying
+        if self.weights and not replaying:  # no step follows that would bring the weights to engines that wait for them
             self.weights.sync(step)
         return step

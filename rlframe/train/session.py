@@ -77,6 +77,14 @@ class Session(ABC):
             sink.log(step, metrics)
         self.recorded = step
 
+    def retry_after_losses(self, act: Callable[[], None]) -> None:
+        """Does `act`, and does it again with new ranks after each loss of ranks."""
+        while True:
+            try:
+                return act()
+            except LearnerLost as lost:
+                self.recover(lost)
+
     def recover(self, lost: LearnerLost) -> int:
         """Puts new ranks in the place of lost ones -> the step of the checkpoint with which they begin."""
         self.signals.raise_held_back()

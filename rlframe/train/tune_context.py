@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from rlframe.errors import LearnerLost
 from rlframe.record import curves
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
@@ -54,12 +53,7 @@ class TuneContext(Session):
                 self.step = self.recovery.repeat(lambda: self.checkpoints.restore(self.console.warn))
         keep_evaluations(self.files.evaluations, max(self.step, logged))
         self.open_sinks(max(self.step, logged))
-        while True:
-            try:
-                self.evaluate_if_due(self.step)
-                break
-            except LearnerLost as lost:
-                self.recover(lost)
+        self.retry_after_losses(lambda: self.evaluate_if_due(self.step))
         self.step_seconds()  # the first step begins here
         return self.step
 

@@ -24,6 +24,11 @@ def test_layers_are_dropped(tiny_model: Path, tmp_path: Path, capsys: pytest.Cap
     assert AutoModelForCausalLM.from_pretrained(out).config.num_hidden_layers == 1
 
 
+def filled(arguments: list[str], model: Path, folder: Path) -> list[str]:
+    """Arguments with a model in the place of MODEL, and a new folder in that of OUT."""
+    return [argument.replace("MODEL", str(model)).replace("=OUT", f"={folder / 'out'}") for argument in arguments]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -42,10 +47,7 @@ def test_layers_are_dropped(tiny_model: Path, tmp_path: Path, capsys: pytest.Cap
 def test_merges_that_cannot_work(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
-    filled = [
-        argument.replace("MODEL", str(tiny_model)).replace("=OUT", f"={tmp_path / 'out'}") for argument in arguments
-    ]
-    assert merge.main(filled) == 2
+    assert merge.main(filled(arguments, tiny_model, tmp_path)) == 2
     assert line in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -61,9 +63,6 @@ def test_merges_that_cannot_work(
 def test_students_that_cannot_be(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
-    filled = [
-        argument.replace("MODEL", str(tiny_model)).replace("=OUT", f"={tmp_path / 'out'}") for argument in arguments
-    ]
-    assert shrink.main(filled) == 2
+    assert shrink.main(filled(arguments, tiny_model, tmp_path)) == 2
     assert line in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

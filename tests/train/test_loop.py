@@ -65,6 +65,23 @@ def wait_for(running: subprocess.Popen[str], reached: Callable[[], bool]) -> Non
         time.sleep(0.5)
 
 
+def run_and_kill_a_rank(command: list[str], run_dir: Path) -> None:
+    """Runs a command to its end, and kills one of its ranks once four steps are recorded."""
+    running = subprocess.Popen(
+        [*command, f"run_dir={run_dir}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "RLFRAME_TEST_RUN": str(run_dir)},
+    )
+    metrics = run_dir / "metrics.jsonl"
+    wait_for(running, lambda: metrics.exists() and len(lines(metrics)) >= 4)
+    next(each for each in offspring_of_ray(str(run_dir)) if each.name().startswith("ray::LearnerRan")).kill()
+    output, _ = running.communicate(timeout=TIMEOUT_S)
+    assert running.returncode == 0, output[-3000:]
+    assert "the learner is lost after step " in output.replace("\n", " ")
+
+
 # A reference that follows at step 4 must come out of the checkpoint of step 3.
 SETTINGS = [
     "learner.minibatches=2",
@@ -151,19 +168,7 @@ def test_a_run_that_loses_a_rank_equals_an_uninterrupted_one(
     six_steps: Path, mixture: list[str], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "lost"
-    running = subprocess.Popen(
-        [*RLFRAME, *mixture, "steps=6", f"run_dir={run_dir}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "RLFRAME_TEST_RUN": str(run_dir)},
-    )
-    metrics = run_dir / "metrics.jsonl"
-    wait_for(running, lambda: metrics.exists() and len(lines(metrics)) >= 4)
-    next(each for each in offspring_of_ray(str(run_dir)) if each.name().startswith("ray::LearnerRan")).kill()
-    output, _ = running.communicate(timeout=TIMEOUT_S)
-    assert running.returncode == 0, output[-3000:]
-    assert "the learner is lost after step " in output.replace("\n", " ")
+    run_and_kill_a_rank([*RLFRAME, *mixture, "steps=6"], run_dir)
     assert learned(run_dir) == learned(six_steps)
     last = lines(run_dir / "metrics.jsonl")[-1]
     assert (last["losses/learner"], last["recoveries/learner"]) == (1, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from rlframe.types import Demonstration, Message, Prompt, Sampling
 from tests.conftest import compose_unchecked, tiny_overrides
 from tests.tiny import engines
 from tests.tiny.templates import QWEN3, QWEN3_APART, R1_DISTILL, SMOLLM2
-from tests.train.test_loop import learned, lines, offspring_of_ray, wait_for
+from tests.train.test_loop import learned, lines, run_and_kill_a_rank
 
 TIMEOUT_S = 420
 TUNE = [sys.executable, "-m", "rlframe.cli", "tune"]
@@ -129,22 +128,11 @@ def test_a_tuning_run_that_loses_a_rank_equals_one_that_does_not(
     six_steps: Path, tiny_model: Path, rows: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "lost"
-    running = subprocess.Popen(
-        [*TUNE, *settings(tiny_model, rows), "rows.turns=all", f"run_dir={run_dir}", "steps=12"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "RLFRAME_TEST_RUN": str(run_dir)},
-    )
-    metrics = run_dir / "metrics.jsonl"
-    wait_for(running, lambda: metrics.exists() and len(lines(metrics)) >= 4)
-    next(each for each in offspring_of_ray(str(run_dir)) if each.name().startswith("ray::LearnerRan")).kill()
-    output, _ = running.communicate(timeout=TIMEOUT_S)
-    assert running.returncode == 0, output[-3000:]
-    assert "the learner is lost after step " in output.replace("\n", " ")
+    run_and_kill_a_rank([*TUNE, *settings(tiny_model, rows), "rows.turns=all", "steps=12"], run_dir)
     assert learned(run_dir)[:6] == learned(six_steps)
-    assert [row["step"] for row in lines(metrics)] == list(range(1, 13))
-    assert lines(metrics)[-1]["losses/learner"] == 1
+    metrics = lines(run_dir / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == list(range(1, 13))
+    assert metrics[-1]["losses/learner"] == 1
 
 
 @pytest.fixture(scope="module")
