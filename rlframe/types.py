@@ -70,6 +70,27 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """An answer in steps with a label for each; an answer that is judged as a whole is a single step.
+
+    >>> Assessment(id="steps.jsonl:1", messages=[{"role": "user", "content": "What is 2 + 3 + 4?"}],
+    ...            steps=["2 + 3 = 5.", " 5 + 4 = 8."], labels=[1.0, 0.0], task="math", source="steps.jsonl:1").answer
+    '2 + 3 = 5. 5 + 4 = 8.'
+    """
+
+    id: str
+    messages: list[Message]  # everything before the answer
+    steps: list[str]  # the answer's text, cut behind each step
+    labels: list[float]  # [steps] in [0, 1]: 1 right or safe, 0 wrong or unsafe; between: share of right continuations
+    task: str
+    source: str
+
+    @property
+    def answer(self) -> str:
+        return "".join(self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
     """A position of the prompt stream whose problem is not sampled: too long for the run, or held out."""
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from rlframe.types import Comparison, Demonstration, Message
+from rlframe.types import Assessment, Comparison, Demonstration, Message
 
-Row: TypeAlias = Demonstration | Comparison
+Row: TypeAlias = Demonstration | Comparison | Assessment
 
 TASK = "general"  # of a record that names none
 REASONING = "reasoning_content"  # the key of thoughts that a message keeps apart from its content
 KEYS = ("role", "content", REASONING)  # of a message
 FIELDS = (  # of a record
     *("id", "messages", "prompt", "completion", "answer", "reasoning", "token_ids", "tokenizer"),
-    *("chosen", "rejected", "margin", "task", "source"),
+    *("chosen", "rejected", "margin", "steps", "completions", "labels", "label", "task", "source"),
 )
 SHAPES = (
-    "messages and answer; messages that end with the assistant; prompt and completion; or chosen and rejected, with "
-    "prompt or messages before them or as whole conversations"
+    "messages and answer; messages that end with the assistant; prompt and completion; chosen and rejected, with "
+    "prompt or messages before them or as whole conversations; or an answer with its label, or steps with their labels"
 )
 
 
@@ -28,8 +28,10 @@ def record_of(row: Row) -> dict[str, Any]:
     if isinstance(row, Demonstration):
         record |= {"answer": row.answer, "reasoning": row.reasoning}
         record |= {"token_ids": row.token_ids, "tokenizer": row.tokenizer}
-    else:
+    elif isinstance(row, Comparison):
         record |= {"chosen": row.chosen, "rejected": row.rejected, "margin": row.margin}
+    else:
+        record |= {"steps": row.steps, "labels": row.labels}
     record |= {"task": row.task, "source": row.source}
     return {key: value for key, value in record.items() if value is not None}
 
@@ -44,6 +46,8 @@ def row_of(record: Mapping[str, Any], row_id: str, where: str) -> Row:
         {"prompt": "What is 2 + 3?", "completion": "5"}                 each a text or a list of messages
         {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"}    each a text or a list of messages
         {"chosen": [..., {...}], "rejected": [..., {...}]}              conversations with a common beginning
+        {"prompt": "Is 7 prime?", "answer": "Yes.", "label": 1}         an answer that is judged as a whole
+        {"prompt": "...", "steps": ["2 + 3 = 5.", ...], "labels": [1, ...]}     or step by step; true and false will do
 
     `row_id`: of a record without an id. Raises ValueError, whose message starts with `where`, for any other shape.
     """
@@ -57,6 +61,8 @@ def row_of(record: Mapping[str, Any], row_id: str, where: str) -> Row:
         }
         if "chosen" in record or "rejected" in record:
             return Comparison(**_comparison(record), **shared)
+        if _judges(record):
+            return Assessment(**_assessment(record), **shared)
         return Demonstration(**_demonstration(record), **shared)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
@@ -107,6 +113,31 @@ def _comparison(record: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"field 'margin' holds {type(margin).__name__}, not a number")
     texts = {"messages": before, "chosen": chosen["content"], "rejected": rejected["content"]}
     return texts | {"margin": None if margin is None else float(margin)}
+
+
+def _judges(record: Mapping[str, Any]) -> bool:
+    """True for a record with labels of an answer. A `label` that is no number from 0 to 1, as a topic, is none."""
+    label = record.get("label")
+    steps = "labels" in record and ("steps" in record or isinstance(record.get("completions"), list))
+    return steps or (isinstance(label, bool | int | float) and 0 <= label <= 1)
+
+
+def _assessment(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an assessment that hold its texts and labels."""
+    if "labels" not in record:
+        whole = _demonstration({key: value for key, value in record.items() if key not in ("token_ids", "tokenizer")})
+        if whole["reasoning"] is not None:
+            raise ValueError(f"the answer has {REASONING!r}; write its thoughts into content, as <think>...</think>")
+        return {"messages": whole["messages"], "steps": [whole["answer"]], "labels": [float(record["label"])]}
+    steps, labels = record.get("steps", record.get("completions")), record["labels"]
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step for step in steps):
+        raise ValueError("field 'steps' holds no list of texts")
+    if not isinstance(labels, list) or len(labels) != len(steps):
+        raise ValueError(f"field 'labels' holds no list of {len(steps)} labels, one for each step")
+    if odd := [label for label in labels if not isinstance(label, bool | int | float) or not 0 <= label <= 1]:
+        raise ValueError(f"field 'labels' holds {odd[0]!r}, not a number from 0 to 1")
+    before, _ = _conversation({**record, "answer": "".join(steps)}, "answer")
+    return {"messages": before, "steps": steps, "labels": [float(label) for label in labels]}
 
 
 def _conversation(record: Mapping[str, Any], name: str) -> tuple[list[Message], Message]:

@@ -12,7 +12,7 @@ from typing import Any
 from rlframe.record import rollouts
 from rlframe.record.files import stream_json_lines
 from rlframe.rows.records import Row, row_of
-from rlframe.types import Demonstration, Message, ScoredGroup
+from rlframe.types import Comparison, Demonstration, Message, ScoredGroup
 
 PATTERNS = ("step_*.jsonl.gz", "part_*.jsonl.gz", "part_*.jsonl")
 ROLLOUTS = "rollouts"  # folder of a run directory
@@ -42,7 +42,9 @@ class Item:
             return self._scored.group.completions[0].text
         if isinstance(self.row, Demonstration):
             return f"{self.row.reasoning or ''}{self.row.answer}"
-        return f"{self.row.chosen}\n{self.row.rejected}"
+        if isinstance(self.row, Comparison):
+            return f"{self.row.chosen}\n{self.row.rejected}"
+        return self.row.answer
 
     @property
     def token_ids(self) -> list[int]:

@@ -22,12 +22,17 @@ from rlframe.select.config import GradePairs, LengthPairs, SelectConfig, within
 from rlframe.select.filters import Filters
 from rlframe.select.heldout import HeldOut
 from rlframe.select.items import Item, question_of, read_items
-from rlframe.types import Comparison, Demonstration, Message
+from rlframe.types import Assessment, Comparison, Demonstration, Message
 
 HELD_OUT, DUPLICATE, PASS_RATE, WRONG = "held out", "duplicate", "pass rate", "not right"
 NOT_CHOSEN, NO_PARTNER = "not chosen", "no partner"
 KEPT = "kept"
 NAMED = 3  # held-out items that are named
+KINDS: dict[type[Row], str] = {
+    Demonstration: "a demonstration",
+    Comparison: "a comparison",
+    Assessment: "an answer with labels",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +225,9 @@ def _answer_digest(conversation: bytes, text: str, duplicates: str) -> bytes:
 
 def _check_kind(item: Item, config: SelectConfig) -> None:
     """Raises ConfigError for a written row of another kind than the selection makes."""
-    compares = isinstance(config.select, LengthPairs | GradePairs)
-    if isinstance(item.row, Demonstration) == compares:
-        kind, other = ("comparisons", "a demonstration") if compares else ("demonstrations", "a comparison")
-        raise ConfigError(f"sources: {item.where} is {other}, and select={config.select.name} writes {kind}")
+    wanted = Comparison if isinstance(config.select, LengthPairs | GradePairs) else Demonstration
+    if item.row is not None and not isinstance(item.row, wanted):
+        raise ConfigError(
+            f"sources: {item.where} is {KINDS[type(item.row)]}, and select={config.select.name} writes "
+            f"{'comparisons' if wanted is Comparison else 'demonstrations'}"
+        )

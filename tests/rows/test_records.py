@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from rlframe.rows.files import read_rows, write_rows
-from rlframe.rows.records import row_of
-from rlframe.types import Comparison, Demonstration, Message
+from rlframe.rows.records import Row, row_of
+from rlframe.types import Assessment, Comparison, Demonstration, Message
 
 ASK: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
 SAY: Message = {"role": "assistant", "content": "5"}
 
 
-def read(record: dict) -> Demonstration | Comparison:
+def read(record: dict) -> Row:
     return row_of(record, "rows.jsonl:7", "rows.jsonl, line 7")
 
 
@@ -24,8 +24,9 @@ def test_rows_survive_a_file_unchanged(tmp_path: Path) -> None:
         drawn,
         Demonstration(id="b", messages=ASK, answer="fünf", task="math", source="s"),
         Comparison(id="c", messages=ASK, chosen="5", rejected="6", margin=2.0, task="math", source="s"),
+        Assessment(id="d", messages=ASK, steps=["2+3=5.", " 5"], labels=[1.0, 0.25], task="math", source="s"),
     ]
-    assert write_rows(rows, tmp_path / "part_000000.jsonl") == 3
+    assert write_rows(rows, tmp_path / "part_000000.jsonl") == 4
     assert list(read_rows(tmp_path)) == list(read_rows(tmp_path / "part_000000.jsonl")) == rows
 
 
@@ -62,6 +63,26 @@ def test_every_shape_of_a_comparison_is_read(record: dict) -> None:
     assert (row.messages, row.chosen, row.rejected, row.margin) == (ASK, "5", "6", None)
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "What is 2 + 3?", "completion": "5", "label": True},
+        {"messages": [*ASK, SAY], "label": 1},
+        {"prompt": ASK, "steps": ["5"], "labels": [1]},
+        {"prompt": "What is 2 + 3?", "completions": ["5"], "labels": [True]},
+    ],
+)
+def test_every_shape_of_an_assessment_is_read(record: dict) -> None:
+    row = read(record)
+    assert isinstance(row, Assessment)
+    assert (row.messages, row.steps, row.labels, row.answer) == (ASK, ["5"], [1.0], "5")
+
+
+def test_a_label_that_is_a_topic_makes_no_assessment() -> None:
+    assert isinstance(read({"prompt": "What is 2 + 3?", "completion": "5", "label": "sums"}), Demonstration)
+    assert isinstance(read({"prompt": "What is 2 + 3?", "completion": "5", "labels": ["sums"]}), Demonstration)
+
+
 def test_thoughts_beside_the_content_are_kept() -> None:
     thought = {**SAY, "reasoning_content": "2 and 3 make 5"}
     row = read({"messages": [*ASK, thought, *ASK, thought]})
@@ -73,6 +94,9 @@ def test_thoughts_beside_the_content_are_kept() -> None:
 @pytest.mark.parametrize(
     ("record", "problem"),
     [
+        ({"prompt": "What?", "steps": ["a", "b"], "labels": [1]}, "holds no list of 2 labels, one for each step"),
+        ({"prompt": "What?", "steps": ["a"], "labels": [2]}, "holds 2, not a number from 0 to 1"),
+        ({"prompt": "What?", "steps": "a", "labels": [1]}, "field 'steps' holds no list of texts"),
         ({"messages": ASK}, "has no answer: messages ends with 'user', not with 'assistant'"),
         ({"prompt": "What?"}, "has no answer: it has 'prompt'; a row has messages and answer; "),
         ({"prompt": "What?", "completion": " \n"}, "has no answer: it is empty"),
