@@ -63,6 +63,7 @@ class SlowVerdict(Reward):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--max-staleness", type=int, default=2)
     parser.add_argument("--share", type=float, default=0.02, help="of completions with a slow verdict")
@@ -71,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     # Seeds outside, policies inside: a change of the machine's load meets all policies.
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.policies}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for name in options.policies:
             runs[name].append(run(POLICIES[name], seed, options))
             print(json.dumps({"late": name, "seed": seed} | runs[name][-1]), flush=True)
