@@ -16,13 +16,14 @@ from rlframe.schema import for_another_machine
 
 if TYPE_CHECKING:
     from rlframe.cluster.jobs import Job, Jobs, Submission
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
 
-USAGE = """rlframe submit experiment=NAME run_dir=/shared/... [key=value ...] [--address http://head:8265] [--no-wait]
+USAGE = """rlframe submit [tune] experiment=NAME run_dir=/shared/... [key=value ...] [--address URL] [--no-wait]
 
-Sends a run to a Ray cluster and prints what it prints, until it ends. The config is that of `rlframe train`; here is
-checked what does not depend on the cluster's machines, and there the rest, before anything else. `conf/` and the files
-that the config names by relative paths go along (at most 100 MiB). The same command goes on with a run that ended.
+Sends a run to a Ray cluster and prints what it prints, until it ends. The config is that of `rlframe train`, and after
+the word `tune` that of `rlframe tune`; here is checked what does not depend on the cluster's machines, and there the
+rest, before anything else. `conf/` and the files that the config names by relative paths go along (at most 100 MiB).
+The same command goes on with a run that ended.
 
   run_dir=/shared/runs/first    a folder that all machines of the cluster share; required
   --address, cluster.address    the address of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS or
@@ -35,12 +36,13 @@ that the config names by relative paths go along (at most 100 MiB). The same com
 CONFIG_FOLDERS = {"main": CONF, "command-line": OWN_CONF}  # by Hydra's name of the source
 OPTIONS = {CONF: "config-path", OWN_CONF: "config-dir"}
 HEADLINE = "This run cannot be submitted"
+TRAIN, TUNE = "train", "tune"  # the verb of the job, and the name of its config
 
 
 class _Prepared:
     """A run that passed the checks of this machine."""
 
-    def __init__(self, run: RunConfig, submission: Submission, address: str | None, sent: SentFiles) -> None:
+    def __init__(self, run: SharedKeys, submission: Submission, address: str | None, sent: SentFiles) -> None:
         self.run = run
         self.submission = submission
         self.address = address
@@ -55,9 +57,10 @@ def main(arguments: list[str]) -> int:
 def _submit(arguments: list[str]) -> int:
     option, arguments = remote.take_option(arguments, remote.ADDRESS)
     no_wait, arguments = remote.take_flag(arguments, "--no-wait")
+    verb, arguments = (TUNE, arguments[1:]) if arguments[:1] == [TUNE] else (TRAIN, arguments)
     arguments = _with_a_cluster(arguments)
     prepared: list[_Prepared] = []
-    code = command_line.run_jobs("submit", arguments, lambda composed: prepared.append(_prepare(composed)))
+    code = command_line.run_jobs("submit", arguments, lambda config: prepared.append(_prepare(verb, config)), verb)
     if code or not prepared:  # --cfg prints a config, and has no job
         return code
     first = prepared[0]
@@ -114,8 +117,8 @@ def _exit_code(job: Job) -> int:
     return exits.FAILED if job.exit_code in (None, 0) else job.exit_code
 
 
-def _prepare(composed: Any) -> _Prepared:
-    """Checks a composed config as far as this machine can. Raises ConfigError."""
+def _prepare(verb: str, composed: Any) -> _Prepared:
+    """Checks a composed config of a verb as far as this machine can. Raises ConfigError."""
     from hydra.core.hydra_config import HydraConfig
 
     from rlframe.cluster.jobs import Submission
@@ -125,7 +128,7 @@ def _prepare(composed: Any) -> _Prepared:
     composed.cluster.address = "auto"  # the driver starts on a node of the cluster
     _set_folder(composed)
     with for_another_machine():
-        run = config.load(composed)
+        run = _checked(verb, composed)
     # `rlframe train` makes the run's plan there, where the model and the machines are, before it starts anything.
     sent = sent_files(run.model_dump(), _config_folders())
     resume = [] if any(text.startswith("resume=") for text in overrides) else ["resume=auto"]
@@ -134,7 +137,7 @@ def _prepare(composed: Any) -> _Prepared:
     submission = Submission(
         run_dir=run.run_dir,
         # exec: a signal reaches the driver, not a shell
-        entrypoint=f"exec rlframe train {_config_options()} {shlex.join(arguments)}",
+        entrypoint=f"exec rlframe {verb} {_config_options(verb)} {shlex.join(arguments)}",
         files=sent.files,
         env_vars=run.cluster.env_vars,
         stop_timeout_s=run.cluster.stop_timeout_s,
@@ -145,6 +148,14 @@ def _prepare(composed: Any) -> _Prepared:
     return _Prepared(run, submission, address, sent)
 
 
+def _checked(verb: str, composed: Any) -> SharedKeys:
+    if verb == TRAIN:
+        return config.load(composed)
+    from rlframe.config.tune import TuneConfig
+
+    return config.load(composed, TuneConfig)
+
+
 def _config_folders() -> dict[str, Path]:
     """Name in the job's folder -> folder of YAML files of this command: conf/, and that of --config-dir."""
     from hydra.core.hydra_config import HydraConfig
@@ -153,12 +164,12 @@ def _config_folders() -> dict[str, Path]:
     return {name: folders[provider] for provider, name in CONFIG_FOLDERS.items() if provider in folders}
 
 
-def _config_options() -> str:
+def _config_options(verb: str) -> str:
     """Hydra's options by which the job finds those folders, for a shell in the job's folder."""
     from hydra.core.hydra_config import HydraConfig
 
     options = [f'--{OPTIONS[name]}="$PWD/{name}"' for name in _config_folders()]
-    if (name := HydraConfig.get().job.config_name) and name != "train":
+    if (name := HydraConfig.get().job.config_name) and name != verb:
         options.append(f"--config-name={shlex.quote(name)}")
     return " ".join(options)
 

@@ -11,13 +11,13 @@ from rlframe.errors import ConfigError
 from rlframe.record.secrets import secret
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
+    from rlframe.config.keys import SharedKeys
 
 USUAL = ("WANDB_API_KEY", "HF_TOKEN", "RAY_AUTH_TOKEN")  # looked for without a mention in the config
 KEY_ENV = "key_env"  # of a judge
 
 
-def refuse_sent_secrets(run: RunConfig, overrides: Sequence[str], sent: SentFiles) -> None:
+def refuse_sent_secrets(run: SharedKeys, overrides: Sequence[str], sent: SentFiles) -> None:
     """Raises ConfigError, with the name of the secret and the place, and without the value."""
     names = dict.fromkeys([*run.secrets, *_key_envs(run.model_dump()), *USUAL])
     values = {name: value for name in names if (value := secret(name)) and len(value) >= MIN_HIDDEN}

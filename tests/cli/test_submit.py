@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -53,8 +52,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     return run
 
 
-def test_a_config_error_takes_three_seconds_and_no_torch(tmp_path: Path) -> None:
-    """Of the processor, since other work may slow this machine down."""
+def test_a_config_error_loads_no_torch(tmp_path: Path) -> None:
+    """Nor vLLM or DeepSpeed, which take seconds; benchmarks/submit.py measures the time."""
     script = (
         "import sys; from rlframe.cli.main import main\n"
         "sys.argv = ['rlframe', 'submit', 'experiment=smollm2_arithmetic', 'run_dir=/shared/x', *sys.argv[1:]]\n"
@@ -69,17 +68,14 @@ def test_a_config_error_takes_three_seconds_and_no_torch(tmp_path: Path) -> None
             f"nothing answers at http://127.0.0.1:{port} within 10 s (Connecti",
         ),
     ):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         answer = subprocess.run(
             [sys.executable, "-c", script, setting, "learner.minibatches=2"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert answer.stdout.splitlines()[-1] == "2"
         assert words in answer.stderr
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
 def test_a_relative_run_dir_is_refused_with_the_reason(command: Command) -> None:
@@ -237,9 +233,21 @@ def test_a_folder_of_own_yaml_files_goes_along(command: Command) -> None:
     (own / "mine.yaml").write_text("# @package _global_\nsteps: 3\n")
     prepared: list[Any] = []
     arguments = _with_a_cluster([*RUN, "experiment=mine", "--config-dir=mine"])
-    assert run_jobs("submit", arguments, lambda composed: prepared.append(_prepare(composed))) == 0
+    assert run_jobs("submit", arguments, lambda composed: prepared.append(_prepare("train", composed))) == 0
     [job] = prepared
     assert job.run.steps == 3 and "own_conf/experiment/mine.yaml" in job.sent.files
     words = shlex.split(job.submission.entrypoint)
     assert words[:5] == ["exec", "rlframe", "train", "--config-path=$PWD/conf", "--config-dir=$PWD/own_conf"]
     assert words[-3:] == ["resume=auto", "run_dir='/shared/runs/first'", "cluster.address=auto"]
+
+
+def test_a_tuning_run_goes_with_its_rows(command: Command) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "What is 2 + 3?", "completion": "5"}\n')
+    prepared: list[Any] = []
+    arguments = _with_a_cluster([*RUN, "rows.path=rows.jsonl"])
+    assert run_jobs("submit", arguments, lambda composed: prepared.append(_prepare("tune", composed)), "tune") == 0
+    [job] = prepared
+    assert job.run.rows.path == "rows.jsonl" and "rows.jsonl" in job.sent.files
+    assert shlex.split(job.submission.entrypoint)[:4] == ["exec", "rlframe", "tune", "--config-path=$PWD/conf"]
+    code, text = command("submit", "tune", *RUN, "rows.path=rows.jsonl", "algorithm=grpo")
+    assert code == 2 and "grpo learns from rollouts" in text
