@@ -53,6 +53,10 @@ class Background:
         Raises RuntimeError after `close`, when no loop runs the coroutine, and Stalled where the loop has run nothing
         for `stall_timeout_s`, since a call in it does not return: then no task can find that out.
         """
+        return self.result(self.begin(coroutine))
+
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Starts a coroutine for `result`, and does not wait; raises as `run` does."""
         with self._lock:
             if self._stuck:
                 coroutine.close()
@@ -60,7 +64,10 @@ class Background:
             if self._closing:
                 coroutine.close()
                 raise RuntimeError(f"{self._thread.name}: the run has ended its calls to actors")
-            future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def result(self, future: Future[T]) -> T:
+        """Waits for a coroutine that was begun, as `run` does."""
         try:
             self._wait_while_alive(future)
             return future.result()

@@ -22,6 +22,8 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
                                                   fine-tune a model on written rows; --help says more
   rlframe evaluate model.path=MODEL [key=value ...]
                                                   a model on held-out prompts, without training; --help says more
+  rlframe draw model.path=MODEL draw.dir=FOLDER [key=value ...]
+                                                  scored completions of prompts onto disk, by parts; --help says more
   rlframe plan experiment=NAME [key=value ...] [--cluster 4x8xH100]
                                                   memory, speed and fit of a run, without GPUs and weights; --help says
                                                   more
@@ -47,7 +49,7 @@ USAGE = f"""rlframe {rlframe.__version__}: reinforcement learning for language m
 # A file each.
 VERBS = (
     *("train", "tune", "evaluate", "plan", "submit", "jobs", "stop", "status", "scale"),
-    *("select", "merge", "shrink", "reward", "packages"),
+    *("draw", "select", "merge", "shrink", "reward", "packages"),
 )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlframe.cluster.learner_starter import LearnerStarter
     from rlframe.cluster.supervisor import Supervisor
     from rlframe.learner.group import LearnerGroup
+    from rlframe.reward.pool import RewardPool
     from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.rollout.pool import RolloutPool
     from rlframe.weights.sync import WeightSync
@@ -28,6 +29,7 @@ class Actors:
     learner: LearnerGroup | None = None
     rollouts: RolloutPool | None = None
     episodes: EpisodePool | None = None  # of a run with engines and rewards
+    rewards: RewardPool | None = None  # of a run with rewards and no engines, for the background's event loop
     weights: WeightSync | None = None  # of a run with engines and a learner
     fleet: Fleet | None = None  # of a run with engines
     supervisor: Supervisor | None = None  # likewise

@@ -15,7 +15,7 @@ from rlframe.cluster.fleet import Fleet
 from rlframe.cluster.gang import Gang, on_gpus_of
 from rlframe.cluster.learner_starter import LearnerStarter
 from rlframe.cluster.placement import LEARNER, Role, Slot
-from rlframe.cluster.pools import learner_group, start_reward_actors
+from rlframe.cluster.pools import learner_group, reward_pool, start_reward_actors
 from rlframe.cluster.ranks import MIB
 from rlframe.cluster.supervisor import Supervisor
 from rlframe.learner.group import LearnerGroup
@@ -96,6 +96,7 @@ class Starter(LearnerStarter):
             background=self.background,
             rollouts=rollouts,
             episodes=episodes,
+            rewards=reward_pool(run.reward, rewards) if rewards and not engines else None,
             learner=learner,
             weights=weights,
             fleet=fleet,

@@ -13,12 +13,11 @@ from rlframe.schema import Config
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]  # a part of metric names and of file names
 
 
-class SetConfig(Config):
-    """Sampling and judgement of a held-out set."""
+class SamplingKeys(Config):
+    """Sampling of prompts without training, and the reward that decides what is right."""
 
     reward: str | None
     samples: int = Field(ge=1)
-    k: list[Annotated[int, Field(ge=1)]] | None = Field(min_length=1)
     temperature: float = Field(ge=0)
     top_p: float = Field(gt=0, le=1)
     top_k: int = Field(ge=0)
@@ -26,6 +25,12 @@ class SetConfig(Config):
     max_tokens: int | None = Field(ge=1)
     stop: list[StopString] | None
     stop_token_ids: list[TokenId] | None
+
+
+class SetConfig(SamplingKeys):
+    """Sampling and judgement of a held-out set."""
+
+    k: list[Annotated[int, Field(ge=1)]] | None = Field(min_length=1)
 
     @property
     def tries(self) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlframe.config.checks import beyond_context
-from rlframe.config.evaluate import SetConfig
+from rlframe.config.evaluate import SamplingKeys, SetConfig
 from rlframe.config.keys import RunKeys
 from rlframe.model import base_model as model
 from rlframe.record.evaluations import MAIN_SET
@@ -32,12 +32,16 @@ def samples_are_enough_for_every_k(run: RunKeys) -> str | None:
 
 
 def greedy_evaluation_samples_once(run: RunKeys) -> str | None:
-    for path, settings in _sets(run):
-        if settings.temperature == 0 and settings.samples > 1:
-            return (
-                f"{path}.samples: at temperature 0 all {settings.samples} completions of a prompt are the same; "
-                "use 1, or a temperature above 0"
-            )
+    return next((problem for path, settings in _sets(run) if (problem := greedy_problem(path, settings))), None)
+
+
+def greedy_problem(path: str, settings: SamplingKeys) -> str | None:
+    """The problem of greedy completions that would all be the same. `path`: key of the settings."""
+    if settings.temperature == 0 and settings.samples > 1:
+        return (
+            f"{path}.samples: at temperature 0 all {settings.samples} completions of a prompt are the same; "
+            "use 1, or a temperature above 0"
+        )
 
 
 def evaluation_fits_model(run: RunKeys) -> str | None:

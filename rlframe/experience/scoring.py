@@ -16,6 +16,7 @@ from rlframe.rollout.messages import EpisodeReport, Finished, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
     from rlframe.actors.background import Background
@@ -84,8 +85,20 @@ class Scorer:
         The groups come in the order of `prompts`, without prompts that were given up, which are warned about. Raises an
         engine's or a reward worker's error, and Stalled.
         """
-        with self._waiting(f"sample and score {len(prompts)} prompts"):
-            return self.background.run(self._score(prompts, sampling))
+        return self.finish(self.begin(prompts, sampling))
+
+    def begin(self, prompts: list[Prompt], sampling: Sampling) -> Future[list[ScoredGroup]]:
+        """Starts what `score` does, and does not wait, so that further prompts follow without a gap."""
+        return self.background.begin(self._score(prompts, sampling))
+
+    def finish(self, future: Future[list[ScoredGroup]]) -> list[ScoredGroup]:
+        """The groups of prompts that were begun, as of `score`."""
+        with self._waiting("sample and score prompts"):
+            return self.background.result(future)
+
+    def tokens(self, group: ScoredGroup) -> int:
+        """Sampled tokens of a group."""
+        return sum(group.lengths)
 
     def check_folder(self, folder: Path) -> None:
         """Raises RunFailed where an episode worker's machine does not see a folder of this machine."""

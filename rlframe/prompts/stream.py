@@ -32,7 +32,7 @@ class PromptStream:
     def __init__(
         self,
         problems: Problems,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         template: Template,
         seed: int,
         max_prompt_tokens: int,
@@ -40,11 +40,14 @@ class PromptStream:
         overlong: LongPrompts,
         heldout: HeldOut | None = None,
     ) -> None:
-        """`heldout`: conversations that the stream skips; None: of a stream that is held out itself."""
+        """`heldout`: conversations that the stream skips; None: of a stream that is held out itself.
+
+        `tokenizer` None: prompts have no token ids, and any length, as an endpoint renders them.
+        """
         if len(problems) == 0:
             raise ValueError("a stream of prompts needs at least one problem")
         self._problems = problems
-        self._renderer = Renderer(tokenizer, template)
+        self._renderer = Renderer(tokenizer, template) if tokenizer is not None else None
         self._template = template
         self._seed = seed
         self._max_prompt_tokens = max_prompt_tokens
@@ -105,7 +108,7 @@ class PromptStream:
         if self._heldout is not None and self._heldout.match(problem) is not None:
             return Skipped(id=prompt_id, reason="heldout")
         messages = self._template.messages(problem)
-        token_ids = self._renderer.token_ids(messages)
+        token_ids = self._renderer.token_ids(messages) if self._renderer else []
         if len(token_ids) > self._max_prompt_tokens:
             if self._overlong == "skip":
                 return Skipped(id=prompt_id, reason="overlong")

@@ -7,8 +7,11 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from rlframe.record.manifest import sync_folder
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -24,6 +27,25 @@ def write_json_lines(path: Path, objects: Iterable[dict[str, Any]]) -> None:
     # UTF-8 has no lone surrogate, which a reward may quote; a backslash escape of it is JSON.
     content = lines.encode(errors="backslashreplace")
     replace_file(path, gzip.compress(content, compresslevel=5) if path.suffix == ".gz" else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which takes the place of `path` once the disk has all of it: after a power cut `path` is whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def save_json_lines(path: Path, objects: Iterable[dict[str, Any]]) -> None:
+    """Replaces a .gz file as `write_json_lines` does, with one object in memory at a time, and by `replacing`."""
+    with replacing(path) as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=5, fileobj=raw) as file:
+        for value in objects:
+            file.write((json.dumps(value, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
 
 def read_json_lines(path: Path, *fields: str) -> list[dict[str, Any]]:

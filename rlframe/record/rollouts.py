@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rlframe.record.files import read_json_lines, write_json_lines
+from rlframe.record.files import read_json_lines, save_json_lines, write_json_lines
 from rlframe.types import (
     Completion,
     Prompt,
@@ -36,14 +36,12 @@ def write(file: Path, step: int, groups: Iterable[tuple[ScoredGroup, Sequence[Ad
 
     Rewards are as scored: without the KL penalty that the advantages may have. The folder must exist.
     """
-    write_json_lines(
-        file,
-        (
-            _record(step, scored, index, advantage)
-            for scored, advantages in groups
-            for index, advantage in zip(range(len(scored.rewards)), advantages, strict=True)
-        ),
-    )
+    write_json_lines(file, _records(step, groups))
+
+
+def write_durably(file: Path, number: int, groups: Iterable[ScoredGroup]) -> None:
+    """Writes groups without advantages as `write` does; the file appears once the disk has all of it."""
+    save_json_lines(file, _records(number, ((group, [None] * len(group.rewards)) for group in groups)))
 
 
 def part(folder: Path, step: int, worker: str | None) -> Path:
@@ -70,16 +68,16 @@ def write_step(folder: Path, step: int, groups: Iterable[tuple[ScoredGroup, Sequ
 
 
 def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:
-    """Reads groups of a run directory, or of its folder of `step_*.jsonl.gz`, the newest step first.
+    """Reads groups of a run directory or its folder of `step_*.jsonl.gz`, or of a draw: the newest step or part first.
 
     `limit` is a number of trajectories, rounded up to a whole group; None: all. Log-probabilities are not saved, so
     every completion has an empty array of them. Raises ValueError for a folder without rollouts, and for a line of
     another format or without a field; the text names the file and line.
     """
     folder = rollouts / "rollouts" if (rollouts / "rollouts").is_dir() else rollouts
-    files = sorted(folder.glob("step_*.jsonl.gz"), key=_order)
+    files = sorted([*folder.glob("step_*.jsonl.gz"), *folder.glob("part_*.jsonl.gz")], key=_order)
     if not files:
-        raise ValueError(f"{rollouts} holds no rollouts: there is no {folder / 'step_*.jsonl.gz'}")
+        raise ValueError(f"{rollouts} holds no rollouts: there is no {folder / 'step_*.jsonl.gz'}, and no part_* there")
     groups, trajectories = [], 0
     for group in _read_groups(files):
         if limit is not None and trajectories >= limit:
@@ -107,6 +105,12 @@ def _order(file: Path) -> tuple[int, int]:
     """Sorts the newest step first, and a step's parts by the number of the worker: "step_000001.episodes-10"."""
     step, *worker = [int(number) for number in re.findall(r"\d+", file.name)]
     return -step, worker[0] if worker else 0
+
+
+def _records(step: int, groups: Iterable[tuple[ScoredGroup, Sequence[Advantage]]]) -> Iterator[dict[str, Any]]:
+    for scored, advantages in groups:
+        for index, advantage in zip(range(len(scored.rewards)), advantages, strict=True):
+            yield _record(step, scored, index, advantage)
 
 
 def _record(step: int, scored: ScoredGroup, index: int, advantage: Advantage) -> dict[str, Any]:

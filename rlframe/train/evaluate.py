@@ -12,7 +12,7 @@ from rlframe.train.figures import figures_of
 from rlframe.types import Prompt, Sampling, ScoredGroup
 
 if TYPE_CHECKING:
-    from rlframe.config.evaluate import SetConfig
+    from rlframe.config.evaluate import SamplingKeys, SetConfig
     from rlframe.config.run import RunConfig
     from rlframe.experience.scoring import Scorer
     from rlframe.record.console import Console
@@ -84,8 +84,8 @@ class Evaluation:
         return {figure_key(name, figure): value for figure, value in figures.items()}
 
 
-def sampling_of(settings: SetConfig, run: RunConfig) -> Sampling:
-    """The sampling of a held-out set; a key that is null is that of training."""
+def sampling_of(settings: SamplingKeys, run: RunConfig) -> Sampling:
+    """The sampling of a held-out set or a draw; a key that is null is that of training."""
     rollout = run.rollout
     return Sampling(
         completions=settings.samples,

@@ -90,7 +90,7 @@ def check_extra(problems: list[Problem]) -> None:
 
 
 def stream_of(
-    problems: Problems, run: RunConfig, tokenizer: PreTrainedTokenizerBase, heldout: HeldOut | None = None
+    problems: Problems, run: RunConfig, tokenizer: PreTrainedTokenizerBase | None, heldout: HeldOut | None = None
 ) -> PromptStream:
     """The stream of some problems as the run renders them. `heldout`: conversations that it skips."""
     config = run.prompts

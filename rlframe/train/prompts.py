@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rlframe.config.run import RunConfig
+    from rlframe.prompts.base import Problems
     from rlframe.prompts.stream import PromptStream
-    from rlframe.types import Prompt
+    from rlframe.types import Problem, Prompt
 
 SAMPLE = 256  # training problems whose length is checked at the start
 # Bounds for the start. A million rows of a file take less; other sources may need a second to make a problem.
@@ -39,27 +40,54 @@ def open_prompts(
     a training problem that is held out, and a rendered prompt that `check_rendered` refuses. Only held-out prompts and
     a sample of the training prompts are tokenized.
     """
-    config, terms = run.prompts, run.reward.terms
     try:
-        train, heldout = config.train.load(), held_out.load(run)
-        sample = list(until(spread(train, SAMPLE), SAMPLE_S))
-        held_out.check_extra(sample)
-        conversations = HeldOut(heldout.values())
-        overlap = compare(until(in_order(train), COMPARE_S), conversations)
-        _report(overlap, config.overlap, len(train), warn)
-        composition.check(
-            chain(sample, *heldout.values(), overlap.tasks.values(), until(in_order(train), REFERENCES_S)),
-            terms,
-            every_task=overlap.compared == len(train),
-        )
-        stream = held_out.stream_of(train, run, tokenizer, heldout=conversations)
-        if skipped := stream.count_skipped(sample):
-            warn(f"prompts.train: {skipped} of a sample of {len(sample)} problems are skipped: held out, or too long")
+        heldout = held_out.load(run)
+        stream, first = _stream(run, tokenizer, heldout.values(), warn)
         heldout_prompts = held_out.tokenize(heldout, run, tokenizer, warn)
     except ValueError as error:
         raise ConfigError(f"prompts: {error}") from error
-    check_rendered(Renderer(tokenizer, config.template), config.template, train[0], terms)
+    check_rendered(Renderer(tokenizer, run.prompts.template), run.prompts.template, first, run.reward.terms)
     return stream, heldout_prompts
+
+
+def open_stream(run: RunConfig, tokenizer: PreTrainedTokenizerBase | None, warn: Callable[[str], None]) -> PromptStream:
+    """The stream of `open_prompts` alone, without held-out problems; `tokenizer` None: an endpoint renders prompts.
+
+    Where prompts.heldout is prompts.train nothing is held out. Raises ConfigError as `open_prompts` does.
+    """
+    try:
+        heldout = [each.load() for each in run.held_out_sources.values() if each != run.prompts.train]
+        stream, first = _stream(run, tokenizer, heldout, warn)
+    except ValueError as error:
+        raise ConfigError(f"prompts: {error}") from error
+    if tokenizer is not None:
+        check_rendered(Renderer(tokenizer, run.prompts.template), run.prompts.template, first, run.reward.terms)
+    return stream
+
+
+def _stream(
+    run: RunConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    heldout: Iterable[Problems],
+    warn: Callable[[str], None],
+) -> tuple[PromptStream, Problem]:
+    """The checked stream of training prompts, and its first problem. Raises ValueError."""
+    config, terms, heldout = run.prompts, run.reward.terms, list(heldout)
+    train = config.train.load()
+    sample = list(until(spread(train, SAMPLE), SAMPLE_S))
+    held_out.check_extra(sample)
+    conversations = HeldOut(heldout)
+    overlap = compare(until(in_order(train), COMPARE_S), conversations)
+    _report(overlap, config.overlap, len(train), warn)
+    composition.check(
+        chain(sample, *map(in_order, heldout), overlap.tasks.values(), until(in_order(train), REFERENCES_S)),
+        terms,
+        every_task=overlap.compared == len(train),
+    )
+    stream = held_out.stream_of(train, run, tokenizer, heldout=conversations)
+    if skipped := stream.count_skipped(sample):
+        warn(f"prompts.train: {skipped} of a sample of {len(sample)} problems are skipped: held out, or too long")
+    return stream, train[0]
 
 
 def _report(overlap: Overlap, action: str, total: int, warn: Callable[[str], None]) -> None:

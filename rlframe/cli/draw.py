@@ -1,0 +1,66 @@
+"""`rlframe draw`: checks the composed config, and draws scored completions onto disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlframe.cli import command_line
+from rlframe.config import compose as config
+from rlframe.config import environment
+from rlframe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlframe.config.draw import DrawRun
+
+USAGE = """rlframe draw model.path=MODEL draw.dir=FOLDER [key=value ...]
+
+Samples completions of training prompts, scores them, and writes them into FOLDER by parts, for `rlframe select` and
+`rlframe reward try`. The config is that of `rlframe train`; keys of training alone are not needed. After any death the
+same command goes on with the missing parts: no prompt is drawn twice. docs/drawing.md says more.
+
+  prompts.train.*               the problems, and the template of prompts.*; problems of prompts.heldout are skipped
+  draw.samples, .prompts        completions of a prompt; number of prompts, all by default
+  draw.part                     prompts of a part; two parts at most are in memory
+  draw.temperature, .top_p, .top_k, .min_p, .max_tokens, .stop, .stop_token_ids
+                                sampling
+  draw.reward                   the reward that decides what is right, for the counts
+  rollout.engines, .gpus        engines, and GPUs of each
+  draw.endpoint.base_url, .model, .key_env
+                                an OpenAI-compatible endpoint in place of model.path
+  draw.endpoint.max_concurrent, .timeout_s, .attempts, .request
+                                its bounds, and further fields of requests
+  --cfg job                     print the composed config; conf/draw.yaml explains every key
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs every job of the command line; returns the worst exit code."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    return command_line.run_jobs("draw", arguments, _start, config_name="draw")
+
+
+def _start(composed: Any) -> None:
+    from rlframe.train.draw import draw
+
+    if composed.resume is not None:
+        raise ConfigError("resume: the same command goes on with a draw by itself; leave it out")
+    run = load(composed)
+    environment.provide(run.secrets)
+    draw(run)
+
+
+def load(composed: Any) -> DrawRun:
+    """The checked config of a draw. Prompts without held-out problems need none. Raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    from rlframe.config.draw import DrawRun, EndpointRun
+
+    if OmegaConf.missing_keys(composed.prompts.heldout):
+        composed.prompts.heldout = composed.prompts.train
+    if composed.draw.endpoint.base_url is None:
+        return config.load(composed, DrawRun)
+    if OmegaConf.is_missing(composed.model, "path"):
+        composed.model.path = ""
+    return config.load(composed, EndpointRun)
