@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig
 from transformers import Qwen3Config, Qwen3MoeConfig
 
-from rlframe.cli import plan
+from rlframe.cli import draw, plan
 from rlframe.cluster.placement import RL, placement
 from rlframe.config import compose as config
 from rlframe.config.run import EvaluationRun, RunConfig
@@ -25,7 +25,7 @@ SHELL = """
 rlframe() { printf '%s\\0' "$@"; printf '\\n\\0'; }
 sbatch() { while [[ $1 == --* ]]; do shift; done; shift; rlframe train "$@"; }
 """
-LAUNCHED = r"(rlframe (train|evaluate|plan|submit)|sbatch .*launch/slurm\.sbatch)\b"
+LAUNCHED = r"(rlframe (train|evaluate|draw|plan|submit)|sbatch .*launch/slurm\.sbatch)\b"
 SMALL = Qwen3Config(vocab_size=151_936, hidden_size=1024, num_hidden_layers=28, max_position_embeddings=40_960)
 EXPERTS = Qwen3MoeConfig(hidden_size=2048, num_hidden_layers=48, num_experts=128, max_position_embeddings=40_960)
 
@@ -54,24 +54,26 @@ def planned(command: str, folder: Path) -> RunConfig:
     named = dict(setting.split("=", 1) for setting in settings if "=" in setting)
     name = named.get("model.path", "Qwen/Qwen3-0.6B")
     overrides = [setting for setting in settings if not setting.startswith(("model.path=", "resume="))]
-    if not named.get("experiment", "").startswith("smollm2") or "model.path" in named:
+    served = "draw.endpoint.base_url" in named
+    if not served and (not named.get("experiment", "").startswith("smollm2") or "model.path" in named):
         overrides.append(f"model.path={model_like(name, folder)}")
-    composed = compose(overrides)
+    composed = compose(overrides, "draw" if verb == "draw" else "train")
     if "resume" in named:
         saved = folder / "saved.yaml"
         config.save(config.load(compose(["experiment=smollm2_arithmetic"])), saved)
         composed = config.merge_saved(saved, composed, overrides[:-1])
     if verb == "evaluate":
         composed.prompts.train = composed.prompts.heldout
-    run = config.load(composed, EvaluationRun if verb == "evaluate" else RunConfig)
-    slots = placement(run, ("rollout", "reward") if verb == "evaluate" else RL)
+    kind = EvaluationRun if verb == "evaluate" else RunConfig
+    run = draw.load(composed) if verb == "draw" else config.load(composed, kind)
+    slots = placement(run, RL if verb in ("train", "plan", "submit") else ("rollout", "reward"))
     assert len(slots["rollout"]) == run.rollout.engines.min
     return run
 
 
-def compose(overrides: list[str]) -> DictConfig:
+def compose(overrides: list[str], name: str = "train") -> DictConfig:
     with hydra.initialize_config_dir(str(config.conf_dir()), version_base="1.3"):
-        return hydra.compose("train", overrides)
+        return hydra.compose(name, overrides)
 
 
 def model_like(name: str, folder: Path) -> Path:

@@ -68,7 +68,7 @@ class DrawFolder:
         """
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / LOCK).open("w")  # until the process ends
+        self._lock = (path / LOCK).open("w")  # held until `close`, or the end of the process
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -83,7 +83,7 @@ class DrawFolder:
                     f"draw.dir: {path} holds a draw with {difference}; repeat its settings, or choose another folder"
                 )
             self._index = self._index if difference else saved
-        elif others := sorted(file.name for file in path.iterdir() if file.name != LOCK):
+        elif others := sorted(file.name for file in path.iterdir() if file.name not in (LOCK, f"{INDEX}.tmp")):
             raise ConfigError(f"draw.dir: {path} holds other files, as {others[0]}; choose a new folder")
         self._write()
 
@@ -115,6 +115,10 @@ class DrawFolder:
         self._index["total"] = asdict(total)
         self._write()
         return total
+
+    def close(self) -> None:
+        """Lets another process draw into the folder."""
+        self._lock.close()
 
     def _is_complete(self, name: str) -> bool:
         return name in self._index["parts"] and (self.path / name).is_file()

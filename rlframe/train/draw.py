@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rlframe.actors.chat import ChatClient
 from rlframe.cluster import start as cluster
+from rlframe.config import environment
 from rlframe.config.compose import save
 from rlframe.errors import ConfigError, RunFailed
 from rlframe.experience.endpoint import EndpointScorer
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 OPEN_PARTS = 2  # the second keeps the engines busy while the last completions of the first finish
 
 
-class Sampler(Protocol):
+class AnyScorer(Protocol):
     """Scored groups of prompts: `Scorer` by engines, `EndpointScorer` by an endpoint."""
 
     def begin(self, prompts: list[Prompt], sampling: Sampling) -> Future[list[ScoredGroup]]: ...
@@ -69,6 +70,7 @@ def draw(run: DrawRun) -> DrawCounts:
     key = _key(run.draw.endpoint)
     folder = DrawFolder(files.path, run.deciding_settings())
     with ExitStack() as stack:
+        stack.callback(folder.close)
         console = stack.enter_context(Console(0, run.deciding_reward))
         reporter = stack.enter_context(Reporter(files, 0, console.warn))
         served = run.draw.endpoint.base_url is not None
@@ -86,13 +88,13 @@ def draw(run: DrawRun) -> DrawCounts:
                 signals.listen()  # Ray has installed other handlers
             with console.phase("starting reward workers" if served else "starting engines and reward workers"):
                 actors = joined_cluster.start(model_path, console.warn)
-            sampler = _sampler(run, key, actors, stack, console.warn)
-            progress = sampler.progress if isinstance(sampler, Scorer) else None
+            scorer = _scorer(run, key, actors, stack, console.warn)
+            progress = scorer.progress if isinstance(scorer, Scorer) else None
             reporter.follow(actors.background, actors.starter.handles, progress)
-            writer = PartWriter(run, folder, sampler, signals, console.note)
+            writer = PartWriter(run, folder, scorer, signals, console.note)
             try:
                 parts = read_parts(stream, positions, run.draw.part, missing)
-                draw_parts(parts, sampler, sampling_of(run.draw, run), writer)
+                draw_parts(parts, scorer, sampling_of(run.draw, run), writer)
             except Stop as stop:
                 console.warn(f"stopped by {stop}; the same command goes on with the parts that are missing")
                 raise
@@ -102,36 +104,36 @@ def draw(run: DrawRun) -> DrawCounts:
 
 
 def draw_parts(
-    parts: Iterable[Part], sampler: Sampler, sampling: Sampling, write: Callable[[Part, list[ScoredGroup]], None]
+    parts: Iterable[Part], scorer: AnyScorer, sampling: Sampling, write: Callable[[Part, list[ScoredGroup]], None]
 ) -> None:
     """Samples parts, and writes each in order. OPEN_PARTS are in memory at most, the one that is written included."""
     opened: deque[tuple[Part, Future[list[ScoredGroup]]]] = deque()
     for part in parts:
-        opened.append((part, sampler.begin(part.prompts, sampling)))
+        opened.append((part, scorer.begin(part.prompts, sampling)))
         if len(opened) == OPEN_PARTS:
-            _write_first(opened, sampler, write)
+            _write_first(opened, scorer, write)
     while opened:
-        _write_first(opened, sampler, write)
+        _write_first(opened, scorer, write)
 
 
 def _write_first(
     opened: deque[tuple[Part, Future[list[ScoredGroup]]]],
-    sampler: Sampler,
+    scorer: AnyScorer,
     write: Callable[[Part, list[ScoredGroup]], None],
 ) -> None:
     part, future = opened.popleft()
-    write(part, sampler.finish(future))
+    write(part, scorer.finish(future))
 
 
 class PartWriter:
     """Counts a part and writes it; a line on each part for the console."""
 
     def __init__(
-        self, run: DrawRun, folder: DrawFolder, sampler: Sampler, signals: StopSignals, note: Callable[[str], None]
+        self, run: DrawRun, folder: DrawFolder, scorer: AnyScorer, signals: StopSignals, note: Callable[[str], None]
     ) -> None:
         self.run = run
         self.folder = folder
-        self.sampler = sampler
+        self.scorer = scorer
         self.signals = signals
         self.note = note
         self._written_at = time.monotonic()
@@ -160,7 +162,7 @@ class PartWriter:
         return DrawCounts(
             prompts=len(groups),
             completions=sum(len(group.rewards) for group in groups),
-            tokens=sum(self.sampler.tokens(group) for group in groups),
+            tokens=sum(self.scorer.tokens(group) for group in groups),
             judged=len(judged),
             right=sum(score >= 1 for score in judged),
             unscored=sum(reward is None for group in groups for reward in group.rewards),
@@ -194,7 +196,7 @@ def read_parts(stream: PromptStream, positions: range, size: int, numbers: Itera
         )
 
 
-def _sampler(run: DrawRun, key: str, actors: Actors, stack: ExitStack, warn: Callable[[str], None]) -> Sampler:
+def _scorer(run: DrawRun, key: str, actors: Actors, stack: ExitStack, warn: Callable[[str], None]) -> AnyScorer:
     endpoint = run.draw.endpoint
     if endpoint.base_url is None or endpoint.model is None:
         assert actors.episodes is not None, "a draw has engines and reward workers"
@@ -208,13 +210,15 @@ def _sampler(run: DrawRun, key: str, actors: Actors, stack: ExitStack, warn: Cal
         max_concurrent=endpoint.max_concurrent,
         requests_per_minute=endpoint.requests_per_minute,
     )
+    stack.callback(client.close)
     return EndpointScorer(client, endpoint.model, endpoint.request, actors.rewards, actors.background, warn=warn)
 
 
 def _key(endpoint: EndpointConfig) -> str:
-    """The endpoint's key. None would make openai's client send the value of OPENAI_API_KEY to any endpoint."""
+    """The endpoint's key, which no error shows. None would make openai's client send OPENAI_API_KEY to any endpoint."""
     if endpoint.key_env is None:
         return "none"
     if not (key := secret(endpoint.key_env)):
         raise ConfigError(f"draw.endpoint.key_env: there is no environment variable {endpoint.key_env}; {HOW}")
+    environment.provide([endpoint.key_env])
     return key

@@ -1,0 +1,68 @@
+"""Draws that cannot work, and what a draw takes over from the config of a training run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rlframe.cli.draw import load
+from rlframe.config.draw import EndpointRun
+from rlframe.errors import ConfigError
+from rlframe.train.evaluate import sampling_of
+from rlframe.types import Sampling
+from tests.conftest import compose_unchecked
+
+ENDPOINT = ["draw.endpoint.base_url=http://127.0.0.1:9/v1", "draw.endpoint.model=big"]
+
+
+def drawn(*overrides: str):
+    return load(compose_unchecked(["draw.dir=draws/first", *overrides], "draw"))
+
+
+def test_a_draw_samples_by_its_own_keys_and_ignores_training(model_folder: Path):
+    training = ["learner.micro_batch_tokens=1", "rollout.temperature=0.0", "rollout.stop=['</answer>']"]
+    run = drawn(f"model.path={model_folder}", *training, "draw.max_tokens=512", "draw.top_p=0.9")
+    assert sampling_of(run.draw, run) == Sampling(
+        completions=8, max_tokens=512, temperature=1.0, seed=0, top_p=0.9, stop=["</answer>"]
+    )
+    assert (run.run_dir, run.max_model_len, run.deciding_reward) == ("draws/first", 128 + 512, "math")
+
+
+def test_prompts_without_held_out_ones_hold_nothing_out(model_folder: Path):
+    run = drawn(f"model.path={model_folder}", "prompts=jsonl", "prompts.train.path=train.jsonl")
+    assert run.prompts.heldout == run.prompts.train
+
+
+def test_settings_that_decide_nothing_may_change(model_folder: Path):
+    model = f"model.path={model_folder}"
+    faster = drawn(model, "rollout.max_concurrent=7", "draw.max_given_up=0.5", "draw.endpoint.timeout_s=1.0", "steps=3")
+    assert faster.deciding_settings() == drawn(model).deciding_settings()
+    assert drawn(model, "seed=1").deciding_settings() != drawn(model).deciding_settings()
+    moved = drawn("draw.endpoint.base_url=http://other:9/v1", ENDPOINT[1])
+    assert moved.deciding_settings() == drawn(*ENDPOINT).deciding_settings() and isinstance(moved, EndpointRun)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.path=MODEL", "draw.temperature=0.0"],
+            "draw.samples: at temperature 0 all 8 completions of a prompt are the same",
+        ),
+        (["model.path=MODEL", "draw.reward=maths"], "draw.reward: 'maths' is none of the rewards math, format"),
+        (
+            ["model.path=MODEL", "draw.max_tokens=9999"],
+            "draw.max_tokens: prompts.max_tokens=128 + draw.max_tokens=9999 = 10127 tokens",
+        ),
+        ([], "model.path: has no value"),
+        (ENDPOINT[:1], "draw.endpoint.model: has no value"),
+        (["model.path=MODEL", *ENDPOINT], "and draw.endpoint are two models; leave model.path out"),
+        ([*ENDPOINT, "prompts.template.raw=true"], "prompts.template.raw: an endpoint gets messages"),
+        ([*ENDPOINT, "draw.stop_token_ids=[1]"], "draw.stop_token_ids: an endpoint gets texts"),
+    ],
+)
+def test_what_cannot_work_is_refused(model_folder: Path, overrides: list[str], message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        drawn(*[each.replace("=MODEL", f"={model_folder}") for each in overrides])
