@@ -85,7 +85,8 @@ class Scorer:
         The groups come in the order of `prompts`, without prompts that were given up, which are warned about. Raises an
         engine's or a reward worker's error, and Stalled.
         """
-        return self.finish(self.begin(prompts, sampling))
+        with self._waiting(f"sample and score {len(prompts)} prompts"):
+            return self.background.run(self._score(prompts, sampling))
 
     def begin(self, prompts: list[Prompt], sampling: Sampling) -> Future[list[ScoredGroup]]:
         """Starts what `score` does, and does not wait, so that further prompts follow without a gap."""
