@@ -63,6 +63,9 @@ class GroupRecord:
     terms: dict[str, RewardTerm]  # by reward name
     token_penalties: list[np.ndarray] | None = None  # [G] each sampled token's KL, which `rewards` lost; None: no KL
     location: Location | None = None  # of the body in the log; None: no log
+    labels: list[float] | None = None  # of a written row, as in `ScoredGroup`
+    asked: list[np.ndarray] | None = None  # [G] of [sampled tokens]: what the algorithm asks of the policy
+    reference: list[float] | None = None  # [G] sums of log-probabilities by the model at model.path
 
     @property
     def lengths(self) -> list[int]:
@@ -83,6 +86,8 @@ class GroupRecord:
             verdicts={name: [verdicts[index] for index in indices] for name, verdicts in self.verdicts.items()},
             terms={name: replace(term, scores=[term.scores[i] for i in indices]) for name, term in self.terms.items()},
             token_penalties=self.token_penalties and [self.token_penalties[index] for index in indices],
+            asked=self.asked and [self.asked[index] for index in indices],
+            reference=self.reference and [self.reference[index] for index in indices],
         )
 
 

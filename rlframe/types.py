@@ -341,6 +341,7 @@ class ScoredGroup:
     rewards: list[float | None]  # [G] weighted sums; None: no verdict, excluded from baseline and loss
     verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting
     terms: dict[str, RewardTerm] = field(default_factory=dict)  # by reward name; empty in a group read from a file
+    labels: list[float] | None = None  # of the only trajectory's sampled tokens; None: no assessment of a written row
 
     @property
     def lengths(self) -> list[int]:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from rlframe.algorithm.base import Algorithm
 from rlframe.algorithm.cispo import CISPO
 from rlframe.algorithm.dapo import DAPO
+from rlframe.algorithm.dpo import DPO, IPO, DPONorm
 from rlframe.algorithm.dr_grpo import DrGRPO
 from rlframe.algorithm.gdpo import GDPO
 from rlframe.algorithm.gmpo import GMPO
@@ -18,7 +19,9 @@ from rlframe.algorithm.rate import rate
 from rlframe.algorithm.reinforce import Reinforce
 from rlframe.algorithm.reinforce_pp import ReinforcePP
 from rlframe.algorithm.reinforce_pp_baseline import ReinforcePPBaseline
+from rlframe.algorithm.reward_model import BradleyTerry, Pointwise
 from rlframe.algorithm.rloo import RLOO
+from rlframe.algorithm.row_loss import RowLoss
 from rlframe.algorithm.scalerl import ScaleRL
 from rlframe.algorithm.sft import SFT
 from rlframe.schema import one_of
@@ -37,6 +40,11 @@ BUILTIN: dict[str, type[Algorithm]] = {
     "scalerl": ScaleRL,
     "gdpo": GDPO,
     "sft": SFT,
+    "dpo": DPO,
+    "dpo_norm": DPONorm,
+    "ipo": IPO,
+    "bradley_terry": BradleyTerry,
+    "pointwise": Pointwise,
 }
 
 # The type of the config key: a built-in name, or a user's class by import path.
@@ -46,18 +54,24 @@ __all__ = [
     "BUILTIN",
     "CISPO",
     "DAPO",
+    "DPO",
     "GDPO",
     "GMPO",
     "GRPO",
     "GSPO",
+    "IPO",
     "RLOO",
     "SFT",
     "Algorithm",
     "AnyAlgorithm",
+    "BradleyTerry",
+    "DPONorm",
     "DrGRPO",
+    "Pointwise",
     "Reinforce",
     "ReinforcePP",
     "ReinforcePPBaseline",
+    "RowLoss",
     "ScaleRL",
     "rate",
 ]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rlframe.training import GroupRecord, TrainBatch
 
 
-Lesson: TypeAlias = Literal["rollouts", "demonstrations", "comparisons"]
+Lesson: TypeAlias = Literal["rollouts", "demonstrations", "comparisons", "assessments"]
+Question: TypeAlias = Literal["logprobs", "scores"]  # a score comes from a head of its own
 
 
 class Algorithm(Config):
@@ -28,8 +29,12 @@ class Algorithm(Config):
 
     name: str
 
-    # Rollouts are the groups of `rlframe train`; demonstrations and comparisons are the rows of `rlframe tune`.
+    # Rollouts are the groups of `rlframe train`; the others are the rows of `rlframe tune`.
     learns_from: ClassVar[Lesson] = "rollouts"
+
+    # Values of sampled tokens that the ranks compute before a step, in a pass without gradient, for `group.asked`.
+    # "scores": the learner trains a head with a score. None: the algorithm needs no values; others extend `RowLoss`.
+    asks: ClassVar[Question | None] = None
 
     # True: a trajectory of advantage 0 has no gradient, so the learner skips it (its length still counts in the token
     # weights). An algorithm whose loss has terms without the advantage sets False.

@@ -136,6 +136,11 @@ def token_mean(lengths: Tensor) -> Tensor:
     return lengths.new_ones(lengths.shape) / lengths.sum()
 
 
+def prompt_sum(lengths: Tensor, prompts: Tensor) -> Tensor:
+    """[N], [N] -> [N]: token weights for a mean over prompts of the sum over all tokens of a prompt's trajectories."""
+    return lengths.new_ones(lengths.shape) / len(prompts.unique())
+
+
 def prompt_mean(lengths: Tensor, prompts: Tensor) -> Tensor:
     """[N], [N] -> [N]: token weights for a mean over prompts of the mean over all tokens of a prompt's trajectories."""
     distinct, index = prompts.unique(return_inverse=True)

@@ -34,6 +34,7 @@ def to_record(
         verdicts={name: [_shortened(verdict) for verdict in verdicts] for name, verdicts in scored.verdicts.items()},
         terms=scored.terms,
         location=location,
+        labels=scored.labels,
     )
 
 

@@ -50,7 +50,8 @@ class Ranks:
     ) -> None:
         """`handles`: of all actors of the run, by name; the ranks' are kept up to date."""
         self.run = run
-        self.arguments = (run.learner, model_path, run.temperature, run.last_step, packing)
+        scores = run.algorithm.asks == "scores"
+        self.arguments = (run.learner, model_path, run.temperature, run.last_step, packing, scores)
         self.slots = slots
         self.gang = gang
         self.handles = handles

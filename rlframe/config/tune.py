@@ -13,6 +13,7 @@ from rlframe.config.device_checks import ATTENTION_CHECKS
 from rlframe.config.keys import SharedKeys
 from rlframe.config.learner_checks import SHARED_LEARNER_CHECKS
 from rlframe.model import base_model as model
+from rlframe.model.checkpoint_names import is_classifier
 from rlframe.rows.config import RowsConfig
 from rlframe.schema import Config
 
@@ -60,7 +61,7 @@ def algorithm_learns_from_rows(run: TuneKeys) -> str | None:
     if run.algorithm.learns_from == "rollouts":
         return (
             f"algorithm: {run.algorithm.name} learns from rollouts and their rewards, and a tuning run samples none; "
-            "use sft, or `rlframe train`"
+            "use sft, dpo, bradley_terry or pointwise, or `rlframe train`"
         )
 
 
@@ -103,6 +104,45 @@ def raw_rows_have_no_chat_template(run: TuneKeys) -> str | None:
         return "rows.template.raw: true takes no chat template; use false, or leave chat_template and its kwargs out"
 
 
+def loss_is_the_algorithms_alone(run: TuneKeys) -> str | None:
+    name = run.algorithm.name
+    if run.algorithm.asks and run.kl is not None:
+        return f"kl: algorithm={name} has no place for it (dpo's beta holds the policy near model.path); leave it out"
+    if run.algorithm.asks and run.learner.entropy_bonus:
+        return f"learner.entropy_bonus: algorithm={name} has no place for it; use 0"
+
+
+def all_turns_are_of_demonstrations(run: TuneKeys) -> str | None:
+    if run.rows.turns == "all" and run.algorithm.learns_from != "demonstrations":
+        return f"rows.turns: all, but algorithm={run.algorithm.name} judges the last answer of a conversation; use last"
+
+
+def scores_are_of_plain_conversations(run: TuneKeys) -> str | None:
+    template = run.rows.template
+    if run.algorithm.asks == "scores" and (key := "raw" if template.raw else template.chat_template_kwargs):
+        key = key if isinstance(key, str) else "chat_template_kwargs"
+        return (
+            f"rows.template.{key}: reward `model` applies the exported chat template without it, so it would score "
+            "other tokens than these; write it into a chat template of your own, rows.template.chat_template=FILE"
+        )
+
+
+def scores_come_from_a_classifier(run: TuneKeys) -> str | None:
+    """A language model can become one, where transformers has the class."""
+    if run.algorithm.asks != "scores":
+        return None
+    if run.learner.expert_parallel:
+        return f"learner.expert_parallel: algorithm={run.algorithm.name} was never run with it; use null"
+    settings = model.settings(run.model.path)
+    labels = len(settings.get("id2label") or ["LABEL_0", "LABEL_1"])  # 2 is transformers' default
+    if is_classifier(settings.get("architectures")) and labels != 1:
+        return f"model.path: the classifier there has {labels} labels, and a reward model has one score"
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    if (kind := settings.get("model_type")) and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        return f"model.path: transformers has no ...ForSequenceClassification of the model type {kind!r}; take another"
+
+
 class TuneConfig(TuneKeys):
     """A whole tuning run. `config.yaml` in the run directory is this value, dumped."""
 
@@ -111,6 +151,10 @@ class TuneConfig(TuneKeys):
         steps_or_epochs_end_the_run,
         rows_make_one_update,
         kl_is_in_the_loss,
+        loss_is_the_algorithms_alone,
+        all_turns_are_of_demonstrations,
+        scores_are_of_plain_conversations,
+        scores_come_from_a_classifier,
         *SHARED_CHECKS,
         *ADDRESS_CHECKS,
         ranks_labels_have_a_running_cluster,

@@ -14,8 +14,10 @@ from rlframe.learner.merge import merged
 from rlframe.learner.source import adapters
 from rlframe.model import lora
 from rlframe.model.checkpoint_files import WHOLE
+from rlframe.model.classifier import padding_of
 from rlframe.model.hub import INDEX
 from rlframe.model.policy import PREFIX
+from rlframe.model.scores import ScoreHead
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +42,8 @@ class Export:
     plan: ExportPlan
     rank: int
     weights: dict[str, Tensor]  # tensors of this rank, merged with adapters, by checkpoint name
-    adapters: dict[str, Tensor]  # on rank 0 only, by the model's names; empty without adapters
+    adapters: dict[str, Tensor]  # on rank 0 only, by the model's names; empty without adapters, or beside a score head
+    classifier: str | None = None  # transformers' class of a reward model; None: the class of the base
 
     def write(
         self, folder: Path, *, base: Path, adapter: LoraConfig | None, chat_template: str | None = None
@@ -75,10 +78,13 @@ class Export:
         config.dtype = next(iter(self.weights.values())).dtype
         if hasattr(config, "quantization_config"):  # the learner's weights are not quantised
             del config.quantization_config
-        config.save_pretrained(folder)
-        if (generation := base / "generation_config.json").is_file():
-            shutil.copy(generation, folder)
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        if self.classifier:
+            config.architectures, config.num_labels = [self.classifier], 1
+            config.get_text_config().pad_token_id = padding_of(base, tokenizer)
+        config.save_pretrained(folder)
+        if (generation := base / "generation_config.json").is_file() and not self.classifier:
+            shutil.copy(generation, folder)
         if chat_template is not None:
             tokenizer.chat_template = chat_template
         tokenizer.save_pretrained(folder)
@@ -95,6 +101,9 @@ def gather(module: nn.Module, source: Zero3Source, rank: int, ranks: int) -> Exp
     with GatheredParameters(list(adapter_weights.values())):
         whole = adapter_weights.items() if rank == 0 else ()
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole}
+    model = module.get_submodule(PREFIX.rstrip("."))
+    if any(isinstance(child, ScoreHead) for child in model.children()):
+        return Export(plan=plan, rank=rank, weights=weights, adapters={}, classifier=type(model).__name__)
     return Export(plan=plan, rank=rank, weights=weights, adapters=copies)
 
 

@@ -121,6 +121,19 @@ class LearnerGroup:
         self._penalties = {"reward/kl_penalty": fmean(float(values.sum()) for values in penalties.values())}
         return deduct(groups, penalties)
 
+    def ask(self, groups: list[GroupRecord]) -> list[GroupRecord]:
+        """The groups with the current policy's value of each sampled token: a log-probability, or a score."""
+        probes = to_probes(groups)
+        found = self._ask("values", list(chain(*probes.values())), "compute values of rows")
+        values = {
+            (p, g): in_turn_order(groups[p].trajectories[g], [found[id(sample)] for sample in samples])
+            for (p, g), samples in probes.items()
+        }
+        return [
+            replace(group, asked=[values[p, g] for g in range(len(group.trajectories))])
+            for p, group in enumerate(groups)
+        ]
+
     def likelihoods(self, groups: list[GroupRecord]) -> list[Likelihood]:
         """The likelihood of each group's trajectories, all their tokens together, under the current policy."""
         probes = to_probes(groups)

@@ -19,7 +19,7 @@ from rlframe.batch.collate import collate
 from rlframe.learner import meeting, optimizer, state, zero3
 from rlframe.learner.bodies import Bodies, to_micro_batches
 from rlframe.learner.cpu import use_cpu
-from rlframe.learner.divergence import divergences, likelihoods
+from rlframe.learner.divergence import by_sample, divergences, likelihoods
 from rlframe.learner.export import gather
 from rlframe.learner.loading import load_shards
 from rlframe.learner.merge import merged
@@ -57,14 +57,23 @@ class LearnerRank:
     """
 
     def __init__(
-        self, name: str, config: LearnerConfig, model_path: Path, temperature: float, steps: int, packing: Packing
+        self,
+        name: str,
+        config: LearnerConfig,
+        model_path: Path,
+        temperature: float,
+        steps: int,
+        packing: Packing,
+        scores: bool = False,
     ) -> None:
         """`temperature`: the engine's, so that log-probabilities are of one distribution; `steps`: of the whole run.
 
-        `packing`: of micro-batches, which the self-test has found to be right for the model.
+        `packing`: of micro-batches, which the self-test has found to be right for the model. `scores`: a head with one
+        score takes the place of the language model's, and scores take the place of log-probabilities.
         """
         require(model_path)
         self.packing: Packing = packing
+        self.scores = scores
         self.name = name
         self.config = config
         self.model_path = model_path
@@ -89,14 +98,15 @@ class LearnerRank:
         self.rank = rank
         self._meet(address, timeout_s)
         settings = zero3.settings(self.config)
-        model: Any = empty_model(
-            self.model_path, getattr(torch, self.config.dtype), self.config.attention, self.packing
-        )
+        dtype = getattr(torch, self.config.dtype)
+        model: Any = empty_model(self.model_path, dtype, self.config.attention, self.packing, scores=self.scores)
         load_shards(model, self.model_path, settings)
         if self.config.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.config.lora:
             lora.add(model, self.config.lora)
+            if self.scores:
+                model.score.weight.requires_grad_(True)  # no adapter has learned to score
         size = self.config.sequence_parallel
         ulysses = Ulysses(model, rank=rank, ranks=self.config.ranks, size=size) if size > 1 else None
         policy = Policy(model, getattr(torch, self.config.head_dtype), self.packing, ulysses)
@@ -185,6 +195,12 @@ class LearnerRank:
         bodies = Bodies(sample for samples in micro_batches for sample in samples)
         with self._reference().in_place():
             return [divergences(bodies.build(batch), self.packing, self.updater.logprobs) for batch in micro_batches]
+
+    @doing("values of written rows")
+    def values(self, micro_batches: list[list[PlannedSample]]) -> list[list[np.ndarray]]:
+        """[micro-batches][samples][tokens with a loss weight]: log-probabilities or scores; no gradient."""
+        bodies = Bodies(sample for samples in micro_batches for sample in samples)
+        return [by_sample(bodies.build(batch), self.packing, self.updater.values) for batch in micro_batches]
 
     @doing("likelihood of written rows")
     def likelihoods(self, micro_batches: list[list[PlannedSample]]) -> list[list[Likelihood]]:

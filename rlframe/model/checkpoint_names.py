@@ -62,6 +62,11 @@ def without_expert_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed | others
 
 
+def is_classifier(architectures: list[str] | None) -> bool:
+    """True for `architectures` of a config.json whose files hold a sequence classifier."""
+    return any(name.endswith("ForSequenceClassification") for name in architectures or [])
+
+
 def carried_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Buffers that checkpoints carry (a router's selection bias, not rotary tables)."""
     carried = module.state_dict().keys()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlframe.prompts.rendering import Renderer
+from rlframe.prompts.template import ChatTemplate
 from rlframe.types import Message
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ class Classifier:
         config = self.model.config.get_text_config()
         config.use_cache = False  # a sequence takes a single pass, which would never read the cache
         # The model scores the last token that is not padding, so the model and `forward` must pad with the same token.
-        self.padding_id = config.pad_token_id if config.pad_token_id is not None else self.tokenizer.pad_token_id
+        self.padding_id = padding_id(config, self.tokenizer)
         config.pad_token_id = self.padding_id
         positions = getattr(config, "max_position_embeddings", max_tokens)
         missing_weights = loading_info["missing_keys"]
@@ -42,11 +45,13 @@ class Classifier:
         }
         if problems := [problem for problem, applies in checks.items() if applies]:
             raise ValueError(f"preference model {folder}: {'; '.join(problems)}")
+        template = ChatTemplate(chat_template=None, chat_template_kwargs=None, raw=False)
+        self._renderer = Renderer(self.tokenizer, template)
 
     def tokenize(self, messages: list[Message], completion: str) -> tuple[list[int], int]:
         """Token ids of the conversation, and its full length. Drops tokens after the first beyond `max_tokens`."""
         conversation = [*messages, {"role": "assistant", "content": completion}]
-        token_ids: Any = self.tokenizer.apply_chat_template(conversation, return_dict=False)
+        token_ids = self._renderer.conversation_token_ids(conversation)
         if len(token_ids) <= self.max_tokens:
             return token_ids, len(token_ids)
         return token_ids[:1] + token_ids[1 - self.max_tokens :], len(token_ids)
@@ -64,3 +69,23 @@ class Classifier:
         with torch.inference_mode():
             output = self.model(input_ids=token_ids.to(self.device), attention_mask=mask.to(self.device))
         return output.logits[:, 0].float().tolist()
+
+
+def padding_id(config: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The padding token of a classifier; None: it has none. `config`: of the language model."""
+    found: Any = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+    return found
+
+
+def padding_of(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding token of a classifier that is trained from the model in `folder`: its own, or else its end token.
+
+    Raises ValueError for a model with neither.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    found = padding_id(config, tokenizer)
+    if found is None and not isinstance(found := tokenizer.eos_token_id, int):
+        raise ValueError("the model has neither a padding token nor an end token; add one to its tokenizer")
+    return found

@@ -31,8 +31,8 @@ class LoraConfig(Config):
     @field_validator("targets")
     @classmethod
     def _has_no_head(cls, targets: list[str]) -> list[str]:
-        if "lm_head" in targets:
-            raise ValueError("lm_head cannot have an adapter; leave it out")
+        if heads := {"lm_head", "score"} & set(targets):
+            raise ValueError(f"{heads.pop()} cannot have an adapter; leave it out")
         return targets
 
 

@@ -16,14 +16,18 @@ from torch import Tensor
 
 from rlframe.errors import RunFailed
 from rlframe.model.checkpoint_files import TensorRange
+from rlframe.model.checkpoint_names import is_classifier
 
 if TYPE_CHECKING:
     from rlframe.model.checkpoint_files import CheckpointFiles
 
 
+SCORE = "score.weight"  # the head of a sequence classifier, which a language model's files lack
+
+
 @dataclass(slots=True)
 class Conversion:
-    """Makes one or more of the model's tensors from tensors of the files."""
+    """Makes one or more of the model's tensors from tensors of the files; without a source, a tensor of zeros."""
 
     target: str  # name of the first of the model's tensors, by which transformers calls the conversion
     converter: Any | None  # transformers' WeightConverter; None: the tensor only changes its name
@@ -33,13 +37,15 @@ class Conversion:
     @property
     def source(self) -> str | None:
         """The tensor in the files that only changes its name; None for a conversion that computes."""
-        if self.converter is not None:
+        if self.converter is not None or not self.sources:
             return None
         [[source]] = self.sources.values()
         return source
 
     def shapes(self, model: Any, files: CheckpointFiles) -> dict[str, tuple[int, ...]]:
         """The model's tensors that this conversion makes -> their shapes. Reads nothing."""
+        if not self.sources:
+            return {self.target: tuple(model.get_parameter(self.target).shape)}
         if self.source:
             return {self.target: files.shape(self.source)}
         sources = {
@@ -55,6 +61,9 @@ class Conversion:
         """
         if self.source:
             files.fill(self.source, parts[self.target])
+            return
+        if not self.sources:
+            parts[self.target].values.zero_()
             return
         if not any(len(part.values) for part in parts.values()):
             return
@@ -114,6 +123,8 @@ def conversions(model: Any, files: CheckpointFiles) -> list[Conversion]:
             continue
         converter = by_pattern[pattern] if pattern else None
         found.setdefault(target, Conversion(target, converter)).sources.setdefault(pattern or source, []).append(source)
+    if SCORE in tensors and SCORE not in found and not is_classifier(model.config.architectures):
+        found[SCORE] = Conversion(SCORE, None)  # a reward model begins with equal scores, on any number of ranks
     shapes: dict[str, tuple[int, ...]] = {}
     for conversion in found.values():
         made = conversion.shapes(model, files)

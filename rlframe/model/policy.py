@@ -1,4 +1,4 @@
-"""A causal language model as the learner needs it: a batch of sequences in, log-probabilities out."""
+"""A causal language model as the learner needs it: a batch of sequences in, log-probabilities or scores out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from rlframe.model.layout import Layout
 from rlframe.model.logprobs import LogprobHead
 from rlframe.model.rows import Rows
 from rlframe.model.scale import scale_of
+from rlframe.model.scores import ScoreHead
 from rlframe.training import PACKED_ATTENTION, Packing, TrainBatch
 
 NOISE = re.compile("drop|jitter")  # in names of config keys: attention_dropout, resid_pdrop, router_jitter_noise
+SCORE = "score"  # transformers' name for the head of a sequence classifier
 PREFIX = "model."  # of a parameter's name in `Policy`, before its name in a checkpoint
 
 
@@ -44,7 +46,8 @@ class Policy(nn.Module):
     def __init__(
         self, model: nn.Module, head_dtype: torch.dtype, packing: Packing, ulysses: SequenceParallel | None = None
     ) -> None:
-        """Replaces the model's head by a `LogprobHead` that multiplies in `head_dtype`.
+        """Replaces the model's head by one that multiplies in `head_dtype`: a sequence classifier's by a `ScoreHead`,
+        any other by a `LogprobHead`.
 
         `ulysses`: ranks that share this rank's batches; None: the rank has whole batches. Raises ValueError for a
         model without a linear head.
@@ -54,21 +57,26 @@ class Policy(nn.Module):
         self.ulysses = ulysses
         self.model: Any = model  # of transformers
         self.config = model.config  # DeepSpeed's AutoEP looks for the kind of model here
-        linear = self.model.get_output_embeddings()
+        self.scores = hasattr(model, SCORE)
+        linear = getattr(model, SCORE) if self.scores else self.model.get_output_embeddings()
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"{type(model).__name__} has no linear head, but {type(linear).__name__}")
-        self.model.set_output_embeddings(LogprobHead(linear, head_dtype, scale_of(self.config)))
+        if self.scores:
+            setattr(model, SCORE, ScoreHead(linear, head_dtype))
+        else:
+            self.model.set_output_embeddings(LogprobHead(linear, head_dtype, scale_of(self.config)))
 
     @property
-    def head(self) -> LogprobHead:
+    def head(self) -> Any:
         """The model's head."""
-        return self.model.get_output_embeddings()
+        return getattr(self.model, SCORE) if self.scores else self.model.get_output_embeddings()
 
     def forward(self, batch: TrainBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """-> logprobs [T], entropies [T] in float32: of token t given the tokens before it in its sequence.
 
         Both are 0 where the loss weight is 0 (prompts, padding of a share): nothing is computed there. A prompt's
-        last hidden state predicts the first token of each completion that shares it.
+        last hidden state predicts the first token of each completion that shares it. A classifier answers scores [T]
+        and zeros, and its score of token t is of the sequence up to and including t.
         """
         if self.ulysses:
             layout, rank_range, token_ids, position_ids = self.ulysses.cut(batch)
@@ -82,10 +90,10 @@ class Policy(nn.Module):
             arguments = attention.arguments(layout, self.packing, self.model.config._attn_implementation)
             hidden = self._hidden_states(input_ids=token_ids[None], position_ids=position_ids[None], **arguments)[0]
         targets = (batch.loss_weights != 0).nonzero()[:, 0]
-        predecessors = layout.predecessors()[targets]
-        on_this_rank = (predecessors >= rank_range.start) & (predecessors < rank_range.stop)
-        targets, predecessors = targets[on_this_rank], predecessors[on_this_rank] - rank_range.start
-        values = self.head(hidden[predecessors], batch.token_ids[targets], temperature)
+        positions = targets if self.scores else layout.predecessors()[targets]
+        on_this_rank = (positions >= rank_range.start) & (positions < rank_range.stop)
+        targets, positions = targets[on_this_rank], positions[on_this_rank] - rank_range.start
+        values = self.head(hidden[positions], batch.token_ids[targets], temperature)
         zeros = torch.zeros(len(batch.token_ids), dtype=torch.float32, device=hidden.device)
         logprobs, entropies = (zeros.index_put((targets,), value) for value in values)
         return (self.ulysses.join(logprobs), self.ulysses.join(entropies)) if self.ulysses else (logprobs, entropies)
@@ -96,22 +104,30 @@ class Policy(nn.Module):
         return backbone(use_cache=False, return_dict=True, **arguments).last_hidden_state
 
 
-def empty_model(path: Path, dtype: torch.dtype, attention_name: str, packing: Packing) -> nn.Module:
+def empty_model(
+    path: Path, dtype: torch.dtype, attention_name: str, packing: Packing, *, scores: bool = False
+) -> nn.Module:
     """The model at a Hugging Face folder, ready for batches in `packing`; without dropout.
 
-    Its parameters are on `meta`, and buffers that checkpoints carry have no values yet.
+    `scores`: a sequence classifier of one label, also where the folder holds a language model, whose head it lacks.
+    Parameters are on `meta`, and buffers that checkpoints carry have no values yet.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.initialization import meta_device_safe_creation_ops
 
     attention.register()
+    config = without_noise(AutoConfig.from_pretrained(path, trust_remote_code=False))
+    if scores:
+        config.num_labels = 1
     with torch.device("meta"), meta_device_safe_creation_ops():
-        model: Any = AutoModelForCausalLM.from_config(
-            without_noise(AutoConfig.from_pretrained(path, trust_remote_code=False)),
+        model: Any = (AutoModelForSequenceClassification if scores else AutoModelForCausalLM).from_config(
+            config,
             dtype=dtype,
             attn_implementation=attention_of(attention_name, packing),
             trust_remote_code=False,
         )
+    if scores:
+        model._keys_to_ignore_on_load_unexpected = {r"^lm_head\.", *(model._keys_to_ignore_on_load_unexpected or ())}
     _compute_buffers(model)
     return model
 

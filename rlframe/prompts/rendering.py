@@ -65,6 +65,10 @@ class Renderer:
             return [cast("int", self._tokenizer.bos_token_id), *token_ids]
         return token_ids
 
+    def conversation_token_ids(self, messages: list[Message]) -> list[int]:
+        """The tokens of a whole conversation, which ends with the assistant's answer, as a reward model reads it."""
+        return self.encode(self.text(messages, to_complete=False))
+
     def survives(self, text: str) -> bool:
         """True if a completion that spells `text` still has it once its control tokens are left out."""
         return text in VisibleText(self._tokenizer).of(self.encode(text))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -37,8 +37,10 @@ ON_POLICY = START | {heading: 8 for heading, _, _ in SPENT} | {"ETA": 7}
 # Engines and learner work at the same time: shares of slots and learner without work, and groups that wait for a step.
 AHEAD = START | {"eng.idle": 9, "lrn.idle": 9, "ready": 6, "ETA": 7}
 TUNING = {"step": 9, "loss": 9, "norm": 8, "lr": 10, "tok/s": 8, "shared": 8, "s/step": 8, "ETA": 7}  # no engines
+PREFERRING = {"step": 9, "loss": 9, "lr": 10, "s/step": 8, "ETA": 7}  # and a column of 9 for each figure
 MIN_BAR, MAX_BAR = 12, 30  # cells of the bar of seconds; a terminal without room for MIN_BAR gets no bar
 ROWS_PER_HEADING = 25
+PROGRESS_S = 30.0  # between lines on a long phase, where no terminal shows a bar
 
 
 class Console:
@@ -52,14 +54,20 @@ class Console:
         *,
         ahead: bool = False,
         tuning: bool = False,
+        figures: Sequence[str] = (),
     ) -> None:
         """`steps`: the last step of the run. `reward`: name of the reward whose mean is the accuracy.
 
         `ahead`: engines sample for later steps while the learner computes. `tuning`: there are no engines.
+        `figures`: names of the metrics rows/* that the algorithm of a tuning run measures.
         """
         self.steps = steps
         self._tuning = tuning
+        self._figures = figures
         self._widths = TUNING if tuning else AHEAD if ahead else ON_POLICY
+        if figures:
+            (step, *rest), width = PREFERRING.items(), 9
+            self._widths = dict([step, *((name, width) for name in figures), *rest])
         self._accuracy = f"reward/{reward}"
         self._terminal = terminal or Terminal(highlight=False)
         self._alive = Progress(
@@ -85,17 +93,28 @@ class Console:
         self.close()
 
     @contextmanager
-    def phase(self, text: str) -> Iterator[None]:
-        """Shows `text` and the elapsed seconds while the `with` block runs, then prints a line with its duration."""
-        start = time.monotonic()
+    def phase(self, text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Shows `text` and the elapsed seconds while the `with` block runs, then prints a line with its duration.
+
+        The block may call the yielded function with the part of `total` that is done.
+        """
+        start = printed = time.monotonic()
         if not self._terminal.is_terminal:
             self._print(Text(f"… {text}"))
         self._alive.start()
-        task = self._alive.add_task(text, total=None)
+        task = self._alive.add_task(text, total=total)
+
+        def show_done(done: int) -> None:
+            nonlocal printed
+            self._alive.update(task, completed=done)
+            if not self._terminal.is_terminal and time.monotonic() - printed > PROGRESS_S:
+                printed = time.monotonic()
+                self._print(Text(f"… {text}: {done} of {total}"))
+
         mark = ("✗ ", "bold red")
         try:
             with doing(text):
-                yield
+                yield show_done
             mark = ("✓ ", "green")
         finally:
             self._alive.remove_task(task)
@@ -196,6 +215,7 @@ class Console:
             "ready": cell("rollout/groups_ready", ".0f"),
             "ETA": _clock((self.steps - step) * fmean(self._step_seconds)),
         } | {heading: _seconds(metrics[key]) if key in metrics else "–" for heading, key, _ in SPENT}
+        cells |= {name: measure(name, metrics[f"rows/{name}"]) for name in self._figures}
         styles = {"reward": "bold", "accuracy": "bold", "loss": "bold", "lrn.idle": "cyan"} | {
             heading: colour for heading, _, colour in SPENT
         }

@@ -34,6 +34,7 @@ MISMATCH = [
     ("mismatch/abs_mean_stale", RED, "|Δ|, stale"),
 ]
 TOKENS = {"rows/tokens": "of all rows", "learner/tokens": "computed", "rows/trained_tokens": "trained on"}
+FIGURES = [("chosen", "rejected", "score"), ("margin", "accuracy")]  # rows/* and eval/* of two panels
 SMOOTHED = 5  # steps in the smallest running mean; a curve of 10 steps or more gets a running mean
 
 Points = tuple[list[int], list[float]]  # steps and their values
@@ -77,6 +78,10 @@ def draw_tuning(files: RunDir, warn: Callable[[str], None]) -> None:
             partial(_draw_lines, title="Tokens of a step", lines=TOKENS, metrics=metrics),
             partial(_draw_seconds, metrics=metrics),
         ]
+        if "rows/accuracy" in metrics[-1]:  # of comparisons or labels
+            panels[1:3] = [
+                partial(_draw_figures, names=names, metrics=metrics, evaluations=evaluations) for names in FIGURES
+            ]
         try:
             _write(_figure(metrics, evaluations, panels), files.curves)
         except OSError as error:
@@ -138,6 +143,18 @@ def _draw_losses(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[di
         steps, values = _points(evaluations, figure_key(MAIN_SET, key))
         if steps:
             axes.plot(steps, values, "D--", label=label, color=colour, markersize=6, linewidth=1.2, zorder=4)
+
+
+def _draw_figures(
+    axes: Axes, names: tuple[str, ...], metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]
+) -> None:
+    """Draws figures of rows, and of held-out rows as diamonds."""
+    found = [name for name in names if f"rows/{name}" in metrics[-1]]
+    _title(axes, " and ".join(found).capitalize())
+    for name, colour in zip(found, (BLUE, ORANGE), strict=False):
+        _curve(axes, _points(metrics, f"rows/{name}"), colour, name)
+        steps, values = _points(evaluations, figure_key(MAIN_SET, name))
+        axes.plot(steps, values, "D--", color=colour, markersize=6, linewidth=1.2, zorder=4)
 
 
 def _draw_lines(axes: Axes, title: str, lines: dict[str, str], metrics: list[dict[str, Any]]) -> None:

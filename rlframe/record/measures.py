@@ -7,7 +7,8 @@ from rich.text import Text
 
 from rlframe.record.evaluations import by_set
 
-FORMS = {"truncated": ".1%", "exact": ".1%", "reward": ".3f", "loss": ".4f"}
+FORMS = {"truncated": ".1%", "exact": ".1%", "accuracy": ".1%", "reward": ".3f", "loss": ".4f", "margin": ".3f"}
+FORMS |= {"chosen": ".2f", "rejected": ".2f", "score": ".3f"}
 STANDARD_ERROR = "_se"  # ends the key of a figure's standard error
 
 

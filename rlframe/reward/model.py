@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from rlframe.actors.batching import Batcher, error_copy, error_of
 from rlframe.answers.thoughts import THINK_TAGS, Show, check_opened, shown
 from rlframe.model.base_model import absolute, locate, prepare
+from rlframe.model.checkpoint_names import is_classifier
 from rlframe.model.classifier import Classifier
 from rlframe.reward.base import Reward
 from rlframe.types import Completion, Prompt, Verdict
@@ -68,7 +69,7 @@ class PreferenceModel(Reward):
         """Starts to load the model. Raises ValueError for a folder that is missing or holds no classifier."""
         folder = locate(self.path)
         architectures = json.loads((folder / "config.json").read_text()).get("architectures") if folder.is_dir() else []
-        if not any(name.endswith("ForSequenceClassification") for name in architectures or []):
+        if not is_classifier(architectures):
             raise ValueError(f"{self.path}: architectures {architectures}, none of them ...ForSequenceClassification")
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preference-model")
         self._loading = loading = thread.submit(

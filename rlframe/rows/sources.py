@@ -18,7 +18,7 @@ from rlframe.prompts.parquet import load_files
 from rlframe.prompts.table import Table
 from rlframe.rows.records import FIELDS, SHAPES, Row, row_of
 from rlframe.schema import Config, one_of
-from rlframe.types import Demonstration
+from rlframe.types import Comparison, Demonstration, Problem
 
 if TYPE_CHECKING:
     import pyarrow
@@ -73,22 +73,31 @@ class HubRows(RowSource):
         return Table(rows, f"{self.path}/{self.split}", _columns, row_of)
 
 
-class WrittenSums(RowSource):
-    """Sums with their thoughts, for which no file is needed: the keys are those of `prompts.train` in arithmetic.yaml.
+class Sums(RowSource):
+    """Rows on sums, for which no file is needed: the keys are those of `prompts.train` in arithmetic.yaml."""
 
-    >>> WrittenSums(name="sums", terms=3, below=50, seed=0, offset=0, size=1).load()[0].answer
-    '<think>15 + 40 = 55. 55 + 0 = 55.</think><answer>55</answer>'
-    """
-
-    name: Literal["sums"]
     terms: int
     below: int
     seed: int
     offset: int
     size: int
 
+    def problems(self) -> list[tuple[Problem, list[int]]]:
+        """Each sum as a question with its answer, and its numbers."""
+        sums = Arithmetic.model_validate({**self.model_dump(exclude={"weight"}), "name": "arithmetic"})
+        return list(zip(sums.load(), sums.operands(), strict=True))
+
+
+class WrittenSums(Sums):
+    """Sums with their thoughts.
+
+    >>> WrittenSums(name="sums", terms=3, below=50, seed=0, offset=0, size=1).load()[0].answer
+    '<think>15 + 40 = 55. 55 + 0 = 55.</think><answer>55</answer>'
+    """
+
+    name: Literal["sums"]
+
     def load(self) -> list[Demonstration]:
-        problems = Arithmetic.model_validate({**self.model_dump(exclude={"weight"}), "name": "arithmetic"})
         return [
             Demonstration(
                 id=problem.id,
@@ -97,11 +106,41 @@ class WrittenSums(RowSource):
                 task=problem.task,
                 source=problem.id,
             )
-            for problem, operands in zip(problems.load(), problems.operands(), strict=True)
+            for problem, operands in self.problems()
         ]
 
 
-BUILTIN: dict[str, type[RowSource]] = {"files": Files, "hub": HubRows, "sums": WrittenSums}
+class SumPairs(Sums):
+    """Short and right answers to sums beside others: in turn a wrong sum, and the right one in many words.
+
+    >>> row = SumPairs(name="sum_pairs", terms=2, below=50, seed=0, offset=0, size=1).load()[0]
+    >>> row.chosen, row.rejected
+    ('10 + 16 = 26.', '10 + 16 = 29.')
+    """
+
+    name: Literal["sum_pairs"]
+
+    def load(self) -> list[Comparison]:
+        rows = []
+        for index, (problem, operands) in enumerate(self.problems()):
+            question, total = " + ".join(map(str, operands)), int(problem.reference)
+            wrong = f"{question} = {total + 3 + index % 8}."
+            wordy = f"Sure, I can help you with that! The sum {question} is {total}. Do you have any other questions?"
+            rows.append(
+                Comparison(
+                    id=problem.id,
+                    messages=problem.messages,
+                    chosen=f"{question} = {total}.",
+                    rejected=wordy if index % 2 else wrong,
+                    margin=None,
+                    task=problem.task,
+                    source=problem.id,
+                )
+            )
+        return rows
+
+
+BUILTIN: dict[str, type[RowSource]] = {"files": Files, "hub": HubRows, "sums": WrittenSums, "sum_pairs": SumPairs}
 
 # SerializeAsAny: a saved config keeps all fields of the chosen class; pydantic alone would keep those of RowSource.
 AnyRowSource: TypeAlias = Annotated[

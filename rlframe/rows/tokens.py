@@ -1,4 +1,4 @@
-"""`RowEncoder`: a demonstration as the tokens that an engine would see and sample."""
+"""`RowEncoder`: the answers of a row as the tokens that an engine would see and sample."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rlframe.prompts.rendering import Renderer
-from rlframe.rows.records import REASONING
-from rlframe.types import Completion, Demonstration, Message, Trajectory, Turn, VersionSpan
+from rlframe.rows.records import REASONING, Row
+from rlframe.types import Comparison, Completion, Demonstration, Message, Trajectory, Turn, VersionSpan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +52,15 @@ class RowEncoder:
         self.end_id = self._end_id(tokenizer, stop_ids, raw=template.raw)
         self._stop_ids = stop_ids | {self.end_id}
 
-    def prompts(self, row: Demonstration) -> list[list[Message]]:
+    def trajectories(self, row: Row) -> list[Trajectory]:
+        """The answer of a demonstration, or the two of a comparison, the chosen one first. Raises as `trajectory`."""
+        if isinstance(row, Demonstration):
+            return [self.trajectory(row)]
+        assert isinstance(row, Comparison), "labels are learned by a head with a score"
+        shared = {"id": row.id, "messages": row.messages, "task": row.task, "source": row.source}
+        return [self.trajectory(Demonstration(answer=answer, **shared)) for answer in (row.chosen, row.rejected)]
+
+    def prompts(self, row: Row) -> list[list[Message]]:
         """The conversation before each turn to train on."""
         roles = enumerate(message["role"] for message in row.messages)
         earlier = [at for at, role in roles if role == "assistant" and at and self._turns == "all"]
@@ -84,7 +92,7 @@ class RowEncoder:
             parents = [index for index, path in enumerate(paths) if prompt_ids[: len(path)] == path]
             parent = max(parents, default=None, key=lambda index: len(paths[index]))
             observed = prompt_ids if parent is None else prompt_ids[len(paths[parent]) :]
-            turns.append(_turn(parent, observed, token_ids, conversation[at]["content"]))
+            turns.append(written_turn(parent, observed, token_ids, conversation[at]["content"]))
             paths.append(prompt_ids + token_ids)
         return Trajectory(turns=turns)
 
@@ -163,11 +171,12 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
 
 
-def _turn(parent: int | None, observed: list[int], token_ids: list[int], text: str) -> Turn:
+def written_turn(parent: int | None, observed: list[int], token_ids: list[int], text: str = "") -> Turn:
+    """A turn whose completion is `token_ids`, which may be empty."""
     completion = Completion(
         token_ids=np.asarray(token_ids, np.int32),
         logprobs=np.zeros(len(token_ids), np.float32),  # written, not sampled
-        versions=[VersionSpan(version=0, start=0, end=len(token_ids))],
+        versions=[VersionSpan(version=0, start=0, end=len(token_ids))] if token_ids else [],
         text=text,
         finish_reason="stop",
     )

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlframe.batch.records import to_record
 from rlframe.errors import ConfigError, RunFailed
 from rlframe.prompts.overlap import digest
-from rlframe.types import Demonstration, Prompt, RolloutGroup, ScoredGroup
+from rlframe.types import Assessment, Comparison, Demonstration, Message, Prompt, RolloutGroup, ScoredGroup, Trajectory
 
 if TYPE_CHECKING:
+    from rlframe.algorithm import Algorithm
+    from rlframe.algorithm.base import Lesson
     from rlframe.rows.records import Row
     from rlframe.rows.stream import RowStream
-    from rlframe.rows.tokens import RowEncoder
     from rlframe.training import GroupRecord
+
+# Rows of a lesson: their class, what such a row does, and its shape.
+ROWS: dict[Lesson, tuple[type[Row], str, str]] = {
+    "demonstrations": (Demonstration, "shows one answer", "messages and answer"),
+    "comparisons": (Comparison, "compares two answers", "chosen and rejected"),
+    "assessments": (Assessment, "labels an answer", "an answer and its label, or steps and their labels"),
+}
+
+
+class Encoder(Protocol):
+    """The tokens of rows: `rows/tokens.py` for log-probabilities, `rows/scoring.py` for scores."""
+
+    def prompts(self, row: Row) -> list[list[Message]]: ...
+
+    def trajectories(self, row: Row) -> list[Trajectory]: ...
 
 
 class RowFeed:
@@ -26,7 +44,8 @@ class RowFeed:
     def __init__(
         self,
         stream: RowStream,
-        encoder: RowEncoder,
+        encoder: Encoder,
+        algorithm: Algorithm,
         *,
         per_step: int,
         max_tokens: int,
@@ -40,6 +59,7 @@ class RowFeed:
         """
         self.stream = stream
         self.encoder = encoder
+        self.algorithm = algorithm
         self.per_step = per_step
         self.max_tokens = max_tokens
         self.max_dropped_share = max_dropped_share
@@ -50,21 +70,15 @@ class RowFeed:
         self.dropped = 0
 
     def take(self) -> list[GroupRecord]:
-        """The next step's rows, a group of one for each, whose body is the group itself.
+        """The next step's rows, a group for each, whose body is the group itself.
 
         Raises ConfigError for a record that is no row, or is held out, and RunFailed where too many rows are too long.
         """
         taken = self.position - self.dropped
-        count = self.per_step if self.total is None else max(1, min(self.per_step, self.total - taken))
+        wanted = self.per_step if self.total is None else max(1, min(self.per_step, self.total - taken))
         groups: list[ScoredGroup] = []
-        while len(groups) < count:
-            try:
-                row = self.stream.at(self.position)
-                group = to_group(row, self.encoder, f"@{self.position}")
-                if (heldout_id := held_out_id(row, self.encoder, self.held_out)) is not None:
-                    raise ValueError(heldout_among(1, 1, [f"{row.id} is {heldout_id}"]))
-            except ValueError as error:
-                raise ConfigError(f"rows: {error}") from error
+        while len(groups) < wanted:
+            group = self._group(self.position)
             self.position += 1
             if longest(group) > self.max_tokens:
                 self.dropped += 1
@@ -72,6 +86,31 @@ class RowFeed:
             else:
                 groups.append(group)
         return to_records(groups)
+
+    def every_row(self) -> Iterator[GroupRecord]:
+        """Yields each row that the whole run takes, once, however many epochs take it. Raises ConfigError as `take`."""
+        fits: dict[int, bool] = {}  # by the row's index, of those that are not too long
+        taken, positions = 0, count()
+        while taken < self.planned:
+            index = self.stream.index(position := next(positions))
+            if index not in fits:
+                group = self._group(position)
+                fits[index] = longest(group) <= self.max_tokens
+                if fits[index]:
+                    yield from to_records([group])
+            elif len(fits) == len(self.stream.rows):
+                return
+            taken += fits[index]
+
+    def _group(self, position: int) -> ScoredGroup:
+        try:
+            row = self.stream.at(position)
+            group = to_group(row, self.encoder, self.algorithm, f"@{position}")
+            if (heldout_id := held_out_id(row, self.encoder, self.held_out)) is not None:
+                raise ValueError(heldout_among(1, 1, [f"{row.id} is {heldout_id}"]))
+        except ValueError as error:
+            raise ConfigError(f"rows: {error}") from error
+        return group
 
     def state(self) -> dict[str, Any]:
         return {"position": self.position, "dropped": self.dropped, "per_step": self.per_step}
@@ -105,11 +144,9 @@ def too_many_dropped(dropped: int, seen: int, max_tokens: int, max_share: float)
     )
 
 
-def held_out_id(row: Row, encoder: RowEncoder, held_out: Mapping[bytes, str]) -> str | None:
+def held_out_id(row: Row, encoder: Encoder, held_out: Mapping[bytes, str]) -> str | None:
     """The held-out row whose conversation is before one of the row's turns to train on; None: there is none."""
-    if not held_out or not isinstance(row, Demonstration):
-        return None
-    digests = map(digest, encoder.prompts(row))
+    digests = map(digest, encoder.prompts(row)) if held_out else ()
     return next((held_out[found] for found in digests if found in held_out), None)
 
 
@@ -120,24 +157,43 @@ def heldout_among(count: int, rows: int, named: list[str]) -> str:
     )
 
 
-def to_group(row: Row, encoder: RowEncoder, suffix: str = "") -> ScoredGroup:
-    """A demonstration as a group of one trajectory with reward 1; `suffix` makes its id unique in the run.
+def to_group(row: Row, encoder: Encoder, algorithm: Algorithm, suffix: str = "") -> ScoredGroup:
+    """A row as a group of its answers. `suffix` makes its id unique in the run.
 
-    Raises ValueError for a row that is no demonstration, or that the encoder refuses.
+    A demonstration has reward 1, the chosen answer of a comparison the row's margin above the rejected one's 0. Raises
+    ValueError for a row of another kind than the algorithm learns from, or that the encoder refuses.
     """
-    if not isinstance(row, Demonstration):
-        raise ValueError(
-            f"row {row.id} compares two answers, and algorithm=sft imitates one; give rows with messages and answer"
-        )
-    trajectory = encoder.trajectory(row)
+    kind, _, shape = ROWS[algorithm.learns_from]
+    if not isinstance(row, kind):
+        [does] = (does for other, does, _ in ROWS.values() if isinstance(row, other))
+        wanted = f"algorithm={algorithm.name} learns from {algorithm.learns_from}"
+        raise ValueError(f"row {row.id} {does}, and {wanted}; give rows with {shape}")
+    trajectories = encoder.trajectories(row)
+    if isinstance(row, Comparison) and len({trajectory_digest(trajectory) for trajectory in trajectories}) == 1:
+        raise ValueError(f"row {row.id}: chosen and rejected have the same tokens, so the row compares nothing")
     prompt = Prompt(
         id=row.id + suffix,
         messages=row.messages,
-        token_ids=trajectory.turns[0].observed.tolist(),
+        token_ids=trajectories[0].turns[0].observed.tolist(),
         reference="",
         task=row.task,
     )
-    return ScoredGroup(group=RolloutGroup(prompt=prompt, trajectories=[trajectory]), rewards=[1.0], verdicts={})
+    return ScoredGroup(
+        group=RolloutGroup(prompt=prompt, trajectories=trajectories),
+        rewards=[row.margin or 0.0, 0.0] if isinstance(row, Comparison) else [1.0],
+        verdicts={},
+        labels=row.labels if isinstance(row, Assessment) else None,
+    )
+
+
+def row_digest(row: GroupRecord) -> str:
+    """Equal for rows whose answers have equal tokens, under the same conversation."""
+    return "".join(map(trajectory_digest, row.body.group.trajectories))
+
+
+def trajectory_digest(trajectory: Trajectory) -> str:
+    turns = [(turn.observed.tolist(), turn.completion.token_ids.tolist()) for turn in trajectory.turns]
+    return blake2b(repr(turns).encode(), digest_size=12).hexdigest()
 
 
 def to_records(groups: list[ScoredGroup]) -> list[GroupRecord]:

@@ -26,7 +26,7 @@ def tune(run: TuneConfig) -> None:
 def take_step(run: TuneConfig, ctx: TuneContext, step: int) -> int:
     """The step after `step`, an update on the next rows -> its number."""
     with ctx.signals.held_back():  # a checkpoint between two steps must not skip rows that were taken
-        rows = ctx.rows.take()  # list[GroupRecord]: a group for each row
+        rows = ctx.ask(ctx.rows.take())  # list[GroupRecord]: a group for each row, with what the algorithm asks
         minibatches = to_minibatches(rate(rows, run.algorithm), ctx.learner.objective, count=1)
         report = ctx.learner.step(*minibatches)  # StepReport
         ctx.record(report.policy_version, rows, report)  # files, console

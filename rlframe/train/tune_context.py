@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from rlframe.algorithm import RowLoss
+from rlframe.model.folder_digest import folder_digest
 from rlframe.record import curves
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.evaluations import MAIN_SET, add_evaluation, figure_key, first_and_last, keep_evaluations
 from rlframe.record.metrics import last_step
+from rlframe.record.reference_sums import ReferenceSums
 from rlframe.record.wandb import check_key
 from rlframe.train.cadence import Cadence
 from rlframe.train.checkpoint import Checkpoints
 from rlframe.train.prompts import open_tokenizer
 from rlframe.train.recovery import Recovery
+from rlframe.train.row_feed import row_digest
 from rlframe.train.session import Session, begin, running
 from rlframe.train.signals import StopSignals
 from rlframe.train.written import open_rows
@@ -40,6 +45,7 @@ class TuneContext(Session):
     run: TuneConfig
     rows: RowFeed
     heldout: list[GroupRecord]
+    reference: ReferenceSums | None = None  # of an algorithm that compares with it
 
     def restore(self) -> int:
         """Continues from the newest whole checkpoint -> its step; 0 in a new run, which evaluates first.
@@ -47,6 +53,7 @@ class TuneContext(Session):
         Raises RunFailed if no checkpoint of a resumed run is whole, or machines do not share the run's folder.
         """
         self.recovery.repeat(self.checkpoints.check_folder)
+        self.recovery.repeat(self.complete_reference)  # by ranks that still hold the base model
         logged = last_step(self.files.metrics) if self.run.resume else 0
         if self.run.resume and self.checkpoints.exist():
             with self.console.phase("restoring"):
@@ -57,6 +64,37 @@ class TuneContext(Session):
         self.step_seconds()  # the first step begins here
         return self.step
 
+    def complete_reference(self) -> None:
+        """Lets the ranks, which still hold the base model, compute what the file of the reference lacks."""
+        sums, planned = self.reference, self.rows.planned if self.reference else 0
+        if sums is None:
+            return
+        heldout = [row for row in self.heldout if row_digest(row) not in sums]
+        rows = self.rows.every_row() if sums.rows < planned else iter(())
+        total = len(heldout) + (min(planned, len(self.rows.stream.rows)) if sums.rows < planned else 0)
+        if not total:
+            return
+        with self.console.phase("computing log-probabilities by the reference", total) as show_done:
+            every, done = chain(heldout, rows), 0
+            while chunk := list(islice(every, self.rows.per_step)):
+                self.generation.check()
+                if missing := {digest: row for row in chunk if (digest := row_digest(row)) not in sums}:
+                    asked = (row.asked or [] for row in self.learner.ask(list(missing.values())))
+                    values = ([float(one.sum(dtype="float64")) for one in answers] for answers in asked)
+                    sums.add(dict(zip(missing, values, strict=True)))
+                done += len(chunk)
+                show_done(done)
+        sums.complete(max(planned, sums.rows))
+
+    def ask(self, rows: list[GroupRecord]) -> list[GroupRecord]:
+        """The rows with what the algorithm asks of the policy, and their log-probabilities by the reference."""
+        if self.run.algorithm.asks is None:
+            return rows
+        rows = self.learner.ask(rows)
+        if (sums := self.reference) is None:
+            return rows
+        return [replace(row, reference=sums.of(row_digest(row), f"row {row.body.group.prompt.id}")) for row in rows]
+
     def record(self, step: int, rows: list[GroupRecord], report: StepReport) -> None:
         """Writes a step's metrics, once: of a step that is taken again after a loss nothing."""
         self.generation.check()
@@ -65,7 +103,8 @@ class TuneContext(Session):
         if step <= self.recorded:
             return
         tokens = sum(size.tokens for row in rows for trajectory in row.trajectories for size in trajectory.sequences)
-        metrics = {key: value for key, value in report.metrics.items() if not key.startswith(ENGINE_METRICS)}
+        left_out = (*ENGINE_METRICS, "learner/entropy") if self.run.algorithm.asks == "scores" else ENGINE_METRICS
+        metrics = {key: value for key, value in report.metrics.items() if not key.startswith(left_out)}
         metrics |= self.rows.metrics() | self.checkpoints.metrics()
         metrics |= {
             "rows/count": float(len(rows)),
@@ -76,6 +115,10 @@ class TuneContext(Session):
             "losses/learner": float(self.recovery.losses),
             "time/step_s": seconds,
         }
+        if isinstance(self.run.algorithm, RowLoss):
+            means = self.run.algorithm.means(rows)
+            metrics["learner/loss"] = means.pop("loss")  # the ranks' own is linear, and has the same gradient
+            metrics |= {f"rows/{name}": value for name, value in means.items()}
         self.log(step, metrics)
 
     def evaluate_if_due(self, step: int) -> None:
@@ -84,15 +127,20 @@ class TuneContext(Session):
             self.evaluate(step)
 
     def evaluate(self, step: int) -> None:
-        """The held-out loss, a mean over tokens, and the share of rows whose answer greedy sampling would write."""
+        """The algorithm's loss and figures on held-out rows. Of demonstrations the mean loss of a token, and the share
+        of rows whose answer greedy sampling would write.
+        """
         self.generation.check()
         with self.console.phase("evaluating on held-out rows"):
-            found = self.learner.likelihoods(self.heldout)
-        tokens = sum(likelihood.tokens for likelihood in found)
-        values = {
-            "loss": -sum(likelihood.logprob_sum for likelihood in found) / tokens,
-            "exact": sum(likelihood.greedy for likelihood in found) / len(found),
-        }
+            if isinstance(self.run.algorithm, RowLoss):
+                values = self.run.algorithm.means(self.ask(self.heldout))
+            else:
+                found = self.learner.likelihoods(self.heldout)
+                tokens = sum(likelihood.tokens for likelihood in found)
+                values = {
+                    "loss": -sum(likelihood.logprob_sum for likelihood in found) / tokens,
+                    "exact": sum(likelihood.greedy for likelihood in found) / len(found),
+                }
         figures = {figure_key(MAIN_SET, name): value for name, value in values.items()}
         add_evaluation(self.files.evaluations, step, figures)
         for sink in self.watchers:
@@ -114,12 +162,17 @@ def open(run: TuneConfig) -> Iterator[TuneContext]:
     files, signals = RunDir(Path(run.run_dir)), StopSignals()
     signals.listen()
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.steps or 0, tuning=True))
+        algorithm = run.algorithm
+        figures = algorithm.figures if isinstance(algorithm, RowLoss) else ()
+        console = stack.enter_context(Console(run.steps or 0, tuning=True, figures=figures))
         beginning = begin(stack, run, files, console, signals, steps=run.steps or 0)
         with console.phase("reading the rows"):
             opened = open_rows(run, open_tokenizer(beginning.model_path), beginning.model_path, console.warn)
         run = run.with_steps(opened.steps)
         console.steps = beginning.reporter.steps = opened.steps
+        reference = None
+        if isinstance(algorithm, RowLoss) and algorithm.compares_with_reference:
+            reference = ReferenceSums(files.reference, folder_digest(beginning.model_path), run.learner.dtype)
         joined = beginning.join(stack, run, ("learner",))
         with console.phase("starting the learner"):
             actors = joined.start(beginning.model_path, console.warn)
@@ -152,6 +205,7 @@ def open(run: TuneConfig) -> Iterator[TuneContext]:
             recovery=recovery,
             rows=opened.feed,
             heldout=opened.heldout,
+            reference=reference,
             sinks=[beginning.reporter],
         )
         stack.callback(ctx.close_sinks)

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlframe.errors import ConfigError
+from rlframe.model.classifier import padding_of
 from rlframe.prompts.overlap import digest
+from rlframe.rows.scoring import ScoreEncoder
 from rlframe.rows.sources import in_order
 from rlframe.rows.stream import RowStream
 from rlframe.rows.tokens import RowEncoder, end_token_ids
 from rlframe.train.row_feed import (
+    Encoder,
     RowFeed,
     held_out_id,
     heldout_among,
@@ -49,12 +52,12 @@ def open_rows(
 ) -> OpenRows:
     """Reads and encodes the rows, all of them within a minute. `warn` gets lines for the console.
 
-    Raises ConfigError for a record that is no demonstration, an answer that contradicts its prompt, too many rows that
-    are too long, and rows that are held out.
+    Raises ConfigError for a record of another kind than the algorithm learns from, an answer that contradicts its
+    prompt, too many rows that are too long, and rows that are held out.
     """
     settings = run.rows
     try:
-        encoder = RowEncoder(tokenizer, settings.template, settings.turns, end_token_ids(model_path, tokenizer))
+        encoder = _encoder(run, tokenizer, model_path)
         heldout = _held_out(run, encoder)
         stream = RowStream(settings.sources, run.seed)
         prompts = [group.group.prompt for group in heldout]
@@ -76,6 +79,7 @@ def open_rows(
     feed = RowFeed(
         stream,
         encoder,
+        run.algorithm,
         per_step=settings.per_step,
         max_tokens=settings.max_tokens,
         max_dropped_share=settings.max_dropped_share,
@@ -88,6 +92,13 @@ def open_rows(
     return OpenRows(feed=feed, heldout=to_records(heldout), steps=steps)
 
 
+def _encoder(run: TuneConfig, tokenizer: PreTrainedTokenizerBase, model_path: Path) -> Encoder:
+    """The encoder of answers for the head that the algorithm trains. Raises ValueError as the encoders do."""
+    if run.algorithm.asks != "scores":
+        return RowEncoder(tokenizer, run.rows.template, run.rows.turns, end_token_ids(model_path, tokenizer))
+    return ScoreEncoder(tokenizer, run.rows.template, padding_of(model_path, tokenizer))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """The rows that were looked at before the start."""
@@ -97,14 +108,14 @@ class Checked:
     dropped_share: float  # of an epoch, which takes rows of some parts more often
 
 
-def _check(stream: RowStream, encoder: RowEncoder, run: TuneConfig, heldout: dict[bytes, str]) -> Checked:
+def _check(stream: RowStream, encoder: Encoder, run: TuneConfig, heldout: dict[bytes, str]) -> Checked:
     """Encodes rows for a minute. `heldout`: digest of a held-out conversation -> id. Raises ValueError."""
     deadline = time.monotonic() + CHECK_S
     checked = dropped = 0
     weight = dropped_weight = 0.0
     held_out: list[str] = []
     for index, row in enumerate(in_order(stream.rows)):
-        too_long = longest(to_group(row, encoder)) > run.rows.max_tokens
+        too_long = longest(to_group(row, encoder, run.algorithm)) > run.rows.max_tokens
         checked += 1
         dropped += too_long
         weight += stream.weight(index)
@@ -120,11 +131,12 @@ def _check(stream: RowStream, encoder: RowEncoder, run: TuneConfig, heldout: dic
     return Checked(rows=checked, dropped=dropped, dropped_share=dropped_weight / weight)
 
 
-def _held_out(run: TuneConfig, encoder: RowEncoder) -> list[ScoredGroup]:
+def _held_out(run: TuneConfig, encoder: Encoder) -> list[ScoredGroup]:
     """Every held-out row; none in a run without evaluations. Raises ValueError for a row that is too long."""
     if not run.evaluation_every:
         return []
-    groups = [to_group(row, encoder) for row in in_order(RowStream(run.rows.heldout.sources, run.seed).rows)]
+    rows = in_order(RowStream(run.rows.heldout.sources, run.seed).rows)
+    groups = [to_group(row, encoder, run.algorithm) for row in rows]
     if too_long := [group for group in groups if longest(group) > run.rows.max_tokens]:
         raise ValueError(
             f"heldout: row {too_long[0].group.prompt.id} has {longest(too_long[0])} tokens, more than rows.max_tokens="

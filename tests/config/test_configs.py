@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from rlframe.algorithm import BUILTIN
 from rlframe.config.compose import conf_dir, load
 from rlframe.config.run import RunConfig
 from rlframe.config.tune import TuneConfig
@@ -20,8 +21,10 @@ GROUPS = [file for file in FILES if file.parent != Path("experiment")]
 MOST_KEYS = 200
 
 # A choice that works only together with another.
-COMPANIONS = {"algorithm=gspo": ["correction=proximal"], "algorithm=sft": ["rows.path=rows.jsonl"]}
-TUNING = ["algorithm=sft", "experiment=smollm2_tune"]  # of `rlframe tune`; all others are of `rlframe train`
+LESSONS = [f"algorithm={name}" for name, kind in BUILTIN.items() if kind.learns_from != "rollouts"]
+COMPANIONS = {"algorithm=gspo": ["correction=proximal"]} | {key: ["rows.path=rows.jsonl"] for key in LESSONS}
+# Choices of `rlframe tune`; all others are of `rlframe train`.
+TUNING = [*LESSONS, "experiment=smollm2_tune", "experiment=smollm2_reward_model"]
 
 # An experiment of a model with a longer context than that of `model_folder`.
 MODELS = {"experiment=deepseek_v3_r1_zero": conf_dir() / "shapes" / "deepseek_v3"}

@@ -7,6 +7,7 @@ from rlframe.config.compose import load, save
 from rlframe.config.tune import TuneConfig
 from rlframe.errors import ConfigError
 from tests.conftest import compose_unchecked
+from tests.tiny.models import make_preference_model
 
 
 def checked(model_folder, *overrides: str) -> TuneConfig:
@@ -40,13 +41,20 @@ IMPOSSIBLE = {
     "learner.warmup_steps=x": "learner.warmup_steps: Input should be a valid number, not 'x'",
     "learner.epochs=2": "learner.epochs: 2, but a tuning step is one update on rows.per_step",
     "+kl=reference kl.place=reward kl.estimator=k1": "kl.place: reward, but rows have no reward",
+    "+kl=reference algorithm=dpo": "kl: algorithm=dpo has no place for it",
+    "learner.entropy_bonus=0.1 algorithm=ipo": "learner.entropy_bonus: algorithm=ipo has no place for it; use 0",
+    "rows.turns=all algorithm=dpo": "rows.turns: all, but algorithm=dpo judges the last answer of a conversation",
+    "rows.template.raw=true algorithm=pointwise": "rows.template.raw: reward `model` applies the",
+    "+rows.template.chat_template_kwargs.enable_thinking=false algorithm=bradley_terry": (
+        "rows.template.chat_template_kwargs: reward `model` applies the exported chat template without it"
+    ),
     "rows.max_tokens=5000": "rows.max_tokens: 5000 tokens, but the model at model.path takes 4096; lower it",
     "learner.micro_batch_tokens=9": "learner.micro_batch_tokens: 9 cannot hold one row of up to rows.max_tokens=4096",
     "rows.template.raw=true rows.template.chat_template='{{x}}'": "rows.template.raw: true takes no chat template",
     "learner.labels={a:b}": "learner.labels: {'a': 'b'} is on no node",
     "learner.sequence_parallel=2": "learner.sequence_parallel: 1 ranks do not divide into groups of 2",
     "+rows.parts.b={path:c}": "rows: path and parts both name rows",
-    "+rows.parts.b={name:tape}": "name: 'tape' is none of files, hub, sums, nor an import path",
+    "+rows.parts.b={name:tape}": "name: 'tape' is none of files, hub, sums, sum_pairs, nor an import path",
 }
 
 
@@ -55,6 +63,14 @@ def test_an_impossible_setting_is_refused_by_its_key(model_folder, overrides):
     with pytest.raises(ConfigError) as refused:
         checked(model_folder, "rows.path=a", *overrides.split())
     assert IMPOSSIBLE[overrides] in str(refused.value)
+
+
+def test_a_classifier_of_two_labels_is_no_reward_model(tmp_path):
+    folder = make_preference_model(tmp_path / "two", num_labels=2)
+    rows = ["rows.path=a", "rows.max_tokens=64"]
+    with pytest.raises(ConfigError, match=r"model\.path: the classifier there has 2 labels, and a reward model"):
+        checked(folder, *rows, "algorithm=pointwise")
+    checked(make_preference_model(tmp_path / "one"), *rows, "algorithm=bradley_terry")
 
 
 def test_sft_is_refused_in_a_run_of_reinforcement_learning(composed):

@@ -59,7 +59,7 @@ def rows(template: str, sampled: list[int] | None = None) -> list[GroupRecord]:
         row = Demonstration(id=f"row {number}", messages=messages, answer=second, task="math", source="")
         if sampled and number == len(ANSWERS) - 1:
             row = replace(row, token_ids=sampled, tokenizer=tokenizer_digest(byte_tokenizer()))
-        found.append(to_group(row, encoder))
+        found.append(to_group(row, encoder, OBJECTIVE.algorithm))
     return to_records(found)
 
 

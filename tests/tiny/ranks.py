@@ -78,14 +78,16 @@ class RankProcesses:
         *,
         kind: type[LearnerRank] = InspectedRank,
         packing: Packing = "shared",
+        scores: bool = False,
     ) -> list[Any]:
-        """Handles of connected ranks with the model loaded."""
+        """Handles of connected ranks with the model loaded; `scores`: with a score head."""
         settings = config.model_copy(update={"ranks": ranks})
         # DeepSpeed makes groups for these two once in a process, so their ranks get processes for themselves.
         private = settings.sequence_parallel > 1 or settings.expert_parallel
         processes = _start(ranks) if private else self._sets.get(ranks) or self._sets.setdefault(ranks, _start(ranks))
         learner = next(self._learners)
-        ray.get([process.create.remote(learner, kind, settings, model, 1.0, STEPS, packing) for process in processes])
+        arguments = (settings, model, 1.0, STEPS, packing, scores)
+        ray.get([process.create.remote(learner, kind, *arguments) for process in processes])
         handles = [RankHandle(process, learner) for process in processes]
         address = meeting_point(processes)
         ray.get([handle.connect.remote(address, rank, 60.0) for rank, handle in enumerate(handles)])

@@ -14,6 +14,7 @@ from rlframe.batch.samples import to_samples
 from rlframe.batch.sequences import to_train_sample
 from rlframe.config.tune import TuneConfig
 from rlframe.errors import ConfigError, RunFailed
+from rlframe.train.row_feed import row_digest
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.train.tune import take_step
 from rlframe.train.written import open_rows
@@ -93,7 +94,11 @@ def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Pa
     feed.stream.at = interrupted
     learner = SimpleNamespace(step=step, objective=SimpleNamespace(algorithm=run.algorithm, skips_zero_advantage=False))
     ctx: Any = SimpleNamespace(
-        rows=feed, signals=signals, learner=learner, record=lambda step, *_: reached.append(step)
+        rows=feed,
+        ask=lambda rows: rows,
+        signals=signals,
+        learner=learner,
+        record=lambda step, *_: reached.append(step),
     )
     handlers = {number: signal.getsignal(number) for number in numbers}
     signals.listen()
@@ -218,3 +223,56 @@ def test_a_row_that_cannot_be_imitated_is_refused(tiny_model: Path, tmp_path: Pa
     with pytest.raises(ConfigError) as refused:
         open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}"))
     assert problem in str(refused.value)
+
+
+PAIR = {"prompt": "say", "chosen": "a", "rejected": "b"}
+LABELLED = {"prompt": "say", "answer": "a", "label": 1}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "line", "problem"),
+    [
+        ("dpo", {"prompt": "say", "completion": "a"}, "shows one answer, and algorithm=dpo learns from comparisons"),
+        ("dpo", LABELLED, "labels an answer, and algorithm=dpo learns from comparisons; give rows with chosen and"),
+        ("bradley_terry", {"prompt": "say", "completion": "a"}, "algorithm=bradley_terry learns from comparisons"),
+        ("pointwise", PAIR, "compares two answers, and algorithm=pointwise learns from assessments; give rows with an"),
+    ],
+)
+def test_rows_of_another_lesson_are_refused(
+    tiny_model: Path, tmp_path: Path, algorithm: str, line: dict, problem: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    with pytest.raises(ConfigError) as refused:
+        open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", f"algorithm={algorithm}"))
+    assert problem in str(refused.value)
+
+
+def test_answers_of_the_same_tokens_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    opening = "{% if add_generation_prompt %}<think>\n{% endif %}"
+    (tmp_path / "t.jinja").write_text("{% for message in messages %}{{ message['content'] }}{% endfor %}" + opening)
+    answers = {"chosen": "x</think>a", "rejected": "<think>\nx</think>a"}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "say", **answers}))
+    settings = [f"rows.path={tmp_path / 'a.jsonl'}", f"rows.template.chat_template={tmp_path / 't.jinja'}"]
+    with pytest.raises(ConfigError, match=r"row a\.jsonl:1: chosen and rejected have the same tokens"):
+        open_feed(tune_config(tiny_model, *settings, "algorithm=dpo"))
+
+
+def test_a_reference_sees_each_row_once_whatever_the_epochs(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", 9)
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "say", "completion": "x" * 80}) + "\n")
+    settings = [f"rows.path={tmp_path / 'a.jsonl'}", "rows.max_dropped_share=0.1"]
+    feed = open_feed(tune_config(tiny_model, *settings, "epochs=3.0")).feed
+    names = [row.body.group.prompt.messages[0]["content"] for row in feed.every_row()]
+    assert sorted(names) == [f"say {n}" for n in range(9)]
+    assert feed.position == 0
+    few = open_feed(tune_config(tiny_model, *settings, "epochs=null", "steps=1")).feed
+    assert [row.prompt_id for row in few.every_row()] == [row.prompt_id for row in few.take()]
+
+
+def test_rows_of_equal_tokens_have_equal_digests(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = [("a", "b"), ("a", "b"), ("b", "a")]
+    lines = [{"prompt": "say", "chosen": chosen, "rejected": rejected} for chosen, rejected in pairs]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    feed = open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", "algorithm=dpo", "epochs=1.0")).feed
+    assert len({row_digest(row) for row in feed.every_row()}) == 2

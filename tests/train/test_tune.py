@@ -135,6 +135,35 @@ def test_a_tuning_run_that_loses_a_rank_equals_one_that_does_not(
     assert metrics[-1]["losses/learner"] == 1
 
 
+def test_a_resumed_run_of_dpo_equals_an_uninterrupted_one(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    records = []
+    for number in range(8):
+        answers = {"chosen": f"smollm2 {number}", "rejected": "no " * (number % 3 + 1)}
+        records.append({"prompt": f"smollm2: pair {number}?", **answers})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:6]))
+    (tmp_path / "heldout.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[6:]))
+    paths = [f"rows.path={tmp_path / 'pairs.jsonl'}", f"rows.heldout.path={tmp_path / 'heldout.jsonl'}"]
+    whole, run_dir = tmp_path / "whole", tmp_path / "again"
+    one_rank = ["algorithm=dpo", "learner.lr=0.001", "learner.ranks=1"]  # two ranks: tests/learner/test_row_losses.py
+    shown = tune(*settings(tiny_model, rows), *paths, *one_rank, f"run_dir={whole}")
+    assert "chosen rejected   margin accuracy" in shown
+    metrics, evaluations = lines(whole / "metrics.jsonl"), lines(whole / "evaluations.jsonl")
+    assert metrics[0]["learner/loss"] == pytest.approx(0.693147, abs=1e-5)  # log 2: the policy is the reference
+    assert metrics[0]["rows/margin"] == pytest.approx(0.0, abs=1e-4)
+    assert metrics[-1]["learner/loss"] < 0.5 and metrics[-1]["rows/accuracy"] == 1.0
+    figures = ["eval/accuracy", "eval/chosen", "eval/loss", "eval/margin", "eval/rejected", "step"]
+    assert [(row["step"], sorted(row)) for row in evaluations] == [(step, figures) for step in (0, 3, 6)]
+    assert evaluations[0]["eval/loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert len(lines(whole / "reference.jsonl")) == 1 + 6 + 2 + 1  # the header, rows, held-out rows, the end
+    assert (whole / "curves.png").stat().st_size > 10_000
+    shutil.copytree(whole, run_dir)
+    shutil.rmtree(run_dir / "checkpoints" / "step_000006")
+    tune(f"run_dir={run_dir}", "resume=auto")
+    assert learned(run_dir) == learned(whole)
+    assert lines(run_dir / "evaluations.jsonl") == evaluations
+    assert (run_dir / "reference.jsonl").read_text() == (whole / "reference.jsonl").read_text()
+
+
 @pytest.fixture(scope="module")
 def taught(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of a run that knows the rows by heart, as a folder."""
