@@ -54,7 +54,7 @@ IMPOSSIBLE = {
     "learner.labels={a:b}": "learner.labels: {'a': 'b'} is on no node",
     "learner.sequence_parallel=2": "learner.sequence_parallel: 1 ranks do not divide into groups of 2",
     "+rows.parts.b={path:c}": "rows: path and parts both name rows",
-    "+rows.parts.b={name:tape}": "name: 'tape' is none of files, hub, sums, sum_pairs, nor an import path",
+    "+rows.parts.b={name:tape}": "name: 'tape' is none of files, hub, sum_pairs, sums, nor an import path",
 }
 
 

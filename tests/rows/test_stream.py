@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from rlframe.rows.config import RowSet
-from rlframe.rows.sources import Files, HubRows, WrittenSums, in_order
+from rlframe.rows.sources import Files, HubRows, SumPairs, WrittenSums, in_order
 from rlframe.rows.stream import RowStream
 from rlframe.types import Demonstration
 
@@ -72,6 +72,12 @@ def test_parquet_and_a_local_data_set_give_the_same_rows(tmp_path: Path) -> None
         row = rows[1]
         assert isinstance(row, Demonstration)
         assert (row.messages, row.answer) == ([message], "5")
+
+
+def test_a_short_right_sum_is_better_than_a_wrong_one_and_than_many_words() -> None:
+    wrong, wordy = SumPairs(name="sum_pairs", terms=2, below=50, seed=0, offset=0, size=2).load()
+    assert (wrong.chosen, wrong.rejected) == ("10 + 16 = 26.", "10 + 16 = 29.")
+    assert wordy.chosen == "0 + 38 = 38." and "0 + 38 is 38" in wordy.rejected
 
 
 def test_written_sums_are_right_term_by_term() -> None:
