@@ -78,7 +78,7 @@ def draw_tuning(files: RunDir, warn: Callable[[str], None]) -> None:
             partial(_draw_lines, title="Tokens of a step", lines=TOKENS, metrics=metrics),
             partial(_draw_seconds, metrics=metrics),
         ]
-        if "rows/accuracy" in metrics[-1]:  # of comparisons or labels
+        if metrics and "rows/accuracy" in metrics[-1]:  # of comparisons or labels
             panels[1:3] = [
                 partial(_draw_figures, names=names, metrics=metrics, evaluations=evaluations) for names in FIGURES
             ]
