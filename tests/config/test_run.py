@@ -69,8 +69,8 @@ def test_a_resumed_run_keeps_the_resolved_value_of_auto(composed, tmp_path, monk
         # Unknown names.
         (
             "algorithm.name=ppo",
-            "algorithm: name: 'ppo' is none of cispo, dapo, dr_grpo, gdpo, gmpo, grpo, gspo, reinforce, "
-            "reinforce_pp, reinforce_pp_baseline, rloo, scalerl",
+            "algorithm: name: 'ppo' is none of bradley_terry, cispo, dapo, dpo, dpo_norm, dr_grpo, gdpo, gmpo, grpo, "
+            "gspo, ipo, pointwise, reinforce, reinforce_pp, reinforce_pp_baseline, rloo, scalerl, sft",
         ),
         (
             "prompts.train.name=gsm8k",
