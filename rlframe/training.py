@@ -44,6 +44,7 @@ class TrajectoryRecord:
     versions: list[VersionSpan]  # of the sampled tokens, turn after turn; offsets count within each turn
     cached_tokens: int  # prompt tokens whose keys and values the engine already had
     sequences: list[SequenceSize]  # one for each path
+    token_reward: float | None = None  # sum of the rewards of single tokens, which ranks add to the advantage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class PlannedSample:
     weight: float  # loss weight of each sampled token
     mean_scale: float  # times `weight`: the mean weight of each sampled token
     oldest_version: int | None  # tokens of older policy versions have weight 0; None: every token counts
+    has_token_rewards: bool = False  # the body has rewards of single tokens, which add to `advantage`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -19,6 +19,7 @@ SkipReason: TypeAlias = Literal["overlong", "heldout"]
 # Treatment of prompts that take longer than max_staleness steps: a step waits for them, their old tokens have weight 0,
 # or their tokens count at any age.
 Late: TypeAlias = Literal["wait", "mask", "keep"]
+TEACHER = "teacher/"  # begins the name of a teacher's verdicts: "teacher/big"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +318,8 @@ class Verdict:
     status: VerdictStatus
     seconds: float
     detail: str
+    # [sampled tokens] float32, weighted rewards of single tokens beside the score; None: the verdict has none.
+    token_rewards: np.ndarray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if (self.score is None) != (self.status == "failed"):
@@ -342,6 +345,12 @@ class ScoredGroup:
     verdicts: dict[str, list[Verdict]]  # reward name -> [G], before weighting
     terms: dict[str, RewardTerm] = field(default_factory=dict)  # by reward name; empty in a group read from a file
     labels: list[float] | None = None  # of the only trajectory's sampled tokens; None: no assessment of a written row
+
+    def token_rewards(self, index: int) -> np.ndarray | None:
+        """[sampled tokens] of a trajectory: the sum over its verdicts; None where no verdict has rewards of tokens."""
+        rows = [verdicts[index].token_rewards for verdicts in self.verdicts.values()]
+        found = [row for row in rows if row is not None]
+        return sum(found[1:], start=found[0]) if found else None
 
     @property
     def lengths(self) -> list[int]:

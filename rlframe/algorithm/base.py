@@ -50,6 +50,10 @@ class Algorithm(Config):
     # log-probabilities, which a correction provides.
     needs_correction: ClassVar[bool] = False
 
+    # True: a token's advantage moves the probability of this token alone. False: the loss has a ratio of the whole
+    # sequence, so every token of it moves.
+    judges_tokens: ClassVar[bool] = True
+
     # True: advantages come from `group.terms`, so a KL penalty that is subtracted from `group.rewards` has no effect.
     reads_terms: ClassVar[bool] = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ class GMPO(Algorithm):
 
     name: Literal["gmpo"]
     clip: float = Field(gt=0)
+    judges_tokens: ClassVar[bool] = False
 
     def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.standardize(ops.rewards(group))

@@ -27,6 +27,7 @@ class GSPO(Algorithm):
     clip_low: float = Field(gt=0)
     clip_high: float = Field(gt=0)
     needs_correction: ClassVar[bool] = True
+    judges_tokens: ClassVar[bool] = False
 
     def advantages(self, group: GroupRecord) -> Tensor:  # -> [G]
         return ops.standardize(ops.rewards(group))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rlframe.training import GroupRecord, SequenceSize, TrajectoryRecord
 from rlframe.types import RolloutGroup, ScoredGroup, Verdict
 
@@ -29,7 +31,7 @@ def to_record(
         prompt_tokens=len(group.prompt.token_ids),
         worker=worker,
         body=body,
-        trajectories=[_trajectory_record(group, g, prompt_id) for g in range(len(group.trajectories))],
+        trajectories=[_trajectory_record(scored, g, prompt_id) for g in range(len(group.trajectories))],
         rewards=scored.rewards,
         verdicts={name: [_shortened(verdict) for verdict in verdicts] for name, verdicts in scored.verdicts.items()},
         terms=scored.terms,
@@ -38,7 +40,8 @@ def to_record(
     )
 
 
-def _trajectory_record(group: RolloutGroup, g: int, prompt_id: str) -> TrajectoryRecord:
+def _trajectory_record(scored: ScoredGroup, g: int, prompt_id: str) -> TrajectoryRecord:
+    group, token_rewards = scored.group, scored.token_rewards(g)
     trajectory = group.trajectories[g]
     return TrajectoryRecord(
         sampled_tokens=trajectory.sampled_tokens,
@@ -46,6 +49,7 @@ def _trajectory_record(group: RolloutGroup, g: int, prompt_id: str) -> Trajector
         versions=trajectory.versions,
         cached_tokens=trajectory.turns[0].completion.cached_tokens,
         sequences=list(_sequences(group, g, prompt_id)),
+        token_reward=None if token_rewards is None else float(token_rewards.sum(dtype=np.float64)),
     )
 
 
@@ -76,5 +80,6 @@ def _merged(ranges: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _shortened(verdict: Verdict) -> Verdict:
-    """The verdict with the beginning of its detail if it failed, and without any detail otherwise."""
-    return replace(verdict, detail=verdict.detail[:MAX_DETAIL] if verdict.status == "failed" else "")
+    """The verdict without rewards of tokens, with the beginning of its detail if it failed, or else without it."""
+    detail = verdict.detail[:MAX_DETAIL] if verdict.status == "failed" else ""
+    return replace(verdict, detail=detail, token_rewards=None)

@@ -26,9 +26,9 @@ def to_minibatches(
     Tokens of versions before `oldest_version` lose their weight, and count in the means as they would with it.
 
     A trajectory of advantage 0 counts in the token weights of the minibatch. If the objective has no gradient at
-    advantage 0, such trajectories are left out, except from a minibatch where every advantage is 0, which is kept
-    whole. A minibatch in which every advantage is None is left out. Raises RunFailed, with a reward's own words, when
-    no minibatch is left.
+    advantage 0, such trajectories are left out unless single tokens have rewards, and except from a minibatch of such
+    trajectories alone, which is kept whole. A minibatch in which every advantage is None is left out. Raises RunFailed,
+    with a reward's own words, when no minibatch is left.
     """
     bounds = [len(groups) * minibatch // count for minibatch in range(count + 1)]
     minibatches = [
@@ -37,7 +37,10 @@ def to_minibatches(
     if not any(minibatches):
         raise RunFailed(_nothing_to_learn(groups))
     if objective.skips_zero_advantage:
-        minibatches = [[sample for sample in samples if np.any(sample.advantage)] or samples for samples in minibatches]
+        minibatches = [
+            [sample for sample in samples if np.any(sample.advantage) or sample.has_token_rewards] or samples
+            for samples in minibatches
+        ]
     return [samples for samples in minibatches if samples]
 
 
@@ -136,6 +139,7 @@ def _paths(
             weight=weight,
             mean_scale=mean_scale,
             oldest_version=oldest_version,
+            has_token_rewards=group.trajectories[g].token_reward is not None,
         )
 
 

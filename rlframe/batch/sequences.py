@@ -16,12 +16,19 @@ def to_train_sample(planned: PlannedSample, body: ScoredGroup) -> TrainSample:
     A turn that several paths share has weight and advantage in the first of them only:
 
         turns 0 - 1 and 0 - 2    path [0, 1] trains on turns 0 and 1, path [0, 2] on turn 2 only
+
+    A token's advantage is that of the algorithm plus the token's own reward: no baseline, no later token's reward.
     """
     trajectory = body.group.trajectories[planned.trajectory]
     shared, trained = trajectory.paths()[planned.path]
     lengths = [len(trajectory.turns[turn].completion.token_ids) for turn in trained]
     advantages = np.broadcast_to(np.asarray(planned.advantage, np.float32), sum(lengths))
     turn_advantages = dict(zip(trained, np.split(advantages, list(itertools.accumulate(lengths))[:-1]), strict=True))
+    token_rewards = body.token_rewards(planned.trajectory) if planned.has_token_rewards else None
+    if token_rewards is not None:
+        ends = itertools.accumulate(len(turn.completion.token_ids) for turn in trajectory.turns)
+        rewards_of_turns = np.split(token_rewards, list(ends)[:-1])
+        turn_advantages = {turn: values + rewards_of_turns[turn] for turn, values in turn_advantages.items()}
     columns: list[tuple[np.ndarray, ...]] = []
     for index in shared + trained:
         turn = trajectory.turns[index]

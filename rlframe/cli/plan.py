@@ -105,6 +105,7 @@ def _machines(run: RunConfig, options: argparse.Namespace) -> list[Machine]:
 
     wanted = run.rollout.engines.min * run.rollout.gpus * (run.placement == "separate")
     wanted += run.learner.ranks * run.learner.gpus
+    wanted += sum(teacher.engines * teacher.engine(run.rollout).gpus for teacher in run.teachers.values())
     here = this_machine(with_gpus=wanted > 0)
     if wanted <= here[0].gpus:
         return here

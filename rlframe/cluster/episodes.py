@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count, pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -18,6 +19,7 @@ from rlframe.actors.replicas import Handle, Replica
 from rlframe.cluster.actor import node_of, start_actor, wait_for
 from rlframe.cluster.placement import ENGINE, Slot, visible_gpus
 from rlframe.cluster.pools import CONCURRENT_CALLS, RewardActors, reward_pool
+from rlframe.cluster.teachers import teacher_pool
 from rlframe.rollout.episode_pool import HEARTBEAT_S, EpisodePool
 from rlframe.rollout.episodes import EpisodeWorker
 from rlframe.rollout.messages import EngineSeat
@@ -41,21 +43,25 @@ def episode_pool(
     handles: dict[str, Handle],
     deadline: float,
     warn: Callable[[str], None],
+    teachers: Mapping[str, Mapping[str, Handle]] = MappingProxyType({}),
 ) -> EpisodePool:
-    """Starts the episode workers over engines and reward workers that have started. `warn`: lines for the console."""
+    """Starts the episode workers over engines, reward workers and teachers that have started.
+
+    `warn`: lines for the console. `teachers`: the engines of each.
+    """
     seats = [EngineSeat(name=each.name, handle=each.handle, slots=run.rollout.slots) for each in engines]
     wanted = run.rollout.episode_workers
     if wanted is None and run.cluster.address is None:
         wanted = 0
     if wanted == 0:
         make_rewards = partial(reward_pool, run.reward, rewards)
-        worker = EpisodeWorker("episodes-0", seats, make_rewards, **_settings(run))
+        worker = EpisodeWorker("episodes-0", seats, make_rewards, **_settings(run, teachers))
         pool = EpisodePool({worker.name: (InProcess(worker), seats)}, ahead=run.rollout.ahead)
     else:
         calls = {each.name: each.handle.__ray_call__.remote(_node_id) for each in engines}
         nodes = wait_for(calls, "tell its node", deadline)
         shares = share_engines(nodes, wanted)
-        actors = EpisodeActors(run, rewards, handles, members=len(shares))
+        actors = EpisodeActors(run, rewards, handles, members=len(shares), teachers=teachers)
         workers = {}
         for share in shares:
             taken = [seats[engine] for engine in share]
@@ -74,13 +80,20 @@ class EpisodeActors:
     """Starts episode workers as actors, each with a name of its own: "episodes-0", "episodes-1", ..."""
 
     def __init__(
-        self, run: RunConfig, rewards: list[RewardActors], handles: dict[str, Handle], *, members: int
+        self,
+        run: RunConfig,
+        rewards: list[RewardActors],
+        handles: dict[str, Handle],
+        *,
+        members: int,
+        teachers: Mapping[str, Mapping[str, Handle]] = MappingProxyType({}),
     ) -> None:
-        """`handles` gets each actor. `members`: workers that share the rewards."""
+        """`handles` gets each actor. `members`: workers that share the rewards and teachers."""
         self.run = run
         self.rewards = rewards
         self.handles = handles
         self.members = members
+        self.teachers = teachers
         self._indices = count()  # of workers; threads replace several at the same time
         self._homes: dict[str, str] = {}  # name of a worker -> the node that it shall share with its engines
 
@@ -93,7 +106,8 @@ class EpisodeActors:
         options: dict[str, Any] = {"max_concurrency": CONCURRENT_CALLS}
         if node is not None:  # soft affinity is for Ray a wish: half of such actors are on another node
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-        settings = _settings(self.run) | {"rest_s": REST_S if self.run.max_staleness else 0.0}
+        settings = _settings(self.run, self.teachers, index % self.members, self.members)
+        settings |= {"rest_s": REST_S if self.run.max_staleness else 0.0}
         start_actor(slot, EpisodeWorker, (seats, make_rewards), self.handles, settings, **options)
         self._homes[slot.name] = node or ""
         return slot.name
@@ -120,10 +134,13 @@ class EpisodeActors:
         return min(sorted(near), key=workers.__getitem__)
 
 
-def _settings(run: RunConfig) -> dict[str, Any]:
-    """Arguments of every episode worker."""
+def _settings(
+    run: RunConfig, teachers: Mapping[str, Mapping[str, Handle]], member: int = 0, members: int = 1
+) -> dict[str, Any]:
+    """Arguments of an episode worker, of which there are `members`."""
     bounds = run.rollout.bounds(run.cluster.stall_timeout_s)
-    return {"ahead": run.rollout.ahead, "put": ray.put, "bounds": bounds}
+    make_teachers = partial(teacher_pool, run, teachers, member, members) if teachers else None
+    return {"ahead": run.rollout.ahead, "put": ray.put, "bounds": bounds, "make_teachers": make_teachers}
 
 
 def share_engines(nodes: Sequence[str], workers: int | None) -> list[list[int]]:

@@ -8,6 +8,7 @@ Settings of a role, and the resulting slots:
     placement=colocated           rollout-0 is in the ranks' gang: on the machine of its ranks, no GPU of its own
     workers=2, cpus=0.5           reward-0, reward-1: half a CPU each; hold all rewards without own actors
     terms.judge.actors.count=1    reward-judge-0: holds the reward `judge`
+    teachers.big.engines=1        teacher-big-0: an engine that holds the teacher `big`
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
     from rlframe.reward.config import RewardConfig
     from rlframe.rollout.config import RolloutConfig
 
-Role: TypeAlias = Literal["rollout", "reward", "learner"]
+Role: TypeAlias = Literal["rollout", "reward", "learner", "teacher"]
 ENGINE = "rollout"  # kind of the slots of engines
 LEARNER = "learner"  # the gang of all ranks, and of the engines on their GPUs
 # torch rounds every block of pinned memory up to a power of two: up to twice the host memory of a sleeping rank.
 EXACT_PINNED = {"PYTORCH_ALLOC_CONF": "pinned_max_round_threshold_mb:1"}
-RL: tuple[Role, ...] = ("rollout", "reward", "learner")  # the roles of reinforcement learning
+RL: tuple[Role, ...] = ("rollout", "reward", "learner", "teacher")  # the roles of reinforcement learning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """An actor's name, share of a machine, and process environment."""
 
-    kind: str  # "rollout", "learner", "reward", "reward-judge": actors of a kind are replicas or ranks
+    kind: str  # "rollout", "learner", "reward", "reward-judge", "teacher-big": actors of a kind are replicas or ranks
     index: int  # among the actors of the kind
     cpus: float
     gpus: float
@@ -68,6 +69,11 @@ def placement(run: SharedKeys, roles: Iterable[Role] = RL, node_gpus: float = ma
         "rollout": [engine_slot(run.rollout, index, largest) for index in range(run.rollout.engines.min)],
         "learner": ranks,
         "reward": reward_slots(run.reward),
+        "teacher": [
+            engine_slot(teacher.engine(run.rollout), index, node_gpus, teacher_kind(name))
+            for name, teacher in run.teachers.items()
+            for index in range(teacher.engines)
+        ],
     }
     chosen = set(roles)
     if run.placement == "colocated" and run.rollout.gpus and {"rollout", "learner"} <= chosen:
@@ -134,7 +140,12 @@ def cpu_demand(run: SharedKeys, roles: Iterable[Role] = RL) -> int:
     return math.ceil(math.fsum(asked))
 
 
-def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:
+def teacher_kind(name: str) -> str:
+    """The kind of the slots of a teacher's engines."""
+    return f"teacher-{name}"
+
+
+def engine_slot(config: RolloutConfig, index: int, node_gpus: float, kind: str = ENGINE) -> Slot:
     """The slot of an engine. An engine with more GPUs than the largest node (`node_gpus`) spans nodes.
 
     Raises ConfigError for a data-parallel engine that would have to span nodes.
@@ -147,7 +158,7 @@ def engine_slot(config: RolloutConfig, index: int, node_gpus: float) -> Slot:
         )
     threads = config.cpus if config.gpus else config.cpus // config.workers  # on a CPU, of each worker process
     slot = Slot(
-        kind=ENGINE,
+        kind=kind,
         index=index,
         cpus=config.cpus,
         gpus=config.gpus,

@@ -18,6 +18,7 @@ from rlframe.cluster.placement import LEARNER, Role, Slot
 from rlframe.cluster.pools import learner_group, reward_pool, start_reward_actors
 from rlframe.cluster.ranks import MIB
 from rlframe.cluster.supervisor import Supervisor
+from rlframe.cluster.teachers import start_teachers
 from rlframe.learner.group import LearnerGroup
 from rlframe.model import quantisation
 from rlframe.rollout.episode_pool import EpisodePool
@@ -60,6 +61,7 @@ class Starter(LearnerStarter):
         engines = [self.engines.make(slot, gang) for slot in engine_slots if slot.gang != LEARNER]
         ranks = self._start_ranks(rank_slots, gang)
         rewards = start_reward_actors(run.reward, slots.get("reward", []), self.handles)
+        teachers = start_teachers(run, slots.get("teacher", []), self.handles)
         # An actor's calls wait for its constructor only, so ranks load the model while engines still start.
         started = {name: handle.__ray_ready__.remote() for name, handle in self.handles.items()}
         wait_for(started | ranks.connect() | self.engines.connect(engines), "start", deadline)
@@ -77,7 +79,7 @@ class Starter(LearnerStarter):
         learner = learner_group(run, ranks.actors, self.packing) if rank_slots else None
         episodes = None
         if rollouts and rewards:
-            episodes = episode_pool(run, engines, rewards, self.handles, deadline, self.warn)
+            episodes = episode_pool(run, engines, rewards, self.handles, deadline, self.warn, teachers)
         if rollouts and episodes:
             rollouts.subscribe(episodes.announce)
         weights = None

@@ -130,7 +130,7 @@ class Supervisor:
             self._save()
         elif self.fleet.episodes is not None and name in self.fleet.episodes.workers:
             self.fleet.background.start(self.fleet.episodes.replace_worker(name, "its node leaves the cluster"))
-        elif name.startswith("reward"):
+        elif name.startswith(("reward", "teacher")):
             ray.kill(self.handles[name], no_restart=False)  # Ray starts the worker on another node
 
     def _save(self) -> None:

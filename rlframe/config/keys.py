@@ -26,6 +26,7 @@ from rlframe.record.config import TrackingConfig
 from rlframe.record.evaluations import MAIN_SET
 from rlframe.reward.config import RewardConfig
 from rlframe.rollout.config import RolloutConfig
+from rlframe.rollout.teacher_config import TeacherConfig, TeacherName
 from rlframe.schema import AnotherMachine, Config, SecretName
 from rlframe.types import Late
 from rlframe.weights.config import WeightsConfig
@@ -128,6 +129,7 @@ class RunKeys(SharedKeys):
     truncated: Truncated
     prompts: PromptsConfig
     rollout: RolloutConfig
+    teachers: dict[TeacherName, TeacherConfig]
     reward: RewardConfig
     correction: Corrections
     mismatch: MismatchConfig

@@ -12,6 +12,7 @@ from rlframe.config.evaluation_checks import EVALUATION_CHECKS, fp8_model_has_ke
 from rlframe.config.keys import RunKeys
 from rlframe.config.learner_checks import LEARNER_CHECKS
 from rlframe.config.placement_checks import PLACEMENT_CHECKS
+from rlframe.config.teacher_checks import TEACHER_CHECKS
 from rlframe.config.weights_checks import WEIGHTS_CHECKS
 
 
@@ -27,6 +28,7 @@ class RunConfig(RunKeys):
         *LEARNER_CHECKS,
         *EVALUATION_CHECKS,
         *ARGUMENT_CHECKS,
+        *TEACHER_CHECKS,
     ]
 
 

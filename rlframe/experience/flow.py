@@ -271,7 +271,7 @@ class RolloutFeed(Scorer):
             self._assign(self._orders(attempts))
 
     def _orders(self, attempts: Iterable[Attempt]) -> list[Order]:
-        return [Order(key=each.key, prompt=each.prompt, sampling=self.sampling) for each in attempts]
+        return [Order(key=each.key, prompt=each.prompt, sampling=self.sampling, taught=True) for each in attempts]
 
     def _open_groups(self) -> str:
         unscored = [entry.key for entry in self.ledger.in_flight if entry.scored is None]

@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 
 from rlframe.algorithm.rate import Truncated
 from rlframe.training import GroupRecord
+from rlframe.types import TEACHER
 
 
 def rollout_metrics(
@@ -35,7 +36,7 @@ def rollout_metrics(
         for span in trajectory.versions:
             tokens_by_age[version - span.version] += span.end - span.start
     max_age = None if oldest_version is None else version - oldest_version
-    return _reward_metrics(groups) | metrics | _ages(tokens_by_age, max_age)
+    return _reward_metrics(groups) | _teacher_metrics(groups) | metrics | _ages(tokens_by_age, max_age)
 
 
 def _reward_metrics(groups: Sequence[GroupRecord]) -> dict[str, float]:
@@ -48,7 +49,7 @@ def _reward_metrics(groups: Sequence[GroupRecord]) -> dict[str, float]:
     if rewards:
         metrics["reward/mean"] = fmean(rewards)
         metrics["reward/std"] = pstdev(rewards)
-    for name in dict.fromkeys(name for name, _ in named_verdicts):
+    for name in dict.fromkeys(name for name, _ in named_verdicts if not name.startswith(TEACHER)):
         verdicts = [verdict for verdict_name, verdict in named_verdicts if verdict_name == name]
         scores = [verdict.score for verdict in verdicts if verdict.score is not None]
         if scores:
@@ -61,6 +62,25 @@ def _reward_metrics(groups: Sequence[GroupRecord]) -> dict[str, float]:
     metrics["reward/groups_without_signal"] = sum(
         len(set(rewards)) <= 1 for scored, rewards in zip(groups, group_rewards, strict=True) if len(scored.rewards) > 1
     )
+    return metrics
+
+
+def _teacher_metrics(groups: Sequence[GroupRecord]) -> dict[str, float]:
+    """Of each teacher: the mean of log p_student - log p_teacher over the sampled tokens, which estimates the KL
+    divergence of the student from the teacher; failed verdicts; seconds from a question to its answer.
+    """
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for group in groups for name in group.verdicts if name.startswith(TEACHER)):
+        judged = [
+            (verdict, length)
+            for group in groups
+            for verdict, length in zip(group.verdicts.get(name, []), group.lengths, strict=name in group.verdicts)
+        ]
+        scored = [(verdict.score, length) for verdict, length in judged if verdict.score is not None]
+        if tokens := sum(length for _, length in scored):
+            metrics[f"{name}/kl"] = -sum(score for score, _ in scored) / tokens
+        metrics[f"{name}/failed"] = fmean(verdict.status == "failed" for verdict, _ in judged)
+        metrics[f"{name}/seconds"] = fmean(verdict.seconds for verdict, _ in judged)
     return metrics
 
 

@@ -40,7 +40,8 @@ def shapes_at(path: str) -> ModelShapes:
 
 def plan_run(run: RunConfig, machines: Sequence[Machine]) -> Plan:
     """Raises ConfigError as `shapes_at` and `make_plan` do."""
-    return make_plan(run, shapes_at(run.model.path), machines)
+    teachers = {name: shapes_at(teacher.path) for name, teacher in run.teachers.items()}
+    return make_plan(run, shapes_at(run.model.path), machines, teachers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rlframe.plan.devices import Gpu
@@ -13,8 +13,9 @@ from rlframe.plan.shapes import LayerShapes, ModelShapes
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
     from rlframe.rollout.config import RolloutConfig
+    from rlframe.rollout.teacher_config import TeacherConfig
 
-BATCHED_TOKENS = 8192  # as `rollout/arguments.py` has it; a test compares
+BATCHED_TOKENS, SCORED_TOKENS = 8192, 2048  # as `rollout/arguments.py` has them; a test compares
 # Assumptions about a worker on a GPU, in bytes.
 CONTEXT = int(1.5 * GIB)  # CUDA's context, NCCL's buffers, kernels
 GRAPHS = int(1.5 * GIB)  # captured CUDA graphs, with rollout.compile
@@ -89,6 +90,13 @@ def engine_memory(run: RunConfig, shapes: ModelShapes, gpu: Gpu | None) -> Engin
         on_gpu=bool(rollout.gpus),
         limit=limit,
     )
+
+
+def teacher_memory(run: RunConfig, teacher: TeacherConfig, shapes: ModelShapes, gpu: Gpu | None) -> EngineMemory:
+    """`gpu`: of the workers. A step holds the logits of every token of a batch, and not of its last tokens alone."""
+    engine = engine_memory(run.model_copy(update={"rollout": teacher.engine(run.rollout)}), shapes, gpu)
+    tokens = SCORED_TOKENS if engine.on_gpu else run.longest_sequence
+    return replace(engine, passing=engine.passing + LOGITS_COPIES * 4 * tokens * shapes.vocabulary)
 
 
 def _weights(rollout: RolloutConfig, shapes: ModelShapes, width: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rlframe.cluster.placement import teacher_kind
 from rlframe.plan.engine_memory import EngineMemory
 from rlframe.plan.layout import Node
 from rlframe.plan.learner_memory import WIDTHS, RankMemory
@@ -35,11 +38,19 @@ class HostMemory:
 
 
 def host_memory(
-    run: RunConfig, shapes: ModelShapes, node: Node, rank: RankMemory, engine: EngineMemory, *, driver: bool
+    run: RunConfig,
+    shapes: ModelShapes,
+    node: Node,
+    rank: RankMemory,
+    engine: EngineMemory,
+    teachers: Mapping[str, EngineMemory] = MappingProxyType({}),
+    *,
+    driver: bool,
 ) -> HostMemory:
     """`driver`: the node has the driver."""
     ranks, engines = node.count("learner"), node.count("rollout")
-    rewards = len(node.actors) - ranks - engines
+    of_teachers = {name: node.count(teacher_kind(name)) for name in teachers}
+    rewards = len(node.actors) - ranks - engines - sum(of_teachers.values())
     base = ranks * (RANK + (GPU_PROCESS if rank.on_gpu else 0)) + rewards * REWARD + (DRIVER if driver else 0)
     workers = run.rollout.workers
     # An engine over several nodes has its workers there, and its own process on one of them.
@@ -53,6 +64,12 @@ def host_memory(
         peak += engines * workers * engine.peak_bytes
     least = ranks * (sum(rank.host.values()) + (0 if rank.on_gpu else rank.kept_bytes))
     least += 0 if engine.on_gpu else engines * workers * engine.kept_bytes
+    for name, memory in teachers.items():
+        processes = of_teachers[name] * run.teachers[name].engine(run.rollout).workers
+        base_bytes = processes * (ENGINE + (GPU_PROCESS if memory.on_gpu else 0))
+        kept += base_bytes + (0 if memory.on_gpu else processes * (memory.kept_bytes + memory.cache))
+        peak += base_bytes + (0 if memory.on_gpu else processes * memory.peak_bytes)
+        least += 0 if memory.on_gpu else processes * memory.kept_bytes
     shm = store_bytes(run, shapes, ranks=ranks, engines=engines)
     return HostMemory(least=least, kept=kept, peak=peak, shm=shm)
 

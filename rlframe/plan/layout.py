@@ -15,7 +15,7 @@ from rlframe.plan.numbers import plural
 if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
-NOUNS = {"learner": "rank", "rollout": "engine"}  # by the kind of a slot
+NOUNS = {"learner": "rank", "rollout": "engine", "teacher": "teacher engine"}  # by the first word of a slot's kind
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -40,7 +40,7 @@ class Node:
         """The actors by kind: "8 ranks, 1 engine"."""
         parts = [
             plural(count, NOUNS.get(kind, "reward worker"))
-            for kind, count in sorted(Counter(slot.kind for slot in self.actors).items())
+            for kind, count in sorted(Counter(slot.kind.partition("-")[0] for slot in self.actors).items())
         ]
         spread = [f"{plural(self.workers, 'worker')} of engines over several nodes"] if self.workers else []
         return ", ".join([*parts, *spread]) or "nothing"
@@ -83,7 +83,8 @@ def layout(run: RunConfig, machines: Iterable[Machine]) -> Layout:
             continue
         for slot in members:
             node.add(slot, slot.gpus)
-    others = [slot for slot in slots["rollout"] if slot.gang != "learner"] + slots["reward"]
+    others = [slot for slot in slots["rollout"] if slot.gang != "learner"]
+    others += slots["teacher"] + slots["reward"]
     for slot in others:
         if slot.workers:
             unplaced += [] if _span(slot, nodes) else [slot.name]

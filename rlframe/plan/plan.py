@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rlframe.cluster.placement import teacher_kind
 from rlframe.errors import ConfigError
 from rlframe.plan.devices import Gpu, gpu_named
-from rlframe.plan.engine_memory import EngineMemory, engine_memory
+from rlframe.plan.engine_memory import EngineMemory, engine_memory, teacher_memory
 from rlframe.plan.host_memory import HostMemory, host_memory, synced_bytes
 from rlframe.plan.layout import Layout, Node, layout
 from rlframe.plan.learner_memory import RankMemory, rank_memory
@@ -31,6 +33,8 @@ class Plan:
     layout: Layout
     rank: RankMemory
     engine: EngineMemory
+    teachers: dict[str, EngineMemory]  # by name
+    teacher_shapes: Mapping[str, ModelShapes]  # likewise
     learner_gpu: Gpu | None
     engine_gpu: Gpu | None
     hosts: list[tuple[Node, HostMemory]]
@@ -48,13 +52,26 @@ class Plan:
         return self.times and self.times.step_s * self.run.steps * self.layout.gpus / 3600
 
 
-def make_plan(run: RunConfig, shapes: ModelShapes, machines: Sequence[Machine]) -> Plan:
-    """Raises ConfigError for `plan.gpu`, and for an engine that can be on no machine."""
+def make_plan(
+    run: RunConfig,
+    shapes: ModelShapes,
+    machines: Sequence[Machine],
+    teacher_shapes: Mapping[str, ModelShapes] = MappingProxyType({}),
+) -> Plan:
+    """`teacher_shapes`: of each teacher. Raises ConfigError for `plan.gpu`, and for an engine that no machine holds."""
     placed = layout(run, machines)
     learner_gpu, engine_gpu = (_gpu(run, placed, kind, machines) for kind in ("learner", "rollout"))
     rank, engine = rank_memory(run, shapes), engine_memory(run, shapes, engine_gpu)
+    teacher_gpus = {
+        name: _gpu(run, placed, teacher_kind(name), machines) if run.teachers[name].engine(run.rollout).gpus else None
+        for name in teacher_shapes
+    }
+    teachers = {
+        name: teacher_memory(run, run.teachers[name], model, teacher_gpus[name])
+        for name, model in teacher_shapes.items()
+    }
     hosts = [
-        (node, host_memory(run, shapes, node, rank, engine, driver=index == 0))
+        (node, host_memory(run, shapes, node, rank, engine, teachers, driver=index == 0))
         for index, node in enumerate(placed.nodes)
     ]
     ranks_on_node = max((node.count("learner") for node in placed.nodes), default=0)
@@ -71,6 +88,11 @@ def make_plan(run: RunConfig, shapes: ModelShapes, machines: Sequence[Machine]) 
         *too_few_gpus(placed),
         *rank_problems(rank, learner_gpu),
         *engine_problems(run, engine, engine_gpu),
+        *(
+            replace(problem, text=f"teacher {name}: {problem.text}")
+            for name, memory in teachers.items()
+            for problem in engine_problems(run, memory, teacher_gpus[name])
+        ),
         *host_problems(hosts),
     ]
     return Plan(
@@ -80,6 +102,8 @@ def make_plan(run: RunConfig, shapes: ModelShapes, machines: Sequence[Machine]) 
         layout=placed,
         rank=rank,
         engine=engine,
+        teachers=teachers,
+        teacher_shapes=teacher_shapes,
         learner_gpu=learner_gpu,
         engine_gpu=engine_gpu,
         hosts=hosts,
@@ -99,7 +123,7 @@ def gpu_of(run: RunConfig) -> Gpu | None:
 
 def _gpu(run: RunConfig, placed: Layout, kind: str, machines: Sequence[Machine]) -> Gpu | None:
     """The smallest kind of GPU under the actors of a kind; `plan.gpu` where machines do not say."""
-    if not (run.learner.gpus if kind == "learner" else run.rollout.gpus):
+    if not {"learner": run.learner.gpus, "rollout": run.rollout.gpus}.get(kind, 1):
         return None
     used = [node.machine.gpu for node in placed.nodes if node.count(kind)] or [m.gpu for m in machines if m.gpus]
     known = [gpu for gpu in used if gpu is not None]

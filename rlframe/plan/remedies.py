@@ -63,7 +63,7 @@ def _with_key(settings: BaseModel, path: Sequence[str], value: Any) -> Any:
 
 def _try(plan: Plan, changes: dict[str, Any]) -> Remedy | None:
     try:
-        again = make_plan(with_keys(plan.run, changes), plan.shapes, plan.machines)
+        again = make_plan(with_keys(plan.run, changes), plan.shapes, plan.machines, plan.teacher_shapes)
     except ConfigError:
         return None
     left = {problem.where for problem in again.problems}

@@ -19,7 +19,7 @@ ALSO = 3  # instants that are named beside the worst
 
 def report(plan: Plan, remedy: Remedy | None) -> str:
     """All lines of a plan."""
-    parts = [_model(plan), _rank(plan), _engine(plan), _hosts(plan), _step(plan)]
+    parts = [_model(plan), _rank(plan), _engine(plan), _teachers(plan), _hosts(plan), _step(plan)]
     return "\n".join([line for part in parts for line in part] + ["", verdict(plan, remedy)])
 
 
@@ -82,6 +82,13 @@ def _engine(plan: Plan) -> Iterator[str]:
         yield _row("", f"keys and values: {room}, {engine.cached_tokens:,} tokens an engine")
     longest = f"{engine.sequences(0):,} sequences of {plan.run.max_model_len:,} tokens fit at once"
     yield _row("", f"slots: {engine.slots:,} an engine; {longest}" if engine.cache else f"slots: {engine.slots:,}")
+
+
+def _teachers(plan: Plan) -> Iterator[str]:
+    for name, memory in plan.teachers.items():
+        engines = plural(plan.run.teachers[name].engines, "engine")
+        kept = f"each worker keeps {_parts(memory.kept)}; a batch takes {gib(memory.passing)} GiB"
+        yield _row("teacher", f"{name}: {engines}, {kept}")
 
 
 def _hosts(plan: Plan) -> Iterator[str]:

@@ -156,12 +156,14 @@ def _decode_prompt(encoded: Encoded) -> Prompt:
 
 
 def _encode_verdict(verdict: Verdict) -> Encoded:
-    return [_number(verdict.score), verdict.status, float(verdict.seconds), verdict.detail]
+    token_rewards = [] if verdict.token_rewards is None else [_bytes(verdict.token_rewards, LOGPROB)]
+    return [_number(verdict.score), verdict.status, float(verdict.seconds), verdict.detail, *token_rewards]
 
 
 def _decode_verdict(encoded: Encoded) -> Verdict:
-    score, status, seconds, detail = encoded
-    return Verdict(score=score, status=status, seconds=seconds, detail=detail)
+    score, status, seconds, detail, *rest = encoded
+    token_rewards = np.frombuffer(rest[0], LOGPROB) if rest else None
+    return Verdict(score=score, status=status, seconds=seconds, detail=detail, token_rewards=token_rewards)
 
 
 def _number(value: float | None) -> float | None:

@@ -24,6 +24,7 @@ from rlframe.record.evaluations import MAIN_SET, PREFIX, by_set
 from rlframe.record.measures import STANDARD_ERROR, measure, measures, table
 from rlframe.record.printed import stopped_line
 from rlframe.record.text import printable
+from rlframe.types import TEACHER
 
 # Named parts of time/step_s as (heading, metric, colour); the remaining seconds are the rest.
 SPENT = [
@@ -55,16 +56,20 @@ class Console:
         ahead: bool = False,
         tuning: bool = False,
         figures: Sequence[str] = (),
+        teachers: Sequence[str] = (),
     ) -> None:
         """`steps`: the last step of the run. `reward`: name of the reward whose mean is the accuracy.
 
         `ahead`: engines sample for later steps while the learner computes. `tuning`: there are no engines.
-        `figures`: names of the metrics rows/* that the algorithm of a tuning run measures.
+        `figures`: names of the metrics rows/* that the algorithm of a tuning run measures. `teachers`: names; the
+        divergence from the first one takes the place of `stale`.
         """
         self.steps = steps
         self._tuning = tuning
         self._figures = figures
-        self._widths = TUNING if tuning else AHEAD if ahead else ON_POLICY
+        self._divergence = f"{TEACHER}{teachers[0]}/kl" if teachers else ""
+        widths = TUNING if tuning else AHEAD if ahead else ON_POLICY
+        self._widths = {"KL" if teachers and name == "stale" else name: width for name, width in widths.items()}
         if figures:
             (step, *rest), width = PREFERRING.items(), 9
             self._widths = dict([step, *((name, width) for name in figures), *rest])
@@ -208,6 +213,7 @@ class Console:
             "lr": cell("learner/lr", ".2e"),
             "shared": cell("rows/shared", ".0%"),
             "tok/s": cell("rows/tokens_per_s" if self._tuning else "rollout/tokens_per_s", ".0f"),
+            "KL": cell(self._divergence, ".4f"),
             "stale": cell("rollout/staleness_mean", ".2f"),
             "s/step": _seconds(metrics["time/step_s"]),
             "eng.idle": cell("rollout/slots_idle", ".0%"),

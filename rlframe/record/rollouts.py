@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -125,9 +125,22 @@ def _record(step: int, scored: ScoredGroup, index: int, advantage: Advantage) ->
         "extra": prompt.extra,
         "reward": scored.rewards[index],
         "advantage": None if advantage is None else np.asarray(advantage).tolist(),
-        "verdicts": {name: asdict(verdicts[index]) for name, verdicts in scored.verdicts.items()},
+        "verdicts": {name: _verdict_record(verdicts[index]) for name, verdicts in scored.verdicts.items()},
         "turns": [_turn_record(turn) for turn in scored.group.trajectories[index].turns],
     }
+
+
+def _verdict_record(verdict: Verdict) -> dict[str, Any]:
+    """Rewards of tokens are as many numbers as tokens: their sum is in the file."""
+    record = asdict(replace(verdict, token_rewards=None))
+    del record["token_rewards"]
+    if verdict.token_rewards is None:
+        return record
+    return record | {"token_reward": float(verdict.token_rewards.sum(dtype=np.float64))}
+
+
+def _verdict(record: dict[str, Any]) -> Verdict:
+    return Verdict(**{key: value for key, value in record.items() if key != "token_reward"})
 
 
 def _turn_record(turn: Turn) -> dict[str, Any]:
@@ -186,7 +199,7 @@ def _group(records: list[dict[str, Any]]) -> ScoredGroup:
     return ScoredGroup(
         group=RolloutGroup(prompt=prompt, trajectories=trajectories),
         rewards=[record["reward"] for record in records],
-        verdicts={name: [Verdict(**record["verdicts"][name]) for record in records] for name in first["verdicts"]},
+        verdicts={name: [_verdict(record["verdicts"][name]) for record in records] for name in first["verdicts"]},
     )
 
 

@@ -140,16 +140,19 @@ class RewardWorkers:
         max_in_flight: int,
         max_deaths: int,
         silence_s: float | None = None,
+        restart_s: float = RESTART_S,
     ) -> None:
         """`names`: of the rewards that every worker holds. `replicas`: actors that Ray restarts. `max_deaths`: a call
         is given up after that many workers have died or stopped during the call. `silence_s`: seconds in which a
-        worker must answer a ping; None: workers of this process, which get no pings.
+        worker must answer a ping; None: workers of this process, which get no pings. `restart_s`: for a dead worker to
+        answer again.
         """
         if not len(replicas) or max_in_flight < 1:
             raise ValueError(f"a reward needs workers and calls in flight, not {len(replicas)} and {max_in_flight}")
         self.names = names
         self.replicas = replicas
         self.max_deaths = max_deaths
+        self.restart_s = restart_s
         self._pings = {
             replica.name: Pings(replica.name, replica.handle.ping.remote, silence_s)
             for replica in replicas
@@ -161,7 +164,7 @@ class RewardWorkers:
         self._restarts: set[asyncio.Task[None]] = set()
         self._restart_error: Exception | None = None  # of the last worker that did not start again
 
-    async def call(self, method: str, *arguments: Any) -> dict[str, Any]:
+    async def call(self, method: str, *arguments: Any) -> Any:
         """The result of a worker's `method`; after the death or silence of that worker, of another worker.
 
         Raises ReplicasDown, and ray.exceptions.RayActorError or Silent once `max_deaths` workers have died or stopped
@@ -210,7 +213,7 @@ class RewardWorkers:
     async def _await_restart(self, replica: Replica, error: Exception) -> None:
         """Waits until the worker answers again; a worker that does not is dead."""
         try:
-            async with asyncio.timeout(RESTART_S):
+            async with asyncio.timeout(self.restart_s):
                 await _end(replica, error)
                 while not await _answers(replica):
                     await asyncio.sleep(0.2)

@@ -71,6 +71,7 @@ QUANTISATIONS = [
     CPU_QUANTISATION,
     "online",
 ]
+SCORED_TOKENS = 2048  # in a step of a teacher on a GPU, which holds the logits of all of them: 1.2 GB for 150k tokens
 MIN_BATCHED_TOKENS = 8192  # of prompts in a step of the scheduler, so that no prompt waits for the next step
 
 
@@ -88,6 +89,7 @@ class EngineSettings:
     lora: LoraConfig | None  # of adapters that travel alone
     shares_gpus: bool  # with learner ranks by turns, so vLLM allocates memory that it can give back
     executor: Literal["mp", "ray"]  # mp: workers on this machine; ray: in the placement group of this actor
+    teaches: bool = False  # the engine computes log-probabilities of given tokens, and samples nothing
 
 
 def engine_arguments(config: RolloutConfig, model_path: Path, settings: EngineSettings) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def engine_arguments(config: RolloutConfig, model_path: Path, settings: EngineSe
         "dtype": config.dtype,
         "max_model_len": settings.max_model_len,
         "max_num_seqs": config.max_concurrent,
-        "max_num_batched_tokens": max(settings.max_model_len, MIN_BATCHED_TOKENS),
+        "max_num_batched_tokens": batched_tokens(config, settings),
         "gpu_memory_utilization": config.gpu_memory_share,
         "tensor_parallel_size": config.tensor_workers,
         "pipeline_parallel_size": config.pipeline_parallel,
@@ -120,6 +122,13 @@ def engine_arguments(config: RolloutConfig, model_path: Path, settings: EngineSe
         **cpu.engine_settings(config, model_path),
     }
     return deep_merge(arguments, config.engine_args) | ({"load_format": "dummy"} if settings.empty else {})
+
+
+def batched_tokens(config: RolloutConfig, settings: EngineSettings) -> int:
+    """Most tokens of prompts in a step of the scheduler; on a CPU no prompt is cut."""
+    if settings.teaches and config.gpus:
+        return SCORED_TOKENS
+    return max(settings.max_model_len, MIN_BATCHED_TOKENS)
 
 
 def known_names() -> set[str] | None:

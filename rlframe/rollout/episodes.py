@@ -17,6 +17,7 @@ from rlframe.record.segments import LoggedOrder
 from rlframe.rollout.messages import EngineBounds, EngineSeat, EpisodeReport, Finished, Order
 from rlframe.rollout.rollout_writer import RolloutWriter
 from rlframe.rollout.sampler import Listener, Sampler
+from rlframe.rollout.teachers import taught
 from rlframe.rollout.unfinished import Share
 from rlframe.rollout.worker_log import WorkerLog
 from rlframe.types import Completion, RolloutGroup, SampledTokens, ScoredGroup, Verdict
@@ -24,6 +25,7 @@ from rlframe.types import Completion, RolloutGroup, SampledTokens, ScoredGroup, 
 if TYPE_CHECKING:
     from rlframe.record.rollouts import Advantage
     from rlframe.reward.pool import RewardPool
+    from rlframe.rollout.teachers import TeacherPool
     from rlframe.training import GroupRecord
 
 
@@ -59,17 +61,19 @@ class EpisodeWorker:
         put: Callable[[ScoredGroup], Any],
         bounds: EngineBounds,
         rest_s: float = 0.0,
+        make_teachers: Callable[[], TeacherPool] | None = None,
     ) -> None:
         """`ahead`: completions beyond the engines' slots that the worker has room for, as a share of the slots.
 
         `put` makes the reference by which ranks fetch a group. `rest_s`: seconds between the first news and the report,
-        so that a report to another process tells several groups.
+        so that a report to another process tells several groups. `make_teachers` None: the run has no teacher.
         """
         self.name = name
         self.ahead = ahead
         self.put = put
         self.rest_s = rest_s
         self.rewards = make_rewards()
+        self.teachers = make_teachers() if make_teachers else None
         self._tasks = Tasks(self._fail)
         self._news = asyncio.Event()
         listener = Listener(
@@ -129,7 +133,7 @@ class EpisodeWorker:
         return EpisodeReport(
             orders=self._orders,
             completions=self._sampler.unfinished,
-            scoring={name: calls for name, calls in self.rewards.in_flight.items() if calls},
+            scoring={name: calls for name, calls in self._calls().items() if calls},
             scoring_silent_s=now - self._verdict_at if self._scoring else 0.0,
             finished=finished,
             engines=self._sampler.reports() if tells_engines else [],
@@ -140,7 +144,7 @@ class EpisodeWorker:
             late=self._sampler.late,
             written=self._writer.written,
             warnings=warnings,
-            metrics=self.rewards.metrics(),
+            metrics=self.rewards.metrics() | (self.teachers.metrics() if self.teachers else {}),
             failure=self._failure,
         )
 
@@ -239,10 +243,15 @@ class EpisodeWorker:
         self._tell_room()
 
     async def _score(self, group: OpenGroup, index: int) -> None:
-        """Scores a completion, and after the last completion the whole group."""
-        order = group.order
+        """Scores a completion, by rewards and by the task's teacher, and after the last completion the whole group."""
+        order, completion = group.order, group.completions[index]
         with self._counted_scoring():
-            group.verdicts[index] = await self.rewards.score(order.prompt, group.completions[index])
+            if self.teachers and order.taught:
+                parts = [self.rewards.score(order.prompt, completion), self.teachers.score(order.prompt, completion)]
+                by_rewards, by_teacher = await asyncio.gather(*parts)
+                group.verdicts[index] = by_rewards | by_teacher
+            else:
+                group.verdicts[index] = await self.rewards.score(order.prompt, completion)
         self._log.add_verdicts(order.key, index, group.verdicts[index])
         if len(group.verdicts) == order.sampling.completions:
             await self._score_group(group)
@@ -251,11 +260,16 @@ class EpisodeWorker:
         """Rewards a group whose completions have verdicts. A group that is given up meanwhile is dropped."""
         order, indices = group.order, range(group.order.sampling.completions)
         rollout_group = RolloutGroup.single_turn(order.prompt, [group.completions[index] for index in indices])
+        verdicts = [group.verdicts[index] for index in indices]
         with self._counted_scoring():
-            scored = await self.rewards.score_group(rollout_group, [group.verdicts[index] for index in indices])
+            scored = taught(await self.rewards.score_group(rollout_group, verdicts), verdicts)
         if self._groups.pop(order.key, None) is group:
             location = self._log.add_group(order.key, scored)
             self._report_group(order.key, to_record(scored, self.put(scored), self.name, location))
+
+    def _calls(self) -> dict[str, int]:
+        """Calls at each reward worker and teacher, by name."""
+        return self.rewards.in_flight | (self.teachers.in_flight if self.teachers else {})
 
     @contextmanager
     def _counted_scoring(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ class Order:
     key: str  # unique in a run: "arithmetic/7@0#2" is the second attempt of the prompt
     prompt: Prompt
     sampling: Sampling
+    taught: bool = False  # a teacher scores the tokens; an evaluation asks no teacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from rlframe.train.recovery import Recovery
 from rlframe.train.reporter import last_word
 from rlframe.train.session import Session, begin, running
 from rlframe.train.signals import StopSignals
+from rlframe.train.teachers import check_teachers
 from rlframe.training import GroupRecord, RatedGroup, StepReport
 from rlframe.weights.sync import Synced
 
@@ -162,7 +163,8 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
     files, signals = RunDir(Path(run.run_dir)), StopSignals()
     signals.listen()
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.steps, run.deciding_reward, ahead=run.max_staleness > 0))
+        ahead, teachers = run.max_staleness > 0, list(run.teachers)
+        console = stack.enter_context(Console(run.steps, run.deciding_reward, ahead=ahead, teachers=teachers))
         for warning in warnings(run):
             console.warn(warning)
         planned(run, console)
@@ -174,6 +176,9 @@ def open(run: RunConfig, roles: tuple[Role, ...]) -> Iterator[Context]:
         with console.phase("reading the prompts"):
             tokenizer = open_tokenizer(model_path)
             stream, heldout = open_prompts(run, tokenizer, console.warn)
+        if run.teachers:
+            with console.phase("comparing the teachers' tokenizers"):
+                check_teachers(run.teachers, tokenizer, stream)
         with console.phase("starting engines, learner and reward workers"):
             actors = joined_cluster.start(model_path, console.warn)
         rollouts, episodes, learner, weights = actors.rollouts, actors.episodes, actors.learner, actors.weights

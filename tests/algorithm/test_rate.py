@@ -9,7 +9,14 @@ from torch import Tensor
 from rlframe.algorithm import DAPO, Reinforce, ScaleRL, rate
 from rlframe.algorithm.rate import Truncated, has_signal
 from rlframe.training import GroupRecord
-from tests.tiny.groups import make_multi_turn_group, make_record, make_turn, recorded
+from tests.tiny.groups import (
+    make_group,
+    make_multi_turn_group,
+    make_record,
+    make_turn,
+    recorded,
+    with_token_rewards,
+)
 
 DAPO_ = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
 HALF_ROOT = pytest.approx(0.70711, abs=1e-5)  # the better of two, 1 / sqrt(2)
@@ -122,3 +129,22 @@ def test_signal_needs_a_completion_with_a_loss() -> None:
     assert has_signal(only_best_was_cut, DAPO_, "mask")
     assert not has_signal(only_best_was_cut, DAPO_, "drop")
     assert not has_signal(cut_off([1.0, 0.0], 0, 1), DAPO_, "mask")
+
+
+def taught(rewards: list[float | None], *cut_off_indices: int) -> GroupRecord:
+    """Completions of a token, each with a reward for its token."""
+    scored = make_group(rewards, [1] * len(rewards), cut_off=cut_off_indices)
+    return recorded(with_token_rewards(scored, [[0.5]] * len(rewards)))
+
+
+def test_rewards_of_tokens_need_neither_a_baseline_nor_other_rewards() -> None:
+    assert rate([taught([1.0, None])], DAPO_)[0].advantages == [0.0, None]  # one is left, and compares with nothing
+    assert has_signal(taught([1.0, 1.0]), DAPO_, "train") and has_signal(taught([1.0, None]), DAPO_, "train")
+    assert not has_signal(taught([None, None]), DAPO_, "train")
+    assert not has_signal(taught([1.0, 1.0], 0, 1), DAPO_, "mask")
+
+
+def test_a_step_of_cut_off_completions_ignores_the_rewards_of_their_tokens() -> None:
+    (rated,) = rate([taught([1.0, 0.0], 0, 1)], DAPO_, "mask")
+    assert rated.advantages == [0.0, 0.0]
+    assert [trajectory.token_reward for trajectory in rated.scored.trajectories] == [None, None]

@@ -16,7 +16,14 @@ from rlframe.errors import RunFailed
 from rlframe.objective.objective import Objective
 from rlframe.training import GroupRecord, PlannedSample, TrainSample
 from rlframe.types import RolloutGroup, Turn, VersionSpan
-from tests.tiny.groups import make_group, make_multi_turn_group, make_record, make_turn, recorded
+from tests.tiny.groups import (
+    make_group,
+    make_multi_turn_group,
+    make_record,
+    make_turn,
+    recorded,
+    with_token_rewards,
+)
 
 BY_SEQUENCE = GRPO(name="grpo", clip=0.2)
 BY_TOKEN = DAPO(name="dapo", clip_low=0.2, clip_high=0.28)
@@ -280,3 +287,31 @@ def test_a_sample_of_old_tokens_only_stays_with_weight_0() -> None:
     found = samples([aged([1, 2])], BY_TOKEN, oldest_version=3)
     assert [sample.loss_weights.tolist() for sample in found] == [[0.0] * 4] * 2
     assert [sample.tokens for sample in found] == [4, 4]
+
+
+def test_rewards_of_tokens_add_to_the_advantage_of_their_tokens() -> None:
+    scored = with_token_rewards(make_group([1.0, 0.0], [2, 3]), [[0.5, -0.25], [1.0, 2.0, 3.0]])
+    first, second = samples([recorded(scored)], BY_TOKEN)
+    assert first.advantages.tolist() == pytest.approx([0, 0, HALF_ROOT + 0.5, HALF_ROOT - 0.25], abs=1e-4)
+    assert second.advantages.tolist() == pytest.approx([0, 0, 1 - HALF_ROOT, 2 - HALF_ROOT, 3 - HALF_ROOT], abs=1e-4)
+
+
+def test_rewards_of_tokens_follow_their_turns_into_every_path() -> None:
+    tree = [make_turn(None, [1], [10, 11]), make_turn(0, [20], [21]), make_turn(0, [30], [31])]
+    scored = make_multi_turn_group([tree, [make_turn(None, [1], [8])]], [0.0, 0.0])
+    found = samples([recorded(with_token_rewards(scored, [[1.0, 2.0, 3.0, 4.0], [5.0]]))], BY_TOKEN)
+    assert [sample.advantages.tolist() for sample in found] == [[0, 1, 2, 0, 3], [0, 0, 0, 0, 4], [0, 5]]
+
+
+def test_a_completion_of_advantage_0_is_kept_for_its_tokens_rewards() -> None:
+    equal, unequal = make_record([1.0, 1.0], [1, 1], name="equal"), make_record([1.0, 0.0], [1, 1], name="unequal")
+    taught = recorded(with_token_rewards(make_group([1.0, 1.0], [1, 1], name="taught"), [[0.5], [-0.5]]))
+    found = samples([equal, unequal, taught], BY_TOKEN)
+    assert [sample.prompt_id for sample in found] == ["unequal"] * 2 + ["taught"] * 2
+    assert [sample.advantages[-1] for sample in found[2:]] == [0.5, -0.5]
+
+
+def test_a_record_has_the_sum_of_tokens_rewards_and_not_the_tokens() -> None:
+    record = recorded(with_token_rewards(make_group([1.0, 0.0], [2, 1]), [[0.5, -0.25], None]))
+    assert [trajectory.token_reward for trajectory in record.trajectories] == [0.25, None]
+    assert [verdict.token_rewards for verdict in record.verdicts["teacher/big"]] == [None, None]

@@ -35,6 +35,7 @@ FILL = {
     for use in ("train", "heldout")
     for part in ("", "parts.math.", "parts.code.")
 }
+MODEL_KEYS = ["model.path", "teachers.main.path"]
 
 
 def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -51,7 +52,7 @@ def compose_choice(choice: str, model_folder: Path) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("tune" if choice in TUNING else "train", [choice, *COMPANIONS.get(choice, [])])
     for key in OmegaConf.missing_keys(config):
-        OmegaConf.update(config, key, str(MODELS.get(choice, model_folder)) if key == "model.path" else FILL[key])
+        OmegaConf.update(config, key, str(MODELS.get(choice, model_folder)) if key in MODEL_KEYS else FILL[key])
     return config
 
 

@@ -69,3 +69,4 @@ def test_an_engine_on_a_cpu_has_the_cache_that_the_config_names(run_of):
 
 def test_batches_are_those_of_the_engine():
     assert memory.BATCHED_TOKENS == arguments.MIN_BATCHED_TOKENS
+    assert memory.SCORED_TOKENS == arguments.SCORED_TOKENS

@@ -19,7 +19,15 @@ from rlframe.record.codec import (
     to_bytes,
 )
 from rlframe.types import Completion, Prompt, RewardTerm, SampledTokens, ScoredGroup, Verdict, VersionSpan
-from tests.tiny.groups import make_completion, make_group, make_multi_turn_group, make_turn, make_verdict, plain
+from tests.tiny.groups import (
+    make_completion,
+    make_group,
+    make_multi_turn_group,
+    make_turn,
+    make_verdict,
+    plain,
+    with_token_rewards,
+)
 
 SPANS = [VersionSpan(version=3, start=4, end=5), VersionSpan(version=4, start=5, end=6)]
 
@@ -97,3 +105,12 @@ def test_a_verdict_with_seconds_and_detail_comes_back():
     verdict = Verdict(score=0.0, status="timeout", seconds=1.5, detail="case 7")
     scored = replace(make_group([0.0], [1]), verdicts={"code": [verdict]})
     assert again(scored).verdicts == {"code": [verdict]}
+
+
+def test_a_verdict_keeps_the_rewards_of_tokens():
+    scored = with_token_rewards(make_group([1.0, 0.0], [2, 1]), [[0.5, -0.25], None])
+    assert plain(again(scored)) == plain(scored)
+    assert [None if row is None else row.tolist() for row in map(again(scored).token_rewards, (0, 1))] == [
+        [0.5, -0.25],
+        None,
+    ]

@@ -6,9 +6,17 @@ import json
 import numpy as np
 import pytest
 
+from rlframe.record.files import read_json_lines
 from rlframe.record.rollouts import read, write_step
 from rlframe.types import Completion, Prompt, RolloutGroup, ScoredGroup, Verdict, VersionSpan
-from tests.tiny.groups import make_group, make_multi_turn_group, make_turn, make_verdict, plain
+from tests.tiny.groups import (
+    make_group,
+    make_multi_turn_group,
+    make_turn,
+    make_verdict,
+    plain,
+    with_token_rewards,
+)
 
 
 def without_logprobs(group: ScoredGroup) -> dict:
@@ -99,3 +107,12 @@ def test_another_format_is_refused_with_file_and_line(tmp_path, fields, fault):
         lines.write(json.dumps(fields) + "\n")
     with pytest.raises(ValueError, match=rf"step_000001\.jsonl\.gz, line 1: .*{fault}"):
         read(tmp_path, None)
+
+
+def test_a_file_has_the_sum_of_the_rewards_of_tokens(tmp_path):
+    scored = with_token_rewards(make_group([1.0], [2]), [[0.5, -0.25]])
+    file = write_step(tmp_path, 1, [(scored, [0.0])])
+    (line,) = read_json_lines(file)
+    assert line["verdicts"]["teacher/big"]["token_reward"] == 0.25
+    assert "token_rewards" not in line["verdicts"]["teacher/big"] and "token_reward" not in line["verdicts"]["math"]
+    assert read(tmp_path, None)[0].verdicts["teacher/big"][0].score == 0.25

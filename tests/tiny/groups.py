@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,3 +111,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def with_token_rewards(
+    scored: ScoredGroup, rows: Sequence[Sequence[float] | None], name: str = "teacher/big"
+) -> ScoredGroup:
+    """The group with a verdict for each trajectory that rewards its tokens; None: a verdict that failed."""
+    verdicts = [
+        make_verdict(None, "the teacher is gone")
+        if row is None
+        else replace(make_verdict(float(sum(row))), token_rewards=np.array(row, np.float32))
+        for row in rows
+    ]
+    return replace(scored, verdicts=scored.verdicts | {name: verdicts})

@@ -15,11 +15,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_llama(folder: Path, *, tie_word_embeddings: bool) -> Path:
+def make_llama(folder: Path, *, tie_word_embeddings: bool, seed: int = 0) -> Path:
     """A Llama in shapes that vLLM's CPU kernels take: 2 layers, width 64, 2 heads of 32 with one key-value head."""
     from transformers import LlamaForCausalLM
 
-    return _save(LlamaForCausalLM, _llama(tie_word_embeddings=tie_word_embeddings), folder)
+    return _save_model(_random(LlamaForCausalLM, _llama(tie_word_embeddings=tie_word_embeddings), seed), folder)
 
 
 def make_preference_model(folder: Path, *, num_labels: int = 1) -> Path:
@@ -147,10 +147,10 @@ def _save(kind: Any, config: Any, folder: Path) -> Path:
     return _save_model(_random(kind, config), folder)
 
 
-def _random(kind: Any, config: Any) -> Any:
+def _random(kind: Any, config: Any, seed: int = 0) -> Any:
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return kind(config)
 
 
