@@ -7,6 +7,7 @@ from itertools import combinations
 
 from rlframe.config.keys import RunKeys
 from rlframe.model import base_model as model
+from rlframe.reward.steps import ProcessReward
 
 
 def a_task_has_one_teacher(run: RunKeys) -> str | None:
@@ -31,10 +32,12 @@ def teacher_judges_the_sampled_distribution(run: RunKeys) -> str | None:
 
 
 def algorithm_judges_tokens(run: RunKeys) -> str | None:
-    if run.teachers and not run.algorithm.judges_tokens:
+    of_steps = [name for name, term in run.reward.terms.items() if isinstance(term, ProcessReward)]
+    if (run.teachers or of_steps) and not run.algorithm.judges_tokens:
         return (
             f"algorithm: the loss of {run.algorithm.name} has one ratio for a whole sequence, so it would average the "
-            f"rewards that {', '.join(run.teachers)} gives to tokens; use grpo, dapo, dr_grpo, cispo, rloo or reinforce"
+            f"rewards that {', '.join([*run.teachers, *of_steps])} gives to tokens; use grpo, dapo, dr_grpo, cispo, "
+            "rloo or reinforce"
         )
 
 

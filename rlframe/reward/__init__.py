@@ -24,6 +24,7 @@ from rlframe.reward.length import KimiLength, SoftOverlong
 from rlframe.reward.math import Math
 from rlframe.reward.model import PreferenceModel
 from rlframe.reward.repetition import Repetition
+from rlframe.reward.steps import ProcessReward
 from rlframe.schema import one_of
 
 __all__ = ["BUILTIN", "AnyReward", "Reward", "build"]
@@ -38,6 +39,7 @@ BUILTIN: dict[str, type[Reward]] = {
     "repetition": Repetition,
     "judge": Judge,
     "model": PreferenceModel,
+    "steps": ProcessReward,
 }
 
 

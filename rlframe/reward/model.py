@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -21,22 +21,17 @@ from rlframe.types import Completion, Prompt, Verdict
 LOAD_S = 900.0  # time to load weights from a slow, cold file system
 
 
-class PreferenceModel(Reward):
-    """(output - mean) / std of a model trained on preferences (Ouyang et al., 2022, arXiv:2203.02155).
+class ClassifierReward(Reward):
+    """A reward by a sequence classifier with one output.
 
     The folder has `architectures: [...ForSequenceClassification]`, one label, a chat template and a padding token.
-    Concurrent calls share forward passes. Of a conversation longer than `max_tokens`, the first token (the
-    beginning-of-text mark that attention leans on) and the last tokens are scored, and the verdict's detail says so.
-    The batch moves a score by its dtype's rounding: on a tiny model whose scores spread by 1, by 4e-6 in float32 and
-    0.02 in bfloat16.
+    Concurrent calls share forward passes. The batch moves a score by its dtype's rounding: on a tiny model whose scores
+    spread by 1, by 4e-6 in float32 and 0.02 in bfloat16.
     """
 
-    name: Literal["model"]
     path: str
     dtype: Literal["float32", "bfloat16", "float16"]
     device: Literal["auto", "cpu", "cuda"]  # auto: cuda if available
-    show: Show
-    opened: bool  # the prompt ends with <think>, so completions start inside the thoughts
     max_tokens: int = Field(ge=2)  # of prompt and completion
     max_batch: int = Field(gt=0)  # sequences of a forward pass
     max_batch_tokens: int = Field(gt=0)  # of a forward pass, with padding
@@ -53,17 +48,10 @@ class PreferenceModel(Reward):
         return absolute(path)
 
     @model_validator(mode="after")
-    def _sequence_fits_a_pass(self) -> PreferenceModel:
+    def _sequence_fits_a_pass(self) -> Self:
         if self.max_tokens > self.max_batch_tokens:
             raise ValueError(f"max_tokens {self.max_tokens} is more than max_batch_tokens {self.max_batch_tokens}")
         return self
-
-    def check_prompt(self, text: str) -> None:
-        if self.show == "answer":
-            check_opened(text, "<think>", self.opened)
-
-    def tags(self) -> list[str]:
-        return THINK_TAGS if self.show == "answer" else []
 
     def start(self) -> None:
         """Starts to load the model. Raises ValueError for a folder that is missing or holds no classifier."""
@@ -88,15 +76,37 @@ class PreferenceModel(Reward):
             self._batcher.thread.shutdown(wait=False)  # a queued pass still runs, since calls wait for it
         self._loading = self._batcher = None
 
-    async def __call__(self, prompt: Prompt, completion: Completion) -> Verdict:
-        started = time.perf_counter()
+    async def loaded(self) -> tuple[Classifier, Batcher]:
+        """The model, once it is loaded, and its forward passes. Raises the error of the load."""
         loading, batcher = self._loading, self._batcher
         assert loading is not None and batcher is not None, "a model is started before it is asked"
         if error := await error_of(asyncio.wrap_future(loading), LOAD_S, f"loading {self.path}"):
             raise error_copy(error)
-        token_ids, length = loading.result().tokenize(
-            prompt.messages, shown(completion.text, self.show, opened=self.opened)
-        )
+        return loading.result(), batcher
+
+
+class PreferenceModel(ClassifierReward):
+    """(output - mean) / std of a model trained on preferences (Ouyang et al., 2022, arXiv:2203.02155).
+
+    Of a conversation longer than `max_tokens`, the first token (the beginning-of-text mark that attention leans on) and
+    the last tokens are scored, and the verdict's detail says so.
+    """
+
+    name: Literal["model"]
+    show: Show
+    opened: bool  # the prompt ends with <think>, so completions start inside the thoughts
+
+    def check_prompt(self, text: str) -> None:
+        if self.show == "answer":
+            check_opened(text, "<think>", self.opened)
+
+    def tags(self) -> list[str]:
+        return THINK_TAGS if self.show == "answer" else []
+
+    async def __call__(self, prompt: Prompt, completion: Completion) -> Verdict:
+        started = time.perf_counter()
+        classifier, batcher = await self.loaded()
+        token_ids, length = classifier.tokenize(prompt.messages, shown(completion.text, self.show, opened=self.opened))
         output = await batcher.score(token_ids)
         truncated = f"truncated: of {length} tokens the first and the last {len(token_ids) - 1}"
         detail = truncated if len(token_ids) < length else ""

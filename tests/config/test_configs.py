@@ -35,7 +35,7 @@ FILL = {
     for use in ("train", "heldout")
     for part in ("", "parts.math.", "parts.code.")
 }
-MODEL_KEYS = ["model.path", "teachers.main.path"]
+MODEL_KEYS = ["model.path", "teachers.main.path", "reward.terms.steps.path"]
 
 
 def leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:

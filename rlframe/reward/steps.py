@@ -1,0 +1,143 @@
+"""Process reward model: a sequence classifier scores every step of a completion, from which tokens learn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field, PrivateAttr, field_validator
+
+from rlframe.model.base_model import absolute, prepare
+from rlframe.prompts.visible_text import VisibleText
+from rlframe.reward.model import ClassifierReward
+from rlframe.types import Completion, Message, RolloutGroup, Verdict
+
+if TYPE_CHECKING:
+    from rlframe.model.classifier import Classifier
+
+SMALL = 1e-6  # beside a deviation, as in GRPO
+
+
+class ProcessReward(ClassifierReward):
+    """Process supervision with GRPO (Shao et al., 2024, arXiv:2402.03300, section 4.1.3).
+
+    A step of a completion ends with `separator`. Its score is (output - mean) / std at the step's last token in the
+    conversation, where `rlframe tune algorithm=pointwise` trains it. The reward's own score is the least or the last
+    step's. Beside that, a token's advantage gains `token_weight` times the sum of the scores of the steps that end at
+    or after it, normalised over all steps of the group. Two completions with the scores [1, 0] and [2] have the mean 1
+    and the deviation 0.816: the tokens of the first completion's steps gain 0 - 1.22 and -1.22, the other's 1.22.
+    """
+
+    name: Literal["steps"]
+    separator: str = Field(min_length=1)
+    score: Literal["min", "last"]
+    token_weight: float = Field(ge=0)
+    tokenizer: str  # the policy's, which tells the token at which a step of the text ends
+
+    _visible_text: VisibleText | None = PrivateAttr(default=None)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _is_the_same_everywhere(cls, path: str) -> str:
+        return absolute(path)
+
+    def start(self) -> None:
+        from transformers import AutoTokenizer
+
+        super().start()
+        self._visible_text = VisibleText(AutoTokenizer.from_pretrained(prepare(self.tokenizer)))
+
+    async def score_group(self, group: RolloutGroup, verdicts: dict[str, list[Verdict]]) -> list[float | Verdict]:
+        started = time.perf_counter()
+        scored = await asyncio.gather(*(self._scores(group.prompt.messages, one) for one in group.completions))
+        rewards = normalised([scores for scores in scored if not isinstance(scores, str)])
+        seconds = time.perf_counter() - started
+        return [
+            Verdict(score=None, status="failed", seconds=seconds, detail=scores)
+            if isinstance(scores, str)
+            else self._verdict(completion, scores, next(rewards), seconds)
+            for completion, scores in zip(group.completions, scored, strict=True)
+        ]
+
+    async def _scores(self, messages: list[Message], completion: Completion) -> np.ndarray | str:
+        """[steps] of a completion, or the reason why it cannot be scored."""
+        classifier, batcher = await self.loaded()
+        try:
+            beginnings = step_prefixes(classifier, messages, steps_of(completion.text, self.separator))
+        except ValueError as error:
+            return str(error)
+        outputs = await asyncio.gather(*(batcher.score(token_ids) for token_ids in beginnings))
+        return (np.array(outputs) - self.mean) / self.std
+
+    def _verdict(self, completion: Completion, scores: np.ndarray, rewards: np.ndarray, seconds: float) -> Verdict:
+        assert self._visible_text is not None, "a reward is started before it is asked"
+        ends = [*accumulate(map(len, steps_of(completion.text, self.separator)))]
+        token_rewards = np.zeros(len(completion.token_ids), np.float32)
+        for end, reward in zip(ends, rewards, strict=True):
+            last = end == ends[-1]
+            count = len(token_rewards) if last else tokens_until(completion.token_ids.tolist(), end, self._visible_text)
+            token_rewards[:count] += self.token_weight * reward
+        score = float(scores.min() if self.score == "min" else scores[-1])
+        detail = " ".join(f"{value:.3g}" for value in scores)
+        return Verdict(score=score, status="scored", seconds=seconds, detail=detail, token_rewards=token_rewards)
+
+
+def steps_of(text: str, separator: str) -> list[str]:
+    """The text, cut behind every separator; white space begins the next step, or belongs to the last one.
+
+    >>> steps_of("2 + 3 = 5.\\n\\n5 + 4 = 9.\\n\\n", "\\n\\n")
+    ['2 + 3 = 5.\\n\\n', '5 + 4 = 9.\\n\\n']
+    """
+    steps: list[str] = []
+    begun = ""
+    for piece in text.split(separator):
+        begun += piece + separator
+        if piece.strip():
+            steps.append(begun)
+            begun = ""
+    rest = (steps.pop() if steps else "") + begun
+    return [*steps, rest.removesuffix(separator)]
+
+
+def step_prefixes(classifier: Classifier, messages: list[Message], steps: list[str]) -> list[list[int]]:
+    """[steps] the conversation's tokens up to the last one of each step; the last step ends with the conversation.
+
+    Raises ValueError for a conversation that is too long, and for a step without a token of its own.
+    """
+    whole, length = classifier.tokenize(messages, "".join(steps))
+    if length > len(whole):
+        raise ValueError(f"the conversation has {length} tokens, more than max_tokens={classifier.max_tokens}")
+    begun = ["".join(steps[:count]) for count in range(1, len(steps))]
+    ends = [*(_common(classifier.tokenize(messages, text)[0], whole) for text in begun), length]
+    before = [_common(classifier.tokenize(messages, "")[0], whole) if begun else 0, *ends]
+    if empty := [number for number, (start, end) in enumerate(zip(before, ends, strict=False), 1) if end <= start]:
+        raise ValueError(f"no token of the conversation ends step {empty[0]}: the chat template leaves the step out")
+    return [whole[:end] for end in ends]
+
+
+def tokens_until(token_ids: list[int], end: int, visible_text: VisibleText) -> int:
+    """The number of sampled tokens whose decoded text reaches character `end`; nothing is tokenized."""
+    low, high = 1, len(token_ids)
+    while low < high:
+        middle = (low + high) // 2
+        if len(visible_text.of(token_ids[:middle])) >= end:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def normalised(scores: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields each completion's scores less their mean over all steps of the group, divided by their deviation."""
+    steps = np.concatenate(scores) if scores else np.zeros(1)
+    return ((row - steps.mean()) / (steps.std() + SMALL) for row in scores)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Tokens with which both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
