@@ -49,7 +49,7 @@ def check_teachers(
     """Prepares each teacher's model. Raises ConfigError for one that reads a text otherwise than the student."""
     positions = (stream.at(position) for position in range(min(PROMPTS, len(stream))))
     prompts = [str(tokenizer.decode(prompt.token_ids)) for prompt in positions if isinstance(prompt, Prompt)]
-    texts = list(islice([*dict.fromkeys(prompts), *variants()], TEXTS))
+    texts = list(islice(dict.fromkeys([*prompts, *variants()]), TEXTS))
     for name, teacher in teachers.items():
         folder = base_model.prepare(teacher.path)
         problem = difference(tokenizer, open_tokenizer(folder), texts)
@@ -90,4 +90,4 @@ def variants() -> Iterator[str]:
     """Texts of code, mathematics, many scripts, white space and marks."""
     for base in BASES:
         yield from (base, f" {base}", base.upper(), base.title(), base.swapcase(), base[::-1], base.replace(" ", ""))
-        yield from (f"{base}\n\n", f"{base}\t{base}", f"«{base}»")
+        yield from (f"{base}\n\n", f"{base}\t{base}", f"«{base}»", f"(1){base}?", f"\t{base}")
