@@ -69,12 +69,13 @@ def placement(run: SharedKeys, roles: Iterable[Role] = RL, node_gpus: float = ma
         "rollout": [engine_slot(run.rollout, index, largest) for index in range(run.rollout.engines.min)],
         "learner": ranks,
         "reward": reward_slots(run.reward),
-        "teacher": [
+    }
+    if run.teachers:
+        slots["teacher"] = [
             engine_slot(teacher.engine(run.rollout), index, node_gpus, teacher_kind(name))
             for name, teacher in run.teachers.items()
             for index in range(teacher.engines)
-        ],
-    }
+        ]
     chosen = set(roles)
     if run.placement == "colocated" and run.rollout.gpus and {"rollout", "learner"} <= chosen:
         slots |= on_the_same_gpus(slots["rollout"], slots["learner"])

@@ -84,7 +84,7 @@ def layout(run: RunConfig, machines: Iterable[Machine]) -> Layout:
         for slot in members:
             node.add(slot, slot.gpus)
     others = [slot for slot in slots["rollout"] if slot.gang != "learner"]
-    others += slots["teacher"] + slots["reward"]
+    others += slots.get("teacher", []) + slots["reward"]
     for slot in others:
         if slot.workers:
             unplaced += [] if _span(slot, nodes) else [slot.name]
