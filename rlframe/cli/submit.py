@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rlframe.cluster.jobs import Job, Jobs, Submission
     from rlframe.config.keys import SharedKeys
 
-USAGE = """rlframe submit [tune] experiment=NAME run_dir=/shared/... [key=value ...] [--address URL] [--no-wait]
+USAGE = """rlframe submit [tune | draw] experiment=NAME run_dir=/shared/... [key=value ...] [--address URL] [--no-wait]
 
 Sends a run to a Ray cluster and prints what it prints, until it ends. The config is that of `rlframe train`, and after
-the word `tune` that of `rlframe tune`; here is checked what does not depend on the cluster's machines, and there the
-rest, before anything else. `conf/` and the files that the config names by relative paths go along (at most 100 MiB).
-The same command goes on with a run that ended.
+the word `tune` or `draw` that of `rlframe tune` or `rlframe draw`; here is checked what does not depend on the
+cluster's machines, and there the rest, before anything else. `conf/` and the files that the config names by relative
+paths go along (at most 100 MiB). The same command goes on with a run that ended.
 
-  run_dir=/shared/runs/first    a folder that all machines of the cluster share; required
+  run_dir=/shared/runs/first    a folder that all machines of the cluster share; required. Of a draw: draw.dir
   --address, cluster.address    the address of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS or
                                 http://127.0.0.1:8265. The token is that of RAY_AUTH_TOKEN_PATH
   resume=auto                   the default: go on with the run in run_dir, or start it
@@ -36,7 +36,8 @@ The same command goes on with a run that ended.
 CONFIG_FOLDERS = {"main": CONF, "command-line": OWN_CONF}  # by Hydra's name of the source
 OPTIONS = {CONF: "config-path", OWN_CONF: "config-dir"}
 HEADLINE = "This run cannot be submitted"
-TRAIN, TUNE = "train", "tune"  # the verb of the job, and the name of its config
+TRAIN, TUNE, DRAW = "train", "tune", "draw"  # the verb of the job, and the name of its config
+FOLDERS = {TRAIN: "run_dir", TUNE: "run_dir", DRAW: "draw.dir"}  # key of the job's folder, by verb
 
 
 class _Prepared:
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
 def _submit(arguments: list[str]) -> int:
     option, arguments = remote.take_option(arguments, remote.ADDRESS)
     no_wait, arguments = remote.take_flag(arguments, "--no-wait")
-    verb, arguments = (TUNE, arguments[1:]) if arguments[:1] == [TUNE] else (TRAIN, arguments)
+    verb, arguments = (arguments[0], arguments[1:]) if {*arguments[:1]} & {*FOLDERS} else (TRAIN, arguments)
     arguments = _with_a_cluster(arguments)
     prepared: list[_Prepared] = []
     code = command_line.run_jobs("submit", arguments, lambda config: prepared.append(_prepare(verb, config)), verb)
@@ -126,13 +127,19 @@ def _prepare(verb: str, composed: Any) -> _Prepared:
     overrides = list(HydraConfig.get().overrides.task)
     address = composed.cluster.address
     composed.cluster.address = "auto"  # the driver starts on a node of the cluster
-    _set_folder(composed)
+    folder = FOLDERS[verb]
+    _set_folder(composed, folder)
     with for_another_machine():
         run = _checked(verb, composed)
     # `rlframe train` makes the run's plan there, where the model and the machines are, before it starts anything.
     sent = sent_files(run.model_dump(), _config_folders())
-    resume = [] if any(text.startswith("resume=") for text in overrides) else ["resume=auto"]
-    last = [*resume, override("run_dir", run.run_dir), "cluster.address=auto", *sent.overrides]
+    goes_on = verb == DRAW or any(text.startswith("resume=") for text in overrides)  # a draw does so by itself
+    last = [
+        *([] if goes_on else ["resume=auto"]),
+        override(folder, run.run_dir),
+        "cluster.address=auto",
+        *sent.overrides,
+    ]
     arguments = [*overrides, *last]
     submission = Submission(
         run_dir=run.run_dir,
@@ -151,6 +158,10 @@ def _prepare(verb: str, composed: Any) -> _Prepared:
 def _checked(verb: str, composed: Any) -> SharedKeys:
     if verb == TRAIN:
         return config.load(composed)
+    if verb == DRAW:
+        from rlframe.cli.draw import load
+
+        return load(composed)
     from rlframe.config.tune import TuneConfig
 
     return config.load(composed, TuneConfig)
@@ -174,22 +185,22 @@ def _config_options(verb: str) -> str:
     return " ".join(options)
 
 
-def _set_folder(composed: Any) -> None:
-    """Gives each job of a sweep a folder of its own under run_dir. Raises ConfigError for a relative run_dir."""
+def _set_folder(composed: Any, key: str) -> None:
+    """Gives each job of a sweep a folder of its own in that of the key. Raises ConfigError for a relative folder."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
-    written = [text.partition("=")[2] for text in hydra.overrides.task if text.startswith("run_dir=")]
+    written = [text.partition("=")[2] for text in hydra.overrides.task if text.startswith(f"{key}=")]
     folder = written[-1] if written else str(OmegaConf.to_container(composed, resolve=False)["run_dir"])  # type: ignore
     if not written or not Path(composed.run_dir).is_absolute():
         raise ConfigError(
-            f"run_dir: {folder} is relative to the job's own folder on the cluster, which goes with the job, and so "
-            "would the run's checkpoints; set run_dir=/... on storage that the cluster's machines share"
+            f"{key}: {folder} is relative to the job's own folder on the cluster, which goes with the job, and so "
+            f"would its files; set {key}=/... on storage that the cluster's machines share"
         )
     if hydra.mode == RunMode.MULTIRUN and "${" not in folder:
-        composed.run_dir = f"{composed.run_dir}/{hydra.job.num}"
+        OmegaConf.update(composed, key, f"{composed.run_dir}/{hydra.job.num}")
 
 
 def _refuse_used_folders(jobs: Jobs, prepared: list[_Prepared]) -> None:

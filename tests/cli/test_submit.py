@@ -251,3 +251,16 @@ def test_a_tuning_run_goes_with_its_rows(command: Command) -> None:
     assert shlex.split(job.submission.entrypoint)[:4] == ["exec", "rlframe", "tune", "--config-path=$PWD/conf"]
     code, text = command("submit", "tune", *RUN, "rows.path=rows.jsonl", "algorithm=grpo")
     assert code == 2 and "grpo learns from rollouts" in text
+
+
+def test_a_draw_goes_with_the_folder_of_its_parts(command: Command) -> None:
+    prepared: list[Any] = []
+    draw = ["model.path=/models/there", "draw.dir=/shared/draws/first"]
+    arguments = _with_a_cluster(draw)
+    assert run_jobs("submit", arguments, lambda composed: prepared.append(_prepare("draw", composed)), "draw") == 0
+    [job] = prepared
+    words = shlex.split(job.submission.entrypoint)
+    assert words[:3] == ["exec", "rlframe", "draw"] and job.submission.run_dir == "/shared/draws/first"
+    assert words[-2:] == ["draw.dir='/shared/draws/first'", "cluster.address=auto"] and "resume=auto" not in words
+    code, text = command("submit", "draw", "model.path=/models/there", "draw.dir=draws/first")
+    assert code == 2 and "draw.dir: draws/first is relative" in text
