@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 CACHE = Path.home() / ".cache" / "rlframe"
 
 
@@ -32,6 +33,12 @@ class Peer:
                     install = [*uv, "pip", "install", "--python", str(python), *names]
                     subprocess.run(install, check=True, stdout=sys.stderr, env={**os.environ, **links})
         return python
+
+    def output(self, *arguments: str) -> str:
+        """What the interpreter prints, apart from a process group that this process may be a rank of."""
+        environment = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
+        command = [str(self.python()), *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
 TRL = Peer(

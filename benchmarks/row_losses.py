@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -217,14 +216,13 @@ def trl(
             rows.append({"prompt_ids": chosen[0], "chosen_ids": chosen[1], "rejected_ids": rejected[1]})
     file, gradients = folder / "rows.json", folder / "gradient.npz"
     file.write_text(json.dumps(rows))
-    command = [str(TRL.python()), str(HERE / "peer_trl_rows.py"), "--rows", str(file), "--gradient", str(gradients)]
+    command = [str(HERE / "peer_trl_rows.py"), "--rows", str(file), "--gradient", str(gradients)]
     command += ["--micro-batch", str(micro_batch), "--settings", json.dumps(settings)]
     if algorithm.asks == "scores":
         command += ["--model", str(models["classifier"])]
     else:
         command += ["--model", str(models["policy"]), "--reference", str(models["reference"])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith('{"loss":'))
+    (line,) = (line for line in TRL.output(*command).splitlines() if line.startswith('{"loss":'))
     return json.loads(line)["loss"], dict(np.load(gradients))
 
 

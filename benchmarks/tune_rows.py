@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -142,11 +141,10 @@ def rlframe(run: Any, model: Path, records: list[Any]) -> list[dict[str, float]]
 
 def trl(model: Path, file: Path, steps: int, gradients: Path | None = None) -> list[dict[str, float]]:
     """The same by TRL, which writes the first gradient into `gradients`."""
-    command = [str(TRL.python()), str(HERE / "peer_trl_tune.py"), "--model", str(model), "--rows", str(file)]
+    command = [str(HERE / "peer_trl_tune.py"), "--model", str(model), "--rows", str(file)]
     command += ["--per-step", str(PER_STEP), "--micro-batch", str(MICRO_BATCH), "--steps", str(steps), "--lr", str(LR)]
     command += ["--gradient", str(gradients)] if gradients else []
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"loss":')]
+    return [json.loads(line) for line in TRL.output(*command).splitlines() if line.startswith('{"loss":')]
 
 
 def report(kind: str, **figures: float) -> None:
