@@ -109,6 +109,7 @@ class Prompt:
     reference: str
     task: str
     extra: dict[str, Any] = field(default_factory=dict)  # of the problem
+    prefix: list[int] = field(default_factory=list)  # first tokens of every completion; engines sample what follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ same command goes on with the missing parts: no prompt is drawn twice. docs/draw
   draw.part                     prompts of a part; two parts at most are in memory
   draw.temperature, .top_p, .top_k, .min_p, .max_tokens, .stop, .stop_token_ids
                                 sampling
+  draw.continue_from, .separator, .labels
+                                a draw or run whose completions are continued behind each step, for labels of steps
   draw.reward                   the reward that decides what is right, for the counts
   rollout.engines, .gpus        engines, and GPUs of each
   draw.endpoint.base_url, .model, .key_env

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -17,7 +17,7 @@ from rlframe.config.run import RunConfig
 from rlframe.model.config import ModelConfig
 from rlframe.schema import Config, SecretName
 
-NOT_SETTINGS = {"dir", "endpoint", "max_given_up"}  # keys of `draw` that do not decide what is drawn
+NOT_SETTINGS = {"dir", "endpoint", "max_given_up", "labels"}  # keys of `draw` that do not decide what is drawn
 
 
 class EndpointConfig(Config):
@@ -37,10 +37,18 @@ class DrawConfig(SamplingKeys):
     """`draw` in `conf/draw.yaml`."""
 
     dir: str
+    continue_from: str | None
+    separator: str = Field(min_length=1)
+    labels: Literal["hard", "soft"]
     prompts: int | None = Field(ge=1)
     part: int = Field(ge=1)
     max_given_up: float = Field(ge=0, le=1)
     endpoint: EndpointConfig
+
+    @field_validator("separator")
+    @classmethod
+    def _has_newlines(cls, separator: str) -> str:
+        return separator.replace(r"\n", "\n")  # as a shell leaves it
 
 
 def draws_fit_model(run: DrawRun) -> str | None:
@@ -76,6 +84,14 @@ def endpoint_knows_no_token_ids(run: DrawRun) -> str | None:
         return "draw.stop_token_ids: an endpoint gets texts; use draw.stop, and draw.stop_token_ids=[]"
 
 
+def endpoint_cannot_continue(run: DrawRun) -> str | None:
+    if run.draw.continue_from is not None:
+        return (
+            "draw.continue_from: an endpoint gets messages, and cannot go on behind a token of an answer; let engines "
+            "draw, with model.path"
+        )
+
+
 DRAW_CHECKS: list[Callable[[Any], str | None]] = [draws_differ, deciding_reward_exists]
 
 
@@ -107,6 +123,7 @@ class DrawRun(RunConfig):
         """The settings that decide which completions a draw has, by their keys. The URL of an endpoint is none."""
         written = self.written()
         draw, rollout = written["draw"], written["rollout"]
+        left_out = NOT_SETTINGS | ({"separator"} if draw["continue_from"] is None else set())
         return {
             "seed": written["seed"],
             "model": written["model"],
@@ -114,7 +131,7 @@ class DrawRun(RunConfig):
             "evaluate": {"sets": {name: each["source"] for name, each in written["evaluate"]["sets"].items()}},
             "reward": {"terms": written["reward"]["terms"]},
             "rollout": {key: rollout[key] for key in ("max_tokens", "stop", "stop_token_ids", "dtype", "engine_args")},
-            "draw": {key: value for key, value in draw.items() if key not in NOT_SETTINGS}
+            "draw": {key: value for key, value in draw.items() if key not in left_out}
             | {"endpoint": {key: draw["endpoint"][key] for key in ("model", "request")}},
         }
 
@@ -142,6 +159,7 @@ class EndpointRun(DrawRun):
         endpoint_is_whole,
         endpoint_renders_prompts,
         endpoint_knows_no_token_ids,
+        endpoint_cannot_continue,
     ]
 
     model: ServedModel  # pyright: ignore[reportIncompatibleVariableOverride]

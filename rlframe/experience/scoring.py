@@ -98,8 +98,8 @@ class Scorer:
             return self.background.result(future)
 
     def tokens(self, group: ScoredGroup) -> int:
-        """Sampled tokens of a group."""
-        return sum(group.lengths)
+        """Sampled tokens of a group, without the prefix of its prompt."""
+        return sum(group.lengths) - len(group.rewards) * len(group.group.prompt.prefix)
 
     def check_folder(self, folder: Path) -> None:
         """Raises RunFailed where an episode worker's machine does not see a folder of this machine."""

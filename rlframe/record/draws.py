@@ -2,6 +2,7 @@
 
     draw/draw.json                   {"format": 1, "settings": {...}, "problems": 7473, "parts": {...}, "total": {...}}
     draw/part_000001.jsonl.gz        rollouts of the first `draw.part` prompts of the stream, without skipped ones
+    draw/rows.jsonl                  labels of steps, where earlier completions are continued; `rows` counts these
 
 A part's counts are written before its file appears, so that every file has counts; counts without a file mean nothing.
 """
@@ -87,14 +88,14 @@ class DrawFolder:
             raise ConfigError(f"draw.dir: {path} holds other files, as {others[0]}; choose a new folder")
         self._write()
 
-    def note_problems(self, problems: int) -> None:
+    def note_problems(self, problems: int, source: str) -> None:
         """Raises ConfigError where the prompts' source has another number of problems than before."""
         if (known := self._index["problems"]) is None:
             self._index["problems"] = problems
             self._write()
         elif known != problems:
             raise ConfigError(
-                f"draw.dir: {self.path} holds a draw from {known} problems, and prompts.train has {problems} now; "
+                f"draw.dir: {self.path} holds a draw from {known} problems, and {source} has {problems} now; "
                 "bring the old problems back, or choose another folder"
             )
 
@@ -115,6 +116,11 @@ class DrawFolder:
         self._index["total"] = asdict(total)
         self._write()
         return total
+
+    def note_rows(self, counts: Mapping[str, int]) -> None:
+        """Lets `draw.json` have the counts of completions that became rows, or did not."""
+        self._index["rows"] = dict(counts)
+        self._write()
 
     def close(self) -> None:
         """Lets another process draw into the folder."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlframe.types import SampledTokens
+from rlframe.types import SampledTokens, VersionSpan
 
 if TYPE_CHECKING:
     from rlframe.rollout.messages import Order
@@ -23,7 +23,7 @@ class Unfinished:
 
     order: Order
     index: int  # in the order's group
-    given: SampledTokens | None = None  # tokens of earlier attempts, from the first on
+    given: SampledTokens | None = None  # the prompt's prefix, or tokens of earlier attempts, from the first on
     told: list[SampledTokens] = field(default_factory=list)  # tokens of this attempt, one chunk after the other
     length: int = 0  # tokens of `given` and `told`
     attempt: int = 1
@@ -33,6 +33,14 @@ class Unfinished:
 
     @classmethod
     def of(cls, order: Order, index: int, given: SampledTokens | None) -> Unfinished:
+        """`given` None: the completion begins with the prompt's prefix, as version 0 with log-probabilities 0."""
+        if given is None and (prefix := order.prompt.prefix):
+            given = SampledTokens(
+                start=0,
+                token_ids=np.array(prefix, np.int32),
+                logprobs=np.zeros(len(prefix), np.float32),
+                versions=[VersionSpan(version=0, start=0, end=len(prefix))],
+            )
         return cls(order=order, index=index, given=given, length=given.end if given else 0)
 
     def extend(self, tokens: SampledTokens) -> SampledTokens | None:

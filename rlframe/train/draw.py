@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from rlframe.actors.chat import ChatClient
 from rlframe.cluster import start as cluster
@@ -19,10 +19,14 @@ from rlframe.errors import ConfigError, RunFailed
 from rlframe.experience.endpoint import EndpointScorer
 from rlframe.experience.scoring import Scorer
 from rlframe.model import base_model
+from rlframe.prompts.visible_text import VisibleText
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.draws import DrawCounts, DrawFolder
 from rlframe.record.secrets import HOW, secret
+from rlframe.rows.files import write_rows
+from rlframe.select.items import read_items
+from rlframe.select.steps import StepPrompts
 from rlframe.train.evaluate import sampling_of
 from rlframe.train.joining import joining, transformers_meanwhile
 from rlframe.train.prompts import open_stream, open_tokenizer
@@ -31,11 +35,15 @@ from rlframe.train.signals import Stop, StopSignals
 from rlframe.types import Prompt, Sampling, ScoredGroup, Skipped
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from rlframe.cluster.actors import Actors
     from rlframe.cluster.placement import Role
     from rlframe.config.draw import DrawRun, EndpointConfig
     from rlframe.prompts.stream import PromptStream
 
+AnyStream: TypeAlias = "PromptStream | StepPrompts"
+ROWS = "rows.jsonl"  # of a draw that continues earlier completions
 OPEN_PARTS = 2  # the second keeps the engines busy while the last completions of the first finish
 
 
@@ -76,8 +84,8 @@ def draw(run: DrawRun) -> DrawCounts:
         served = run.draw.endpoint.base_url is not None
         with console.phase("preparing the model and the prompts"):
             model_path = Path() if served else base_model.prepare(run.model.path)
-            stream = open_stream(run, None if served else open_tokenizer(model_path), console.warn)
-        folder.note_problems(len(stream))
+            stream = _stream(run, None if served else open_tokenizer(model_path), console.warn)
+        folder.note_problems(len(stream), run.draw.continue_from or "prompts.train")
         positions = _positions(run, stream)
         missing = folder.missing(-(-len(positions) // run.draw.part))
         if missing:
@@ -100,6 +108,8 @@ def draw(run: DrawRun) -> DrawCounts:
                 raise
         total = folder.finish()
         console.note(f"{total.words()}  in {files.path}")
+        if isinstance(stream, StepPrompts):
+            console.note(_write_rows(run, folder, stream, len(positions)))
         return total
 
 
@@ -175,8 +185,38 @@ class PartWriter:
         )
 
 
-def _positions(run: DrawRun, stream: PromptStream) -> range:
+def _stream(run: DrawRun, tokenizer: PreTrainedTokenizerBase | None, warn: Callable[[str], None]) -> AnyStream:
+    """The training prompts, or those behind steps of earlier completions. Raises ConfigError."""
+    if run.draw.continue_from is None or tokenizer is None:
+        return open_stream(run, tokenizer, warn)
+    try:
+        return StepPrompts(
+            run.draw.continue_from,
+            run.deciding_reward,
+            run.draw.separator,
+            VisibleText(tokenizer).of,
+            max_prompt_tokens=run.prompts.max_tokens,
+            max_tokens=run.draw.max_tokens or run.rollout.max_tokens,
+        )
+    except ValueError as error:
+        raise ConfigError(f"draw.continue_from: {error}") from error
+
+
+def _write_rows(run: DrawRun, folder: DrawFolder, stream: StepPrompts, prompts: int) -> str:
+    """Writes rows.jsonl, with a label of each step -> a line for the console."""
+    counts = stream.counts.copy()
+    file = folder.path / ROWS
+    drawn = read_items(str(folder.path))
+    write_rows(stream.rows(drawn, prompts, soft=run.draw.labels == "soft", counts=counts), file)
+    folder.note_rows(counts)
+    words = [f"{count} {name}" for name, count in counts.items() if name != "rows"]
+    return f"{counts['rows']} rows in {file}; completions: {', '.join(words)}"
+
+
+def _positions(run: DrawRun, stream: AnyStream) -> range:
     wanted = run.draw.prompts or len(stream)
+    if wanted > len(stream) and run.draw.continue_from:
+        raise ConfigError(f"draw.prompts: {run.draw.continue_from} has {len(stream)} prompts, fewer than {wanted}")
     if wanted > len(stream):
         raise ConfigError(
             f"draw.prompts: prompts.train has {len(stream)} problems, fewer than {wanted}; leave it out, and raise "
@@ -185,7 +225,7 @@ def _positions(run: DrawRun, stream: PromptStream) -> range:
     return range(wanted)
 
 
-def read_parts(stream: PromptStream, positions: range, size: int, numbers: Iterable[int]) -> Iterator[Part]:
+def read_parts(stream: AnyStream, positions: range, size: int, numbers: Iterable[int]) -> Iterator[Part]:
     """The parts with these numbers, each read when it is asked for."""
     for number in numbers:
         found = [stream.at(position) for position in positions[(number - 1) * size : number * size]]

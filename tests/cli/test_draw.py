@@ -18,6 +18,8 @@ import pytest
 from aiohttp import web
 
 from rlframe.record import rollouts
+from rlframe.rows.files import read_rows
+from rlframe.types import Assessment
 from tests.conftest import tiny_overrides
 from tests.tiny.endpoint import endpoint
 
@@ -66,6 +68,26 @@ def test_a_killed_draw_goes_on_with_its_missing_parts(tiny_model: Path, tmp_path
     assert rlframe("draw", *settings, f"model.path={tiny_model}").returncode == 0  # nothing is missing or starts
     tried = rlframe("reward", "try", "format", "--rollouts", str(folder))
     assert tried.stdout.startswith(f"{2 * PROMPTS} completions: "), tried.stderr
+    assert_steps_get_labels(folder, settings, tmp_path / "steps")
+
+
+def assert_steps_get_labels(first: Path, settings: list[str], folder: Path):
+    """Completions go on behind each "e" of the first ones, and rows have a label for each piece."""
+    changes = [f"draw.continue_from={first}", "draw.separator=e", "draw.prompts=6", "draw.samples=3", "draw.part=4"]
+    done = rlframe("draw", *settings, *changes, f"draw.dir={folder}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    groups = {group.group.prompt.id: group for group in rollouts.read(folder, None)}
+    rows = [row for row in read_rows(folder / "rows.jsonl") if isinstance(row, Assessment)]
+    assert len(groups) == 6 and len(rows) > 0
+    for row in rows:
+        for number, label in enumerate(row.labels[:-1], start=1):
+            group = groups[f"{row.id}/{number}"]
+            before = "".join(row.steps[:number])
+            assert all(completion.text.startswith(before) for completion in group.group.completions)
+            assert label == any((verdict.score or 0) >= 1 for verdict in group.verdicts["brevity"])
+    assert rlframe("draw", *settings, *changes, f"draw.dir={folder}", "draw.labels=soft").returncode == 0  # no engine
+    index = json.loads((folder / "draw.json").read_text())
+    assert index["rows"]["rows"] == len(rows) and index["total"]["completions"] == 18
 
 
 @pytest.fixture

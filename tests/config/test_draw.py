@@ -41,6 +41,10 @@ def test_settings_that_decide_nothing_may_change(model_folder: Path):
     assert faster.deciding_settings() == drawn(model).deciding_settings()
     assert drawn(model, "seed=1").deciding_settings() != drawn(model).deciding_settings()
     moved = drawn("draw.endpoint.base_url=http://other:9/v1", ENDPOINT[1])
+    old = drawn(model).deciding_settings()["draw"]
+    assert old["continue_from"] is None and not {"separator", "labels"} & old.keys()  # as in folders drawn earlier
+    steps = [drawn(model, "draw.continue_from=first", rf"draw.separator={text}") for text in (".", r"\n")]
+    assert [run.deciding_settings()["draw"]["separator"] for run in steps] == [".", "\n"]
     assert moved.deciding_settings() == drawn(*ENDPOINT).deciding_settings() and isinstance(moved, EndpointRun)
 
 
@@ -61,6 +65,7 @@ def test_settings_that_decide_nothing_may_change(model_folder: Path):
         (["model.path=MODEL", *ENDPOINT], "and draw.endpoint are two models; leave model.path out"),
         ([*ENDPOINT, "prompts.template.raw=true"], "prompts.template.raw: an endpoint gets messages"),
         ([*ENDPOINT, "draw.stop_token_ids=[1]"], "draw.stop_token_ids: an endpoint gets texts"),
+        ([*ENDPOINT, "draw.continue_from=first"], "draw.continue_from: an endpoint gets messages, and cannot go on"),
     ],
 )
 def test_what_cannot_work_is_refused(model_folder: Path, overrides: list[str], message: str):

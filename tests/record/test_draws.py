@@ -39,9 +39,9 @@ def test_other_settings_are_refused_by_the_key_that_differs(tmp_path: Path):
 def test_a_draw_without_a_part_takes_new_settings(tmp_path: Path):
     DrawFolder(tmp_path, SETTINGS).close()
     again = DrawFolder(tmp_path, {"seed": 1})
-    again.note_problems(20)
+    again.note_problems(20, "prompts.train")
     with pytest.raises(ConfigError, match=r"from 20 problems, and prompts\.train has 21 now"):
-        again.note_problems(21)
+        again.note_problems(21, "prompts.train")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path):

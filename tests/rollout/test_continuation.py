@@ -13,6 +13,7 @@ import ray
 from transformers import AutoTokenizer
 
 from rlframe.cluster import start as cluster
+from rlframe.experience.scoring import Scorer
 from rlframe.rollout.messages import EngineProgress
 from rlframe.types import Completion, Prompt, SampledCompletion, SampledTokens, Sampling
 from tests.rollout.conftest import engine, prompt
@@ -84,6 +85,23 @@ def test_without_noise_a_continued_completion_is_the_same(actors: cluster.Actors
         assert (whole.text, whole.finish_reason) == (free.text, free.finish_reason)
         np.testing.assert_allclose(whole.logprobs, free.logprobs, atol=1e-4)
         assert whole.cached_tokens <= len(PROMPT.token_ids)
+
+
+def test_a_prompt_s_prefix_begins_completions_that_are_judged_whole(actors: cluster.Actors) -> None:
+    assert actors.episodes is not None
+    with Scorer(actors.episodes, actors.background, slots=8, warn=print) as scorer:
+        (whole,) = scorer.score([PROMPT], GREEDY)
+        token_ids = whole.group.completions[0].token_ids.tolist()
+        places = [1, 20, len(token_ids) - 1, len(token_ids)]
+        prompts = [replace(PROMPT, id=f"a/{end}", prefix=token_ids[:end]) for end in places]
+        groups = scorer.score(prompts, GREEDY)
+        assert [scorer.tokens(group) for group in groups] == [len(token_ids) - end for end in places]
+    for group in groups:
+        (completion,), (first_text,) = group.group.completions, whole.group.completions
+        assert (completion.token_ids.tolist(), completion.text) == (token_ids, first_text.text)
+        assert group.rewards == whole.rewards and group.group.trajectories[0].turns[0].observed.tolist() == (
+            PROMPT.token_ids
+        )
 
 
 def written(tokenizer: Any, completion: Completion, start: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ def drawn(
     text: str,
     *,
     reward: float | None,
-    tokens: int,
+    tokens: int | list[int],
     finish_reason: str = "stop",
     grades: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """A completion of `tokens` tokens, with a verdict `math` equal to its reward, or with these grades."""
+    """A completion of `tokens` tokens, or of these, with a verdict `math` equal to its reward, or with these grades."""
     scores = {"math": reward} if grades is None else grades
+    token_ids = list(range(100, 100 + tokens)) if isinstance(tokens, int) else tokens
     return {
         "format": 1,
         "step": 1,
@@ -37,14 +39,19 @@ def drawn(
             {
                 "parent": None,
                 "observed": [1, 2],
-                "token_ids": list(range(100, 100 + tokens)),
+                "token_ids": token_ids,
                 "text": text,
                 "finish_reason": finish_reason,
-                "versions": [{"version": 0, "start": 0, "end": tokens}] if tokens else [],
+                "versions": [{"version": 0, "start": 0, "end": len(token_ids)}] if token_ids else [],
                 "logprob_sum": -1.0,
             }
         ],
     }
+
+
+def text_of(token_ids: Sequence[int]) -> str:
+    """The text of tokens that are bytes."""
+    return bytes(token_ids).decode(errors="replace")
 
 
 def write_part(file: Path, records: list[dict[str, Any]]) -> None:

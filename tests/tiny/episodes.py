@@ -16,7 +16,16 @@ from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.episodes import EpisodeWorker
 from rlframe.rollout.messages import EngineBounds, EngineProgress, EngineReport, EngineSeat, EpisodeReport, Order
 from rlframe.training import GroupRecord
-from rlframe.types import Completion, Prompt, SampledCompletion, Sampling, ScoredGroup, Verdict, VersionSpan
+from rlframe.types import (
+    Completion,
+    Prompt,
+    SampledCompletion,
+    SampledTokens,
+    Sampling,
+    ScoredGroup,
+    Verdict,
+    VersionSpan,
+)
 
 Place = tuple[Prompt, int]
 TOKENS = 3  # of each completion
@@ -49,7 +58,12 @@ class TinyEngine:
         return [prompt for call in self.calls for prompt in dict.fromkeys(name.split("@")[0] for name in call)]
 
     async def generate(
-        self, prompts: list[Prompt], sampling: Sampling, indices: dict[str, list[int]] | None = None, call: str = ""
+        self,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        indices: dict[str, list[int]] | None = None,
+        prefixes: dict[str, dict[int, SampledTokens]] | None = None,
+        call: str = "",
     ) -> AsyncIterator[SampledCompletion]:
         places = [
             (prompt, index)
@@ -66,7 +80,8 @@ class TinyEngine:
                 if f"{prompt.id}/{index}" not in self.held:
                     waiting.remove((prompt, index))
                     self.tokens += TOKENS
-                    for sampled in self.change(self.sampled(prompt, index)):
+                    given = (prefixes or {}).get(prompt.id, {}).get(index)
+                    for sampled in self.change(self.sampled(prompt, index, given)):
                         yield sampled
                     break
 
@@ -76,11 +91,19 @@ class TinyEngine:
             tokens=self.tokens, version=self.version, loading=self.loading, busy_slot_s=0.0, recomputed_tokens=0
         )
 
-    def sampled(self, prompt: Prompt, index: int) -> SampledCompletion:
-        completion = Completion(
+    def sampled(self, prompt: Prompt, index: int, given: SampledTokens | None = None) -> SampledCompletion:
+        first = given.end if given else 0
+        sampled = SampledTokens(
+            start=first,
             token_ids=np.array([1, 2, 3], np.int32),
             logprobs=np.full(TOKENS, -1.0, np.float32),
-            versions=[VersionSpan(version=self.version, start=0, end=TOKENS)],
+            versions=[VersionSpan(version=self.version, start=first, end=first + TOKENS)],
+        )
+        whole = SampledTokens.joined([given, sampled] if given else [sampled])
+        completion = Completion(
+            token_ids=whole.token_ids,
+            logprobs=whole.logprobs,
+            versions=whole.versions,
             text=f"{prompt.id}/{index}",
             finish_reason="stop",
         )
