@@ -15,6 +15,7 @@ from rlframe.config.evaluate import SamplingKeys
 from rlframe.config.evaluation_checks import fp8_model_has_kernels, greedy_problem
 from rlframe.config.run import RunConfig
 from rlframe.model.config import ModelConfig
+from rlframe.prompts.steps import Separator
 from rlframe.schema import Config, SecretName
 
 NOT_SETTINGS = {"dir", "endpoint", "max_given_up", "labels"}  # keys of `draw` that do not decide what is drawn
@@ -38,17 +39,12 @@ class DrawConfig(SamplingKeys):
 
     dir: str
     continue_from: str | None
-    separator: str = Field(min_length=1)
+    separator: Separator
     labels: Literal["hard", "soft"]
     prompts: int | None = Field(ge=1)
     part: int = Field(ge=1)
     max_given_up: float = Field(ge=0, le=1)
     endpoint: EndpointConfig
-
-    @field_validator("separator")
-    @classmethod
-    def _has_newlines(cls, separator: str) -> str:
-        return separator.replace(r"\n", "\n")  # as a shell leaves it
 
 
 def draws_fit_model(run: DrawRun) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
 from rlframe.model.base_model import absolute, prepare
+from rlframe.prompts.steps import Separator, cut
 from rlframe.prompts.visible_text import VisibleText
 from rlframe.reward.model import ClassifierReward
 from rlframe.types import Completion, Message, RolloutGroup, Verdict
@@ -25,15 +25,16 @@ SMALL = 1e-6  # beside a deviation, as in GRPO
 class ProcessReward(ClassifierReward):
     """Process supervision with GRPO (Shao et al., 2024, arXiv:2402.03300, section 4.1.3).
 
-    A step of a completion ends with `separator`. Its score is (output - mean) / std at the step's last token in the
-    conversation, where `rlframe tune algorithm=pointwise` trains it. The reward's own score is the least or the last
-    step's. Beside that, a token's advantage gains `token_weight` times the sum of the scores of the steps that end at
-    or after it, normalised over all steps of the group. Two completions with the scores [1, 0] and [2] have the mean 1
-    and the deviation 0.816: the tokens of the first completion's steps gain 0 - 1.22 and -1.22, the other's 1.22.
+    A step of a completion ends with `separator`, cut as `rlframe draw` cuts it for labels. Its score is (output - mean)
+    / std at the step's last token in the conversation, where `rlframe tune algorithm=pointwise` trains it. The reward's
+    own score is the least or the last step's. Beside that, a token's advantage gains `token_weight` times the sum of
+    the scores of the steps that end at or after it, normalised over all steps of the group. Two completions with the
+    scores [1, 0] and [2] have the mean 1 and the deviation 0.816: the tokens of the first completion's steps gain
+    0 - 1.22 and -1.22, the other's 1.22.
     """
 
     name: Literal["steps"]
-    separator: str = Field(min_length=1)
+    separator: Separator
     score: Literal["min", "last"]
     token_weight: float = Field(ge=0)
     tokenizer: str  # the policy's, which tells the token at which a step of the text ends
@@ -67,40 +68,26 @@ class ProcessReward(ClassifierReward):
         """[steps] of a completion, or the reason why it cannot be scored."""
         classifier, batcher = await self.loaded()
         try:
-            beginnings = step_prefixes(classifier, messages, steps_of(completion.text, self.separator))
+            beginnings = step_prefixes(classifier, messages, self._steps(completion)[0])
         except ValueError as error:
             return str(error)
         outputs = await asyncio.gather(*(batcher.score(token_ids) for token_ids in beginnings))
         return (np.array(outputs) - self.mean) / self.std
 
     def _verdict(self, completion: Completion, scores: np.ndarray, rewards: np.ndarray, seconds: float) -> Verdict:
-        assert self._visible_text is not None, "a reward is started before it is asked"
-        ends = [*accumulate(map(len, steps_of(completion.text, self.separator)))]
         token_rewards = np.zeros(len(completion.token_ids), np.float32)
-        for end, reward in zip(ends, rewards, strict=True):
-            last = end == ends[-1]
-            count = len(token_rewards) if last else tokens_until(completion.token_ids.tolist(), end, self._visible_text)
-            token_rewards[:count] += self.token_weight * reward
+        for end, reward in zip(self._steps(completion)[1], rewards, strict=True):
+            token_rewards[:end] += self.token_weight * reward
         score = float(scores.min() if self.score == "min" else scores[-1])
         detail = " ".join(f"{value:.3g}" for value in scores)
         return Verdict(score=score, status="scored", seconds=seconds, detail=detail, token_rewards=token_rewards)
 
-
-def steps_of(text: str, separator: str) -> list[str]:
-    """The text, cut behind every separator; white space begins the next step, or belongs to the last one.
-
-    >>> steps_of("2 + 3 = 5.\\n\\n5 + 4 = 9.\\n\\n", "\\n\\n")
-    ['2 + 3 = 5.\\n\\n', '5 + 4 = 9.\\n\\n']
-    """
-    steps: list[str] = []
-    begun = ""
-    for piece in text.split(separator):
-        begun += piece + separator
-        if piece.strip():
-            steps.append(begun)
-            begun = ""
-    rest = (steps.pop() if steps else "") + begun
-    return [*steps, rest.removesuffix(separator)]
+    def _steps(self, completion: Completion) -> tuple[list[str], list[int]]:
+        """The steps of a completion, and its tokens up to the end of each."""
+        assert self._visible_text is not None, "a reward is started before it is asked"
+        token_ids = completion.token_ids.tolist()
+        steps, ends = cut(self._visible_text.of(token_ids), token_ids, self.separator, self._visible_text.of)
+        return steps, [*ends, len(token_ids)]
 
 
 def step_prefixes(classifier: Classifier, messages: list[Message], steps: list[str]) -> list[list[int]]:
@@ -117,18 +104,6 @@ def step_prefixes(classifier: Classifier, messages: list[Message], steps: list[s
     if empty := [number for number, (start, end) in enumerate(zip(before, ends, strict=False), 1) if end <= start]:
         raise ValueError(f"no token of the conversation ends step {empty[0]}: the chat template leaves the step out")
     return [whole[:end] for end in ends]
-
-
-def tokens_until(token_ids: list[int], end: int, visible_text: VisibleText) -> int:
-    """The number of sampled tokens whose decoded text reaches character `end`; nothing is tokenized."""
-    low, high = 1, len(token_ids)
-    while low < high:
-        middle = (low + high) // 2
-        if len(visible_text.of(token_ids[:middle])) >= end:
-            high = middle
-        else:
-            low = middle + 1
-    return low
 
 
 def normalised(scores: list[np.ndarray]) -> Iterator[np.ndarray]:

@@ -17,7 +17,7 @@ from rlframe.record.segments import LoggedOrder
 from rlframe.rollout.messages import EngineBounds, EngineSeat, EpisodeReport, Finished, Order
 from rlframe.rollout.rollout_writer import RolloutWriter
 from rlframe.rollout.sampler import Listener, Sampler
-from rlframe.rollout.teachers import taught
+from rlframe.rollout.teachers import asked_today, taught
 from rlframe.rollout.unfinished import Share
 from rlframe.rollout.worker_log import WorkerLog
 from rlframe.types import Completion, RolloutGroup, SampledTokens, ScoredGroup, Verdict
@@ -209,7 +209,10 @@ class EpisodeWorker:
         if logged.body is not None:
             self._tasks.start(self._put_again(order.key, logged.body))
             return Share(order=order, indices=[])
-        group = OpenGroup(order=order, completions=logged.completions, verdicts=logged.verdicts)
+        teacher = self.teachers.teacher_of(order.prompt.task) if self.teachers and order.taught else None
+        # A resumed run may have other teachers: then a completion is judged again.
+        verdicts = {index: judged for index, judged in logged.verdicts.items() if asked_today(judged, teacher)}
+        group = OpenGroup(order=order, completions=logged.completions, verdicts=verdicts)
         self._groups[order.key] = group
         for index in group.completions.keys() - group.verdicts.keys():
             self._tasks.start(self._score(group, index))

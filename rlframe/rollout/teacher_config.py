@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
@@ -44,3 +45,13 @@ class TeacherConfig(ModelConfig):
         alone = {"pipeline_parallel": 1, "data_parallel": 1, "expert_parallel": False, "routed_experts": False}
         fixed = {"tensor_parallel": self.tensor_parallel, "cache": "recompute"}
         return rollout.model_copy(update=alone | own | fixed)
+
+
+def check_tasks(teachers: Mapping[str, TeacherConfig], tasks: set[str]) -> None:
+    """Raises ValueError for a teacher's task that no training problem has. `tasks`: of all training problems."""
+    for name, teacher in teachers.items():
+        if unknown := sorted(set(teacher.tasks or []) - tasks):
+            raise ValueError(
+                f"teachers.{name}.tasks: no problem has the task {unknown[0]!r}, so the teacher would judge none of "
+                f"these; there are {', '.join(sorted(tasks))}"
+            )

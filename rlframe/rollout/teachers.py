@@ -57,12 +57,15 @@ class TeacherPool:
         Its score is the sum of the log-ratios over the tokens. Raises RewardsFail when too many verdicts have failed,
         and ReplicasDown.
         """
-        for name, teacher in self.teachers.items():
-            if teacher.teaches(prompt.task):
-                verdict = await self._verdict(name, teacher.weight, prompt, completion)
-                self.failures.note(f"{TEACHER}{name}", verdict)
-                return {f"{TEACHER}{name}": verdict}
-        return {}
+        if (name := self.teacher_of(prompt.task)) is None:
+            return {}
+        verdict = await self._verdict(name, self.teachers[name].weight, prompt, completion)
+        self.failures.note(f"{TEACHER}{name}", verdict)
+        return {f"{TEACHER}{name}": verdict}
+
+    def teacher_of(self, task: str) -> str | None:
+        """The name of a task's teacher; None: it has none."""
+        return next((name for name, teacher in self.teachers.items() if teacher.teaches(task)), None)
 
     async def _verdict(self, name: str, weight: float, prompt: Prompt, completion: Completion) -> Verdict:
         started, problem = time.perf_counter(), ""
@@ -92,6 +95,12 @@ def _scored(log_ratios: np.ndarray, weight: float, started: float) -> Verdict:
         detail="",
         token_rewards=np.float32(weight) * log_ratios,
     )
+
+
+def asked_today(verdicts: dict[str, Verdict], teacher: str | None) -> bool:
+    """True for logged verdicts of a completion in which `teacher` spoke, and no other; None: no teacher spoke."""
+    spoke = [name for name in verdicts if name.startswith(TEACHER)]
+    return spoke == ([] if teacher is None else [f"{TEACHER}{teacher}"])
 
 
 def taught(scored: ScoredGroup, verdicts: list[dict[str, Verdict]]) -> ScoredGroup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from rlframe.types import Assessment, Comparison, Demonstration, Message
@@ -132,6 +133,12 @@ def _assessment(record: Mapping[str, Any]) -> dict[str, Any]:
     steps, labels = record.get("steps", record.get("completions")), record["labels"]
     if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step for step in steps):
         raise ValueError("field 'steps' holds no list of texts")
+    glued = any(not one[-1].isspace() and not two[0].isspace() for one, two in pairwise(steps))
+    if glued and "steps" not in record:
+        raise ValueError(
+            "field 'completions' holds steps without white space between them; write what stands between two steps "
+            "(as a newline) at the end of the first one"
+        )
     if not isinstance(labels, list) or len(labels) != len(steps):
         raise ValueError(f"field 'labels' holds no list of {len(steps)} labels, one for each step")
     if odd := [label for label in labels if not isinstance(label, bool | int | float) or not 0 <= label <= 1]:

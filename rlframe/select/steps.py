@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import TypeAlias
 
+from rlframe.prompts.steps import TextOf, cut
 from rlframe.select.items import Item, read_items
 from rlframe.types import Assessment, Prompt
-
-TextOf: TypeAlias = Callable[[Sequence[int]], str]  # the text of a completion's first tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,35 +138,6 @@ class StepPrompts:
         if not ends:
             return "of one step"
         return Stepped(name=name, item=item, prompt=prompt, steps=steps, ends=ends, right=score >= 1)
-
-
-def cut(text: str, token_ids: list[int], separator: str, text_of: TextOf) -> tuple[list[str], list[int]]:
-    """The steps of a completion, and its tokens up to the end of each step but the last.
-
-    A step ends behind a separator, or a run of them, and has more than white space. Where a token reaches over the
-    end, the step ends behind the token. Separator and tokens of a newline, with one token for ".\\n":
-
-        "\\n" "2" "+" "3" "\\n" "\\n" "5" ".\\n"     ->     ["\\n2+3\\n\\n", "5.\\n"], [6]
-
-    Raises ValueError where the tokens spell another text.
-    """
-    if text_of(token_ids) != text:
-        raise ValueError("the token ids spell another text by this model's tokenizer; continue with the model's own")
-    steps: list[str] = []
-    ends: list[int] = []
-    begin, tokens, escaped = 0, 0, re.escape(separator)
-    for found in re.finditer(rf"{escaped}(?:\s*{escaped})*", text):
-        if not text[begin : found.start()].strip():
-            continue
-        tokens = bisect_left(range(len(token_ids)), found.end(), lo=tokens, key=lambda n: len(text_of(token_ids[:n])))
-        # A token may end inside a character, which then is another one.
-        while len(whole := text_of(token_ids[:tokens])) < found.end() or not text.startswith(whole):
-            tokens += 1
-        if text[len(whole) :].strip():
-            steps.append(text[begin : len(whole)])
-            ends.append(tokens)
-            begin = len(whole)
-    return [*steps, text[begin:]], ends
 
 
 def label(scores: Iterable[float | None], *, soft: bool) -> float | None:

@@ -11,6 +11,7 @@ from rlframe.prompts.base import in_order, spread, until
 from rlframe.prompts.overlap import HeldOut, Overlap, compare
 from rlframe.prompts.rendering import Renderer
 from rlframe.reward import composition
+from rlframe.rollout.teacher_config import check_tasks
 from rlframe.train import held_out
 from rlframe.train.rendered import check_rendered
 
@@ -84,6 +85,8 @@ def _stream(
         terms,
         every_task=overlap.compared == len(train),
     )
+    if overlap.compared == len(train):
+        check_tasks(run.teachers, set(overlap.tasks))
     stream = held_out.stream_of(train, run, tokenizer, heldout=conversations)
     if skipped := stream.count_skipped(sample):
         warn(f"prompts.train: {skipped} of a sample of {len(sample)} problems are skipped: held out, or too long")

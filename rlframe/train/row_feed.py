@@ -7,6 +7,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlframe.algorithm.row_loss import RowLoss
 from rlframe.batch.records import to_record
 from rlframe.errors import ConfigError, RunFailed
 from rlframe.prompts.overlap import digest
@@ -116,12 +117,16 @@ class RowFeed:
         return {"position": self.position, "dropped": self.dropped, "per_step": self.per_step}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Raises ConfigError in a run of epochs whose earlier steps had another number of rows."""
+        """Raises ConfigError for another number of rows in a step where it decides epochs, or the reference's rows."""
         per_step = state.get("per_step", self.per_step)
-        if self.total is not None and per_step != self.per_step:
+        compares = isinstance(self.algorithm, RowLoss) and self.algorithm.compares_with_reference
+        if per_step != self.per_step and (self.total is not None or compares):
+            reason, remedy = "by which its epochs are counted in steps", ", or end the run by steps=N epochs=null"
+            if self.total is None:
+                reason, remedy = "by which the reference has computed the sums of its rows", ", or start a new run"
             raise ConfigError(
-                f"rows.per_step: {self.per_step}, but the run to resume took {per_step}, by which its epochs are "
-                f"counted in steps; use {per_step}, or end the run by steps=N epochs=null"
+                f"rows.per_step: {self.per_step}, but the run to resume took {per_step}, {reason}; use {per_step}"
+                f"{remedy}"
             )
         self.position, self.dropped = state["position"], state["dropped"]
 

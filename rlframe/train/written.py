@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CHECK_S = 60.0  # for the check of rows at the start; the others are checked as they are taken
 NAMED_ROWS = 3
+HELD_OUT = "@heldout"  # between the id of a held-out row and its number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,7 @@ def open_rows(
         encoder = _encoder(run, tokenizer, model_path)
         heldout = _held_out(run, encoder)
         stream = RowStream(settings.sources, run.seed)
-        prompts = [group.group.prompt for group in heldout]
-        held_out = {digest(prompt.messages): prompt.id for prompt in prompts}
+        held_out = {digest(group.group.prompt.messages): _row_id(group) for group in heldout}
         checked = _check(stream, encoder, run, held_out)
     except ConfigError:
         raise
@@ -136,10 +136,16 @@ def _held_out(run: TuneConfig, encoder: Encoder) -> list[ScoredGroup]:
     if not run.evaluation_every:
         return []
     rows = in_order(RowStream(run.rows.heldout.sources, run.seed).rows)
-    groups = [to_group(row, encoder, run.algorithm) for row in rows]
+    # Rows of two files may have the same id, and a learner shares the prompt of rows with one id.
+    groups = [to_group(row, encoder, run.algorithm, f"{HELD_OUT}{index}") for index, row in enumerate(rows)]
     if too_long := [group for group in groups if longest(group) > run.rows.max_tokens]:
         raise ValueError(
-            f"heldout: row {too_long[0].group.prompt.id} has {longest(too_long[0])} tokens, more than rows.max_tokens="
+            f"heldout: row {_row_id(too_long[0])} has {longest(too_long[0])} tokens, more than rows.max_tokens="
             f"{run.rows.max_tokens}; raise it, or leave the row out"
         )
     return groups
+
+
+def _row_id(group: ScoredGroup) -> str:
+    """The id of a held-out group's row."""
+    return group.group.prompt.id.rpartition(HELD_OUT)[0]

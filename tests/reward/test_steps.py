@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlframe.prompts.steps import cut
 from rlframe.prompts.visible_text import VisibleText
-from rlframe.reward.steps import ProcessReward, normalised, steps_of, tokens_until
+from rlframe.reward.steps import ProcessReward, normalised
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict, VersionSpan
 from tests.tiny.models import byte_tokenizer, make_preference_model
 
@@ -97,11 +98,14 @@ def test_scores_are_normalised_over_the_steps_of_the_group() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n\n", "a", "a\n\n", "\n\na\n\n \n\nb\n\nc", "a\n\n\n\n\n"])
 def test_steps_join_to_the_text_and_none_is_white_space_alone(text: str) -> None:
-    steps = steps_of(text, "\n\n")
+    steps, _ = cut(text, completion(text).token_ids.tolist(), "\n\n", VisibleText(byte_tokenizer()).of)
     assert "".join(steps) == text
     assert len(steps) == 1 or all(step.strip() for step in steps)
 
 
-def test_a_step_ends_at_the_token_that_completes_its_text() -> None:
-    visible_text, token_ids = VisibleText(byte_tokenizer()), completion("aÜb").token_ids.tolist()
-    assert [tokens_until(token_ids, end, visible_text) for end in (1, 3)] == [1, 4]  # Ü takes two bytes
+def test_steps_are_those_that_a_draw_labels(folder: Path) -> None:
+    """A run of separators ends a step, and the first token that is scored is its last."""
+    reward = ProcessReward(**TERM | {"separator": r"\n"}, path=str(folder), tokenizer=str(folder))
+    reward._visible_text = VisibleText(byte_tokenizer())
+    assert reward.separator == "\n"
+    assert reward._steps(completion("a\n\nÜ\n\n\nb")) == (["a\n\n", "Ü\n\n\n", "b"], [3, 8, 10])

@@ -13,8 +13,8 @@ from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Replica, Replicas
 from rlframe.reward.failures import RewardsFail
 from rlframe.reward.pool import RewardWorkers
-from rlframe.rollout.teacher_config import TeacherConfig
-from rlframe.rollout.teachers import TeacherPool, taught
+from rlframe.rollout.teacher_config import TeacherConfig, check_tasks
+from rlframe.rollout.teachers import TeacherPool, asked_today, taught
 from rlframe.types import Prompt, RewardTerm, Verdict
 from tests.tiny.groups import make_completion, make_group
 
@@ -99,3 +99,17 @@ def test_a_completion_without_the_teacher_s_verdict_loses_its_reward() -> None:
     assert (found.rewards, found.terms["math"].scores) == ([1.0, None], [1.0, 0.0])
     assert [verdict.status for verdict in found.verdicts["teacher/big"]] == ["scored", "failed"]
     assert found.token_rewards(0) is judged.token_rewards and found.token_rewards(1) is None
+
+
+def test_logged_verdicts_count_only_if_today_s_teacher_gave_them() -> None:
+    verdict = Verdict(score=1.0, status="scored", seconds=0.0, detail="")
+    by_big, by_none = {"math": verdict, "teacher/big": verdict}, {"math": verdict}
+    assert [asked_today(by_big, teacher) for teacher in ("big", "small", None)] == [True, False, False]
+    assert [asked_today(by_none, teacher) for teacher in ("big", None)] == [False, True]
+
+
+def test_a_task_that_no_problem_has_is_refused() -> None:
+    teacher = TeacherConfig.model_construct(path="", weight=0.5, engines=1, tasks=["maths"])
+    check_tasks({"big": teacher}, {"maths", "code"})
+    with pytest.raises(ValueError, match=r"teachers.big.tasks: no problem has the task 'maths'.*there are code, math"):
+        check_tasks({"big": teacher}, {"math", "code"})

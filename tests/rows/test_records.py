@@ -95,6 +95,7 @@ def test_thoughts_beside_the_content_are_kept() -> None:
     ("record", "problem"),
     [
         ({"prompt": "What?", "steps": ["a", "b"], "labels": [1]}, "holds no list of 2 labels, one for each step"),
+        ({"prompt": "What?", "completions": ["a", "b"], "labels": [1, 0]}, "without white space between them"),
         ({"prompt": "What?", "steps": ["a"], "labels": [2]}, "holds 2, not a number from 0 to 1"),
         ({"prompt": "What?", "steps": "a", "labels": [1]}, "field 'steps' holds no list of texts"),
         ({"messages": ASK}, "has no answer: messages ends with 'user', not with 'assistant'"),

@@ -276,3 +276,23 @@ def test_rows_of_equal_tokens_have_equal_digests(tiny_model: Path, tmp_path: Pat
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     feed = open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", "algorithm=dpo", "epochs=1.0")).feed
     assert len({row_digest(row) for row in feed.every_row()}) == 2
+
+
+def test_a_resumed_run_of_comparisons_keeps_its_rows_per_step(tiny_model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": f"say {n}", "chosen": f"{n}", "rejected": "no"} for n in range(9)]
+    rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    settings = [f"rows.path={rows}", "algorithm=dpo", "steps=2", "epochs=null"]
+    feed = open_feed(tune_config(tiny_model, *settings)).feed
+    feed.take()
+    with pytest.raises(ConfigError, match=r"rows\.per_step: 2, but the run to resume took 4, by which the reference"):
+        open_feed(tune_config(tiny_model, *settings, "rows.per_step=2")).feed.restore(feed.state())
+
+
+def test_held_out_rows_with_equal_ids_keep_their_own_prompts(tiny_model: Path, tmp_path: Path) -> None:
+    for folder, first in (("one", 50), ("two", 60)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "heldout.jsonl", 2, first=first)
+    parts = [f"+rows.heldout.parts.{name}={{path: {tmp_path / name / 'heldout.jsonl'}}}" for name in ("one", "two")]
+    opened = open_feed(tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 4)}", *parts))
+    assert len({record.prompt_id for record in opened.heldout}) == len(opened.heldout) == 4
