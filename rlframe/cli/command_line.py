@@ -72,13 +72,15 @@ class _Refused(BaseException):
 
 
 def _separate_folder(composed: Any) -> None:
-    """Gives each job of a sweep a run_dir of its own, since Hydra gives all of them the time of the first one."""
+    """Gives each job of a sweep a folder of its own: a draw's is draw.dir; run_dir has the time of the first job."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN and not any(key.startswith("run_dir=") for key in hydra.overrides.task):
-        composed.run_dir = f"{composed.run_dir}_{hydra.job.num}"
+        folder = "draw.dir" if "draw" in composed else "run_dir"  # run_dir of a draw is ${draw.dir}
+        OmegaConf.update(composed, folder, f"{composed.run_dir}_{hydra.job.num}")
 
 
 def start_or_go_on(composed: Any, kind: type[Run], begin: Callable[[Run], None]) -> None:

@@ -54,15 +54,24 @@ def _start(composed: Any) -> None:
 
 
 def load(composed: Any) -> DrawRun:
-    """The checked config of a draw. Prompts without held-out problems need none. Raises ConfigError."""
+    """The checked config of a draw. A held-out source of which nothing is set holds nothing out. Raises ConfigError."""
     from omegaconf import OmegaConf
 
     from rlframe.config.draw import DrawRun, EndpointRun
 
-    if OmegaConf.missing_keys(composed.prompts.heldout):
+    if OmegaConf.missing_keys(composed.prompts.heldout) and _as_shipped(composed.prompts.heldout):
         composed.prompts.heldout = composed.prompts.train
     if composed.draw.endpoint.base_url is None:
         return config.load(composed, DrawRun)
     if OmegaConf.is_missing(composed.model, "path"):
         composed.model.path = ""
     return config.load(composed, EndpointRun)
+
+
+def _as_shipped(heldout: Any) -> bool:
+    """True if no override and no experiment has changed the held-out source of a file of conf/prompts/."""
+    from omegaconf import OmegaConf
+
+    shipped = (OmegaConf.load(file) for file in (config.conf_dir() / "prompts").glob("*.yaml"))
+    sources = (OmegaConf.to_container(OmegaConf.select(each, "heldout"), resolve=False) for each in shipped)
+    return OmegaConf.to_container(heldout, resolve=False) in sources

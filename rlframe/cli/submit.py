@@ -23,14 +23,15 @@ USAGE = """rlframe submit [tune | draw] experiment=NAME run_dir=/shared/... [key
 Sends a run to a Ray cluster and prints what it prints, until it ends. The config is that of `rlframe train`, and after
 the word `tune` or `draw` that of `rlframe tune` or `rlframe draw`; here is checked what does not depend on the
 cluster's machines, and there the rest, before anything else. `conf/` and the files that the config names by relative
-paths go along (at most 100 MiB). The same command goes on with a run that ended.
+paths go along (at most 100 MiB), and of such folders (rows.path, draw.continue_from) the files part_* and step_*. The
+same command goes on with a run that ended.
 
   run_dir=/shared/runs/first    a folder that all machines of the cluster share; required. Of a draw: draw.dir
   --address, cluster.address    the address of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS or
                                 http://127.0.0.1:8265. The token is that of RAY_AUTH_TOKEN_PATH
   resume=auto                   the default: go on with the run in run_dir, or start it
   --no-wait                     return once the job is sent; `rlframe jobs` and `rlframe stop JOB` find it again
-  -m learner.lr=1e-6,2e-6       a job for each combination, with folders run_dir/0, run_dir/1, ...
+  -m learner.lr=1e-6,2e-6       a job for each combination, in run_dir/0, run_dir/1, ...; draws in draw.dir_0, ...
   cluster.driver                CPUs and labels of the node for the driver; docs/clusters.md has more
 """
 CONFIG_FOLDERS = {"main": CONF, "command-line": OWN_CONF}  # by Hydra's name of the source
@@ -199,7 +200,7 @@ def _set_folder(composed: Any, key: str) -> None:
             f"{key}: {folder} is relative to the job's own folder on the cluster, which goes with the job, and so "
             f"would its files; set {key}=/... on storage that the cluster's machines share"
         )
-    if hydra.mode == RunMode.MULTIRUN and "${" not in folder:
+    if hydra.mode == RunMode.MULTIRUN and "${" not in folder and key == FOLDERS[TRAIN]:  # a draw has its own by now
         OmegaConf.update(composed, key, f"{composed.run_dir}/{hydra.job.num}")
 
 

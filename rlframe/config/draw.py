@@ -80,6 +80,15 @@ def endpoint_knows_no_token_ids(run: DrawRun) -> str | None:
         return "draw.stop_token_ids: an endpoint gets texts; use draw.stop, and draw.stop_token_ids=[]"
 
 
+def endpoint_rewards_read_texts(run: DrawRun) -> str | None:
+    if names := [name for name, term in run.reward.terms.items() if term.reads_tokens]:
+        dropped = " ".join(f"~reward.terms.{name}" for name in names)
+        return (
+            f"reward.terms.{names[0]}: {run.reward.terms[names[0]].name} reads token ids, and an endpoint's "
+            f"completions have none, so its score would be wrong; leave it out ({dropped})"
+        )
+
+
 def endpoint_cannot_continue(run: DrawRun) -> str | None:
     if run.draw.continue_from is not None:
         return (
@@ -88,7 +97,15 @@ def endpoint_cannot_continue(run: DrawRun) -> str | None:
         )
 
 
-DRAW_CHECKS: list[Callable[[Any], str | None]] = [draws_differ, deciding_reward_exists]
+def draw_has_one_folder(run: DrawRun) -> str | None:
+    if run.run_dir != run.draw.dir:
+        return (
+            f"run_dir: {run.run_dir} is another folder than draw.dir={run.draw.dir}, and a draw has one; leave run_dir "
+            "out (run_dir='${draw.dir}' in an experiment that sets it)"
+        )
+
+
+DRAW_CHECKS: list[Callable[[Any], str | None]] = [draws_differ, deciding_reward_exists, draw_has_one_folder]
 
 
 class DrawRun(RunConfig):
@@ -155,6 +172,7 @@ class EndpointRun(DrawRun):
         endpoint_is_whole,
         endpoint_renders_prompts,
         endpoint_knows_no_token_ids,
+        endpoint_rewards_read_texts,
         endpoint_cannot_continue,
     ]
 

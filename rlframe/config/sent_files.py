@@ -4,6 +4,7 @@ The job starts in a folder with these files, so a relative path means the same t
 directory gets a place in that folder, and an override that names the place:
 
     prompts.train.path=data/train.jsonl            data/train.jsonl
+    draw.continue_from=draws/sums                  draws/sums/part_*.jsonl.gz
     reward.terms.mine.name=/home/me/mine.py:Mine   named/0_mine.py, and ++reward.terms.mine.name='named/0_mine.py:Mine'
     prompts.train.path=/shared/train.jsonl         not sent: an absolute path of data is one of the cluster's
 
@@ -22,11 +23,13 @@ from typing import Any
 
 from rlframe.errors import ConfigError
 from rlframe.schema import USER_MODULE, module_is_installed
+from rlframe.select.items import PATTERNS, ROLLOUTS
 
 MOST_MIB = 100
 CONF, OWN_CONF, NAMED = "conf", "own_conf", "named"
 NEVER = {".git", ".venv", "venv", "env", ".env", "site-packages", "node_modules", "runs", "__pycache__"}
 CODE = re.compile(r"(.+\.py):(\w+)$")
+FOLDER_KEYS = {"path", "continue_from"}  # last names of keys whose folders hold rows or completions
 KEY = re.compile(r"[\w-]+(\.[\w-]+)*")  # a key that an override can name
 
 
@@ -57,15 +60,15 @@ def sent_files(settings: Any, folders: Mapping[str, Path]) -> SentFiles:
     overrides, kept = [], {}
     for key, value in _texts(settings):
         code = CODE.fullmatch(value)
-        for file in _files_of(code[1] if code else value):
+        for file in _files_of(code[1] if code else value) + _parts_of(key, value):
             if not code and Path(value).is_absolute():
                 kept[key] = value
                 continue
             place = _place(file, here, len(overrides))
             if forbidden := NEVER & set(Path(place).parts[:-1]):
                 raise ConfigError(
-                    f"{key}: {value} is in a folder {forbidden.pop()}, of which rlframe submit sends nothing; copy the "
-                    "file to another folder"
+                    f"{key}: {value} is in a folder {forbidden.pop()}, of which rlframe submit sends nothing; copy it "
+                    "to another folder"
                 )
             files[place] = file
             keys[place] = key
@@ -85,9 +88,9 @@ def override(key: str, value: str) -> str:
 
 
 def _override(key: str, value: str, place: str) -> str:
-    if not KEY.fullmatch(key) or "*" in value:
+    if not KEY.fullmatch(key) or "*" in value or Path(value).expanduser().is_dir():
         raise ConfigError(
-            f"{key}: {value} is outside the working directory; start rlframe submit in a folder above the file, and "
+            f"{key}: {value} is outside the working directory; start rlframe submit in a folder above it, and "
             "give a relative path"
         )
     return override(f"++{key}", place)
@@ -111,6 +114,15 @@ def _files_of(text: str) -> list[Path]:
     path = str(Path(text).expanduser())
     found = [path] if Path(path).is_file() else glob.glob(path, recursive=True) if "*" in path else []
     return [Path(name).resolve() for name in sorted(found) if Path(name).is_file()]
+
+
+def _parts_of(key: str, text: str) -> list[Path]:
+    """The files of rows or completions in the relative folder that a key names, or in the run of that folder."""
+    if not text or key.rpartition(".")[2] not in FOLDER_KEYS or Path(text).is_absolute():
+        return []
+    folder = Path(text).expanduser().resolve()
+    folder = folder / ROLLOUTS if (folder / ROLLOUTS).is_dir() else folder
+    return sorted(file.resolve() for pattern in PATTERNS for file in folder.glob(pattern))
 
 
 def _place(file: Path, here: Path, number: int) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import AliasChoices, AliasPath, BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
 from rlframe.actors.chat import ChatClient
 from rlframe.actors.waits import waiting
@@ -31,14 +31,12 @@ class Reply(BaseModel):
     """The fields of an endpoint's reply that make a completion."""
 
     content: str | None = Field(default=None, validation_alias=AliasPath("choices", 0, "message", "content"))
-    reasoning: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices(
-            AliasPath("choices", 0, "message", "reasoning_content"), AliasPath("choices", 0, "message", "reasoning")
-        ),
+    reasoning: str | None = Field(default=None, validation_alias=AliasPath("choices", 0, "message", "reasoning"))
+    reasoning_content: str | None = Field(
+        default=None, validation_alias=AliasPath("choices", 0, "message", "reasoning_content")
     )
     finish_reason: FinishReason = Field(validation_alias=AliasPath("choices", 0, "finish_reason"))
-    tokens: int = Field(default=0, validation_alias=AliasPath("usage", "completion_tokens"))
+    tokens: int | None = Field(default=None, validation_alias=AliasPath("usage", "completion_tokens"))
 
     @property
     def text(self) -> str:
@@ -46,10 +44,11 @@ class Reply(BaseModel):
 
         An answer cut off in its thoughts has no `</think>`.
         """
-        if not self.reasoning:
+        thoughts = self.reasoning_content or self.reasoning
+        if not thoughts:
             return self.content or ""
         closed = "</think>" if self.content or self.finish_reason == "stop" else ""
-        return f"<think>{self.reasoning}{closed}{self.content or ''}"
+        return f"<think>{thoughts}{closed}{self.content or ''}"
 
 
 class EndpointScorer:
@@ -126,7 +125,7 @@ class EndpointScorer:
                     f"{f' ({error.__cause__})' if error.__cause__ else ''}; the same command goes on with the draw"
                 ) from None
             return f"completion {index}: {reason}" + (f"; the reply begins {body[:QUOTED_CHARS]!r}" if body else "")
-        self._tokens[prompt.id] += reply.tokens
+        self._tokens[prompt.id] += reply.tokens or 0
         completion = Completion(
             token_ids=np.empty(0, np.int32),
             logprobs=np.empty(0, np.float32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ class Reward(Config):
     `__call__` scores a completion, `score_group` compares all completions of a prompt. In `my_rewards.py`:
 
         class Short(Reward):
+            reads_tokens = True
             max_tokens: int
 
             def __call__(self, prompt: Prompt, completion: Completion) -> float:
@@ -47,6 +48,8 @@ class Reward(Config):
     problems as it reads in some seconds. Each worker process calls `start`, scores many completions, and calls `close`.
     Settings are frozen, so a process or a client is a pydantic `PrivateAttr` that `start` sets.
     """
+
+    reads_tokens: ClassVar[bool] = False  # True: needs `completion.token_ids`, which completions of an endpoint lack
 
     name: str
     weight: float  # factor of the score in the sum; negative: a penalty

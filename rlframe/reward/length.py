@@ -17,6 +17,7 @@ class SoftOverlong(Reward):
     (20,480 tokens, of which 4,096 are the cache).
     """
 
+    reads_tokens = True
     name: Literal["soft_overlong"]
     max_tokens: int = Field(gt=0)
     cache_tokens: int = Field(gt=0)
@@ -39,6 +40,7 @@ class KimiLength(Reward):
     (the group's shortest) to -0.5 (the longest); a short wrong answer gains nothing. Equal lengths score 0.
     """
 
+    reads_tokens = True
     name: Literal["kimi_length"]
     correct: str  # name of the reward whose score of 1 or more marks a completion as correct
 

@@ -21,6 +21,7 @@ class Repetition(Reward):
     and punish each token of a repeated n-gram; this reward gives one number per completion.
     """
 
+    reads_tokens = True
     name: Literal["repetition"]
     ngram: int = Field(gt=0)  # tokens
     free_share: float = Field(ge=0, lt=1)

@@ -33,6 +33,7 @@ class ProcessReward(ClassifierReward):
     0 - 1.22 and -1.22, the other's 1.22.
     """
 
+    reads_tokens = True
     name: Literal["steps"]
     separator: Separator
     score: Literal["min", "last"]

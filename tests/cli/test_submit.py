@@ -194,6 +194,26 @@ def test_files_keep_their_relative_paths(tmp_path: Path, monkeypatch: pytest.Mon
     assert "conf/experiment/smollm2_arithmetic.yaml" in sent.files and sent.size() < 1 << 20
 
 
+def test_parts_in_a_folder_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "laptop"
+    parts = ["draws/sums/part_000001.jsonl.gz", "ready/rollouts/step_000001.jsonl.gz", "sft/part_000001.jsonl"]
+    others = ["draws/sums/draw.json", "part_000001.jsonl", "../far/part_000001.jsonl"]
+    for name in parts + others:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("{}")
+    monkeypatch.chdir(here)
+    named = {
+        "draw": {"continue_from": "draws/sums", "separator": "."},
+        "rows": {"path": "sft/"},
+        "more": {"path": "ready"},
+    }
+    unsent = {"model": {"path": ""}, "heldout": {"path": str(here / "sft")}, "algorithm": {"name": "sft"}}
+    sent = sent_files(named | unsent, {})
+    assert {*parts} <= {*sent.files} and not {*others[:2]} & {*sent.files} and (sent.overrides, sent.kept) == ([], {})
+    with pytest.raises(ConfigError, match=r"^rows\.path: \.\./far is outside the working directory"):
+        sent_files({"rows": {"path": "../far"}}, {})
+
+
 def test_too_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Path("big.jsonl").open("wb") as file:
@@ -264,3 +284,17 @@ def test_a_draw_goes_with_the_folder_of_its_parts(command: Command) -> None:
     assert words[-2:] == ["draw.dir='/shared/draws/first'", "cluster.address=auto"] and "resume=auto" not in words
     code, text = command("submit", "draw", "model.path=/models/there", "draw.dir=draws/first")
     assert code == 2 and "draw.dir: draws/first is relative" in text
+
+
+def test_a_sweep_of_draws_has_a_folder_for_each(command: Command) -> None:
+    """As `rlframe draw -m` has here."""
+    draw = ["-m", "model.path=/models/there", "draw.dir=/shared/draws/first", "draw.temperature=0.5,1.0"]
+    jobs: list[Any] = []
+    arguments = _with_a_cluster(draw)
+    assert run_jobs("submit", arguments, lambda composed: jobs.append(_prepare("draw", composed)), "draw") == 0
+    folders = ["/shared/draws/first_0", "/shared/draws/first_1"]
+    assert [job.run.draw.dir for job in jobs] == [job.run.run_dir for job in jobs] == folders
+    assert "draw.dir='/shared/draws/first_1'" in shlex.split(jobs[1].submission.entrypoint)
+    here: list[tuple[str, str]] = []
+    assert run_jobs("draw", draw, lambda composed: here.append((composed.draw.dir, composed.run_dir)), "draw") == 0
+    assert here == [(folder, folder) for folder in folders]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rlframe.cli.draw import load
 from rlframe.config.draw import EndpointRun
 from rlframe.errors import ConfigError
+from rlframe.reward import BUILTIN
 from rlframe.train.evaluate import sampling_of
 from rlframe.types import Sampling
 from tests.conftest import compose_unchecked
@@ -33,6 +35,30 @@ def test_a_draw_samples_by_its_own_keys_and_ignores_training(model_folder: Path)
 def test_prompts_without_held_out_ones_hold_nothing_out(model_folder: Path):
     run = drawn(f"model.path={model_folder}", "prompts=jsonl", "prompts.train.path=train.jsonl")
     assert run.prompts.heldout == run.prompts.train
+
+
+def test_a_held_out_set_without_a_key_is_not_replaced(model_folder: Path):
+    """prompts=mixture with the path of one held-out part, and prompts=jsonl with the size of its held-out problems."""
+    train = ["prompts=mixture", "prompts.train.parts.math.path=math.jsonl", "prompts.train.parts.code.path=code.jsonl"]
+    with pytest.raises(ConfigError, match=r"^prompts\.heldout\.parts\.code\.path: has no value"):
+        drawn(f"model.path={model_folder}", *train, "prompts.heldout.parts.math.path=heldout.jsonl")
+    with pytest.raises(ConfigError, match=r"^prompts\.heldout\.path: has no value"):
+        drawn(f"model.path={model_folder}", "prompts=jsonl", "prompts.train.path=a.jsonl", "prompts.heldout.size=9")
+    run = drawn(f"model.path={model_folder}", *train)
+    assert run.prompts.heldout == run.prompts.train
+
+
+def test_rewards_that_read_tokens_say_so(tmp_path: Path):
+    """Those of rlframe read token_ids in their code; one of a user's own sets the class variable alone."""
+    readers = {name for name, kind in BUILTIN.items() if "token_ids" in Path(inspect.getfile(kind)).read_text()}
+    assert {name for name, kind in BUILTIN.items() if kind.reads_tokens} == readers - {"model"}  # tokenizes the text
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "from rlframe.reward import Reward\nclass Short(Reward):\n    reads_tokens = True\n"
+        "    def __call__(self, prompt, completion):\n        return float(len(completion.token_ids) < 9)\n"
+    )
+    with pytest.raises(ConfigError, match=r"short: .*mine\.py:Short reads token ids.*~reward\.terms\.short\)"):
+        drawn(*ENDPOINT, f"+reward.terms.short={{name: '{own}:Short', weight: 1.0}}")
 
 
 def test_settings_that_decide_nothing_may_change(model_folder: Path):
@@ -65,6 +91,12 @@ def test_settings_that_decide_nothing_may_change(model_folder: Path):
         (["model.path=MODEL", *ENDPOINT], "and draw.endpoint are two models; leave model.path out"),
         ([*ENDPOINT, "prompts.template.raw=true"], "prompts.template.raw: an endpoint gets messages"),
         ([*ENDPOINT, "draw.stop_token_ids=[1]"], "draw.stop_token_ids: an endpoint gets texts"),
+        (
+            [*ENDPOINT, "reward=judge"],
+            "reward.terms.overlong: soft_overlong reads token ids, and an endpoint's completions have none, so its "
+            "score would be wrong; leave it out (~reward.terms.overlong ~reward.terms.repetition)",
+        ),
+        (["model.path=MODEL", "run_dir=runs/a"], "run_dir: runs/a is another folder than draw.dir=draws/first"),
         ([*ENDPOINT, "draw.continue_from=first"], "draw.continue_from: an endpoint gets messages, and cannot go on"),
     ],
 )

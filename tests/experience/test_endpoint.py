@@ -14,7 +14,7 @@ from aiohttp import web
 from rlframe.actors.background import Background
 from rlframe.actors.chat import ChatClient
 from rlframe.errors import RunFailed
-from rlframe.experience.endpoint import EndpointScorer
+from rlframe.experience.endpoint import EndpointScorer, Reply
 from rlframe.types import Prompt, Sampling, ScoredGroup
 from tests.tiny.endpoint import Handler, endpoint
 from tests.tiny.episodes import TinyJudge
@@ -106,6 +106,14 @@ def test_thoughts_of_a_reasoning_server_get_their_tags_back():
     texts = [group.group.completions[0].text for group in groups]
     assert texts == ["<think>2 + 3</think>5", "<think>2 + 3\n</think>\n5", "<think>2 + 3", "5"]
     assert [group.finish_reasons[0] for group in groups] == ["stop", "stop", "length", "stop"]
+
+
+def test_nulls_of_a_reply_are_fields_left_out():
+    message = {"content": "5", "reasoning_content": None, "reasoning": "2 + 3"}
+    choices = [{"message": message, "finish_reason": "stop"}]
+    for usage in ({"usage": {"completion_tokens": None}}, {"usage": None}, {}):
+        reply = Reply.model_validate({"choices": choices} | usage)
+        assert (reply.text, reply.tokens) == ("<think>2 + 3</think>5", None)
 
 
 def test_fields_of_a_request_are_the_sampling_then_the_users_own():
