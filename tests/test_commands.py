@@ -54,6 +54,12 @@ def planned(command: str, folder: Path) -> RunConfig:
     named = dict(setting.split("=", 1) for setting in settings if "=" in setting)
     name = named.get("model.path", "Qwen/Qwen3-0.6B")
     overrides = [setting for setting in settings if not setting.startswith(("model.path=", "resume="))]
+    overrides = [
+        re.sub(r"Qwen/[\w.-]+", lambda teacher: str(model_like(teacher[0], folder)), setting)
+        if setting.lstrip("+").startswith("teachers.")
+        else setting
+        for setting in overrides
+    ]
     served = "draw.endpoint.base_url" in named
     if not served and (not named.get("experiment", "").startswith("smollm2") or "model.path" in named):
         overrides.append(f"model.path={model_like(name, folder)}")
