@@ -65,7 +65,6 @@ def test_a_killed_draw_goes_on_with_its_missing_parts(tiny_model: Path, tmp_path
     assert (total["prompts"], total["completions"]) == (PROMPTS, 2 * PROMPTS)
     assert total["tokens"] == sum(sum(group.lengths) for group in groups)
 
-    assert rlframe("draw", *settings, f"model.path={tiny_model}").returncode == 0  # nothing is missing or starts
     tried = rlframe("reward", "try", "format", "--rollouts", str(folder))
     assert tried.stdout.startswith(f"{2 * PROMPTS} completions: "), tried.stderr
     assert_steps_get_labels(folder, settings, tmp_path / "steps")
@@ -85,7 +84,6 @@ def assert_steps_get_labels(first: Path, settings: list[str], folder: Path):
             before = "".join(row.steps[:number])
             assert all(completion.text.startswith(before) for completion in group.group.completions)
             assert label == any((verdict.score or 0) >= 1 for verdict in group.verdicts["brevity"])
-    assert rlframe("draw", *settings, *changes, f"draw.dir={folder}", "draw.labels=soft").returncode == 0  # no engine
     index = json.loads((folder / "draw.json").read_text())
     assert index["rows"]["rows"] == len(rows) and index["total"]["completions"] == 18
 
