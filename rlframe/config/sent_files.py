@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from rlframe.errors import ConfigError
+from rlframe.record.rollouts import folder_of
 from rlframe.schema import USER_MODULE, module_is_installed
-from rlframe.select.items import PATTERNS, ROLLOUTS
+from rlframe.select.items import PATTERNS
 
 MOST_MIB = 100
 CONF, OWN_CONF, NAMED = "conf", "own_conf", "named"
@@ -120,8 +121,7 @@ def _parts_of(key: str, text: str) -> list[Path]:
     """The files of rows or completions in the relative folder that a key names, or in the run of that folder."""
     if not text or key.rpartition(".")[2] not in FOLDER_KEYS or Path(text).is_absolute():
         return []
-    folder = Path(text).expanduser().resolve()
-    folder = folder / ROLLOUTS if (folder / ROLLOUTS).is_dir() else folder
+    folder = folder_of(Path(text).expanduser().resolve())
     return sorted(file.resolve() for pattern in PATTERNS for file in folder.glob(pattern))
 
 

@@ -46,5 +46,5 @@ def by_sample(samples: list[TrainSample], packing: Packing, values: Callable[[Tr
     batch = collate([samples[index] for index in order], packing)
     counted = batch.loss_weights != 0
     counts = torch.bincount(batch.sequence_ids[counted], minlength=len(samples)).tolist()
-    by_index = dict(zip(order, values(batch)[counted].split(counts), strict=True))
+    by_index = dict(zip(order, values(batch).cpu()[counted].split(counts), strict=True))
     return [by_index[index].numpy() for index in range(len(samples))]

@@ -22,6 +22,7 @@ from rlframe.training import GroupRecord, Likelihood, Packing, PlannedSample, St
 from rlframe.weights.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    import numpy as np
     from ray.actor import ActorHandle
 
     from rlframe.actors.replicas import Handle
@@ -111,24 +112,18 @@ class LearnerGroup:
         """
         self._penalties = {}
         kl = self.objective.kl
-        if kl is None or kl.place == "loss" or not (probes := to_probes(groups)):
+        if kl is None or kl.place == "loss":
             return groups
-        found = self._ask("divergences", list(chain(*probes.values())), "compare with the reference")
-        penalties = {
-            (p, g): kl.weight * in_turn_order(groups[p].trajectories[g], [found[id(sample)] for sample in samples])
-            for (p, g), samples in probes.items()
-        }
+        found = self._token_values("divergences", groups, "compare with the reference")
+        if not found:
+            return groups
+        penalties = {place: kl.weight * values for place, values in found.items()}
         self._penalties = {"reward/kl_penalty": fmean(float(values.sum()) for values in penalties.values())}
         return deduct(groups, penalties)
 
     def ask(self, groups: list[GroupRecord]) -> list[GroupRecord]:
         """The groups with the current policy's value of each sampled token: a log-probability, or a score."""
-        probes = to_probes(groups)
-        found = self._ask("values", list(chain(*probes.values())), "compute values of rows")
-        values = {
-            (p, g): in_turn_order(groups[p].trajectories[g], [found[id(sample)] for sample in samples])
-            for (p, g), samples in probes.items()
-        }
+        values = self._token_values("values", groups, "compute values of rows")
         return [
             replace(group, asked=[values[p, g] for g in range(len(group.trajectories))])
             for p, group in enumerate(groups)
@@ -203,6 +198,16 @@ class LearnerGroup:
         """Restores the files of `save`, also with another number of ranks; the policy has `version` again."""
         self._wait([rank.load.remote(folder) for rank in self.ranks], f"load {folder}")
         self.version = version
+
+    def _token_values(self, method: str, groups: list[GroupRecord], doing: str) -> dict[tuple[int, int], np.ndarray]:
+        """(p, g) -> [sampled tokens] of trajectory g of group p, by a method of the ranks; see `to_probes`."""
+        if not (probes := to_probes(groups)):
+            return {}
+        found = self._ask(method, list(chain(*probes.values())), doing)
+        return {
+            (p, g): in_turn_order(groups[p].trajectories[g], [found[id(sample)] for sample in samples])
+            for (p, g), samples in probes.items()
+        }
 
     def _ask(self, method: str, samples: list[PlannedSample], doing: str) -> dict[int, Any]:
         """The ranks' answers to a method that takes their shares of the samples -> by the id() of each sample."""

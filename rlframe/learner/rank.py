@@ -200,7 +200,7 @@ class LearnerRank:
     def values(self, micro_batches: list[list[PlannedSample]]) -> list[list[np.ndarray]]:
         """[micro-batches][samples][tokens with a loss weight]: log-probabilities or scores; no gradient."""
         bodies = Bodies(sample for samples in micro_batches for sample in samples)
-        return [by_sample(bodies.build(batch), self.packing, self.updater.values) for batch in micro_batches]
+        return [by_sample(bodies.build(batch), self.packing, self.updater.logprobs) for batch in micro_batches]
 
     @doing("likelihood of written rows")
     def likelihoods(self, micro_batches: list[list[PlannedSample]]) -> list[list[Likelihood]]:

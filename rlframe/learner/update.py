@@ -113,14 +113,10 @@ class Updater:
             logprobs, _ = self.engine(to_device(batch, self.device), self.temperature)
         return logprobs
 
-    def values(self, batch: TrainBatch) -> Tensor:
-        """The same on the host."""
-        return self.logprobs(batch).cpu()
-
     def greedy(self, batch: TrainBatch) -> Tensor:
         """[T, 2]: the log-probability of each token, and 1 where greedy sampling chooses it, else 0; no gradient."""
         with torch.no_grad(), self.engine.module.head.comparing_with_greedy():
-            return torch.stack(self.engine(to_device(batch, self.device), self.temperature), dim=1).cpu()
+            return torch.stack(self.engine(to_device(batch, self.device), self.temperature), dim=1)
 
     @doing("log-probabilities before the updates")
     def with_logprobs(

@@ -60,10 +60,11 @@ def make_plan(
 ) -> Plan:
     """`teacher_shapes`: of each teacher. Raises ConfigError for `plan.gpu`, and for an engine that no machine holds."""
     placed = layout(run, machines)
-    learner_gpu, engine_gpu = (_gpu(run, placed, kind, machines) for kind in ("learner", "rollout"))
+    learner_gpu = _gpu(run, placed, "learner", run.learner.gpus, machines)
+    engine_gpu = _gpu(run, placed, "rollout", run.rollout.gpus, machines)
     rank, engine = rank_memory(run, shapes), engine_memory(run, shapes, engine_gpu)
     teacher_gpus = {
-        name: _gpu(run, placed, teacher_kind(name), machines) if run.teachers[name].engine(run.rollout).gpus else None
+        name: _gpu(run, placed, teacher_kind(name), run.teachers[name].engine(run.rollout).gpus, machines)
         for name in teacher_shapes
     }
     teachers = {
@@ -121,9 +122,9 @@ def gpu_of(run: RunConfig) -> Gpu | None:
         raise ConfigError(f"plan.gpu: {error}") from None
 
 
-def _gpu(run: RunConfig, placed: Layout, kind: str, machines: Sequence[Machine]) -> Gpu | None:
-    """The smallest kind of GPU under the actors of a kind; `plan.gpu` where machines do not say."""
-    if not {"learner": run.learner.gpus, "rollout": run.rollout.gpus}.get(kind, 1):
+def _gpu(run: RunConfig, placed: Layout, kind: str, gpus: int, machines: Sequence[Machine]) -> Gpu | None:
+    """The smallest kind of GPU under the actors of a kind; `plan.gpu` where machines do not say. `gpus`: of each."""
+    if not gpus:
         return None
     used = [node.machine.gpu for node in placed.nodes if node.count(kind)] or [m.gpu for m in machines if m.gpus]
     known = [gpu for gpu in used if gpu is not None]

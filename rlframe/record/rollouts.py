@@ -44,6 +44,11 @@ def write_durably(file: Path, number: int, groups: Iterable[ScoredGroup]) -> Non
     save_json_lines(file, _records(number, ((group, [None] * len(group.rewards)) for group in groups)))
 
 
+def folder_of(path: Path) -> Path:
+    """The folder of rollouts in a run directory; any other folder itself."""
+    return path / "rollouts" if (path / "rollouts").is_dir() else path
+
+
 def part(folder: Path, step: int, worker: str | None) -> Path:
     """The file of a step, or the part of it that an episode worker writes where a run has several."""
     return folder / (f"step_{step:06d}.{worker}.jsonl.gz" if worker else f"step_{step:06d}.jsonl.gz")
@@ -74,7 +79,7 @@ def read(rollouts: Path, limit: int | None) -> list[ScoredGroup]:
     every completion has an empty array of them. Raises ValueError for a folder without rollouts, and for a line of
     another format or without a field; the text names the file and line.
     """
-    folder = rollouts / "rollouts" if (rollouts / "rollouts").is_dir() else rollouts
+    folder = folder_of(rollouts)
     files = sorted([*folder.glob("step_*.jsonl.gz"), *folder.glob("part_*.jsonl.gz")], key=_order)
     if not files:
         raise ValueError(f"{rollouts} holds no rollouts: there is no {folder / 'step_*.jsonl.gz'}, and no part_* there")

@@ -23,3 +23,11 @@ def secret(name: str) -> str | None:
         return value
     files = [os.environ.get(f"{name}_FILE"), Path(os.environ.get(FOLDER_VARIABLE, FOLDER)) / name]
     return next((Path(file).read_text().strip() for file in files if file and Path(file).is_file()), None)
+
+
+def endpoint_key(name: str | None) -> str:
+    """The key of an OpenAI-compatible endpoint, by the name of its variable; empty where this machine has none.
+
+    For None, of an endpoint without a key, a word that is none: openai's client would else send OPENAI_API_KEY to it.
+    """
+    return "none" if name is None else secret(name) or ""

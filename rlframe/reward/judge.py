@@ -12,7 +12,7 @@ from pydantic import AliasPath, BaseModel, Field, JsonValue, PrivateAttr, field_
 
 from rlframe.actors.chat import ChatClient
 from rlframe.answers.thoughts import THINK_TAGS, Show, check_opened, shown
-from rlframe.record.secrets import HOW, secret
+from rlframe.record.secrets import HOW, endpoint_key
 from rlframe.reward.base import Reward
 from rlframe.schema import SecretName
 from rlframe.types import Completion, Message, Prompt, Verdict, VerdictStatus
@@ -75,13 +75,9 @@ class Judge(Reward):
 
     def start(self) -> None:
         """Raises ValueError if the environment has no key."""
-        # None would make the client send the value of OPENAI_API_KEY to this endpoint.
-        key = "none"
-        if self.key_env is not None:
-            key = secret(self.key_env) or ""
-            if not key:
-                no_key = f"key_env: there is no environment variable {self.key_env} with the judge's key"
-                raise ValueError(f"{no_key}; {HOW}")
+        if not (key := endpoint_key(self.key_env)):
+            no_key = f"key_env: there is no environment variable {self.key_env} with the judge's key"
+            raise ValueError(f"{no_key}; {HOW}")
         self._client = ChatClient(
             self.base_url,
             key,

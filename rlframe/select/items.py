@@ -15,7 +15,6 @@ from rlframe.rows.records import Row, row_of
 from rlframe.types import Comparison, Demonstration, Message, ScoredGroup
 
 PATTERNS = ("step_*.jsonl.gz", "part_*.jsonl.gz", "part_*.jsonl")
-ROLLOUTS = "rollouts"  # folder of a run directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ def files_of(path: Path) -> list[Path]:
     """The files of a source, in the order of steps or parts. Raises ValueError where there is none."""
     if path.is_file():
         return [path]
-    folder = path / ROLLOUTS if (path / ROLLOUTS).is_dir() else path
+    folder = rollouts.folder_of(path)
     if not folder.is_dir():
         raise ValueError(f"there is no file or folder {path.resolve()}")
     for pattern in PATTERNS:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from rlframe.actors.chat import ChatClient
-from rlframe.cluster import start as cluster
 from rlframe.config import environment
 from rlframe.config.compose import save
 from rlframe.errors import ConfigError, RunFailed
@@ -23,12 +22,12 @@ from rlframe.prompts.visible_text import VisibleText
 from rlframe.record.console import Console
 from rlframe.record.directory import RunDir
 from rlframe.record.draws import DrawCounts, DrawFolder
-from rlframe.record.secrets import HOW, secret
+from rlframe.record.secrets import HOW, endpoint_key
 from rlframe.rows.files import write_rows
 from rlframe.select.items import read_items
 from rlframe.select.steps import StepPrompts
 from rlframe.train.evaluate import sampling_of
-from rlframe.train.joining import joining, transformers_meanwhile
+from rlframe.train.joining import join
 from rlframe.train.prompts import open_stream, open_tokenizer
 from rlframe.train.reporter import Reporter
 from rlframe.train.signals import Stop, StopSignals
@@ -91,9 +90,7 @@ def draw(run: DrawRun) -> DrawCounts:
         if missing:
             save(run, files.config)
             roles: tuple[Role, ...] = ("reward",) if served else ("rollout", "reward")
-            with console.phase(joining(run.cluster)), transformers_meanwhile():
-                joined_cluster = stack.enter_context(cluster.join(run, roles))
-                signals.listen()  # Ray has installed other handlers
+            joined_cluster = join(stack, run, roles, console, signals)
             with console.phase("starting reward workers" if served else "starting engines and reward workers"):
                 actors = joined_cluster.start(model_path, console.warn)
             scorer = _scorer(run, key, actors, stack, console.warn)
@@ -255,10 +252,8 @@ def _scorer(run: DrawRun, key: str, actors: Actors, stack: ExitStack, warn: Call
 
 
 def _key(endpoint: EndpointConfig) -> str:
-    """The endpoint's key, which no error shows. None would make openai's client send OPENAI_API_KEY to any endpoint."""
-    if endpoint.key_env is None:
-        return "none"
-    if not (key := secret(endpoint.key_env)):
+    """The endpoint's key, which no error shows."""
+    if not (key := endpoint_key(endpoint.key_env)):
         raise ConfigError(f"draw.endpoint.key_env: there is no environment variable {endpoint.key_env}; {HOW}")
-    environment.provide([endpoint.key_env])
+    environment.provide([endpoint.key_env] if endpoint.key_env else [])
     return key

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.experience.scoring import Scorer
 from rlframe.model import base_model
@@ -15,7 +14,7 @@ from rlframe.record.directory import RunDir
 from rlframe.record.wandb import check_key
 from rlframe.train.evaluate import Evaluation
 from rlframe.train.held_out import open_held_out
-from rlframe.train.joining import joining, transformers_meanwhile
+from rlframe.train.joining import join
 from rlframe.train.prompts import open_tokenizer
 from rlframe.train.reporter import Reporter
 from rlframe.train.signals import StopSignals
@@ -43,9 +42,7 @@ def evaluate(run: EvaluationRun) -> dict[str, float]:
         reporter = stack.enter_context(Reporter(files, 0, console.warn))
         with console.phase("preparing the model"):
             model_path = base_model.prepare(run.model.path)
-        with console.phase(joining(run.cluster)), transformers_meanwhile():
-            joined_cluster = stack.enter_context(cluster.join(run, EVALUATION))
-            signals.listen()  # Ray has installed other handlers
+        joined_cluster = join(stack, run, EVALUATION, console, signals)
         with console.phase("reading the prompts"):
             heldout = open_held_out(run, open_tokenizer(model_path), console.warn)
         with console.phase("starting engines and reward workers"):

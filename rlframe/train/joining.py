@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from rlframe.actors.collector import collector_paused
+from rlframe.cluster import start as cluster
 
 if TYPE_CHECKING:
+    from rlframe.cluster.placement import Role
+    from rlframe.cluster.start import JoinedCluster
+    from rlframe.config.keys import SharedKeys
     from rlframe.config.train import ClusterConfig
+    from rlframe.record.console import Console
+    from rlframe.train.signals import StopSignals
+
+
+def join(
+    stack: ExitStack, run: SharedKeys, roles: tuple[Role, ...], console: Console, signals: StopSignals
+) -> JoinedCluster:
+    """Joins or makes the cluster of a run's actors, which `stack` ends."""
+    with console.phase(joining(run.cluster)), transformers_meanwhile():
+        joined = stack.enter_context(cluster.join(run, roles))
+        signals.listen()  # Ray has installed other handlers
+    return joined
 
 
 def joining(config: ClusterConfig) -> str:

@@ -11,14 +11,13 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from rlframe.cluster import start as cluster
 from rlframe.config.compose import save
 from rlframe.errors import LearnerLost
 from rlframe.model import base_model
 from rlframe.record.evaluations import read_evaluations
 from rlframe.record.generation import Generation
 from rlframe.record.metrics import JsonlSink, Sink, last_step
-from rlframe.train.joining import joining, transformers_meanwhile
+from rlframe.train.joining import join
 from rlframe.train.reporter import Reporter
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.train.watchers import open_watchers
@@ -143,10 +142,7 @@ class Beginning:
 
     def join(self, stack: ExitStack, run: SharedKeys, roles: tuple[Role, ...]) -> JoinedCluster:
         """Joins or makes the cluster of the run's actors, which `stack` ends."""
-        with self.console.phase(joining(run.cluster)), transformers_meanwhile():
-            joined = stack.enter_context(cluster.join(run, roles))
-            self.signals.listen()  # Ray has installed other handlers
-        return joined
+        return join(stack, run, roles, self.console, self.signals)
 
 
 def begin(
