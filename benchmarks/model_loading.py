@@ -130,7 +130,7 @@ def measure(folder: Path, ranks: int) -> list[Loading]:
     """Loads the model at `folder` by processes of their own."""
     from torch import multiprocessing
 
-    from rlframe.learner.meeting import free_address
+    from rlframe.actors.sockets import free_address
 
     # Freed memory goes back to the system at once, as that of large tensors always does.
     environment = {"MALLOC_MMAP_THRESHOLD_": str(MIB), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}

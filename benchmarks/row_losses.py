@@ -163,9 +163,9 @@ def learner(model: Path, *, scores: bool = False) -> Any:
     """A rank in this process."""
     import hydra
 
+    from rlframe.actors.sockets import free_address
     from rlframe.config.compose import conf_dir, load
     from rlframe.config.tune import TuneConfig
-    from rlframe.learner.meeting import free_address
     from rlframe.learner.rank import LearnerRank
 
     changes = [

@@ -98,8 +98,8 @@ def small_model(base: Path, folder: Path) -> Path:
 
 def learner(run: Any, model: Path) -> tuple[Any, Any]:
     """A rank in this process, and the run's objective."""
-    from rlframe.cluster.pools import objective
-    from rlframe.learner.meeting import free_address
+    from rlframe.actors.sockets import free_address
+    from rlframe.cluster.learner_group import objective
     from rlframe.learner.rank import LearnerRank
 
     rank = LearnerRank("learner-0", run.learner, model, 1.0, run.last_step, "shared")

@@ -21,7 +21,7 @@ from benchmarks.async_parts.workers import Parts, TimedEpisodes, seats
 from rlframe.actors.background import Background
 from rlframe.actors.replicas import Handle, Replicas
 from rlframe.cluster import ray_cluster
-from rlframe.cluster.pools import learner_group
+from rlframe.cluster.learner_group import learner_group
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.messages import EngineSeat
 from rlframe.rollout.pool import RolloutPool

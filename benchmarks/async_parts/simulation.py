@@ -14,7 +14,7 @@ from benchmarks.async_parts.trace import PromptTrace, Trace
 from benchmarks.async_parts.workers import Parts, TimedEpisodes, seats
 from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Replica, Replicas
-from rlframe.cluster.pools import objective
+from rlframe.cluster.learner_group import objective
 from rlframe.experience.flow import RolloutFeed
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.rollout.messages import EngineSeat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.chaos_parts.engine import ChaosStarter
+from benchmarks.chaos_parts.starter import ChaosStarter
 from rlframe.cli.main import main
 from rlframe.cluster import start
 

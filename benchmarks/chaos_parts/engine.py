@@ -1,23 +1,18 @@
-"""`ChaosEngine`: a timed engine as a Ray actor, which reads and checks all weights, and the starter that makes it."""
+"""`ChaosEngine`: a timed engine as a Ray actor, which reads and checks all weights."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.async_parts.engine import TimedEngine
-from rlframe.cluster.engines import EngineActors
-from rlframe.cluster.placement import Slot
-from rlframe.cluster.starter import Starter
 from rlframe.training import Loaded
 from rlframe.weights.shards import checksum
 
 if TYPE_CHECKING:
-    from rlframe.config.run import RunConfig
     from rlframe.types import Prompt, SampledTokens, Sampling
     from rlframe.weights.snapshot import Snapshot
 
@@ -64,18 +59,3 @@ def wrong_tensors(snapshot: Snapshot) -> list[str]:
             if checksum(values) != expected:
                 wrong.add(header.name)
     return sorted(wrong)
-
-
-class ChaosEngines(EngineActors):
-    """Makes engines without a model."""
-
-    def engine_class(self, slot: Slot) -> tuple[type, tuple[Any, ...]]:
-        return ChaosEngine, (self.run.rollout.slots,)
-
-
-class ChaosStarter(Starter):
-    """Starts a run's actors, with engines that need no model."""
-
-    def __init__(self, run: RunConfig, model_path: Path, namespace: str, *arguments: Any) -> None:
-        super().__init__(run, model_path, namespace, *arguments)
-        self.engines = ChaosEngines(run, model_path, namespace, self.handles)

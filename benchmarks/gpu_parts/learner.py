@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen3Config
 
 from benchmarks.flops import QWEN3_0_6B, ideal, seen
 from benchmarks.gpu_parts import Figure, Skip
+from rlframe.actors.sockets import free_address
 from rlframe.algorithm import DAPO
 from rlframe.batch.collate import collate
 from rlframe.batch.shares import to_shares
-from rlframe.learner import meeting, state
+from rlframe.learner import state
 from rlframe.learner.config import LearnerConfig
 from rlframe.learner.rank import LearnerRank
 from rlframe.objective.objective import Objective
@@ -144,7 +145,7 @@ def launch(model: PretrainedConfig, folder: Path, small: bool, **choices: Any) -
     settings = {"dtype": "float32", "packing": "shared", "gpus": 0 if small else 1, **choices}
     config = LearnerConfig.model_validate({**yaml.safe_load(LEARNER.read_text()), **settings})
     rank = LearnerRank("learner", config, folder, temperature=1.0, steps=1000, packing=settings["packing"])
-    rank.connect(meeting.free_address("127.0.0.1"), rank=0, timeout_s=60.0)
+    rank.connect(free_address("127.0.0.1"), rank=0, timeout_s=60.0)
     return rank
 
 

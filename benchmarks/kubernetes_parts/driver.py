@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos_parts.engine import ChaosEngine, ChaosEngines, ChaosStarter
+from benchmarks.chaos_parts.engine import ChaosEngine
+from benchmarks.chaos_parts.starter import ChaosEngines, ChaosStarter
 from rlframe.cli.main import main
 from rlframe.cluster import start
 from rlframe.cluster.placement import Slot

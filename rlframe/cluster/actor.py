@@ -13,15 +13,16 @@ from rlframe.actors import logs
 from rlframe.actors.activity import Doing, longest
 from rlframe.actors.calls import wait
 from rlframe.actors.replicas import Handle
+from rlframe.actors.sockets import free_address
 from rlframe.actors.table import entry_of
 from rlframe.cluster import nodes
 from rlframe.cluster.placement import Slot
 from rlframe.errors import Stalled
-from rlframe.learner.meeting import free_address
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+CONCURRENT_CALLS = 1000  # of an actor on an event loop; this only lifts Ray's bound
 ACTIVITY = "activity"  # a concurrency group: its calls are answered while another call computes
 
 

@@ -14,10 +14,9 @@ from rlframe.actors.logs import last_lines
 from rlframe.actors.replicas import Handle, Replica, ReplicaState
 from rlframe.actors.table import entry_of
 from rlframe.cluster import nodes
-from rlframe.cluster.actor import node_of, start_actor, wait_for
+from rlframe.cluster.actor import CONCURRENT_CALLS, node_of, start_actor, wait_for
 from rlframe.cluster.gang import Gang
 from rlframe.cluster.placement import LEARNER, Slot, engine_slot
-from rlframe.cluster.pools import CONCURRENT_CALLS
 from rlframe.errors import RunFailed, Stalled
 from rlframe.rollout.arguments import EngineSettings
 

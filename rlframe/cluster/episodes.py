@@ -16,9 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlframe.actors.in_process import InProcess
 from rlframe.actors.replicas import Handle, Replica
-from rlframe.cluster.actor import node_of, start_actor, wait_for
+from rlframe.actors.table import node_id
+from rlframe.cluster.actor import CONCURRENT_CALLS, node_of, start_actor, wait_for
 from rlframe.cluster.placement import ENGINE, Slot, visible_gpus
-from rlframe.cluster.pools import CONCURRENT_CALLS, RewardActors, reward_pool
+from rlframe.cluster.reward_actors import RewardActors, reward_pool
 from rlframe.cluster.teachers import teacher_pool
 from rlframe.rollout.episode_pool import HEARTBEAT_S, EpisodePool
 from rlframe.rollout.episodes import EpisodeWorker
@@ -58,7 +59,7 @@ def episode_pool(
         worker = EpisodeWorker("episodes-0", seats, make_rewards, **_settings(run, teachers))
         pool = EpisodePool({worker.name: (InProcess(worker), seats)}, ahead=run.rollout.ahead)
     else:
-        calls = {each.name: each.handle.__ray_call__.remote(_node_id) for each in engines}
+        calls = {each.name: each.handle.__ray_call__.remote(node_id) for each in engines}
         nodes = wait_for(calls, "tell its node", deadline)
         shares = share_engines(nodes, wanted)
         actors = EpisodeActors(run, rewards, handles, members=len(shares), teachers=teachers)
@@ -167,8 +168,3 @@ def share_engines(nodes: Sequence[str], workers: int | None) -> list[list[int]]:
 def _equal_parts(indices: list[int], parts: int) -> list[list[int]]:
     bounds = [len(indices) * part // parts for part in range(parts + 1)]
     return [indices[start:end] for start, end in pairwise(bounds)]
-
-
-def _node_id(_: Any) -> str:
-    """The node of the calling actor."""
-    return ray.get_runtime_context().get_node_id()

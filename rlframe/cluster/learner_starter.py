@@ -12,8 +12,8 @@ from rlframe.actors.replicas import Handle
 from rlframe.cluster.actor import wait_for
 from rlframe.cluster.actors import Actors
 from rlframe.cluster.gang import Gang
+from rlframe.cluster.learner_group import learner_group
 from rlframe.cluster.placement import Role, Slot
-from rlframe.cluster.pools import learner_group
 from rlframe.cluster.ranks import Ranks
 from rlframe.learner.group import LearnerGroup
 

@@ -13,10 +13,11 @@ from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.fleet import Fleet
 from rlframe.cluster.gang import Gang, on_gpus_of
+from rlframe.cluster.learner_group import learner_group
 from rlframe.cluster.learner_starter import LearnerStarter
 from rlframe.cluster.placement import LEARNER, Role, Slot
-from rlframe.cluster.pools import learner_group, reward_pool, start_reward_actors
 from rlframe.cluster.ranks import MIB
+from rlframe.cluster.reward_actors import reward_pool, start_reward_actors
 from rlframe.cluster.supervisor import Supervisor
 from rlframe.cluster.teachers import start_teachers
 from rlframe.learner.group import LearnerGroup

@@ -12,12 +12,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from rlframe.cluster.nodes import Node
 from rlframe.cluster.placement import Role, Slot
 from rlframe.config.keys import RunKeys
 from rlframe.model import base_model
+from rlframe.model.precision import WIDTHS
 from rlframe.weights import object_store
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def weight_bytes(run: SharedKeys, roles: list[Role]) -> int:
     if run.weights.backend != "object_store":
         return 0
     versions = object_store.VERSIONS if run.max_staleness else LOCKSTEP_VERSIONS
-    return versions * base_model.parameters(run.model.path) * getattr(torch, run.learner.dtype).itemsize
+    return versions * base_model.parameters(run.model.path) * WIDTHS[run.learner.dtype]
 
 
 def local_bytes(object_store_gib: float | None, weights: int) -> int:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlframe.actors.replicas import Handle, Replica, Replicas
-from rlframe.cluster.actor import start_actor
+from rlframe.cluster.actor import CONCURRENT_CALLS, start_actor
 from rlframe.cluster.gang import Gang
 from rlframe.cluster.placement import Slot, teacher_kind
-from rlframe.cluster.pools import CONCURRENT_CALLS
 from rlframe.model import base_model
 from rlframe.reward.pool import RewardWorkers
 from rlframe.rollout.arguments import EngineSettings

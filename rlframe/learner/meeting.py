@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 from datetime import timedelta
 from typing import Literal
 
-import psutil
 from torch import distributed
+
+from rlframe.actors.sockets import interface, listen
 
 
 def meet(address: str, backend: Literal["nccl", "gloo"], *, rank: int, ranks: int, timeout: timedelta) -> None:
@@ -31,42 +30,3 @@ def meet(address: str, backend: Literal["nccl", "gloo"], *, rank: int, ranks: in
         host, int(port), ranks, rank == 0, timeout, master_listen_fd=descriptor
     )
     distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
-
-
-def interface(host: str) -> str | None:
-    """The network interface on this machine's route to `host`; None without a route.
-
-    gloo by itself listens at the address of the machine's name, which on many systems is 127.0.1.1 by /etc/hosts.
-    """
-    try:
-        with socket.socket(_family(host), socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 1))  # sends nothing
-            address = probe.getsockname()[0]
-    except OSError:
-        return None
-    interfaces = psutil.net_if_addrs().items()
-    return next((name for name, entries in interfaces if address in [entry.address for entry in entries]), None)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Listens on this address alone; on all interfaces where the address is another machine's, as behind NAT.
-
-    Port 0: any free port.
-    """
-    family = _family(host)
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        if error.errno != errno.EADDRNOTAVAIL or host in ("127.0.0.1", "::1"):
-            raise
-        return socket.create_server(("", port), family=family)
-
-
-def free_address(host: str) -> str:
-    """host:port with a port that was free a moment ago."""
-    with listen(host, 0) as probe:
-        return f"{host}:{probe.getsockname()[1]}"
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from rlframe.actors.activity import doing
+from rlframe.actors.sockets import free_address
 from rlframe.batch.collate import collate
 from rlframe.learner import meeting, optimizer, state, zero3
 from rlframe.learner.bodies import Bodies, to_micro_batches
@@ -271,7 +272,7 @@ class LearnerRank:
         client = EngineClient(engines, workers=workers, timeout_s=timeout_s)
         if self.sender is not None:
             self.sender.close()
-        address = meeting.free_address(ray.util.get_node_ip_address())  # rank 0's counts
+        address = free_address(ray.util.get_node_ip_address())  # rank 0's counts
         self.sender = Sender(backend, client, self.source, rank=self.rank, address=address, chunk_bytes=chunk_bytes)
 
     def send(self) -> dict[str, int]:

@@ -1,10 +1,12 @@
-"""The floating-point type that a machine multiplies fastest: the meaning of `auto` for a dtype."""
+"""The floating-point types of weights: their bytes, and the one that a machine multiplies fastest, `auto`."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from rlframe.schema import is_for_another_machine
+
+WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes of a value
 
 
 def fastest(gpus: int) -> Literal["bfloat16", "float32"]:

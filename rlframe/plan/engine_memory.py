@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rlframe.model.precision import WIDTHS
 from rlframe.plan.devices import Gpu
-from rlframe.plan.learner_memory import WIDTHS
 from rlframe.plan.numbers import GIB
 from rlframe.plan.shapes import LayerShapes, ModelShapes
 

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rlframe.cluster.placement import teacher_kind
+from rlframe.model.precision import WIDTHS
 from rlframe.plan.engine_memory import EngineMemory
 from rlframe.plan.layout import Node
-from rlframe.plan.learner_memory import WIDTHS, RankMemory
+from rlframe.plan.learner_memory import RankMemory
 from rlframe.plan.numbers import GIB
 from rlframe.plan.shapes import ModelShapes
 from rlframe.plan.shards import rank_shards

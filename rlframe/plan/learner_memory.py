@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlframe.learner import zero3
+from rlframe.model.precision import WIDTHS
 from rlframe.plan.activations import Pass, head_bytes, kept_bytes, layer_bytes, working_bytes
 from rlframe.plan.shapes import LayerShapes, ModelShapes
 from rlframe.plan.shards import RankShards, gathered_size, rank_shards
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from rlframe.config.run import RunConfig
 
 PREFETCH = 50_000_000  # elements that DeepSpeed gathers ahead by default
-WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4}
 MIB = 1 << 20
 # Measured: on a CPU a rank's process holds up to 1.3 x what lives in it. Freed memory stays with the process
 # (`cluster/cpu.py`), and glibc leaves holes in it.

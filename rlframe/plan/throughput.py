@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlframe.model.precision import WIDTHS
 from rlframe.plan.devices import Gpu
 from rlframe.plan.engine_memory import EngineMemory
 from rlframe.plan.host_memory import synced_bytes
-from rlframe.plan.learner_memory import WIDTHS
 from rlframe.plan.shapes import ModelShapes
 
 if TYPE_CHECKING:

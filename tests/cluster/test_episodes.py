@@ -16,8 +16,8 @@ from rlframe.actors.replicas import Replica
 from rlframe.cluster.actor import start_actor
 from rlframe.cluster.episodes import episode_pool, share_engines
 from rlframe.cluster.placement import Slot, reward_slots
-from rlframe.cluster.pools import start_reward_actors
 from rlframe.cluster.ray_cluster import send_user_modules
+from rlframe.cluster.reward_actors import start_reward_actors
 from rlframe.config.run import RunConfig
 from rlframe.record import rollouts
 from rlframe.rollout.episode_pool import EpisodePool

@@ -18,8 +18,8 @@ from rlframe.cluster import episodes
 from rlframe.cluster.actor import start_actor
 from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.placement import Slot, reward_slots
-from rlframe.cluster.pools import reward_pool, start_reward_actors
 from rlframe.cluster.ray_cluster import send_user_modules
+from rlframe.cluster.reward_actors import reward_pool, start_reward_actors
 from rlframe.config.run import RunConfig
 from rlframe.record import rollouts
 from rlframe.reward.pool import RewardPool

@@ -15,7 +15,7 @@ from rlframe.cluster import ray_cluster
 from rlframe.cluster.actor import node_of
 from rlframe.cluster.episodes import episode_pool
 from rlframe.cluster.placement import reward_slots
-from rlframe.cluster.pools import start_reward_actors
+from rlframe.cluster.reward_actors import start_reward_actors
 from rlframe.config.run import RunConfig
 from rlframe.rollout.episode_pool import EpisodePool
 from rlframe.schema import user_modules

@@ -14,8 +14,8 @@ import ray
 
 from rlframe.actors.replicas import Replica, Replicas
 from rlframe.cluster.placement import reward_slots
-from rlframe.cluster.pools import reward_pool, start_reward_actors
 from rlframe.cluster.ray_cluster import send_user_modules
+from rlframe.cluster.reward_actors import reward_pool, start_reward_actors
 from rlframe.reward import build
 from rlframe.reward.config import RewardConfig
 from rlframe.reward.failures import RewardsFail

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from rlframe.cluster.placement import reward_slots
-from rlframe.cluster.pools import reward_pool, start_reward_actors
+from rlframe.cluster.reward_actors import reward_pool, start_reward_actors
 from rlframe.reward import Reward
 from rlframe.reward.config import RewardConfig
 from rlframe.reward.pool import RewardPool

@@ -1,4 +1,4 @@
-"""Makes the typed handles of a run's roles from actors: reward pools and the learner's group."""
+"""Starts a run's reward workers, and makes the pools by which episode workers ask them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from rlframe.actors.pings import PING_S
 from rlframe.actors.replicas import Handle, Replica, Replicas
-from rlframe.cluster.actor import start_actor
+from rlframe.cluster.actor import CONCURRENT_CALLS, start_actor
 from rlframe.cluster.placement import Slot, reward_kinds
-from rlframe.learner.group import LearnerGroup
-from rlframe.objective.objective import Objective
 from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.reward.worker import RewardWorker
 
 if TYPE_CHECKING:
-    from rlframe.config.keys import SharedKeys
     from rlframe.reward.config import RewardConfig
-    from rlframe.training import Packing
 
 REWARDS_IN_FLIGHT = 64  # calls that wait or run at a reward worker, of all episode workers together
 # Beyond reward.timeout_s. With the time between two pings, a worker that stopped is found 5 s after it at most.
 SILENCE_S = 5.0 - PING_S
-CONCURRENT_CALLS = 1000  # run on one event loop of a worker; this only lifts Ray's bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +64,3 @@ def reward_pool(config: RewardConfig, kinds: list[RewardActors], member: int = 0
             )
         )
     return RewardPool(config.terms, workers, attempts=config.attempts, max_failed_share=config.max_failed_share)
-
-
-def learner_group(run: SharedKeys, ranks: list[Handle], packing: Packing) -> LearnerGroup:
-    return LearnerGroup(
-        ranks,
-        objective(run),
-        micro_batch_tokens=run.learner.micro_batch_tokens,
-        packing=packing,
-        sequence_parallel=run.learner.sequence_parallel,
-        timeout_s=run.cluster.stall_timeout_s,
-        max_skipped=run.learner.max_skipped,
-        chat_template=run.chat_template,
-    )
-
-
-def objective(run: SharedKeys) -> Objective:
-    """The objective of the run's steps, without a correction that the mismatch gate may switch on later."""
-    return Objective(
-        algorithm=run.algorithm,
-        kl=run.kl,
-        corrections=run.initial_correction,
-        entropy_bonus=run.learner.entropy_bonus,
-    )
