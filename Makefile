@@ -4,6 +4,9 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/installed-$(notdir $(LOCK))
 
+# Some machines forbid it to Python to keep compiled code, and each of a run's processes then compiles rlframe again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup train test check bench chaos clean
 
 help: ## this list
@@ -17,8 +20,8 @@ $(READY): $(LOCK) pyproject.toml launch/setup.sh
 train: setup ## the main job; overrides go in ARGS="steps=10 seed=1"
 	$(BIN)/rlframe train experiment=smollm2_arithmetic $(ARGS)
 
-test: check ## check, then every test; ARGS="-k clip" picks some
-	$(BIN)/pytest $(ARGS)
+test: check ## check, then every test, in two processes; ARGS="-k clip" picks some
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 check: setup ## format, lint, types, import contracts, import budget
 	$(BIN)/ruff format --check .

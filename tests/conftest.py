@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,36 @@ from omegaconf import DictConfig
 
 from rlframe.config.run import RunConfig
 
-TINY = Path(__file__).parent / "tiny"
-BREVITY = f"{Path(__file__).parent / 'tiny' / 'rewards.py'}:Brevity"
+TESTS = Path(__file__).parent
+TINY = TESTS / "tiny"
+BREVITY = f"{TESTS / 'tiny' / 'rewards.py'}:Brevity"
+# Tests of Ray's processes, which take the silence of a second for a fault: `make test` runs them one after another, and
+# all others beside them, file by file.
+ONE_AFTER_ANOTHER = (
+    "actors/",
+    "cli/test_draw.py",
+    "cluster/",
+    "experience/",
+    "kubernetes/",
+    "reward/test_pool.py",
+    "reward/test_restarts.py",
+    "reward/test_silence.py",
+    "rollout/",
+    "test_chaos.py",
+    "test_launch.py",
+    "train/",
+    "weights/",
+)
+
+# By itself Ray gives its workers the least priority, and beside other tests they would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        file = item.path.relative_to(TESTS).as_posix()
+        group = "processes" if file.startswith(ONE_AFTER_ANOTHER) else file
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

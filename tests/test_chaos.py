@@ -19,16 +19,16 @@ from benchmarks.chaos_parts.usage import Series
 from rlframe.record.directory import RunDir
 
 CHAOS = Path(__file__).parents[1] / "benchmarks" / "chaos.py"
-PLAN = "kill rollout, kill driver, stop episodes, kill reward, kill learner, scale engines"
+PLAN = "kill rollout, kill driver, stop episodes, kill learner"
 TIMEOUT_S = 900.0  # on a busy machine; 90 s on an idle one
 
 
-def test_a_run_weathers_six_faults(tmp_path: Path) -> None:
+def test_a_run_weathers_four_faults(tmp_path: Path) -> None:
     command = [sys.executable, str(CHAOS), "--plan", PLAN, "--minutes", "12", "--folder", str(tmp_path / "chaos")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "0 violations" in ended.stdout
-    assert ended.stdout.count(" step ") >= 6 and "| kill driver | 1 |" in ended.stdout
+    assert ended.stdout.count(" step ") >= 4 and "| kill driver | 1 |" in ended.stdout
 
 
 def test_a_plan_of_200_faults_has_every_kind_in_its_share() -> None:

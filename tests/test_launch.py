@@ -111,7 +111,8 @@ def test_slurms_signal_saves_a_checkpoint_and_queues_the_job_again(
 ) -> None:
     run_dir, log, token = tmp_path / "run", tmp_path / "log", tmp_path / ".cache" / f"ray-token-{job['SLURM_JOB_ID']}"
     labels = ["learner.labels={rlframe.io/role: first}", "rollout.labels={rlframe.io/role: second}"]
-    settings = [*tiny_overrides(tiny_model), *labels, "steps=1000", "checkpoint.every=1000", "evaluate.every=0"]
+    settings = [*tiny_overrides(tiny_model), *labels, "learner.ranks=1", "steps=1000", "checkpoint.every=1000"]
+    settings.append("evaluate.every=0")
     metrics = run_dir / "metrics.jsonl"
     with script(job, log, *settings, f"run_dir={run_dir}") as running:
         wait_for(running, lambda: metrics.exists() and metrics.stat().st_size > 0, log)

@@ -82,7 +82,13 @@ def test_a_submitted_run_trains_and_leaves_no_secret(
 ) -> None:
     """The node's secrets are in no file, log, command line and answer, and nowhere in W&B's files."""
     run_dir = tmp_path / "run"
-    settings = [*tiny_overrides(tiny_model)[:-1], "steps=2", "checkpoint.every=1", "evaluate.every=0"]
+    settings = [
+        *tiny_overrides(tiny_model)[:-1],
+        "learner.ranks=1",
+        "steps=2",
+        "checkpoint.every=1",
+        "evaluate.every=0",
+    ]
     settings += [
         "+reward.terms.letters={name: 'my_rewards:Letters', weight: 1.0}",
         "prompts=jsonl",
@@ -129,7 +135,8 @@ def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(
     cluster: JobsCluster, laptop: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
     run_dir, steps, job_id = tmp_path / "run", 0, ""
-    settings = [*tiny_overrides(tiny_model), "steps=100000", "checkpoint.every=100000", "evaluate.every=0"]
+    settings = [*tiny_overrides(tiny_model), "learner.ranks=1", "steps=100000", "checkpoint.every=100000"]
+    settings.append("evaluate.every=0")
     for _ in range(2):
         sent = cluster.rlframe("submit", "--no-wait", *settings, f"run_dir={run_dir}", folder=laptop)
         [job_id] = JOB.findall(sent.stdout)

@@ -1,4 +1,4 @@
-"""A run whose driver is killed, twice, and started again by the same command: Ray, vLLM, two ranks and rewards."""
+"""A run whose driver is killed, twice, and started again by the same command: Ray, vLLM, a rank and rewards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,14 @@ def prompt_ids(run_dir: Path, step: int) -> list[str]:
 def test_a_run_killed_twice_goes_on_by_the_same_command(tiny_model: Path, tmp_path: Path) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     metrics = run_dir / "metrics.jsonl"
-    settings = ["steps=8", "checkpoint.every=4", "checkpoint.export=false", "evaluate.every=4", "learner.lr=0.01"]
+    settings = [
+        "learner.ranks=1",
+        "steps=8",
+        "checkpoint.every=4",
+        "checkpoint.export=false",
+        "evaluate.every=4",
+        "learner.lr=0.01",
+    ]
     same = [*tiny_overrides(tiny_model), *settings, f"run_dir={run_dir}", "resume=auto"]
 
     # Before the first checkpoint: the learner begins with the base model.

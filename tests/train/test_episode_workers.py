@@ -1,4 +1,4 @@
-"""A whole run whose episode workers are actors, and the same run with the work in its own process."""
+"""A whole run of two engines and two episode workers, and the same run with one engine in the driver's process."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from rlframe.train.loop import train
 from tests.conftest import compose, tiny_overrides
 
-TWO_ENGINES = ["steps=2", "prompts_per_step=4", "learner.ranks=1", "rollout.engines=2", "evaluate.every=0"]
+SIZE = ["steps=2", "prompts_per_step=4", "learner.ranks=1", "evaluate.every=0"]
 
 
 def trajectories(run_dir: Path) -> list[dict[str, Any]]:
@@ -20,10 +20,10 @@ def trajectories(run_dir: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["step"], row["prompt_id"]))
 
 
-def test_two_workers_give_the_same_run_as_the_runs_own_process(tiny_model: Path, tmp_path: Path) -> None:
-    for workers in (0, 2):
-        settings = [f"rollout.episode_workers={workers}", f"run_dir={tmp_path / str(workers)}"]
-        train(compose([*tiny_overrides(tiny_model), *TWO_ENGINES, *settings]))
+def test_two_engines_and_workers_give_the_same_run_as_one_engine(tiny_model: Path, tmp_path: Path) -> None:
+    for engines, workers in ((1, 0), (2, 2)):
+        pools = [f"rollout.engines={engines}", f"rollout.episode_workers={workers}"]
+        train(compose([*tiny_overrides(tiny_model), *SIZE, *pools, f"run_dir={tmp_path / str(workers)}"]))
     alone, shared = trajectories(tmp_path / "0"), trajectories(tmp_path / "2")
     assert len(alone) == 2 * 4 * 4
     assert shared == alone  # tokens, log-probabilities, rewards and advantages
