@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rlframe.rows.records import Row, record_of
+from rlframe.rows.records import record_of
 from rlframe.rows.sources import Files, in_order
+from rlframe.rows.types import Row
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> int:

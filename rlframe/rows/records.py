@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
-from rlframe.types import Assessment, Comparison, Demonstration, Message
-
-Row: TypeAlias = Demonstration | Comparison | Assessment
+from rlframe.rows.types import Assessment, Comparison, Demonstration, Row
+from rlframe.types import Message
 
 TASK = "general"  # of a record that names none
 REASONING = "reasoning_content"  # the key of thoughts that a message keeps apart from its content

@@ -6,9 +6,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rlframe.prompts.rendering import Renderer
-from rlframe.rows.records import Row
 from rlframe.rows.tokens import written_turn
-from rlframe.types import Comparison, Demonstration, Message, Trajectory
+from rlframe.rows.types import Comparison, Demonstration, Row
+from rlframe.types import Message, Trajectory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,9 +16,10 @@ from rlframe.prompts.hub import load_split
 from rlframe.prompts.jsonl import Lines
 from rlframe.prompts.parquet import load_files
 from rlframe.prompts.table import Table
-from rlframe.rows.records import FIELDS, SHAPES, Row, row_of
+from rlframe.rows.records import FIELDS, SHAPES, row_of
+from rlframe.rows.types import Comparison, Demonstration, Row
 from rlframe.schema import Config, one_of
-from rlframe.types import Comparison, Demonstration, Problem
+from rlframe.types import Problem
 
 if TYPE_CHECKING:
     import pyarrow

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate
 
-from rlframe.rows.records import Row
 from rlframe.rows.sources import Joined, Rows, RowSource
+from rlframe.rows.types import Row
 
 
 class RowStream:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from rlframe.prompts.rendering import Renderer
-from rlframe.rows.records import REASONING, Row
-from rlframe.types import Comparison, Completion, Demonstration, Message, Trajectory, Turn, VersionSpan
+from rlframe.rows.records import REASONING
+from rlframe.rows.types import Comparison, Demonstration, Row
+from rlframe.types import Completion, Message, Trajectory, Turn, VersionSpan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,8 +11,9 @@ from typing import Any
 
 from rlframe.record import rollouts
 from rlframe.record.files import stream_json_lines
-from rlframe.rows.records import Row, row_of
-from rlframe.types import Comparison, Demonstration, Message, ScoredGroup
+from rlframe.rows.records import row_of
+from rlframe.rows.types import Comparison, Demonstration, Row
+from rlframe.types import Message, ScoredGroup
 
 PATTERNS = ("step_*.jsonl.gz", "part_*.jsonl.gz", "part_*.jsonl")
 

@@ -16,13 +16,13 @@ from hashlib import blake2b
 
 from rlframe.errors import ConfigError
 from rlframe.prompts.overlap import digest
-from rlframe.rows.records import Row
+from rlframe.rows.types import Assessment, Comparison, Demonstration, Row
 from rlframe.select.choices import Candidate, Pair, choose, pairs
 from rlframe.select.config import GradePairs, LengthPairs, SelectConfig, within
 from rlframe.select.filters import Filters
 from rlframe.select.heldout import HeldOut
 from rlframe.select.items import Item, question_of, read_items
-from rlframe.types import Assessment, Comparison, Demonstration, Message
+from rlframe.types import Message
 
 HELD_OUT, DUPLICATE, PASS_RATE, WRONG = "held out", "duplicate", "pass rate", "not right"
 NOT_CHOSEN, NO_PARTNER = "not chosen", "no partner"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
 from rlframe.prompts.steps import TextOf, cut
+from rlframe.rows.types import Assessment
 from rlframe.select.items import Item, read_items
-from rlframe.types import Assessment, Prompt
+from rlframe.types import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

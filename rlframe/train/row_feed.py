@@ -11,13 +11,14 @@ from rlframe.algorithm.row_loss import RowLoss
 from rlframe.batch.records import to_record
 from rlframe.errors import ConfigError, RunFailed
 from rlframe.prompts.overlap import digest
-from rlframe.types import Assessment, Comparison, Demonstration, Message, Prompt, RolloutGroup, ScoredGroup, Trajectory
+from rlframe.rows.types import Assessment, Comparison, Demonstration
+from rlframe.types import Message, Prompt, RolloutGroup, ScoredGroup, Trajectory
 
 if TYPE_CHECKING:
     from rlframe.algorithm import Algorithm
     from rlframe.algorithm.base import Lesson
-    from rlframe.rows.records import Row
     from rlframe.rows.stream import RowStream
+    from rlframe.rows.types import Row
     from rlframe.training import GroupRecord
 
 # Rows of a lesson: their class, what such a row does, and its shape.

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from rlframe.record import rollouts
 from rlframe.rows.files import read_rows
-from rlframe.types import Assessment
+from rlframe.rows.types import Assessment
 from tests.conftest import tiny_overrides
 from tests.tiny.endpoint import endpoint
 

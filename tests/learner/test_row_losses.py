@@ -22,12 +22,11 @@ from rlframe.model.classifier import Classifier, padding_of
 from rlframe.model.config import LoraConfig
 from rlframe.objective.objective import Objective
 from rlframe.prompts.template import ChatTemplate
-from rlframe.rows.records import Row
 from rlframe.rows.scoring import ScoreEncoder
 from rlframe.rows.tokens import RowEncoder
+from rlframe.rows.types import Assessment, Comparison, Row
 from rlframe.train.row_feed import to_group, to_records
 from rlframe.training import GroupRecord
-from rlframe.types import Assessment, Comparison
 from tests.conftest import compose, tiny_overrides
 from tests.learner import test_rank
 from tests.learner.conftest import Launch

@@ -18,9 +18,9 @@ from rlframe.learner.config import LearnerConfig
 from rlframe.objective.objective import Objective
 from rlframe.prompts.template import ChatTemplate
 from rlframe.rows.tokens import RowEncoder, tokenizer_digest
+from rlframe.rows.types import Demonstration
 from rlframe.train.row_feed import to_group, to_records
 from rlframe.training import GroupRecord
-from rlframe.types import Demonstration
 from tests.conftest import compose, tiny_overrides
 from tests.learner import test_rank
 from tests.learner.conftest import Launch

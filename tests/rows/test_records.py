@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from rlframe.rows.files import read_rows, write_rows
-from rlframe.rows.records import Row, row_of
-from rlframe.types import Assessment, Comparison, Demonstration, Message
+from rlframe.rows.records import row_of
+from rlframe.rows.types import Assessment, Comparison, Demonstration, Row
+from rlframe.types import Message
 
 ASK: list[Message] = [{"role": "user", "content": "What is 2 + 3?"}]
 SAY: Message = {"role": "assistant", "content": "5"}

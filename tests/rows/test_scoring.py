@@ -8,9 +8,9 @@ import pytest
 
 from rlframe.model.classifier import Classifier
 from rlframe.prompts.template import ChatTemplate
-from rlframe.rows.records import Row
 from rlframe.rows.scoring import ScoreEncoder
-from rlframe.types import Assessment, Comparison, Trajectory
+from rlframe.rows.types import Assessment, Comparison, Row
+from rlframe.types import Trajectory
 from tests.tiny.models import byte_tokenizer, make_preference_model
 from tests.tiny.templates import R1_DISTILL, SMOLLM2
 

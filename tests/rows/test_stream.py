@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rlframe.rows.config import RowSet
 from rlframe.rows.sources import Files, HubRows, SumPairs, WrittenSums, in_order
 from rlframe.rows.stream import RowStream
-from rlframe.types import Demonstration
+from rlframe.rows.types import Demonstration
 
 
 def write(path: Path, count: int, first: int = 0) -> str:

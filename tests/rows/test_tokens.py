@@ -8,7 +8,8 @@ from rlframe.batch.records import to_record
 from rlframe.prompts.rendering import Renderer
 from rlframe.prompts.template import ChatTemplate
 from rlframe.rows.tokens import RowEncoder, end_token_ids, tokenizer_digest
-from rlframe.types import Completion, Demonstration, Message, Prompt, RolloutGroup, ScoredGroup, Trajectory
+from rlframe.rows.types import Demonstration
+from rlframe.types import Completion, Message, Prompt, RolloutGroup, ScoredGroup, Trajectory
 from tests.tiny.models import byte_tokenizer
 from tests.tiny.templates import QWEN3, QWEN3_APART, R1_DISTILL, SMOLLM2
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlframe.rows.files import read_rows
-from rlframe.types import Comparison, Demonstration
+from rlframe.rows.types import Comparison, Demonstration
 from tests.tiny.drawn import drawn, write_part
 
 Selected = Callable[..., tuple[list[dict], dict]]

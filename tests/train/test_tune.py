@@ -16,7 +16,8 @@ from rlframe.config.run import EvaluationRun
 from rlframe.prompts.rendering import Renderer
 from rlframe.prompts.template import ChatTemplate
 from rlframe.rows.tokens import RowEncoder, end_token_ids
-from rlframe.types import Demonstration, Message, Prompt, Sampling
+from rlframe.rows.types import Demonstration
+from rlframe.types import Message, Prompt, Sampling
 from tests.conftest import compose_unchecked, tiny_overrides
 from tests.tiny import engines
 from tests.tiny.templates import QWEN3, QWEN3_APART, R1_DISTILL, SMOLLM2
