@@ -53,5 +53,11 @@ def _try(name: str, settings: list[str], run_dir: Path, limit: int, timeout_s: f
     except ValueError as error:
         exits.complain(str(error))
         return exits.CONFIG
+    if term.reads_tokens and (textual := reward_trial.without_tokens(groups)):
+        return exits.refuse(
+            f"{name} cannot be tried",
+            f"{run_dir}: {name} reads tokens, and {textual} completions have their text alone, as an endpoint answers; "
+            "try it on completions of engines",
+        )
     reward_trial.show(reward_trial.score(term, groups, timeout_s), Console(highlight=False))
     return 0

@@ -59,6 +59,15 @@ async def _score_group(worker: RewardWorker, reward: Reward, group: ScoredGroup)
     return [Tried(prompt=prompt, completion=completion, verdict=verdict) for completion, verdict in pairs]
 
 
+def without_tokens(groups: list[ScoredGroup]) -> int:
+    """Completions with a text and no tokens: an OpenAI-compatible endpoint has sampled them."""
+    return sum(
+        bool(completion.text) and not len(completion.token_ids)
+        for group in groups
+        for completion in group.group.completions
+    )
+
+
 def show(tried: list[Tried], console: Console) -> None:
     """Prints counts, a histogram of scores, and the most rewarded, least rewarded, slowest and failed completions."""
     from rich.rule import Rule

@@ -126,6 +126,18 @@ def test_a_trial_that_cannot_start_ends_with_exit_code_2(
     assert what in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_reward_that_reads_tokens_refuses_texts_of_an_endpoint(tmp_path: Path):
+    texts = group(1, 0, [8, 24])
+    for completion in texts.group.completions:
+        object.__setattr__(completion, "token_ids", [])
+        object.__setattr__(completion, "versions", [])
+    write_step(tmp_path / "run" / "rollouts", 1, [(texts, [0.0] * 2)])
+    settings = ("weight=1", "ngram=3", "free_share=0.1")
+    done = rlframe("reward", "try", "repetition", *settings, "--rollouts", str(tmp_path / "run"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "repetition reads tokens, and 2 completions have their text alone" in done.stderr
+
+
 def test_missing_rollouts_and_a_broken_line_are_named(tmp_path: Path, run_dir: Path):
     with pytest.raises(ValueError, match=rf"{tmp_path} holds no rollouts"):
         read(tmp_path, None)
