@@ -5,6 +5,7 @@ directory gets a place in that folder, and an override that names the place:
 
     prompts.train.path=data/train.jsonl            data/train.jsonl
     draw.continue_from=draws/sums                  draws/sums/part_*.jsonl.gz
+    prompts.train: {name: hub, path: data/sums}    all files of data/sums
     reward.terms.mine.name=/home/me/mine.py:Mine   named/0_mine.py, and ++reward.terms.mine.name='named/0_mine.py:Mine'
     prompts.train.path=/shared/train.jsonl         not sent: an absolute path of data is one of the cluster's
 
@@ -59,9 +60,10 @@ def sent_files(settings: Any, folders: Mapping[str, Path]) -> SentFiles:
     }
     keys: dict[str, str] = {}  # path in the job's folder -> the key that names the file
     overrides, kept = [], {}
+    data_sets = dict(_data_sets(settings))
     for key, value in _texts(settings):
         code = CODE.fullmatch(value)
-        for file in _files_of(code[1] if code else value) + _parts_of(key, value):
+        for file in _files_of(code[1] if code else value) + _parts_of(key, value) + data_sets.get(key, []):
             if not code and Path(value).is_absolute():
                 kept[key] = value
                 continue
@@ -123,6 +125,20 @@ def _parts_of(key: str, text: str) -> list[Path]:
         return []
     folder = folder_of(Path(text).expanduser().resolve())
     return sorted(file.resolve() for pattern in PATTERNS for file in folder.glob(pattern))
+
+
+def _data_sets(settings: Any, key: str = "") -> Iterator[tuple[str, list[Path]]]:
+    """The key of each data set of the hub that is a relative folder here, and the folder's files."""
+    if not isinstance(settings, dict):
+        return
+    path = settings.get("path")
+    if settings.get("name") == "hub" and isinstance(path, str) and not Path(path).is_absolute():
+        folder = Path(path).resolve()
+        files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+        shown = [file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts)]
+        yield f"{key}.path", shown
+    for name, value in settings.items():
+        yield from _data_sets(value, f"{key}.{name}" if key else str(name))
 
 
 def _place(file: Path, here: Path, number: int) -> str:

@@ -214,6 +214,20 @@ def test_parts_in_a_folder_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         sent_files({"rows": {"path": "../far"}}, {})
 
 
+def test_the_relative_folder_of_a_data_set_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent_names = ["data/sums/README.md", "data/sums/train/0.parquet", "other/rows.parquet"]
+    for name in [*sent_names, "data/sums/.cache/old.parquet", "plain/rows.parquet", "../far/rows.parquet"]:
+        (tmp_path / "laptop" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "laptop" / name).write_text("x")
+    monkeypatch.chdir(tmp_path / "laptop")
+    parts = {"a": {"name": "hub", "path": "data/sums"}, "b": {"name": "hub", "path": "openai/gsm8k"}}
+    settings = {"prompts": {"train": {"parts": parts}}, "rows": {"source": {"name": "hub", "path": "other"}}}
+    unsent = {"model": {"path": "plain"}, "more": {"name": "hub", "path": str(tmp_path / "far")}}
+    assert sorted(sent_files(settings | unsent, {}).files) == sent_names
+    with pytest.raises(ConfigError, match=r"^rows\.path: \.\./far is outside the working directory"):
+        sent_files({"rows": {"name": "hub", "path": "../far"}}, {})
+
+
 def test_too_large_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Path("big.jsonl").open("wb") as file:
