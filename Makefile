@@ -21,7 +21,7 @@ train: setup ## the main job; overrides go in ARGS="steps=10 seed=1"
 	$(BIN)/rlframe train experiment=smollm2_arithmetic $(ARGS)
 
 test: check ## check, then every test, in two processes; ARGS="-k clip" picks some
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 $(ARGS)
 
 check: setup ## format, lint, types, import contracts, import budget
 	$(BIN)/ruff format --check .

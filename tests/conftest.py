@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import setuptools  # noqa: F401 - torch's compiler for CPUs wants it, and fails where distutils was imported before it
@@ -38,12 +39,17 @@ ONE_AFTER_ANOTHER = (
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        file = item.path.relative_to(TESTS).as_posix()
-        group = "processes" if file.startswith(ONE_AFTER_ANOTHER) else file
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives the tests of processes to one of the two that run tests, and to the other file after file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].removeprefix("tests/")
+            return "processes" if file.startswith(ONE_AFTER_ANOTHER) else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
