@@ -125,7 +125,7 @@ def test_only_code_that_no_reader_reads_leaves_no_words():
 @pytest.mark.parametrize(
     "piece", ["~~~", "&#", "\\u0061", "%E6", "https://%", "ｗ", "а", "аa", "\u200b", "e\u0301", "``\n"]
 )
-def test_a_hundred_thousand_pieces_take_less_than_two_seconds(piece: str):
+def test_a_hundred_thousand_pieces_take_linear_time(piece: str):
     started = time.process_time()
     judge("en", piece * 100_000)
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 10  # 1 on a quiet core; a quadratic reader takes minutes

@@ -56,10 +56,10 @@ def test_hashes_count_what_a_set_of_tuples_counts(ngram: int):
         assert repeated_share(token_ids, ngram) == pytest.approx(1 - len(set(ngrams)) / len(ngrams))
 
 
-def test_100_completions_of_8000_tokens_take_less_than_half_a_second():
+def test_100_completions_of_8000_tokens_take_about_a_second():
     draw = random.Random(0)
     token_ids = [draw.randrange(150_000) for _ in range(8000)]
     started = time.process_time()
     for _ in range(100):
         repeated_share(token_ids, 20)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 1.5  # 0.1 on a quiet core; tuples of tokens take 1.9

@@ -165,9 +165,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("source", HOSTILE, ids=[source[:8] for source in HOSTILE])
-def test_hostile_programs_are_parsed_or_refused_in_a_second(source: str):
+def test_hostile_programs_are_parsed_or_refused_in_seconds(source: str):
     start = time.process_time()
     parsed(source)
     program_of(fenced(source + "\n") * 10, [{"f"}])
     program_of("\n\n".join([source] * 10), [{"f"}], ended=True)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10  # 1 on a quiet core

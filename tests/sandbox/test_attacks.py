@@ -78,10 +78,10 @@ def test_every_attack_on_files_network_and_processes_is_refused(sandbox: Sandbox
     assert not list(Path("/tmp").glob("rlframe_probe")) and not list(Path("/dev/shm").glob("rlframe_probe"))
 
 
-def test_a_fence_before_endless_spaces_is_parsed_within_a_second() -> None:
+def test_a_fence_before_endless_spaces_is_parsed_in_linear_time() -> None:
     start = time.process_time()
     assert program_of("```" + " " * 200_000 + "x") is None
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 5  # a quadratic reader takes minutes
 
 
 @pytest.mark.parametrize("fence", ["", "python", "py ", " Python3 \t"])

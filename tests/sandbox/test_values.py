@@ -124,4 +124,4 @@ def test_keys_with_equal_hashes_cost_no_time(key: str):
     start = time.process_time()
     with pytest.raises(ValueError, match="equal hashes"):
         decode(text)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 5  # 0.1 on a quiet core; a set of them takes 30
