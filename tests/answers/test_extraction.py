@@ -92,7 +92,7 @@ def test_the_last_expression_is_a_formula_or_a_number(text: str, last: str | Non
 def test_extraction_from_hundred_thousand_pieces_takes_linear_time(piece: str):
     started = time.process_time()
     final_answer(piece * 100_000, [*CONVENTIONS, "last"])
-    assert time.process_time() - started < 15  # 2 on a quiet core; a quadratic search takes minutes
+    assert time.process_time() - started < 15  # a quadratic search takes minutes
 
 
 @pytest.mark.parametrize(

@@ -170,4 +170,4 @@ def test_hostile_programs_are_parsed_or_refused_in_seconds(source: str):
     parsed(source)
     program_of(fenced(source + "\n") * 10, [{"f"}])
     program_of("\n\n".join([source] * 10), [{"f"}], ended=True)
-    assert time.process_time() - start < 10  # 1 on a quiet core
+    assert time.process_time() - start < 10
