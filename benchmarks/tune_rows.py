@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def rows(steps: int) -> tuple[Any, Path, list[Any]]:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         run = load(hydra.compose("tune", ["experiment=smollm2_tune", f"steps={steps}", *changes]), TuneConfig)
     model = base_model.prepare(run.model.path)
-    feed = open_rows(run, open_tokenizer(model), model, print).feed
+    with TemporaryDirectory() as folder:
+        feed = open_rows(run, open_tokenizer(model), model, Path(folder) / "rows.json", print).feed
     return run, model, [record for _ in range(steps) for record in feed.take()]
 
 

@@ -14,6 +14,8 @@ from rlframe.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class Renderer:
     """Applies the model's chat template, a template of one's own, or none to a conversation."""
@@ -74,7 +76,14 @@ class Renderer:
         return text in VisibleText(self._tokenizer).of(self.encode(text))
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of the text alone, without any that the tokenizer adds around a text."""
+        """The tokens of the text alone, without any that the tokenizer adds around a text.
+
+        Raises ValueError for half of a character (a lone surrogate), which no tokenizer takes.
+        """
+        if half := SURROGATE.search(text):
+            raise ValueError(
+                f"the text has half of a character, {half[0]!a}, at {half.start()}, as a cut emoji leaves it; mend it"
+            )
         return cast("list[int]", self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _begins_with_bos(self) -> bool:

@@ -29,6 +29,7 @@ class RunDir:
         self.rollouts = self.path / "rollouts"
         self.checkpoints = self.path / "checkpoints"
         self.reference = self.path / "reference.jsonl"  # of a tuning run that compares with the base model
+        self.row_total = self.path / "rows.json"  # of a tuning run of epochs
         self.curves = self.path / "curves.png"
         self.ledger = self.path / "ledger"  # the log of prompts, from which a run goes on after a death
         self.logs = self.path / "logs"  # a file for each actor's output

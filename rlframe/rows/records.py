@@ -10,6 +10,7 @@ from rlframe.rows.types import Assessment, Comparison, Demonstration, Row
 from rlframe.types import Message
 
 TASK = "general"  # of a record that names none
+LARGEST_MARGIN = 1e6
 REASONING = "reasoning_content"  # the key of thoughts that a message keeps apart from its content
 KEYS = ("role", "content", REASONING)  # of a message
 FIELDS = (  # of a record
@@ -111,6 +112,8 @@ def _comparison(record: Mapping[str, Any]) -> dict[str, Any]:
     margin = record.get("margin")
     if isinstance(margin, bool) or not isinstance(margin, int | float | None):
         raise ValueError(f"field 'margin' holds {type(margin).__name__}, not a number")
+    if margin is not None and not -LARGEST_MARGIN <= margin <= LARGEST_MARGIN:
+        raise ValueError(f"field 'margin' holds no number from {-LARGEST_MARGIN:g} to {LARGEST_MARGIN:g}")
     texts = {"messages": before, "chosen": chosen["content"], "rejected": rejected["content"]}
     return texts | {"margin": None if margin is None else float(margin)}
 
@@ -154,9 +157,16 @@ def _conversation(record: Mapping[str, Any], name: str) -> tuple[list[Message], 
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else _messages(text, before)
     value = record[name]
     answer = [{"role": "assistant", "content": value}] if isinstance(value, str) else _messages(value, name)
-    if len(answer) > len(messages) and answer[: len(messages)] == messages:
-        return _split(answer, name)  # a whole conversation, which has its beginning once more beside it
-    return _split([*messages, *answer], name)
+    *turns, last = answer
+    if not turns or answer[0]["role"] in ("assistant", "tool"):
+        return _split([*messages, *answer], name)
+    # A whole conversation, whose beginning or question stands beside it once more; or only the last turns of it.
+    count = len(messages)
+    if messages in (turns[:count], turns[-count:], []):
+        return _split(answer, name)
+    if messages[-len(turns) :] == turns:
+        return _split([*messages, last], name)
+    raise ValueError(f"{before} and {name} hold different questions; leave {before} out, or give answers alone")
 
 
 def _split(messages: list[Message], name: str) -> tuple[list[Message], Message]:

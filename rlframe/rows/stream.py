@@ -21,7 +21,7 @@ class RowStream:
     """
 
     def __init__(self, sources: Mapping[str, RowSource], seed: int) -> None:
-        """Raises ValueError for a source that cannot be read, and where no row is left by the weights."""
+        """Raises ValueError for a source that cannot be read, and for one of which its weight leaves no row."""
         parts = {name: source.load() for name, source in sources.items()}
         if empty := [name for name, part in parts.items() if not len(part)]:
             raise ValueError(f"{f'parts.{empty[0]}' if empty[0] else 'path'}: holds no row")
@@ -30,9 +30,14 @@ class RowStream:
         weights = [source.weight for source in sources.values()]
         self._parts = list(zip(ends, ends[1:], weights, strict=False))  # first row, end, weight
         self._seed = seed
-        self._length = sum(round((end - first) * weight) for first, end, weight in self._parts)
-        if not self._length:
-            raise ValueError("parts: their weights leave no row; raise one")
+        lengths = [round((end - first) * weight) for first, end, weight in self._parts]
+        if without := [name for name, length in zip(parts, lengths, strict=True) if not length]:
+            source = sources[without[0]]
+            raise ValueError(
+                f"parts.{without[0]}.weight: {source.weight:g} of {len(parts[without[0]])} rows is no row; raise it, "
+                "or leave the part out"
+            )
+        self._length = sum(lengths)
         self._epoch_order = lru_cache(maxsize=2)(self._shuffled)
 
     def __len__(self) -> int:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 Turns = Literal["last", "all"]
 
 MARK, THOUGHT_MARK = "⟨answer⟩", "⟨thought⟩"  # texts that a chat template shows the place of
-OPENED = re.compile(r"<(\w+)>\s*\Z")  # at the end of a prompt: the template has opened the thoughts
-CLOSED = re.compile(r"</\w+>\s*\Z")  # likewise: the template has closed them again
+THOUGHTS = "think|thinking|thought|thoughts|reason|reasoning"  # names of tags
+OPENED = re.compile(rf"<({THOUGHTS})>\s*\Z")  # at the end of a prompt: the template has opened the thoughts
+CLOSED = re.compile(rf"</({THOUGHTS})>\s*\Z")  # likewise: the template has closed them again
 CLOSED_ALONE = re.compile(r"(?:(?!<think>).)*?</think>", re.DOTALL)  # in an answer: thoughts without their opening tag
-EMPTY_THOUGHTS = re.compile(r"\s*(<(\w+)>)?\s*</(think|\2)>")  # at the beginning of an answer
+EMPTY_THOUGHTS = re.compile(rf"\s*(<({THOUGHTS})>)?\s*</(think|\2)>")  # at the beginning of an answer
 
 
 class RowEncoder:

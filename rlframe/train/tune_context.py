@@ -167,7 +167,8 @@ def open(run: TuneConfig) -> Iterator[TuneContext]:
         console = stack.enter_context(Console(run.steps or 0, tuning=True, figures=figures))
         beginning = begin(stack, run, files, console, signals, steps=run.steps or 0)
         with console.phase("reading the rows"):
-            opened = open_rows(run, open_tokenizer(beginning.model_path), beginning.model_path, console.warn)
+            tokenizer = open_tokenizer(beginning.model_path)
+            opened = open_rows(run, tokenizer, beginning.model_path, files.row_total, console.warn)
         run = run.with_steps(opened.steps)
         console.steps = beginning.reporter.steps = opened.steps
         reference = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rlframe.errors import ConfigError
 from rlframe.model.classifier import padding_of
 from rlframe.prompts.overlap import digest
+from rlframe.record.row_total import keep_total
 from rlframe.rows.scoring import ScoreEncoder
 from rlframe.rows.sources import in_order
 from rlframe.rows.stream import RowStream
@@ -49,9 +50,15 @@ class OpenRows:
 
 
 def open_rows(
-    run: TuneConfig, tokenizer: PreTrainedTokenizerBase, model_path: Path, warn: Callable[[str], None]
+    run: TuneConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    model_path: Path,
+    total_file: Path,
+    warn: Callable[[str], None],
 ) -> OpenRows:
-    """Reads and encodes the rows, all of them within a minute. `warn` gets lines for the console.
+    """Reads and encodes the rows, as many of them as a minute allows.
+
+    `total_file` keeps the rows of all epochs for a resumed run. `warn` gets lines for the console.
 
     Raises ConfigError for a record of another kind than the algorithm learns from, an answer that contradicts its
     prompt, too many rows that are too long, and rows that are held out.
@@ -75,6 +82,7 @@ def open_rows(
     total = None
     if run.epochs is not None:
         total = max(1, round(run.epochs * len(stream) * (1 - checked.dropped_share)))
+        total = keep_total(total_file, epochs=run.epochs, epoch_rows=len(stream), total=total)
     planned = (run.steps or 0) * settings.per_step if total is None else total
     feed = RowFeed(
         stream,
@@ -89,7 +97,7 @@ def open_rows(
     )
     steps = run.steps if total is None else math.ceil(total / settings.per_step)
     assert steps is not None, "a check has seen to steps or epochs"
-    return OpenRows(feed=feed, heldout=to_records(heldout), steps=steps)
+    return OpenRows(feed=feed, heldout=to_records(heldout) if run.evaluation_every else [], steps=steps)
 
 
 def _encoder(run: TuneConfig, tokenizer: PreTrainedTokenizerBase, model_path: Path) -> Encoder:
@@ -132,13 +140,17 @@ def _check(stream: RowStream, encoder: Encoder, run: TuneConfig, heldout: dict[b
 
 
 def _held_out(run: TuneConfig, encoder: Encoder) -> list[ScoredGroup]:
-    """Every held-out row; none in a run without evaluations. Raises ValueError for a row that is too long."""
-    if not run.evaluation_every:
+    """Every held-out row. Raises ValueError for a row that is too long to be evaluated, and for a weight."""
+    sources = run.rows.heldout.sources
+    if not sources:
         return []
-    rows = in_order(RowStream(run.rows.heldout.sources, run.seed).rows)
+    if weighted := [name for name, source in sources.items() if source.weight != 1]:
+        raise ValueError(f"heldout.parts.{weighted[0]}.weight: every held-out row is evaluated once; leave it out")
+    rows = in_order(RowStream(sources, run.seed).rows)
     # Rows of two files may have the same id, and a learner shares the prompt of rows with one id.
     groups = [to_group(row, encoder, run.algorithm, f"{HELD_OUT}{index}") for index, row in enumerate(rows)]
-    if too_long := [group for group in groups if longest(group) > run.rows.max_tokens]:
+    too_long = [group for group in groups if longest(group) > run.rows.max_tokens]
+    if too_long and run.evaluation_every:
         raise ValueError(
             f"heldout: row {_row_id(too_long[0])} has {longest(too_long[0])} tokens, more than rows.max_tokens="
             f"{run.rows.max_tokens}; raise it, or leave the row out"

@@ -79,6 +79,26 @@ def test_every_shape_of_an_assessment_is_read(record: dict) -> None:
     assert (row.messages, row.steps, row.labels, row.answer) == (ASK, ["5"], [1.0], "5")
 
 
+SYSTEM: Message = {"role": "system", "content": "Add."}
+FIRST: list[Message] = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+
+
+@pytest.mark.parametrize(
+    "prompt, before, conversation",
+    [
+        ("What is 2 + 3?", [SYSTEM, *ASK], [SYSTEM, *ASK]),
+        ("What is 2 + 3?", [*FIRST, *ASK], [*FIRST, *ASK]),  # the last question stands beside the conversation
+        ("Hi.", [*FIRST, *ASK], [*FIRST, *ASK]),  # or the first one
+        ([SYSTEM, *ASK], ASK, [SYSTEM, *ASK]),  # the system message stands in the prompt alone
+        (FIRST[:1], [FIRST[1], *ASK], [*FIRST, *ASK]),  # what follows the prompt
+    ],
+)
+def test_a_prompt_beside_whole_conversations_is_not_repeated(prompt, before, conversation) -> None:
+    row = read({"prompt": prompt, "chosen": [*before, SAY], "rejected": [*before, {**SAY, "content": "6"}]})
+    assert isinstance(row, Comparison)
+    assert (row.messages, row.chosen, row.rejected) == (conversation, "5", "6")
+
+
 def test_a_label_that_is_a_topic_makes_no_assessment() -> None:
     assert isinstance(read({"prompt": "What is 2 + 3?", "completion": "5", "label": "sums"}), Demonstration)
     assert isinstance(read({"prompt": "What is 2 + 3?", "completion": "5", "labels": ["sums"]}), Demonstration)
@@ -111,6 +131,9 @@ def test_thoughts_beside_the_content_are_kept() -> None:
         ({"prompt": "What?", "chosen": "5", "rejected": "5"}, "chosen and rejected are equal"),
         ({"prompt": "What?", "chosen": "5"}, "has no field 'rejected'"),
         ({"chosen": [*ASK, SAY], "rejected": [*ASK, *ASK, SAY]}, "must begin with the same messages"),
+        ({"prompt": "Who?", "chosen": [*ASK, SAY], "rejected": "6"}, "prompt and chosen hold different questions"),
+        ({"prompt": "What?", "chosen": "5", "rejected": "6", "margin": float("nan")}, "no number from -1e+06 to 1e+06"),
+        ({"prompt": "What?", "chosen": "5", "rejected": "6", "margin": 10**400}, "no number from -1e+06 to 1e+06"),
         ({"messages": ASK, "answer": "5", "token_ids": [4]}, "not the digest of their tokenizer"),
     ],
 )

@@ -48,6 +48,11 @@ def test_weights_are_times_in_an_epoch(tmp_path: Path) -> None:
     assert set(epoch(rows)) != set(epoch(rows, 1))  # other rows a second time
 
 
+def test_a_weight_that_leaves_no_row_of_a_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^parts\.b\.weight: 0\.04 of 10 rows is no row; raise it"):
+        stream(tmp_path, a=1.0, b=0.04)
+
+
 def test_the_parts_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
     write(tmp_path / "stage" / "part_000001.jsonl", 2, first=2)
     write(tmp_path / "stage" / "part_000000.jsonl", 2)

@@ -124,6 +124,11 @@ def test_an_answer_that_contradicts_its_prompt_is_refused(template, kwargs, answ
     assert problem in str(refused.value)
 
 
+@pytest.mark.parametrize("answer", ["<div></div> is empty", "<p></p>", "see <thinking></thinking>"])
+def test_an_empty_element_of_html_is_an_answer(answer: str) -> None:
+    assert encoder(SMOLLM2).trajectory(row(answer)).turns[-1].completion.text == answer
+
+
 def test_a_conversation_that_the_chat_template_refuses_is_named_by_its_row() -> None:
     strict = (
         "{% if messages[0]['role'] == 'user' and messages[0]['content'] != '?' %}{{ raise_exception('no') }}{% endif %}"

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from rlframe.batch.samples import to_samples
 from rlframe.batch.sequences import to_train_sample
 from rlframe.config.tune import TuneConfig
 from rlframe.errors import ConfigError, RunFailed
+from rlframe.train import written
 from rlframe.train.row_feed import row_digest
 from rlframe.train.signals import Stop, StopSignals
 from rlframe.train.tune import take_step
@@ -35,9 +37,11 @@ def tune_config(tiny_model: Path, *overrides: str) -> TuneConfig:
     return load(compose_unchecked([*settings, *overrides], "tune"), TuneConfig)
 
 
-def open_feed(run: TuneConfig, warnings: list[str] | None = None):
+def open_feed(run: TuneConfig, warnings: list[str] | None = None, folder: Path | None = None):
     lines: list[str] = [] if warnings is None else warnings
-    return open_rows(run, byte_tokenizer(), Path(run.model.path), lines.append)
+    with TemporaryDirectory() as passing:
+        total_file = (folder or Path(passing)) / "rows.json"
+        return open_rows(run, byte_tokenizer(), Path(run.model.path), total_file, lines.append)
 
 
 def test_two_epochs_of_10_rows_are_5_steps_of_4(tiny_model: Path, tmp_path: Path) -> None:
@@ -76,6 +80,24 @@ def test_a_resumed_run_of_epochs_keeps_its_rows_per_step(tiny_model: Path, tmp_p
     by_steps = open_feed(tune_config(tiny_model, rows, "rows.per_step=2", "steps=9", "epochs=null")).feed
     by_steps.restore(feed.state())
     assert by_steps.position == 4
+
+
+def test_a_resumed_run_keeps_the_steps_that_its_first_start_counted(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that sees one row, which is too long, estimates that all are; one that sees all counts the long one."""
+    file = tmp_path / "a.jsonl"
+    write(file, 9)
+    file.write_text(json.dumps({"prompt": "say", "completion": "x" * 100}) + "\n" + file.read_text())
+    changes = [f"rows.path={file}", "epochs=2.0", "rows.max_dropped_share=0.99"]
+    first = open_feed(tune_config(tiny_model, *changes), folder=tmp_path)
+    assert first.steps == 5  # 18 rows
+    monkeypatch.setattr(written, "in_order", lambda rows: list(rows)[1:3])
+    assert open_feed(tune_config(tiny_model, *changes)).steps == 5  # 20 rows are expected where none is long
+    resumed = open_feed(tune_config(tiny_model, *changes), folder=tmp_path)
+    assert (resumed.steps, resumed.feed.total) == (5, 18)
+    longer = open_feed(tune_config(tiny_model, *changes, "epochs=4.0"), folder=tmp_path)
+    assert longer.feed.total == 40
 
 
 def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Path) -> None:
@@ -161,7 +183,7 @@ def test_long_rows_that_come_early_by_chance_do_not_end_the_run(tiny_model: Path
     write(tmp_path / "a.jsonl", 990)
     with (tmp_path / "a.jsonl").open("a") as file:
         file.writelines(json.dumps({"prompt": "say", "completion": "x" * 80}) + "\n" for _ in range(10))
-    for seed in range(20):
+    for seed in range(5):
         opened = open_feed(tune_config(tiny_model, f"rows.path={tmp_path / 'a.jsonl'}", f"seed={seed}", "epochs=1.0"))
         assert sum(len(opened.feed.take()) for _ in range(opened.steps)) == 990
 
@@ -208,6 +230,29 @@ def test_held_out_rows_among_the_rows_are_refused_and_three_named(tiny_model: Pa
         "rows: heldout: 5 of 10 rows have the conversation of a held-out row: a.jsonl:6 is b.jsonl:1, a.jsonl:7 is "
         "b.jsonl:2, a.jsonl:8 is b.jsonl:3; take them out of one of the two"
     )
+
+
+def test_without_evaluations_held_out_rows_are_kept_apart_all_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    rows, heldout = write(tmp_path / "a.jsonl", 10), write(tmp_path / "b.jsonl", 3, first=8)
+    changes = [f"rows.path={rows}", f"rows.heldout.path={heldout}", "evaluate.every=0"]
+    with pytest.raises(ConfigError, match=r"^rows: heldout: 2 of 10 rows have the conversation of a held-out row: "):
+        open_feed(tune_config(tiny_model, *changes))
+    apart = write(tmp_path / "c.jsonl", 3, first=10)
+    assert open_feed(tune_config(tiny_model, *changes, f"rows.heldout.path={apart}")).heldout == []
+
+
+def test_a_weight_of_held_out_rows_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    rows, heldout = write(tmp_path / "a.jsonl", 10), write(tmp_path / "b.jsonl", 3, first=10)
+    part = f"+rows.heldout.parts.some={{path:{heldout},weight:0.5}}"
+    with pytest.raises(ConfigError, match=r"^rows: heldout\.parts\.some\.weight: every held-out row is evaluated once"):
+        open_feed(tune_config(tiny_model, f"rows.path={rows}", part))
+
+
+def test_half_of_a_character_is_refused_by_its_row(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "say", "completion": "cut \\ud83d"}\n')
+    with pytest.raises(ConfigError, match=r"^rows: row a\.jsonl:1: the text has half of a character, '\\ud83d', at 4"):
+        open_feed(tune_config(tiny_model, f"rows.path={file}"))
 
 
 @pytest.mark.parametrize(
