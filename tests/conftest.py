@@ -17,23 +17,27 @@ from rlframe.config.run import RunConfig
 TESTS = Path(__file__).parent
 TINY = TESTS / "tiny"
 BREVITY = f"{TESTS / 'tiny' / 'rewards.py'}:Brevity"
-# Tests of Ray's processes, which take the silence of a second for a fault: `make test` runs them one after another, and
-# all others beside them, file by file.
-ONE_AFTER_ANOTHER = (
-    "actors/",
-    "cli/test_draw.py",
-    "cluster/",
-    "experience/",
-    "kubernetes/",
-    "reward/test_pool.py",
-    "reward/test_restarts.py",
-    "reward/test_silence.py",
-    "rollout/",
-    "test_chaos.py",
-    "test_launch.py",
-    "train/",
-    "weights/",
-)
+# `make test` runs tests in two processes. The tests of a folder or file with the same name here run one after another,
+# and those of every other file together. Tests of actors take the silence of seconds for a fault, so two of them at the
+# same time would disturb each other.
+GROUPS = {
+    "cli/test_draw.py": "runs",
+    "cluster/test_jobs.py": "runs",
+    "cluster/test_loopback.py": "runs",
+    "cluster/test_nodes.py": "runs",
+    "test_chaos.py": "runs",
+    "test_launch.py": "runs",
+    "train/": "runs",
+    "actors/": "actors",
+    "cluster/": "actors",
+    "experience/": "actors",
+    "kubernetes/": "actors",
+    "reward/test_pool.py": "actors",
+    "reward/test_restarts.py": "actors",
+    "reward/test_silence.py": "actors",
+    "rollout/": "actors",
+    "weights/": "actors",
+}
 
 # By itself Ray gives its workers the least priority, and beside other tests they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -41,13 +45,13 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Gives the tests of processes to one of the two that run tests, and to the other file after file."""
+    """Gives each group of tests to one of the two processes."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0].removeprefix("tests/")
-            return "processes" if file.startswith(ONE_AFTER_ANOTHER) else file
+            return next((group for start, group in GROUPS.items() if file.startswith(start)), file)
 
     return Scheduling(config, log)
 

@@ -28,7 +28,7 @@ def check(folder: Path, *arguments: str, absent: list[str]) -> dict[str, dict]:
         (folder / f"{package}.py").write_text(f"raise ImportError('{package} is not here')")
     command = [sys.executable, gpu_check.__file__, "--small", "--json", str(folder / "table.json"), *arguments]
     finished = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=400
+        command, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=560
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return {row["name"]: row for row in json.loads((folder / "table.json").read_text())["parts"]}

@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
     module: str
     function: str
-    limit_s: int
+    limit_s: float
     needs_gpu: bool = False  # no small form
 
     def run(self, small: bool) -> Iterator[Figure]:

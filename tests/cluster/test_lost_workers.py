@@ -92,7 +92,7 @@ def pool(run: RunConfig, local_ray: None) -> Iterator[EpisodePool]:
 
 
 def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePool, tmp_path: Path):
-    short, long = order("short", 10, 20), [order(f"long{n}", 900, 1000) for n in range(3)]
+    short, long = order("short", 10, 20), [order(f"long{n}", 1800, 2000) for n in range(3)]
 
     async def kill() -> tuple[Lost, Any, int]:
         async with Lost(pool, tmp_path, [short, *long]) as lost:
@@ -113,9 +113,9 @@ def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePoo
             return lost, [lost.records[o.key].lengths for o in long], tokens
 
     lost, lengths, tokens = asyncio.run(kill())
-    assert lengths == [[900, 1000]] * 3
-    # The engines lived and gave their tokens, so none is sampled twice.
-    assert tokens < 30 + 3 * 1900 + 1000
+    assert lengths == [[1800, 2000]] * 3
+    # The engines lived and were not done when the successor came: they gave their tokens, and none is sampled twice.
+    assert tokens < 30 + 3 * 3800 + 1000
     assert len(lost.warnings) == 1
     assert "episodes-0 is lost, and another episode worker takes its place: " in lost.warnings[0]
 

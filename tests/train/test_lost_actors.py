@@ -1,4 +1,4 @@
-"""A whole run with vLLM whose engine is killed in mid-run: every step, and every prompt once."""
+"""A whole run with vLLM whose episode worker and then engine are killed: every step, and every prompt once."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ STEPS, PROMPTS = 6, 4
 SIZE = [f"steps={STEPS}", f"prompts_per_step={PROMPTS}", "learner.ranks=1", "evaluate.every=0", "checkpoint.every=3"]
 
 
-def kill_engine_after_first_step(run_dir: Path, family: list[int]) -> None:
-    """Waits for the first row of metrics, then kills the only engine's actor; `family`: it and its child processes."""
-    metrics = run_dir / "metrics.jsonl"
-    while not metrics.exists() or not metrics.read_bytes().count(b"\n"):
-        time.sleep(0.02)
-    engine: Any = ray.get_actor("rollout-0")
-    pid = ray.get(engine.__ray_call__.remote(lambda _: os.getpid()))
-    family += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    os.kill(pid, signal.SIGKILL)
+def kill_worker_then_engine(run_dir: Path, killed: list[int]) -> None:
+    """Kills the only episode worker after the first row of metrics, and the only engine after the third.
+
+    `killed` gets the processes, the engine's children included.
+    """
+    for rows, name in ((1, "episodes-0"), (3, "rollout-0")):
+        while not (metrics := run_dir / "metrics.jsonl").exists() or metrics.read_bytes().count(b"\n") < rows:
+            time.sleep(0.02)
+        actor: Any = ray.get_actor(name)
+        pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+        killed += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        os.kill(pid, signal.SIGKILL)
 
 
 def check_metrics_for_operators(scraper: Scraper, run_dir: Path) -> None:
-    """Prometheus has found every name; the loss is counted there, in the file and in the status."""
+    """Prometheus has found every name; the losses are counted there, in the file and in the status."""
     run = run_dir.name
     assert scraper.names == {metric.scraped for metric in METRICS}
     assert all(("run", run) in labels for _, labels in scraper.series)
@@ -47,7 +50,8 @@ def check_metrics_for_operators(scraper: Scraper, run_dir: Path) -> None:
     assert scraper.value("ray_rlframe_engines", run=run, state="wanted") == 1
     assert (scraper.value("ray_rlframe_verdicts_total", run=run, status="scored") or 0) > 0
     status = read_status(run_dir / "status.json")
-    assert (status.outages.losses["engine"], status.outages.recoveries["engine"]) == (1, 1)
+    for role in ("engine", "episodes"):
+        assert (status.outages.losses[role], status.outages.recoveries[role]) == (1, 1)
     assert status.metrics_url.startswith("http://127.0.0.1:")
     assert 0 < status.outages.lost_s < status.outages.seconds  # no engine served for a while
     assert status.prompt_states["taken"] == STEPS * PROMPTS
@@ -56,17 +60,18 @@ def check_metrics_for_operators(scraper: Scraper, run_dir: Path) -> None:
     assert 0 < last["time/effective"] < 1
 
 
-def test_a_run_goes_on_after_the_death_of_its_only_engine(
+def test_a_run_goes_on_after_the_deaths_of_its_only_worker_and_engine(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_metrics_report_interval_ms", "1000")
-    family: list[int] = []
-    killer = threading.Thread(target=kill_engine_after_first_step, args=(tmp_path, family), daemon=True)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_worker_then_engine, args=(tmp_path, killed), daemon=True)
     killer.start()
     settings = [
         *tiny_overrides(tiny_model),
         *SIZE,
         "rollout.engines=1",
+        "rollout.episode_workers=1",
         "max_staleness=1",
         "late=wait",
         f"run_dir={tmp_path}",
@@ -75,7 +80,7 @@ def test_a_run_goes_on_after_the_death_of_its_only_engine(
         train(compose(settings))
     killer.join(10)
     check_metrics_for_operators(scraper, tmp_path)
-    assert len(family) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in family)
+    assert len(killed) >= 3 and not any(Path(f"/proc/{pid}").exists() for pid in killed)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert max(row["rollout/staleness_max"] for row in rows) <= 1
@@ -83,5 +88,8 @@ def test_a_run_goes_on_after_the_death_of_its_only_engine(
     groups = rollouts.read(tmp_path, None)
     prompts = [group.group.prompt.id for group in groups]
     assert len(prompts) == len(set(prompts)) == STEPS * PROMPTS
-    assert (tmp_path / "logs" / "rollout-1.log").exists()  # the engine in its place
+    assert {len(group.rewards) for group in groups} == {4}
+    assert (tmp_path / "logs" / "rollout-1.log").exists()  # the engine in the place of rollout-0
+    written = {file.name.split(".")[1] for file in (tmp_path / "rollouts").iterdir()}
+    assert written <= {"episodes-0", "episodes-1", "jsonl"} and "episodes-1" in written
     assert not (tmp_path / "requests").exists()
