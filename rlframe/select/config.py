@@ -136,6 +136,11 @@ class SelectConfig(Config):
     select: AnyChoice
     prompts: PromptsConfig | None = None
 
+    def rewards(self) -> list[str]:
+        """Names of the rewards whose verdicts the selection reads."""
+        graded = self.select.verdicts if isinstance(self.select, GradePairs) else []
+        return [name for name in (self.right.verdict, *self.keep.verdicts, *graded) if name is not None]
+
     @model_validator(mode="after")
     def _can_work(self) -> SelectConfig:
         if not self.sources:

@@ -18,10 +18,10 @@ class Filters:
 
     def reason(self, item: Item) -> str | None:
         """The first reason against an item; None for an item that may stay. Written rows have no scores to check."""
-        if item.completion is not None and (reason := self._of_completion(item, item.completion)):
-            return reason
         if self.keep.tasks is not None and item.task not in self.keep.tasks:
             return "other task"
+        if item.completion is not None and (reason := self._of_completion(item, item.completion)):
+            return reason
         if not item.text.strip():
             return "empty"
         if self.keep.tokens is not None and item.tokens is not None and not within(item.tokens, self.keep.tokens):
@@ -40,7 +40,7 @@ class Filters:
             return "reward"
         for name, rule in self.keep.verdicts.items():
             score = item.score(name)
-            if score is None and rule.score is not None:
+            if name not in scored.verdicts or (score is None and rule.score is not None):
                 return "no verdict"
             wrong_status = rule.status is not None and scored.verdicts[name][0].status not in rule.status
             if wrong_status or (score is not None and not within(score, rule.score)):

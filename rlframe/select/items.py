@@ -59,15 +59,9 @@ class Item:
         return len(self.token_ids) or None
 
     def score(self, verdict: str | None) -> float | None:
-        """The score by a reward, or the whole reward for None; a NaN is no score.
-
-        Raises ValueError for a reward that did not judge the completion.
-        """
-        if self.row is not None:
+        """The score by a reward, or the whole reward for None; a NaN is no score, nor is a reward of other tasks."""
+        if self.row is not None or (verdict is not None and verdict not in self._scored.verdicts):
             return None
-        if verdict is not None and verdict not in self._scored.verdicts:
-            known = ", ".join(self._scored.verdicts) or "no reward"
-            raise ValueError(f"{self.where}: no reward {verdict!r} scored this completion; there is {known}")
         score = self._scored.rewards[0] if verdict is None else self._scored.verdicts[verdict][0].score
         return None if score is None or math.isnan(score) else score
 

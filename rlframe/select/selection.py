@@ -67,6 +67,7 @@ class FirstPass:
         self._named: list[str] = []
         self._kept: set[int] = set()
         self._completions = self._cut_off = 0
+        self._rewards: dict[str, None] = {}  # names of all rewards that judged a completion
 
     def add(self, index: int, source: str, item: Item) -> None:
         """Raises ValueError for an item that cannot be judged, ConfigError for a row of the wrong kind."""
@@ -78,6 +79,7 @@ class FirstPass:
             self._rated[conversation][1] += 1
         if item.completion is not None:
             self._completions += 1
+            self._rewards |= dict.fromkeys(item.completion.verdicts)
             self._cut_off += item.completion.finish_reasons[0] == "length"
         answer = _answer_digest(conversation, item.text, self._config.duplicates)
         if reason := self._filters.reason(item) or self._against_others(item, conversation, answer):
@@ -93,7 +95,11 @@ class FirstPass:
             self._prompts[conversation].append((source, candidate))
 
     def decide(self) -> Decisions:
-        """Chooses from each conversation. Raises ConfigError where too many completions were cut off."""
+        """Chooses from each conversation. Raises ConfigError for an unknown reward, or too many cut off."""
+        unknown = [name for name in self._config.rewards() if name not in self._rewards]
+        if self._completions and unknown:
+            known = ", ".join(self._rewards) or "no reward"
+            raise ConfigError(f"no reward {unknown[0]!r} scored any completion; there is {known}")
         if self._cut_off > self._config.max_truncated * self._completions:
             raise ConfigError(
                 f"max_truncated: {self._cut_off} of {self._completions} completions were cut off at the greatest "

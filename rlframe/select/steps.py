@@ -88,7 +88,7 @@ class StepPrompts:
             for prompt in stepped.prompts():
                 scores: list[float | None] = []
                 if prompt.id == prompt_id:
-                    scores = [_score(item, self.reward) for item in group]
+                    scores = [item.score(self.reward) for item in group]
                     prompt_id, group = next(continuations, (None, ()))
                 labels.append(label(scores, soft=soft))
             known = [each for each in labels if each is not None]
@@ -123,7 +123,7 @@ class StepPrompts:
             return "several turns" if item.completion else "written rows"
         if not item.token_ids:
             return "without token ids"
-        if (score := _score(item, self.reward)) is None:
+        if (score := item.score(self.reward)) is None:
             return "without a score"
         prompt = item.completion.group.prompt
         for tokens, key, bound in (
@@ -147,12 +147,6 @@ def label(scores: Iterable[float | None], *, soft: bool) -> float | None:
     if not right:
         return None
     return sum(right) / len(right) if soft else float(any(right))
-
-
-def _score(item: Item, reward: str) -> float | None:
-    """The score by a reward; None: it failed, or does not speak on the task."""
-    assert item.completion is not None, f"{item.where} is a completion"
-    return item.score(reward) if reward in item.completion.verdicts else None
 
 
 def _prompt_id(item: Item) -> str:

@@ -41,6 +41,28 @@ def test_lengths_are_counted_in_tokens(selected: Selected) -> None:
     assert (counts["dropped"]["too short"], counts["dropped"]["too long"]) == (1, 1)
 
 
+def test_a_reward_is_no_verdict_on_completions_of_other_tasks(selected: Selected, folder: Path) -> None:
+    code = [drawn("Add.", f"{n}", reward=1.0, tokens=n, grades={"code": 1.0}) | {"task": "code"} for n in (1, 2)]
+    write_part(folder / "part_000000.jsonl.gz", [*code, drawn("What is 1 + 1?", "2", reward=1.0, tokens=3)])
+    (folder / "part_000001.jsonl.gz").unlink()
+    assert selected("right.verdict=math")[1]["kept"] == 3  # all: right decides nothing
+    assert selected("right.verdict=math", "select=shortest")[1]["dropped"] == {"not right": 2}
+    assert selected("right.verdict=math", "keep.pass_rate=[1.0,1.0]")[1]["dropped"] == {"pass rate": 2}
+    assert selected("+keep.verdicts.math={score: [1.0, null]}")[1]["dropped"] == {"no verdict": 2}
+    assert selected("+keep.verdicts.math={status: [scored]}")[1]["dropped"] == {"no verdict": 2}
+    rows, counts = selected("+keep.verdicts.math={score: [1.0, null]}", "right.verdict=math", "keep.tasks=[math]")
+    assert [row["answer"] for row in rows] == ["2"] and counts["dropped"] == {"other task": 2}
+
+
+def test_grades_of_other_tasks_make_no_pair(selected: Selected, folder: Path) -> None:
+    lines = [drawn("Hi.", str(n), reward=n, tokens=9, grades={"judge": float(n)}) for n in (1, 5)]
+    other = [drawn("Add.", str(n), reward=n, tokens=9, grades={"code": float(n)}) | {"task": "code"} for n in (1, 5)]
+    write_part(folder / "part_000000.jsonl.gz", [*other, *lines])
+    (folder / "part_000001.jsonl.gz").unlink()
+    rows, counts = selected("select=grades", "select.verdicts=[judge]")
+    assert [row["chosen"] for row in rows] == ["5"] and counts["dropped"] == {"no partner": 2}
+
+
 def test_pass_rates_count_a_prompts_completions_of_all_parts(selected: Selected, folder: Path) -> None:
     write_part(folder / "part_000002.jsonl.gz", [drawn("What is 2 + 3?", "4", reward=0.0, tokens=1)])
     rows, counts = selected("keep.pass_rate=[0.5,0.5]")  # 2 of 4 and 2 of 3 are right
