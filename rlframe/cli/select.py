@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,10 +97,12 @@ def _held_out(selected: SelectConfig) -> HeldOut:
     from rlframe.select.items import question_of
 
     sets = [read_questions(path) for path in selected.heldout.files]
+    rendered: Iterable[str] = ()
     if selected.prompts is not None:
-        problems = in_order(selected.prompts.heldout.load())
-        sets.append(question_of(problem.messages) for problem in problems)
-    return HeldOut(sets, selected.heldout.ngram, values=selected.heldout.values)
+        template, problems = selected.prompts.template, selected.prompts.heldout.load()
+        sets.append(question_of(problem.messages) for problem in in_order(problems))
+        rendered = (question_of(template.messages(problem)) for problem in in_order(problems))
+    return HeldOut(sets, selected.heldout.ngram, values=selected.heldout.values, rendered=rendered)
 
 
 def _tokenizer_of(selected: SelectConfig, source: str) -> str | None:

@@ -25,11 +25,16 @@ class HeldOut:
     With ngram 3, "Add 28 to 37." is held out beside "Now add 28 to 37!": both have "add 28 to".
     """
 
-    def __init__(self, sets: Iterable[Iterable[str]], ngram: int, *, values: bool) -> None:
-        """`sets`: the questions of each held-out set. Runs of words that most questions of a set share do not count."""
+    def __init__(
+        self, sets: Iterable[Iterable[str]], ngram: int, *, values: bool, rendered: Iterable[str] = ()
+    ) -> None:
+        """`sets`: the questions of each held-out set. Runs of words that most questions of a set share do not count.
+
+        `rendered`: questions in the words of a template, which are compared as a whole.
+        """
         self._ngram = ngram
         self._values = values
-        self._digests: set[bytes] = set()
+        self._digests = {_digest("words", _words(question)) for question in rendered}
         for questions in sets:
             counts: Counter[bytes] = Counter()
             number = 0
@@ -44,11 +49,10 @@ class HeldOut:
         return bool(self._digests) and not self._digests.isdisjoint(self._keys(question))
 
     def _keys(self, question: str) -> set[bytes]:
-        text = unicodedata.normalize("NFKC", question).casefold()
-        words = WORD.findall(text)
+        words = _words(question)
         runs = [words[start : start + self._ngram] for start in range(max(1, len(words) - self._ngram + 1))]
-        keys = {_digest("words", run) for run in runs if run}
-        if self._values and len(numbers := sorted(NUMBER.findall(text))) > 1:
+        keys = {_digest("words", run) for run in [*runs, words] if run}
+        if self._values and len(numbers := sorted(NUMBER.findall(_folded(question)))) > 1:
             keys.add(_digest("numbers", numbers))
         return keys
 
@@ -69,6 +73,14 @@ def _question(record: dict[str, Any], where: str) -> str:
             if question := question_of(messages):
                 return question
     raise ValueError(f"{where}: no question; a held-out line has messages, {', '.join(QUESTION_FIELDS)}")
+
+
+def _folded(question: str) -> str:
+    return unicodedata.normalize("NFKC", question).casefold()
+
+
+def _words(question: str) -> list[str]:
+    return WORD.findall(_folded(question))
 
 
 def _digest(kind: str, words: list[str]) -> bytes:

@@ -24,6 +24,13 @@ def test_a_short_question_is_compared_as_a_whole() -> None:
     assert not holds("So what is 28 + 37?", ["What is 28 + 37?"])
 
 
+def test_a_question_in_a_templates_words_is_compared_as_a_whole() -> None:
+    words = "{} Answer with a number, and with nothing else before or behind it."
+    held_out = HeldOut([["What is 28 + 37?"]], 10, values=False, rendered=[words.format("What is 28 + 37?")])
+    assert held_out.holds(words.format("what is 28 +  37"))
+    assert not held_out.holds(words.format("What is 11 + 37?"))  # ten words are the same: 37 and the template's
+
+
 def test_values_find_the_same_numbers_in_other_words() -> None:
     assert holds("Combien font 37 + 28 ?", ["What is 28 + 37?"], values=True)
     assert not holds("Combien font 37 + 29 ?", ["What is 28 + 37?"], values=True)

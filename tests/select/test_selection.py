@@ -127,6 +127,18 @@ def test_held_out_problems_of_prompts_are_dropped_by_value(selected: Selected, f
     assert values["dropped"]["held out"] > 0
 
 
+def test_held_out_problems_are_found_in_the_words_of_the_template(selected: Selected, folder: Path) -> None:
+    held = folder.parent / "held.jsonl"
+    held.write_text("".join(f'{{"question": "What is {n} + 3?", "answer": "#### {n + 3}"}}\n' for n in (2, 7)))
+    words = "{} Answer with a number, and with nothing else before or behind it."
+    lines = [drawn(words.format(f"What is {n} + 3?"), "5", reward=1.0, tokens=3) for n in (2, 9, 7)]
+    write_part(folder / "part_000000.jsonl.gz", lines)
+    user = f"prompts.template.user='{words.format('{question}')}'"
+    rows, counts = selected("prompts=jsonl", f"prompts.heldout.path={held}", user)
+    assert [row["messages"][0]["content"][:11] for row in rows] == ["What is 9 +", "What is 4 +"]
+    assert counts["dropped"]["held out"] == 2
+
+
 def test_thoughts_in_another_language_are_dropped(selected: Selected, folder: Path) -> None:
     texts = ["<think>Three plus four is seven.</think>7", "<think>Trois plus quatre font sept.</think>7"]
     lines = [drawn("Combien font 3 + 4 ?", text, reward=1.0, tokens=9) for text in texts]
