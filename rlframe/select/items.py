@@ -99,6 +99,6 @@ def question_of(messages: list[Message]) -> str:
 
 
 def _item(record: dict[str, Any], where: str, line: str) -> Item:
-    if "turns" in record:
+    if {"turns", "verdicts"} <= record.keys():  # a written row may have either
         return Item(where=where, completion=rollouts.trajectory(record, line), row=None)
     return Item(where=where, completion=None, row=row_of(record, where, line))

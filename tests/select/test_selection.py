@@ -159,6 +159,14 @@ def test_written_rows_stay_beside_completions(selected: Selected, folder: Path) 
     assert counts["sources"][str(folder)]["kept"] == 2
 
 
+def test_a_written_row_may_say_its_turns(selected: Selected, folder: Path) -> None:
+    general = folder.parent / "general.jsonl"
+    texts = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello!"}]
+    general.write_text("".join(json.dumps({"messages": texts, "turns": turns}) + "\n" for turns in (1, texts)))
+    rows, _ = selected("duplicates=none", sources=[general])
+    assert [row["answer"] for row in rows] == ["Hello!"] * 2
+
+
 def test_drawn_tokens_are_kept_with_their_tokenizer(selected: Selected, folder: Path, tiny_model: Path) -> None:
     rows, _ = selected(f"tokenizer={tiny_model}", "select=shortest")
     assert rows[0]["token_ids"] == list(range(100, 120))
