@@ -34,9 +34,10 @@ def load_split(path: str, subset: str | None, split: str) -> Dataset:
     disable_progress_bars()  # they would tear the console's lines
     try:
         return load_dataset(path, name=subset, split=split)
-    except (OSError, ValueError, DatasetsError) as error:  # OSError: no network, no such data set, no such folder
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        # OSError: no network, no such data set, no such folder; RuntimeError: a loading script
         raise ValueError(
             f"{path} ({split}): datasets cannot load it: {error} Without network use a folder, or a data set that is "
             "in the cache (HF_HOME) with HF_HUB_OFFLINE=1; HF_ENDPOINT names a mirror, and a gated data set needs "
-            "HF_TOKEN"
+            "HF_TOKEN. In place of a loading script use the Parquet files of its revision refs/convert/parquet"
         ) from error

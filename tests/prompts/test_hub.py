@@ -48,6 +48,12 @@ def test_a_slice_beyond_the_split_is_refused(folder):
         hub(folder, offset=3).load()
 
 
+def test_a_loading_script_is_refused_with_a_remedy(folder):
+    (folder / "sums.py").write_text("import datasets\n")
+    with pytest.raises(ValueError, match=r"sums \(train\): .*scripts are no longer supported.* refs/convert/parquet"):
+        hub(folder).load()
+
+
 def test_a_folder_that_is_missing_is_refused_with_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     with pytest.raises(
