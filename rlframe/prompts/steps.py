@@ -28,16 +28,32 @@ def cut(text: str, token_ids: list[int], separator: str, text_of: TextOf) -> tup
         raise ValueError("the token ids spell another text by this model's tokenizer; continue with the model's own")
     steps: list[str] = []
     ends: list[int] = []
-    begin, tokens, escaped = 0, 0, re.escape(separator)
+    begin, tokens, last, escaped = 0, 0, len(text.rstrip()), re.escape(separator)
+    # Decoding starts at the step before, as tokenizers may leave out a space in front of the first token. `head` is the
+    # text of token_ids[start:tokens], which has a step, and so is the beginning of every longer text from `start` on.
+    start, head = 0, ""
+
+    def spelled(count: int) -> str:
+        return text_of(token_ids[start:count])
+
     for found in re.finditer(rf"{escaped}(?:\s*{escaped})*", text):
         if not text[begin : found.start()].strip():
             continue
-        tokens = bisect_left(range(len(token_ids)), found.end(), lo=tokens, key=lambda n: len(text_of(token_ids[:n])))
+        length = len(head) + found.end() - begin
+        low, high = tokens, tokens + 8
+        while high < len(token_ids) and len(spelled(high)) < length:
+            low, high = high, high + 2 * (high - low)
+        end = bisect_left(range(high), length, lo=low, key=lambda count: len(spelled(count)))
         # A token may end inside a character, which then is another one.
-        while len(whole := text_of(token_ids[:tokens])) < found.end() or not text.startswith(whole):
-            tokens += 1
-        if text[len(whole) :].strip():
-            steps.append(text[begin : len(whole)])
-            ends.append(tokens)
-            begin = len(whole)
+        while (len(whole := spelled(end)) < length or not text.startswith(whole[len(head) :], begin)) and end < len(
+            token_ids
+        ):
+            end += 1
+        text_end = begin + len(whole) - len(head)
+        if text_end >= last:
+            break
+        steps.append(text[begin:text_end])
+        ends.append(end)
+        start, tokens, begin = tokens, end, text_end
+        head = spelled(end)
     return [*steps, text[begin:]], ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ class ProcessReward(ClassifierReward):
     tokenizer: str  # the policy's, which tells the token at which a step of the text ends
 
     _visible_text: VisibleText | None = PrivateAttr(default=None)
+    _thread: ThreadPoolExecutor | None = PrivateAttr(default=None)  # long completions take seconds to tokenize
 
     @field_validator("tokenizer")
     @classmethod
@@ -52,32 +54,43 @@ class ProcessReward(ClassifierReward):
 
         super().start()
         self._visible_text = VisibleText(AutoTokenizer.from_pretrained(prepare(self.tokenizer)))
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="steps")
+
+    def close(self) -> None:
+        super().close()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     async def score_group(self, group: RolloutGroup, verdicts: dict[str, list[Verdict]]) -> list[float | Verdict]:
         started = time.perf_counter()
-        scored = await asyncio.gather(*(self._scores(group.prompt.messages, one) for one in group.completions))
+        loop = asyncio.get_running_loop()
+        cuts = await asyncio.gather(
+            *(loop.run_in_executor(self._thread, self._steps, one) for one in group.completions)
+        )
+        scored = await asyncio.gather(*(self._scores(group.prompt.messages, steps) for steps, _ in cuts))
         rewards = normalised([scores for scores in scored if not isinstance(scores, str)])
         seconds = time.perf_counter() - started
         return [
             Verdict(score=None, status="failed", seconds=seconds, detail=scores)
             if isinstance(scores, str)
-            else self._verdict(completion, scores, next(rewards), seconds)
-            for completion, scores in zip(group.completions, scored, strict=True)
+            else self._verdict(ends, scores, next(rewards), seconds)
+            for (_, ends), scores in zip(cuts, scored, strict=True)
         ]
 
-    async def _scores(self, messages: list[Message], completion: Completion) -> np.ndarray | str:
+    async def _scores(self, messages: list[Message], steps: list[str]) -> np.ndarray | str:
         """[steps] of a completion, or the reason why it cannot be scored."""
         classifier, batcher = await self.loaded()
         try:
-            beginnings = step_prefixes(classifier, messages, self._steps(completion)[0])
+            loop = asyncio.get_running_loop()
+            beginnings = await loop.run_in_executor(self._thread, step_prefixes, classifier, messages, steps)
         except ValueError as error:
             return str(error)
         outputs = await asyncio.gather(*(batcher.score(token_ids) for token_ids in beginnings))
         return (np.array(outputs) - self.mean) / self.std
 
-    def _verdict(self, completion: Completion, scores: np.ndarray, rewards: np.ndarray, seconds: float) -> Verdict:
-        token_rewards = np.zeros(len(completion.token_ids), np.float32)
-        for end, reward in zip(self._steps(completion)[1], rewards, strict=True):
+    def _verdict(self, ends: list[int], scores: np.ndarray, rewards: np.ndarray, seconds: float) -> Verdict:
+        token_rewards = np.zeros(ends[-1], np.float32)
+        for end, reward in zip(ends, rewards, strict=True):
             token_rewards[:end] += self.token_weight * reward
         score = float(scores.min() if self.score == "min" else scores[-1])
         detail = " ".join(f"{value:.3g}" for value in scores)
