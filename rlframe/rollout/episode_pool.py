@@ -86,14 +86,13 @@ class EpisodePool:
 
     def has_room(self) -> bool:
         """True while a worker has fewer unfinished completions than slots, and `ahead` of the slots beyond."""
-        return any(worker.completions < worker.slots * (1 + self.ahead) for worker in self.workers.values())
+        return any(worker.completions < worker.slots * (1 + self.ahead) for worker in self._takers())
 
     def assign(self, orders: list[Order]) -> None:
         """Gives each order to the worker with the fewest unfinished completions for each slot; does not wait."""
         shares: defaultdict[str, list[Order]] = defaultdict(list)
-        workers = [worker for worker in self.workers.values() if not worker.lost] or list(self.workers.values())
         for order in orders:
-            worker = min(workers, key=lambda worker: worker.busy)
+            worker = min(self._takers(), key=lambda worker: worker.busy)
             worker.add(order)
             self.completions += order.sampling.completions
             shares[worker.name].append(order)
@@ -216,6 +215,10 @@ class EpisodePool:
         await self._calls.cancel()
         calls = {name: self._close(worker) for name, worker in workers.items()}
         await gather(calls, "write its rollouts", timeout_s, "cluster.stall_timeout_s")
+
+    def _takers(self) -> list[Seated]:
+        """Workers that get new orders: those that live, or else all, whose successors go on with the orders."""
+        return [worker for worker in self.workers.values() if not worker.lost] or list(self.workers.values())
 
     async def _close(self, worker: Seated) -> None:
         await ask(worker, "close")

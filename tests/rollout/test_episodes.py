@@ -154,6 +154,22 @@ def test_an_engine_that_leaves_hands_its_completions_to_the_others():
     assert calls == [["o0@0/1"]]
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_while_workers_are_lost_the_others_get_orders_until_they_are_full(lost: int):
+    """A worker of 8 slots has room for 8 x 1.25 completions, which are 5 orders; without a living worker, all take."""
+
+    async def assigned() -> list[int]:
+        pool = make_pool([TinyEngine(f"rollout-{n}") for n in range(2)], workers=2, ahead=0.25)
+        for worker in list(pool.workers.values())[-lost:]:
+            worker.lose("it was killed")
+        for order in range(100):
+            if pool.has_room():
+                pool.assign([make_order(f"o{order}")])
+        return [worker.completions for worker in pool.workers.values()]
+
+    assert asyncio.run(assigned()) == ([10, 0] if lost == 1 else [10, 10])
+
+
 def test_without_an_engine_completions_wait_for_the_next():
     async def joined() -> tuple[Any, list[list[str]]]:
         first, second = TinyEngine(), TinyEngine("rollout-1")
