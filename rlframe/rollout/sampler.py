@@ -21,7 +21,7 @@ from rlframe.types import SampledTokens
 
 REFUSALS_OF_ENGINE = 3  # in a row: the engine gets no more work and must be replaced
 REFUSALS_OF_COMPLETION = 10  # of one completion: the run ends, because no engine sends a usable one
-RELEASE_S = 10.0  # for an engine to give its completions back
+RELEASE_S = 5.0  # for an engine to give its completions back; half of what the fleet waits for a leaving engine
 
 
 class Sampler:
@@ -74,12 +74,14 @@ class Sampler:
         if (engine := self.engines.pop(name, None)) is None:
             return
         engine.leaving = True
-        if hand_over:
-            with suppress(Exception):  # the engine has died meanwhile
-                async with asyncio.timeout(RELEASE_S):
-                    self._note_tokens(engine, await engine.seat.handle.release.remote())
-                    await asyncio.gather(*(call.running for call in engine.calls.values() if call.running))
-        self._go_on_elsewhere(engine)
+        try:
+            if hand_over:
+                with suppress(Exception):  # the engine has died meanwhile
+                    async with asyncio.timeout(RELEASE_S):
+                        self._note_tokens(engine, await engine.seat.handle.release.remote())
+                        await asyncio.gather(*(call.running for call in engine.calls.values() if call.running))
+        finally:  # also when the caller waits no longer
+            self._go_on_elsewhere(engine)
 
     async def release(self) -> dict[tuple[str, int], SampledTokens]:
         """Ends the calls of an earlier process at all engines -> tokens so far, by prompt id and index."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from rlframe.cluster import fleet
+from rlframe.rollout import sampler
 from rlframe.types import SampledCompletion
 from tests.tiny.mortal_engines import BOUNDS, MortalEngine, Watch, now, on_virtual_clock, order, share, tokens, watch
 
@@ -123,6 +126,30 @@ def test_an_engine_that_leaves_gives_back_every_token() -> None:
     assert run.folded("p")[:39] == list(range(39))
     assert run.ended_at["p", 0] == pytest.approx(3.95 + 61 * 0.1)
     assert run.broken == {}
+
+
+@pytest.mark.parametrize("bound_s, ends_at", [(0.5, 10.55), (fleet.HAND_OVER_S, 3.05 + sampler.RELEASE_S + 7)])
+def test_an_engine_that_hands_nothing_over_keeps_nothing(bound_s: float, ends_at: float) -> None:
+    """30 tokens were told, and the other 70 take 7 s, after the fleet's bound or the sampler's own."""
+
+    async def hang() -> None:
+        await asyncio.sleep(3600)
+
+    async def run() -> Watch:
+        run = watch(2)
+        run.sample(p=[100])
+        await asyncio.sleep(3.05)
+        run.engines["rollout-0"].release = hang  # pyright: ignore[reportAttributeAccessIssue]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(run.sampler.leave("rollout-0", hand_over=True), bound_s)
+        run.engines["rollout-0"].die()
+        await asyncio.wait_for(run.until_all_ended(), 100)
+        return run
+
+    run = on_virtual_clock(run)
+    assert run.lengths() == {("p", 0): 100}
+    assert run.ended_at["p", 0] == pytest.approx(ends_at)
+    assert sampler.RELEASE_S <= fleet.HAND_OVER_S / 2  # an answer has the time to come back
 
 
 def test_without_an_engine_completions_wait_with_their_tokens() -> None:
