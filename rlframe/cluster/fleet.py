@@ -182,8 +182,9 @@ class Fleet:
         richest = max(workers, key=lambda worker: len(worker.engines))
         movable = [name for name in richest.engines if name in self.seated]
         if self.episodes is not None and len(movable) > 1:
-            await self.episodes.leave_engine(movable[-1], hand_over=True)
-            await self._seat(self.seated[movable[-1]])
+            replica = self.seated[movable[-1]]
+            await self.episodes.leave_engine(replica.name, hand_over=True)
+            await self._seat(replica)  # unless it was lost meanwhile
 
     def _make(self) -> Replica:
         replica = self.engines.make_further()
