@@ -82,9 +82,9 @@ class Supervisor:
 
     def _control(self) -> None:
         """Lets the controller read a second of training with engines that are all there."""
-        if self.controller is None or self._asked:
+        if self.controller is None:
             return
-        reading = self._read()
+        reading = None if self._asked else self._read()
         if reading is None or self.fleet.coming or len(self.fleet.seated) != self.fleet.target:
             return self.controller.forget()
         self.fleet.scale(self.controller.target(self.fleet.target, reading))

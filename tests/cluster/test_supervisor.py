@@ -14,7 +14,9 @@ from rlframe.actors.replicas import Replica, Replicas, ReplicaState
 from rlframe.cluster import drain, fleet
 from rlframe.cluster.engines import EngineActors
 from rlframe.cluster.fleet import Fleet
+from rlframe.cluster.scaling import Reading
 from rlframe.cluster.supervisor import Supervisor
+from rlframe.record import requests
 from rlframe.rollout.messages import Probe
 from rlframe.rollout.partials import Partials
 from rlframe.rollout.pool import RolloutPool
@@ -95,3 +97,17 @@ def test_an_engine_that_dies_while_it_moves_to_another_worker_is_replaced(run: R
     while run.fleet.coming:
         run.background.run(run.background.wait(lambda: "rollout-3 does not come"))
     assert run.shares() == [["rollout-0"], ["rollout-3"]]
+
+
+def test_seconds_before_a_request_tell_nothing_after_it(run: Run, tmp_path: Path) -> None:
+    """After steps 1 and 2, in which the learner starves for 60 seconds, 2 engines would become 4."""
+    now = {"step": 0}
+    run.supervisor.open(tmp_path / "requests", lambda: Reading(learner_waits=True, slots_used=1.0, **now))
+    for second in range(90):
+        now["step"] = second // 30
+        run.look()
+    for wish in ("2", "auto"):
+        requests.send(tmp_path / "requests", {"rollout": wish})
+        now["step"] = 500
+        run.look()
+    assert (run.fleet.target, run.shares()) == (2, [["rollout-0"], ["rollout-2"]])
