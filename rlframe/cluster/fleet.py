@@ -217,7 +217,7 @@ class Fleet:
             if replica.state == ReplicaState.DEAD:
                 return
             bound, timeout_s = self.run.mismatch.max_abs_mean, self.run.cluster.stall_timeout_s
-            if problem := await parity.difference(replica, self._serving, bound, timeout_s):
+            if problem := await parity.difference(replica, self._serving, bound, timeout_s, self.warn):
                 raise RunFailed(problem)
         except (RayError, RunFailed) as error:
             return await self._fail(replica, error)

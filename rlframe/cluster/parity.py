@@ -17,17 +17,25 @@ PEER_S = 15.0  # for a serving engine to answer; another one is asked after it
 
 
 async def difference(
-    newcomer: Replica, peers: Callable[[], list[Replica]], bound: float, timeout_s: float
+    newcomer: Replica,
+    peers: Callable[[], list[Replica]],
+    bound: float,
+    timeout_s: float,
+    warn: Callable[[str], None],
 ) -> str | None:
     """The reason why a new engine must not serve: a mean difference of log-probabilities of fixed tokens above `bound`.
 
-    None where the engines agree; also where nobody can be compared with: no engine serves and answers, or every answer
-    is of another version. `peers`: engines that serve, as of now. Raises the error of the new engine, and Stalled
-    where it does not answer within `timeout_s` (cluster.stall_timeout_s).
+    None where the engines agree; also where no engine serves, and with a warning where no serving engine answers, as
+    one with full slots may, or every answer is of another version. `peers`: engines that serve, as of now. `warn`: for
+    the console. Raises the error of the new engine, and Stalled where it does not answer within `timeout_s`
+    (cluster.stall_timeout_s).
     """
     silent: set[str] = set()  # names of peers that have not answered
+    uncompared = f"{newcomer.name} serves and was compared with no engine: "
     for _ in range(TRIES):
         if not (serving := [peer for peer in peers() if peer.name not in silent]):
+            if silent:
+                warn(f"{uncompared}{', '.join(sorted(silent))} told no log-probabilities within {PEER_S:g} s")
             return None
         probe = {newcomer.name: newcomer.handle.probe.remote(TOKENS)}
         [own] = await gather(probe, "tell log-probabilities", timeout_s, "cluster.stall_timeout_s")
@@ -40,6 +48,7 @@ async def difference(
         if other.version == own.version:
             return _compare(newcomer.name, own.logprobs, peer.name, other.logprobs, bound)
         await asyncio.sleep(RETRY_S)
+    warn(f"{uncompared}versions changed during {TRIES} comparisons")
     return None
 
 
