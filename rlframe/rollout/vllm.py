@@ -172,11 +172,18 @@ class VLLMEngine:
         return await self.in_flight.release()
 
     async def probe(self, token_ids: list[int]) -> Probe:
-        """Log-probabilities of fixed tokens under the engine's weights, without a temperature. Raises EngineDead."""
-        async with self.gate:
-            await self.gate.wait_for(lambda: not self.differing)
+        """Log-probabilities of fixed tokens under the engine's weights, without a temperature. Raises EngineDead.
+
+        An engine without a free slot takes long, and no load waits for it: a probe across a load is asked anew.
+        """
+        while True:
+            async with self.gate:
+                await self.gate.wait_for(lambda: not self.differing)
+                paused_at, version = self.paused_at, self.version
             with deaths_of(self.llm, self.name):
-                return Probe(version=self.version, logprobs=await self.in_flight.probe(token_ids, self._lora()))
+                logprobs = await self.in_flight.probe(token_ids, self._lora())
+            if paused_at == self.paused_at:
+                return Probe(version=version, logprobs=logprobs)
 
     def _salt(self) -> str | None:
         """The salt of the prefix cache."""
