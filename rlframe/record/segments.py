@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlframe.record.codec import (
@@ -29,7 +29,7 @@ from rlframe.record.codec import (
     to_bytes,
 )
 from rlframe.record.frames import BrokenFrame, FrameWriter, Location, read_frame, read_frames
-from rlframe.types import Completion, SampledTokens, ScoredGroup, Verdict, VersionSpan
+from rlframe.types import Completion, SampledTokens, Sampling, ScoredGroup, Verdict, VersionSpan
 
 FORMAT = 1
 
@@ -89,6 +89,14 @@ class LoggedOrder:
         if self.body is None and index not in self.completions and tokens.start <= length < tokens.end:
             new = tokens.since(length)
             self.tokens[index] = SampledTokens.joined([known, new]) if known else new
+
+    def under(self, sampling: Sampling) -> LoggedOrder:
+        """The part of an order that today's settings allow, which a resume may have lowered.
+
+        Without unfinished completions of more than `max_tokens` tokens, after which no engine can go on.
+        """
+        tokens = {index: part for index, part in self.tokens.items() if part.end <= sampling.max_tokens}
+        return replace(self, tokens=tokens)
 
 
 def segment_files(ledger: Path, epochs: Iterable[int]) -> list[Path]:

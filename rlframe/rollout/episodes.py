@@ -209,6 +209,7 @@ class EpisodeWorker:
         if logged.body is not None:
             self._tasks.start(self._put_again(order.key, logged.body))
             return Share(order=order, indices=[])
+        logged = logged.under(order.sampling)
         teacher = self.teachers.teacher_of(order.prompt.task) if self.teachers and order.taught else None
         # A resumed run may have other teachers: then a completion is judged again.
         verdicts = {index: judged for index, judged in logged.verdicts.items() if asked_today(judged, teacher)}

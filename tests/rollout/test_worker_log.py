@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from rlframe.errors import RunFailed
 from rlframe.record.segments import read_body
+from rlframe.rollout.messages import Order
 from tests.tiny.groups import plain
 from tests.tiny.logged_worker import CountingJudge, LoggedWorker, order, run, segment, timed_engine
 
@@ -36,13 +38,22 @@ async def die_after(seconds: float, ledger: Path, judge: CountingJudge, engine: 
     return first
 
 
-async def go_on(ledger: Path, judge: CountingJudge, engine: Any, seconds: float = 10.0) -> LoggedWorker:
+async def go_on(
+    ledger: Path, judge: CountingJudge, engine: Any, seconds: float = 10.0, order: Order = ORDER
+) -> LoggedWorker:
+    """`order`: as the settings of a resumed run have it."""
     second = LoggedWorker("episodes-1", [engine], judge)
     await second.worker.open_segment(segment(ledger, 1, "episodes-1"))
     assert await second.worker.adopt([segment(ledger, 1, "episodes-0")], [ORDER.key, "other#1"]) == [ORDER.key]
-    await second.worker.sample([ORDER])
+    await second.worker.sample([order])
     await second.follow(seconds)
     return second
+
+
+def resized(max_tokens: int, *lengths: int) -> Order:
+    """The order with a group of these lengths."""
+    shorter = order("p", *lengths)
+    return replace(shorter, sampling=replace(shorter.sampling, max_tokens=max_tokens))
 
 
 def test_engines_that_live_sample_no_token_twice(tmp_path: Path):
@@ -204,3 +215,23 @@ def test_a_broken_segment_is_a_warning_and_its_rest_is_sampled_again(tmp_path: P
     assert worker.records[ORDER.key].lengths == [200, 500, 900]
     (warning,) = worker.warnings
     assert "000001/episodes-0.log, byte 26: the frame's checksum is wrong" in warning
+
+
+def test_tokens_beyond_a_lower_max_tokens_are_sampled_anew(tmp_path: Path):
+    async def lengths() -> tuple[list[int], int]:
+        await die_after(4.5, tmp_path, CountingJudge(), timed_engine("rollout-0"))  # logs 300 of 500 and 900 tokens
+        engine = timed_engine("rollout-1")
+        second = await go_on(tmp_path, CountingJudge(), engine, order=resized(250, 200, 210, 250))
+        return second.records[ORDER.key].lengths, await tokens_of(engine)
+
+    assert run(lengths()) == ([200, 210, 250], 460)
+
+
+def test_tokens_that_fill_a_lower_max_tokens_are_kept(tmp_path: Path):
+    async def sampled() -> tuple[list[int], int]:
+        await die_after(4.5, tmp_path, CountingJudge(), timed_engine("rollout-0"))
+        engine = timed_engine("rollout-1")
+        second = await go_on(tmp_path, CountingJudge(), engine, order=resized(300, 200, 300, 300))
+        return second.records[ORDER.key].lengths, await tokens_of(engine)
+
+    assert run(sampled()) == ([200, 300, 300], 0)
