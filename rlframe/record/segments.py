@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlframe.record.codec import (
@@ -91,12 +91,18 @@ class LoggedOrder:
             self.tokens[index] = SampledTokens.joined([known, new]) if known else new
 
     def under(self, sampling: Sampling) -> LoggedOrder:
-        """The part of an order that today's settings allow, which a resume may have lowered.
+        """The part of an order that today's settings allow, where a resume has lowered them.
 
-        Without unfinished completions of more than `max_tokens` tokens, after which no engine can go on.
+        Without completions beyond the group, and without unfinished ones of more than `max_tokens` tokens, after which
+        no engine can go on.
         """
-        tokens = {index: part for index, part in self.tokens.items() if part.end <= sampling.max_tokens}
-        return replace(self, tokens=tokens)
+        group = range(sampling.completions)
+        return LoggedOrder(
+            tokens={i: part for i, part in self.tokens.items() if i in group and part.end <= sampling.max_tokens},
+            completions={i: completion for i, completion in self.completions.items() if i in group},
+            verdicts={i: verdicts for i, verdicts in self.verdicts.items() if i in group},
+            body=self.body,
+        )
 
 
 def segment_files(ledger: Path, epochs: Iterable[int]) -> list[Path]:

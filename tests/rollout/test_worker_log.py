@@ -22,18 +22,20 @@ async def tokens_of(engine: Any) -> int:
     return (await engine.progress()).tokens
 
 
-async def sample(seconds: float, ledger: Path, judge: CountingJudge, engine: Any) -> LoggedWorker:
+async def sample(seconds: float, ledger: Path, judge: CountingJudge, engine: Any, order: Order = ORDER) -> LoggedWorker:
     """A worker that has sampled the group for so long."""
     first = LoggedWorker("episodes-0", [engine], judge)
     await first.worker.open_segment(segment(ledger, 1, "episodes-0"))
-    await first.worker.sample([ORDER])
+    await first.worker.sample([order])
     await first.follow(seconds)
     return first
 
 
-async def die_after(seconds: float, ledger: Path, judge: CountingJudge, engine: Any) -> LoggedWorker:
+async def die_after(
+    seconds: float, ledger: Path, judge: CountingJudge, engine: Any, order: Order = ORDER
+) -> LoggedWorker:
     """A worker that dies while its group is sampled."""
-    first = await sample(seconds, ledger, judge, engine)
+    first = await sample(seconds, ledger, judge, engine, order)
     await first.die()
     return first
 
@@ -235,3 +237,18 @@ def test_tokens_that_fill_a_lower_max_tokens_are_kept(tmp_path: Path):
         return second.records[ORDER.key].lengths, await tokens_of(engine)
 
     assert run(sampled()) == ([200, 300, 300], 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "group", "judged"), [((100, 200, 300, 900), (100, 200), []), ((900, 200, 300), (900, 200), [900])]
+)
+def test_a_smaller_group_keeps_completions_0_and_1(
+    tmp_path: Path, before: tuple[int, ...], group: tuple[int, ...], judged: list[int]
+):
+    async def smaller() -> tuple[list[int], list[int]]:
+        judge = CountingJudge()
+        await die_after(4.5, tmp_path, CountingJudge(), timed_engine("rollout-0"), order("p", *before))
+        second = await go_on(tmp_path, judge, timed_engine("rollout-1"), order=order("p", *group))
+        return second.records[ORDER.key].lengths, judge.judged
+
+    assert run(smaller()) == ([*group], judged)
