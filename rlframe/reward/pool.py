@@ -49,19 +49,22 @@ class RewardPool:
         """Calls at each worker, by name."""
         return {replica.name: replica.calls for workers in self.workers for replica in workers.replicas}
 
+    def judges(self, task: str) -> list[str]:
+        """Names of the rewards that look at one completion and speak on the task."""
+        return [name for name, term in speaking(self.terms, task).items() if not term.looks_at_group()]
+
     async def score(self, prompt: Prompt, completion: Completion) -> dict[str, Verdict]:
-        """Reward name -> verdict, of the rewards that look at one completion and speak on the prompt's task.
+        """Reward name -> verdict, of `judges` of the prompt's task.
 
         Raises RewardsFail when too many verdicts have failed, and ReplicasDown.
         """
-        names = [name for name, term in speaking(self.terms, prompt.task).items() if not term.looks_at_group()]
-        verdicts = await self._verdicts(names, "score", 1, prompt, completion)
+        verdicts = await self._verdicts(self.judges(prompt.task), "score", 1, prompt, completion)
         return {name: verdict for name, (verdict,) in verdicts.items()}
 
     async def score_group(self, group: RolloutGroup, verdicts: list[dict[str, Verdict]]) -> ScoredGroup:
         """The group with its rewards. `verdicts` [G] are the results of `score`; rewards on groups speak now."""
         terms = speaking(self.terms, group.prompt.task)
-        by_name = {name: [verdict[name] for verdict in verdicts] for name in terms if name in verdicts[0]}
+        by_name = {name: [verdict[name] for verdict in verdicts] for name in self.judges(group.prompt.task)}
         if names := [name for name, term in terms.items() if term.looks_at_group()]:
             by_name |= await self._verdicts(names, "score_group", len(group.completions), group, by_name)
         return combine(group, {name: by_name[name] for name in terms}, self.terms)

@@ -211,9 +211,11 @@ class EpisodeWorker:
             return Share(order=order, indices=[])
         logged = logged.under(order.sampling)
         teacher = self.teachers.teacher_of(order.prompt.task) if self.teachers and order.taught else None
-        # A resumed run may have other teachers: then a completion is judged again.
-        verdicts = {index: judged for index, judged in logged.verdicts.items() if asked_today(judged, teacher)}
-        group = OpenGroup(order=order, completions=logged.completions, verdicts=verdicts)
+        judges = set(self.rewards.judges(order.prompt.task))
+        group = OpenGroup(order=order, completions=logged.completions)
+        for index, judged in logged.verdicts.items():  # a resumed run may have other teachers and rewards
+            if asked_today(judged, teacher) and judges <= judged.keys():
+                group.verdicts[index] = judged
         self._groups[order.key] = group
         for index in group.completions.keys() - group.verdicts.keys():
             self._tasks.start(self._score(group, index))

@@ -252,3 +252,15 @@ def test_a_smaller_group_keeps_completions_0_and_1(
         return second.records[ORDER.key].lengths, judge.judged
 
     assert run(smaller()) == ([*group], judged)
+
+
+def test_a_completion_is_judged_again_by_a_reward_term_that_is_new(tmp_path: Path):
+    async def judged() -> list[int]:
+        earlier, judge = CountingJudge(), CountingJudge()
+        earlier.name = "accuracy"
+        await die_after(5.5, tmp_path, earlier, timed_engine("rollout-0"))  # judged 200 and 500 of 900 tokens
+        second = await go_on(tmp_path, judge, timed_engine("rollout-1"))
+        assert list(second.records[ORDER.key].verdicts) == ["math"]
+        return judge.judged
+
+    assert run(judged()) == [200, 500, 900]

@@ -29,6 +29,7 @@ class CountingJudge(TimedJudge):
     def __init__(self, *, seconds: float = 0.0) -> None:
         super().__init__(seconds=seconds)
         self.judged: list[int] = []
+        self.name = "math"  # of the reward term
 
     async def score(self, names: list[str], prompt: Prompt, completion: Completion) -> dict[str, list[Verdict]]:
         self.judged.append(len(completion.token_ids))
@@ -36,8 +37,8 @@ class CountingJudge(TimedJudge):
 
     def pool(self) -> RewardPool:
         workers = Replicas("worker", [Replica(name="reward-0", handle=InProcess(self))])
-        shares = [RewardWorkers(["math"], workers, max_in_flight=1 << 20, max_deaths=1)]
-        return RewardPool({"math": build(MATH)}, shares, attempts=1, max_failed_share=1.0)
+        shares = [RewardWorkers([self.name], workers, max_in_flight=1 << 20, max_deaths=1)]
+        return RewardPool({self.name: build(MATH)}, shares, attempts=1, max_failed_share=1.0)
 
 
 class LoggedWorker:
