@@ -58,3 +58,13 @@ class Call:
         if not isinstance(prompt_id, str) or not isinstance(index, int):
             return None
         return self.owed.get(prompt_id, {}).pop(index, None)
+
+
+def add_share(calls: list[Call], engine: WatchedEngine, share: list[Unfinished]) -> None:
+    """Adds completions of an order to a call of the engine with the same sampling, or adds a call."""
+    call = next((call for call in calls if call.engine is engine and call.fits(share)), None)
+    if call is None:
+        call = Call(engine=engine, sampling=share[0].order.sampling, version=engine.progress.version)
+        engine.calls[call.name] = call
+        calls.append(call)
+    call.add(share)

@@ -43,13 +43,17 @@ def problem_with(
         return f"it is no completion: {type(error).__name__}: {error}"[:SHOWN]
 
 
-def problem_with_tokens(partials: Partials, newest: int) -> str | None:
-    """The reason to ignore the tokens of unfinished completions, or None. `newest`: version that the run has."""
-    if not len(partials.token_ids):
-        return None
-    if partials.token_ids.min() < 0 or not partials.versions.min() >= 0 or partials.versions.max() > newest:
-        return "a token id or a policy version is out of range"
-    return _bad_logprob(partials.logprobs)
+def problem_with_tokens(
+    partials: Partials, newest: int, longest: Mapping[str, int] = MappingProxyType({})
+) -> str | None:
+    """The reason to refuse the tokens of unfinished completions, whatever they hold, or None.
+
+    `newest`: version that the run has. `longest`: name of a call -> its max_tokens.
+    """
+    try:
+        return _bad_tokens(partials, newest, longest)
+    except Exception as error:  # an attribute or a type that no tokens have
+        return f"they are no tokens: {type(error).__name__}: {error}"[:SHOWN]
 
 
 def _stranger(sampled: SampledCompletion, wanted: Mapping[str, Collection[int]]) -> str | None:
@@ -81,6 +85,25 @@ def _malformed(
         return f"its text is a {type(completion.text).__name__}"
     begin = prefix.end if prefix else 0
     return _bad_versions(completion, tokens, versions, begin) or (prefix and _other_begin(completion, prefix))
+
+
+def _bad_tokens(partials: Partials, newest: int, longest: Mapping[str, int]) -> str | None:
+    tokens, count = partials.token_ids, len(partials.completions)
+    rows = [partials.starts, partials.ends, tokens, partials.versions, partials.logprobs]
+    shapes = [(count,)] * 2 + [(len(tokens),)] * 3
+    if [row.shape for row in rows] != shapes or "".join(row.dtype.kind for row in rows) != "iiiif":
+        return "its arrays do not fit each other"
+    lengths = np.diff(partials.ends, prepend=0)
+    if lengths.sum() != len(tokens) or min(lengths.min(initial=0), partials.starts.min(initial=0)) < 0:
+        return "its arrays do not fit each other"
+    ends = dict(zip(partials.completions, (partials.starts + lengths).tolist(), strict=True))
+    for (call, prompt_id, place), end in ends.items():
+        if end > longest.get(call, end):
+            return f"completion {place} of prompt {prompt_id!r} has {end} tokens, more than max_tokens={longest[call]}"
+    versions = partials.versions
+    if len(tokens) and (tokens.min() < 0 or versions.min() < 0 or versions.max() > newest):
+        return "a token id or a policy version is out of range"
+    return _bad_logprob(partials.logprobs)
 
 
 def _bad_logprob(logprobs: np.ndarray) -> str | None:

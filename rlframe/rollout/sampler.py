@@ -9,12 +9,12 @@ from typing import Any
 
 from rlframe.actors.tasks import Tasks
 from rlframe.errors import RunFailed
-from rlframe.rollout.call import Call
+from rlframe.rollout.call import Call, add_share
 from rlframe.rollout.death import cause_of_death
 from rlframe.rollout.door import problem_with, problem_with_tokens
 from rlframe.rollout.listener import Listener
 from rlframe.rollout.messages import EngineBounds, EngineReport, EngineSeat
-from rlframe.rollout.partials import Partials
+from rlframe.rollout.partials import Asked, Partials
 from rlframe.rollout.unfinished import Share, Unfinished
 from rlframe.rollout.watched_engine import WatchedEngine
 from rlframe.types import SampledTokens
@@ -89,8 +89,8 @@ class Sampler:
         for engine in list(self.engines.values()):
             with suppress(Exception):  # the engine's next call tells its death
                 async with asyncio.timeout(RELEASE_S):
-                    released: Partials | None = await engine.seat.handle.release.remote()
-                    tokens_so_far |= {(prompt_id, index): part for (_, prompt_id, index), part in _parts(released)}
+                    released = self._checked(engine, await engine.seat.handle.release.remote())
+                    tokens_so_far |= {(prompt_id, index): part for (_, prompt_id, index), part in released}
         return tokens_so_far
 
     def ask_progress(self, every_s: float) -> None:
@@ -123,7 +123,7 @@ class Sampler:
                 self._waiting += share
                 continue
             engine.add(len(share), _now())
-            _add(calls, engine, share)
+            add_share(calls, engine, share)
         for call in calls:
             call.running = self.tasks.start(self._follow(call))
 
@@ -176,21 +176,26 @@ class Sampler:
 
     def _refuse(self, call: Call, prompt_id: Any, index: Any, problem: str) -> None:
         """Counts a refused completion. An owed completion is sampled again from the engine's first token on."""
-        engine, name = call.engine, call.engine.seat.name
         text = f"completion {index!r:.80} of prompt {prompt_id!r:.80}: {problem}"
-        self.refusals += 1
-        self.refused[name] = text
-        engine.refusals_in_a_row += 1
         refused: list[Unfinished] = []
         if completion := call.remove(prompt_id, index):
-            engine.remove(_now())
+            call.engine.remove(_now())
             refused.append(completion)
             completion.refusals += 1
             if completion.refusals == REFUSALS_OF_COMPLETION:
                 raise RunFailed(
-                    f"{REFUSALS_OF_COMPLETION} answers of engines for one completion were refused, the last by {name}, "
-                    f"{text}; look whether the policy's weights are finite, and at the engines' last output"
+                    f"{REFUSALS_OF_COMPLETION} answers of engines for one completion were refused, the last by "
+                    f"{call.engine.seat.name}, {text}; look whether the policy's weights are finite, and at the "
+                    "engines' last output"
                 )
+        self._count_refusal(call.engine, text, refused)
+
+    def _count_refusal(self, engine: WatchedEngine, text: str, refused: list[Unfinished]) -> None:
+        """Counts an answer that was refused, and has others sample `refused`, and all of an engine that is broken."""
+        name = engine.seat.name
+        self.refusals += 1
+        self.refused[name] = text
+        engine.refusals_in_a_row += 1
         if engine.refusals_in_a_row == REFUSALS_OF_ENGINE:
             self.broken[name] = f"{REFUSALS_OF_ENGINE} completions in a row were refused, the last was {text}"
             self.engines.pop(name, None)
@@ -260,10 +265,8 @@ class Sampler:
 
     def _note_tokens(self, engine: WatchedEngine, partials: Partials | None) -> None:
         """Adds new tokens to the completions that the engine owes."""
-        if partials is None or problem_with_tokens(partials, self.newest_version):
-            return  # later tokens do not fit without these tokens, and the door refuses a wrong completion
         last_chances = False
-        for (name, prompt_id, index), tokens in _parts(partials):
+        for (name, prompt_id, index), tokens in self._checked(engine, partials):
             call = engine.calls.get(name)
             completion = call.owed.get(prompt_id, {}).get(index) if call else None
             if completion is None or completion.order.key in self._given_up:
@@ -274,9 +277,15 @@ class Sampler:
         if last_chances:
             self._ask([])
 
-
-def _parts(partials: Partials | None) -> Iterable[tuple[tuple[str, str, int], SampledTokens]]:
-    return partials.split() if partials else ()
+    def _checked(self, engine: WatchedEngine, partials: Partials | None) -> Iterable[tuple[Asked, SampledTokens]]:
+        """The tokens of each completion; none where the door refuses them: then later tokens do not fit either."""
+        if partials is None:
+            return ()
+        longest = {call.name: call.sampling.max_tokens for call in engine.calls.values()}
+        if problem := problem_with_tokens(partials, self.newest_version, longest):
+            self._count_refusal(engine, f"completions that are not finished: {problem}", [])
+            return ()
+        return partials.split()
 
 
 def _by_order(completions: list[Unfinished]) -> list[list[Unfinished]]:
@@ -285,16 +294,6 @@ def _by_order(completions: list[Unfinished]) -> list[list[Unfinished]]:
     for completion in completions:
         shares.setdefault(completion.order.key, []).append(completion)
     return list(shares.values())
-
-
-def _add(calls: list[Call], engine: WatchedEngine, share: list[Unfinished]) -> None:
-    """Adds completions of an order to a call of the engine with the same sampling, or adds a call."""
-    call = next((call for call in calls if call.engine is engine and call.fits(share)), None)
-    if call is None:
-        call = Call(engine=engine, sampling=share[0].order.sampling, version=engine.progress.version)
-        engine.calls[call.name] = call
-        calls.append(call)
-    call.add(share)
 
 
 def _now() -> float:

@@ -12,7 +12,8 @@ import pytest
 from rlframe.actors.in_process import InProcess
 from rlframe.errors import RunFailed
 from rlframe.rollout.door import problem_with
-from rlframe.rollout.messages import EngineSeat
+from rlframe.rollout.messages import EngineProgress, EngineSeat
+from rlframe.rollout.partials import Partials
 from rlframe.types import Completion, SampledCompletion, Sampling, VersionSpan
 from tests.tiny.episodes import Followed, TinyEngine, make_order, make_pool
 
@@ -228,3 +229,54 @@ def test_a_completion_that_every_engine_spoils_ends_the_run():
 
     with pytest.raises(RunFailed, match=r"10 answers of engines for one completion were refused, the last by rollout-"):
         asyncio.run(run())
+
+
+class Babbler(TinyEngine):
+    """Tells a token of completion 0 of prompt o0, and no log-probability of it."""
+
+    partials = Partials(
+        completions=[("a", "o0@0", 0)],
+        starts=np.array([0], np.int32),
+        ends=np.array([1], np.int32),
+        token_ids=np.array([5], np.int32),
+        logprobs=np.zeros(0, np.float32),
+        versions=np.array([0], np.int32),
+    )
+
+    async def progress(self, with_partials: bool = False) -> EngineProgress:
+        return replace(await super().progress(), partials=self.partials)
+
+    async def release(self) -> Partials:
+        return self.partials
+
+
+def test_an_engine_that_tells_nonsense_three_times_is_broken_by_name():
+    engines = [Babbler(), TinyEngine("rollout-1")]
+    engines[0].held = {"o0@0/0", "o0@0/1"}
+
+    async def run() -> Followed:
+        async with Followed(make_pool(engines, heartbeat_s=0.01)) as followed:
+            followed.pool.assign([make_order("o0")])
+            await followed.groups("o0")
+            return followed
+
+    followed = asyncio.run(run())
+    [broken] = [report.broken for report in followed.reports if report.broken]
+    problem = "completions that are not finished: its arrays do not fit each other"
+    assert broken == {"rollout-0": f"3 completions in a row were refused, the last was {problem}"}
+    assert followed.reports[-1].refusals == 3
+
+
+def test_nonsense_that_an_engine_gives_back_is_not_gone_on_after():
+    engine = Babbler()
+
+    async def run() -> tuple[Any, dict[str, str]]:
+        worker = make_pool([engine]).workers["episodes-0"].handle.target
+        return await worker._sampler.release(), worker._sampler.refused
+
+    assert asyncio.run(run()) == (
+        {},
+        {"rollout-0": "completions that are not finished: its arrays do not fit each other"},
+    )
+    engine.partials = replace(engine.partials, logprobs=np.array([np.nan], np.float32))
+    assert asyncio.run(run())[0] == {}
