@@ -107,6 +107,8 @@ class EpisodeWorker:
         self._orders += len(orders)
         self._told_room = False
         shares = [self._begin(order, self._adopted.pop(order.key, LoggedOrder())) for order in orders]
+        if any(order.taught for order in orders):  # a resumed run's training orders come at once; the rest is of others
+            self._adopted.clear()
         self._sampler.sample([share for share in shares if share.indices])
         self._tell_room()
 

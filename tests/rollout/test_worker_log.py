@@ -264,3 +264,21 @@ def test_a_completion_is_judged_again_by_a_reward_term_that_is_new(tmp_path: Pat
         return judge.judged
 
     assert run(judged()) == [200, 500, 900]
+
+
+def test_adopted_tokens_wait_for_the_first_training_orders(tmp_path: Path):
+    async def adopted() -> list[list[str]]:
+        first = await sample(3.5, tmp_path, CountingJudge(), timed_engine("rollout-0"), ORDER)
+        await first.worker.sample([order("q", 900)])
+        await first.follow(2.5)
+        await first.die()
+        second = LoggedWorker("episodes-1", [timed_engine("rollout-1")], CountingJudge())
+        await second.worker.open_segment(segment(tmp_path, 2, "episodes-1"))
+        await second.worker.adopt([segment(tmp_path, 1, "episodes-0")], ["p#1", "q#1"])
+        keys = []
+        for orders in ([], [order("held-out", 5)], [replace(ORDER, taught=True)]):
+            await second.worker.sample(orders)
+            keys.append(list(second.worker._adopted))
+        return keys
+
+    assert run(adopted()) == [["p#1", "q#1"], ["p#1", "q#1"], []]
