@@ -154,6 +154,7 @@ class RolloutFeed(Scorer):
             self.warn(
                 f"the log of the run's prompts is left out, and step {step} is followed by new samples: {problem}"
             )
+        self._reported_drops = self.ledger.replaced
         self.background.run(journal.begin_epoch(step))
         if resumed:
             self.background.run(journal.resume(step))
@@ -177,6 +178,7 @@ class RolloutFeed(Scorer):
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
         self._on_loop(lambda: self.ledger.restore(state))
+        self._reported_drops = self.ledger.replaced
 
     def _on_loop(self, read: Callable[[], Any]) -> Any:
         """The result of a call on the event loop, where reports change the ledger at any time."""
@@ -279,8 +281,7 @@ class RolloutFeed(Scorer):
         return f"groups: {self.ledger.ready} ready, {len(unscored)} open ({names}); {super()._open_groups()}"
 
     def _metrics(self) -> dict[str, float]:
-        dropped = self.ledger.dropped - self.ledger.given_up
-        replaced, self._reported_drops = dropped - self._reported_drops, dropped
+        replaced, self._reported_drops = self.ledger.replaced - self._reported_drops, self.ledger.replaced
         skipped = {f"prompts/skipped_{reason}": float(count) for reason, count in self.ledger.skipped.items()}
         curriculum = self.ledger.curriculum.metrics() if self.ledger.curriculum else {}
         return (

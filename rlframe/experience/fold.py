@@ -76,6 +76,11 @@ class Fold:
         return len(self._entries) + self.taken + self.dropped
 
     @property
+    def replaced(self) -> int:
+        """Groups without signal, which dynamic sampling has dropped."""
+        return self.dropped - self.given_up
+
+    @property
     def in_flight(self) -> list[Entry]:
         """Prompts that were admitted and have not left, in the order of admission."""
         return list(self._entries.values())
@@ -97,7 +102,7 @@ class Fold:
             "ready": self.ready,
             "no_signal": len(self._without_signal),
             "taken": self.taken,
-            "dropped": self.dropped - self.given_up,
+            "dropped": self.replaced,
             "given_up": self.given_up,
         }
 

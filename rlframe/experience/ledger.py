@@ -126,6 +126,7 @@ class Ledger(Fold):
             "in_flight": in_flight + [list(pair) for pair in self._interrupted.items()],
             "taken": self.taken - len(untrained),
             "dropped": self.dropped,
+            "given_up": self.given_up,
             "skipped": dict(self.skipped),
         }
 

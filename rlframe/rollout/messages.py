@@ -83,6 +83,7 @@ class EngineReport(EngineProgress):
     name: str
     completions: int  # unfinished, at the engine
     silent_s: float  # seconds without a new token, while the engine has completions and does not load
+    answered: bool = True  # False: the episode worker has no answer of the engine yet, and the figures are 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

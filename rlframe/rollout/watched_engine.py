@@ -89,4 +89,10 @@ class WatchedEngine:
 
     def report(self, now: float) -> EngineReport:
         progress = {each.name: getattr(self.progress, each.name) for each in fields(self.progress)}
-        return EngineReport(**progress, name=self.seat.name, completions=self.completions, silent_s=self.silent_s(now))
+        return EngineReport(
+            **progress,
+            name=self.seat.name,
+            completions=self.completions,
+            silent_s=self.silent_s(now),
+            answered=self.progress is not NOTHING_YET,
+        )

@@ -157,6 +157,16 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards(start: Start) -> None
     assert feed.metrics()["rollout/groups_replaced"] == 0  # since the last call
 
 
+def test_a_resumed_run_counts_groups_that_it_has_replaced_itself(start: Start) -> None:
+    saved_run = start(TinyEngine(), TinyJudge(equal=("o1@0", "o2@0")), dynamic_sampling=True)
+    saved_run.take(2)
+    saved_run.rollouts.version = 1
+    resumed = start(TinyEngine(), TinyJudge(equal=("o4@0",)), dynamic_sampling=True)
+    resumed.restore(saved_run.state())
+    resumed.take(2)
+    assert (resumed.ledger.dropped, resumed.metrics()["rollout/groups_replaced"]) == (3, 1)
+
+
 def test_a_step_that_replaces_more_than_half_of_its_groups_is_told_once(start: Start) -> None:
     told: list[str] = []
     engine = TinyEngine()
@@ -187,7 +197,7 @@ def test_a_restored_run_samples_interrupted_prompts_first(start: Start) -> None:
     state = json.loads(json.dumps(saved_run.state()))
     assert (trained, state) == (
         ["o1", "o2"],
-        {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0, "skipped": {}},
+        {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0, "given_up": 0, "skipped": {}},
     )
 
     engine = TinyEngine()
@@ -239,7 +249,7 @@ def test_an_interrupted_take_leaves_every_prompt_in_the_ledger() -> None:
                 feed.take(2)
             in_flight = [[0, 1], [1, 1]]
             assert feed.state() == {
-                "next_position": 2, "in_flight": in_flight, "taken": 0, "dropped": 0, "skipped": {}
+                "next_position": 2, "in_flight": in_flight, "taken": 0, "dropped": 0, "given_up": 0, "skipped": {}
             }  # fmt: skip
             release(engine, "o1")
             assert names(feed.take(2)) == ["o0", "o1"]

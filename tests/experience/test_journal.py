@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlframe.errors import RunFailed
+from tests.tiny.episodes import TinyJudge
 from tests.tiny.feed import hold, release
 from tests.tiny.logged import LoggedRun, heads, taken
 
@@ -162,6 +163,15 @@ def test_a_given_up_prompt_is_named_and_replaced(run: type[LoggedRun], tmp_path:
     assert driver.warnings == ["o1@0 is given up, and nothing trains on it: rollout-0 died thrice"]
     again = run(driver.killed(tmp_path / "copy")).begin(0, resume=True)
     assert (again.feed.ledger.dropped, again.feed.ledger.given_up) == (1, 1)
+
+
+def test_groups_replaced_before_a_death_are_not_counted_again(run: type[LoggedRun], tmp_path: Path) -> None:
+    judge = TinyJudge(equal=("o1@0",))
+    driver = run(judge=judge, dynamic_sampling=True).begin()
+    assert driver.step() == ["o0", "o2"]
+    again = run(driver.killed(tmp_path / "copy"), judge=judge, dynamic_sampling=True).begin(0, resume=True)
+    assert again.step() == ["o0", "o2"]
+    assert (again.feed.ledger.dropped, again.feed.metrics()["rollout/groups_replaced"]) == (1, 0)
 
 
 def test_without_a_log_a_learner_cannot_be_replaced(run: type[LoggedRun]) -> None:

@@ -129,13 +129,28 @@ def test_a_restored_ledger_admits_interrupted_prompts_first() -> None:
     score(ledger, ledger.admit(prompt_at, version=0, limit=99)[1:3])
     assert taken(ledger, 2, version=0) == ["o1", "o2"]
     state = json.loads(json.dumps(ledger.state(version=1)))
-    assert state == {"next_position": 4, "in_flight": [[0, 1], [3, 1]], "taken": 2, "dropped": 0, "skipped": {}}
+    assert state == {
+        "next_position": 4,
+        "in_flight": [[0, 1], [3, 1]],
+        "taken": 2,
+        "dropped": 0,
+        "given_up": 0,
+        "skipped": {},
+    }
 
     resumed = make_ledger(max_staleness=1)
     resumed.restore(state)
     attempts = resumed.admit(prompt_at, version=1, limit=99)
     assert [(attempt.prompt.id, attempt.number) for attempt in attempts] == [("o0", 2), ("o3", 2), ("o4", 1), ("o5", 1)]
     assert (resumed.admitted, resumed.taken) == (6, 2)
+
+
+def test_a_checkpoint_counts_prompts_that_were_given_up() -> None:
+    ledger = make_ledger(max_staleness=1)
+    assert ledger.give_up(ledger.admit(prompt_at, version=0, limit=99)[0].key)
+    resumed = make_ledger(max_staleness=1)
+    resumed.restore(json.loads(json.dumps(ledger.state(version=0))))
+    assert (resumed.dropped, resumed.given_up) == (1, 1)
 
 
 def test_prompts_that_were_taken_and_not_trained_on_are_in_flight() -> None:
@@ -152,7 +167,14 @@ def test_prompts_that_were_taken_and_not_trained_on_are_in_flight() -> None:
 
 def test_a_restored_ledger_with_less_room_keeps_the_rest() -> None:
     resumed = make_ledger(prompts_per_step=1)
-    state = {"next_position": 4, "in_flight": [[0, 1], [1, 1], [3, 2]], "taken": 1, "dropped": 0, "skipped": {}}
+    state = {
+        "next_position": 4,
+        "in_flight": [[0, 1], [1, 1], [3, 2]],
+        "taken": 1,
+        "dropped": 0,
+        "given_up": 0,
+        "skipped": {},
+    }
     resumed.restore(state)
     assert resumed.state(version=0) == state
     score(resumed, resumed.admit(prompt_at, version=0, limit=99))
@@ -162,6 +184,7 @@ def test_a_restored_ledger_with_less_room_keeps_the_rest() -> None:
         "in_flight": [[1, 1], [3, 2]],
         "taken": 2,
         "dropped": 0,
+        "given_up": 0,
         "skipped": {},
     }
 
@@ -207,7 +230,14 @@ def test_a_skipped_position_is_counted_and_the_next_one_admitted() -> None:
     score(ledger, admitted)
     ledger.take(2, version=0)
     assert names(ledger.admit(every_third_skipped, version=1, limit=99)) == ["o4", "o5"]
-    state = {"next_position": 6, "in_flight": [[4, 1], [5, 1]], "taken": 2, "dropped": 0, "skipped": {"overlong": 2}}
+    state = {
+        "next_position": 6,
+        "in_flight": [[4, 1], [5, 1]],
+        "taken": 2,
+        "dropped": 0,
+        "given_up": 0,
+        "skipped": {"overlong": 2},
+    }
     assert ledger.state(version=1) == state
 
     resumed = make_ledger()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlframe.experience.usage import Usage
 from rlframe.rollout.messages import EngineReport, EpisodeReport
 
@@ -70,3 +72,14 @@ def test_an_engine_that_starts_again_counts_from_its_start() -> None:
     usage.advance(10.0, sampling=True)
     usage.note("episode-0", report(a=(110, 6.0, 0)), 10.0)
     assert usage.take()["rollout/slots_idle"] == 0.75
+
+
+def test_an_engine_s_whole_life_is_no_step_after_a_worker_s_loss() -> None:
+    usage = Usage(slots=8)
+    usage.note("episodes-0", report(a=(1_000_000, 8000.0, 50_000)), 1000.0)
+    usage.take()
+    unknown = report(a=(0, 0.0, 0))  # the next worker has no answer of the engine yet
+    usage.note("episodes-1", replace(unknown, engines=[replace(unknown.engines[0], answered=False)]), 1001.0)
+    usage.note("episodes-1", report(a=(1_000_100, 8008.0, 50_000)), 1010.0)
+    metrics = usage.take()
+    assert (metrics["rollout/slots_idle"], metrics["rollout/recomputed_tokens"]) == (0.9, 0.0)  # 8 of 80 slot seconds

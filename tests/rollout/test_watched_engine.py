@@ -16,6 +16,13 @@ def watched() -> WatchedEngine:
     return WatchedEngine(seat=EngineSeat(name="rollout-0", handle=None, slots=4))
 
 
+def test_a_report_before_the_first_answer_says_so():
+    engine = watched()
+    before = engine.report(0.0).answered
+    engine.answer(progress(0), 1.0)
+    assert (before, engine.report(1.0).answered) == (False, True)
+
+
 def test_silence_begins_with_the_first_completion_and_ends_with_a_token():
     engine = watched()
     engine.answer(progress(0), 1.0)
