@@ -168,11 +168,11 @@ class RunKeys(SharedKeys):
         return self.prompts.max_tokens + self.rollout.max_tokens
 
     def oldest_version(self, version: int) -> int | None:
-        """The oldest version whose tokens policy `version` trains on; None: it trains on all tokens.
+        """The oldest version whose tokens policy `version` trains on; None, under late=keep: it trains on all tokens.
 
-        With max_staleness=0 and under late=wait no token is too old; under late=keep every token counts.
+        With max_staleness=0 and under late=wait tokens are older only after a resume with a smaller max_staleness.
         """
-        return version - self.max_staleness if self.max_staleness and self.late == "mask" else None
+        return None if self.late == "keep" else version - self.max_staleness
 
     @property
     def initial_correction(self) -> list[Correction]:

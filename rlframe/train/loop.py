@@ -49,7 +49,7 @@ def take_step(run: RunConfig, ctx: Context, step: int) -> int:
     with ctx.signals.held_back():
         ctx.turns.begin_learner()  # placement=colocated: the engines leave the GPUs, until the sync below
         rated = rate(ctx.learner.apply_kl_penalty(groups), run.algorithm, run.truncated)  # list[RatedGroup]
-        oldest_version = run.oldest_version(step)  # late=mask: tokens of older versions have weight 0
+        oldest_version = run.oldest_version(step)  # tokens of older versions have weight 0
         minibatches = to_minibatches(rated, ctx.learner.objective, run.learner.minibatches, oldest_version)
         report = ctx.learner.step(*minibatches)  # StepReport
         step = report.policy_version

@@ -24,16 +24,11 @@ def test_an_on_policy_run_ignores_completions_ahead(composed: Composed) -> None:
     assert load(composed("rollout.ahead=2.5")).rollout.ahead == 2.5
 
 
-def test_only_mask_has_an_oldest_version_whose_tokens_are_trained(composed: Composed) -> None:
-    oldest = {
-        late: load(composed(f"late={late}", "max_staleness=2")).oldest_version(7) for late in ("wait", "mask", "keep")
-    }
-    assert oldest == {"wait": None, "mask": 5, "keep": None}
-
-
-@pytest.mark.parametrize("late", ["wait", "mask", "keep"])
-def test_without_staleness_every_treatment_trains_on_all_tokens(composed: Composed, late: str) -> None:
-    assert load(composed(f"late={late}", "max_staleness=0")).oldest_version(7) is None
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_only_keep_trains_on_tokens_older_than_max_staleness(composed: Composed, max_staleness: int) -> None:
+    runs = {late: load(composed(f"late={late}", f"max_staleness={max_staleness}")) for late in ("wait", "mask", "keep")}
+    oldest = {late: run.oldest_version(7) for late, run in runs.items()}
+    assert oldest == {"wait": 7 - max_staleness, "mask": 7 - max_staleness, "keep": None}
 
 
 @pytest.mark.parametrize(
