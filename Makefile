@@ -7,7 +7,7 @@ READY := .venv/installed-$(notdir $(LOCK))
 # Some machines forbid it to Python to keep compiled code, and each of a run's processes then compiles rlframe again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup train test check bench chaos clean
+.PHONY: help setup train test long check bench chaos clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -20,8 +20,11 @@ $(READY): $(LOCK) pyproject.toml launch/setup.sh
 train: setup ## the main job; overrides go in ARGS="steps=10 seed=1"
 	$(BIN)/rlframe train experiment=smollm2_arithmetic $(ARGS)
 
-test: check ## check, then every test, in two processes; ARGS="-k clip" picks some
-	$(BIN)/pytest -n 2 $(ARGS)
+test: check ## check, then the tests, in two processes; ARGS="-k clip" picks some
+	$(BIN)/pytest -n 2 -m "not long" $(ARGS)
+
+long: setup ## the tests that take minutes each, which `make test` leaves out
+	$(BIN)/pytest -m long $(ARGS)
 
 check: setup ## format, lint, types, import contracts, import budget
 	$(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ PLAN = "kill rollout, kill driver, stop episodes, kill learner"
 TIMEOUT_S = 900.0  # on a busy machine; 90 s on an idle one
 
 
+@pytest.mark.long
 def test_a_run_weathers_four_faults(tmp_path: Path) -> None:
     command = [sys.executable, str(CHAOS), "--plan", PLAN, "--minutes", "12", "--folder", str(tmp_path / "chaos")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)

@@ -38,6 +38,7 @@ def figures(row: dict) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in row["figures"]}
 
 
+@pytest.mark.long
 def test_the_learner_s_parts_need_no_ray_or_vllm(tmp_path: Path):
     arguments = [argument for name in LEARNER_PARTS for argument in ("--only", name)]
     table = check(tmp_path, *arguments, absent=ABSENT)
@@ -48,6 +49,7 @@ def test_the_learner_s_parts_need_no_ray_or_vllm(tmp_path: Path):
     assert figures(table["step"])["groups of 8: speed"] > 0
 
 
+@pytest.mark.long
 def test_an_engine_agrees_with_the_learner_after_each_step(tmp_path: Path):
     table = check(tmp_path, "--only", "engine", absent=[])
     assert table["engine"]["outcome"] == "passed" and figures(table["engine"])["steps"] == 3

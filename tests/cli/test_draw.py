@@ -67,14 +67,17 @@ def test_a_killed_draw_goes_on_with_its_missing_parts(tiny_model: Path, tmp_path
 
     tried = rlframe("reward", "try", "format", "--rollouts", str(folder))
     assert tried.stdout.startswith(f"{2 * PROMPTS} completions: "), tried.stderr
-    assert_steps_get_labels(folder, settings, tmp_path / "steps")
 
 
-def assert_steps_get_labels(first: Path, settings: list[str], folder: Path):
+@pytest.mark.long
+def test_steps_of_drawn_completions_get_labels(tiny_model: Path, tmp_path: Path):
     """Completions go on behind each "e" of the first ones, and rows have a label for each piece."""
-    changes = [f"draw.continue_from={first}", "draw.separator=e", "draw.prompts=6", "draw.samples=3", "draw.part=4"]
-    done = rlframe("draw", *settings, *changes, f"draw.dir={folder}")
-    assert done.returncode == 0, done.stderr[-3000:]
+    sampling = ["prompts.train.size=8", "draw.samples=2", "draw.max_tokens=200", "draw.reward=brevity"]
+    changes = ["draw.separator=e", "draw.prompts=6", "draw.samples=3", "draw.part=4"]
+    first, folder = tmp_path / "first", tmp_path / "steps"
+    for settings in ([f"draw.dir={first}"], [*changes, f"draw.continue_from={first}", f"draw.dir={folder}"]):
+        done = rlframe("draw", *tiny_overrides(tiny_model), *sampling, *settings)
+        assert done.returncode == 0, done.stderr[-3000:]
     groups = {group.group.prompt.id: group for group in rollouts.read(folder, None)}
     rows = [row for row in read_rows(folder / "rows.jsonl") if isinstance(row, Assessment)]
     assert len(groups) == 6 and len(rows) > 0

@@ -43,6 +43,7 @@ def actors(run: RunConfig) -> Iterator[cluster.Actors]:
         yield actors
 
 
+@pytest.mark.long
 def test_stages_on_two_nodes_sample_and_take_weights(actors: cluster.Actors, run: RunConfig) -> None:
     workers = [actor for actor in ray._private.state.actors().values() if actor["ActorClassName"] == "RayWorkerProc"]
     assert len({worker["Address"]["NodeID"] for worker in workers}) == 2

@@ -287,6 +287,8 @@ def test_only_a_rewards_own_actors_have_its_packages(local_ray: None, tmp_path: 
     )
     started: dict[str, Any] = {}
     rewards = start_pool(config, started)
+    # As a run's start does: the environment of a reward's own actors takes a minute on a busy machine.
+    ray.get([handle.__ray_ready__.remote() for handle in started.values()], timeout=400)
     verdicts = asyncio.run(score_all(rewards, ["5"]))[0]
     assert sorted(started) == ["reward-0", "reward-apart-0"]
     assert verdicts["apart"].score == 0.75

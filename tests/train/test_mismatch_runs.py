@@ -77,12 +77,14 @@ def runs(sweep: Path) -> list[list[dict[str, float]]]:
     return [read_metrics(run / "metrics.jsonl") for run in sorted((sweep / "runs").glob("20*"))]
 
 
+@pytest.mark.long
 def test_a_sweep_runs_one_job_for_each_combination(sweep: Path) -> None:
     assert [run.name[-2:] for run in sorted((sweep / "runs").glob("20*"))] == ["_0", "_1"]
     assert all("correction/weight_mean" in rows[0] for rows in runs(sweep))
     assert list((sweep / "runs" / "sweeps").glob("*/multirun.yaml"))
 
 
+@pytest.mark.long
 def test_healthy_stale_runs_are_judged_and_go_on(sweep: Path) -> None:
     for rows in runs(sweep):
         assert len(rows) == STEPS
