@@ -1,4 +1,4 @@
-"""A run whose driver is killed, twice, and started again by the same command: Ray, vLLM, a rank and rewards."""
+"""A run whose driver is killed and started again by the same command: Ray, vLLM, a rank and rewards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import tiny_overrides
 
@@ -47,7 +50,9 @@ def prompt_ids(run_dir: Path, step: int) -> list[str]:
         return [json.loads(line)["prompt_id"] for line in stream]
 
 
-def test_a_run_killed_twice_goes_on_by_the_same_command(tiny_model: Path, tmp_path: Path) -> None:
+# After two steps, before the first checkpoint, the learner begins with the base model.
+@pytest.mark.parametrize("kills", [[6], pytest.param([2, 6], marks=pytest.mark.long)], ids=str)
+def test_a_killed_run_goes_on_by_the_same_command(tiny_model: Path, tmp_path: Path, kills: list[int]) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     metrics = run_dir / "metrics.jsonl"
     settings = [
@@ -60,16 +65,16 @@ def test_a_run_killed_twice_goes_on_by_the_same_command(tiny_model: Path, tmp_pa
     ]
     same = [*tiny_overrides(tiny_model), *settings, f"run_dir={run_dir}", "resume=auto"]
 
-    # Before the first checkpoint: the learner begins with the base model.
-    kill_once(start(same, log), log, lambda: len(rows(metrics)) >= 2)
-    before = rows(metrics)
-    kill_once(start(same, log), log, lambda: len(rows(metrics)) >= 6)
-    between = rows(metrics)
+    recorded_before: list[list[str]] = [[]]
+    for steps_taken in kills:
+        kill_once(start(same, log), log, lambda least=steps_taken: len(rows(metrics)) >= least)
+        recorded_before.append(rows(metrics))
     again = start(same, log)
     assert again.wait(TIMEOUT_S) == 0, log.read_text()[-3000:]
 
     after = rows(metrics)
-    assert between[: len(before)] == before and after[: len(between)] == between  # nothing is recorded twice
+    for earlier, later in pairwise([*recorded_before, after]):
+        assert later[: len(earlier)] == earlier  # nothing is recorded twice
     recorded = [json.loads(row) for row in after]
     assert [row["step"] for row in recorded] == list(range(1, 9))
     # Tokens from before a death are those that the replayed policy gives: float32 on both sides.

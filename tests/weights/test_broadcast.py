@@ -89,6 +89,7 @@ def test_prompts_of_an_idle_engine_wait_until_a_broadcast_ends(actors: cluster.A
     assert versions == {actors.learner.version}
 
 
+@pytest.mark.long
 def test_a_late_engine_serves_from_the_next_sync_on(actors: cluster.Actors, run: RunConfig) -> None:
     end_engine(actors, "rollout-0")
     actors.add_engine()
@@ -99,6 +100,7 @@ def test_a_late_engine_serves_from_the_next_sync_on(actors: cluster.Actors, run:
     assert disagreement(actors, run) < 2e-3
 
 
+@pytest.mark.long
 def test_a_killed_engine_is_left_out_and_replaced_at_the_next_sync(actors: cluster.Actors, run: RunConfig) -> None:
     killed = actors.rollouts.replicas["rollout-1"]
     os.kill(ray.get(killed.handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
