@@ -44,10 +44,11 @@ def make_group(
     prompt_tokens: int = 2,
     name: str = "p",
     cut_off: Sequence[int] = (),
+    version: int | None = None,
 ) -> ScoredGroup:
     """Single-turn completions of `lengths` tokens behind the prompt 1, 2, ..., with these rewards.
 
-    `cut_off`: indices of the completions that reached the length limit.
+    `cut_off`: indices of the completions that reached the length limit. `version`: of the policy that sampled them.
     """
     prompt = Prompt(id=name, messages=[], token_ids=list(range(1, prompt_tokens + 1)), reference="", task="math")
     verdicts = [
@@ -58,6 +59,10 @@ def make_group(
         make_completion(length, finish_reason="length" if index in cut_off else "stop")
         for index, length in enumerate(lengths)
     ]
+    if version is not None:
+        completions = [
+            replace(each, versions=[replace(span, version=version) for span in each.versions]) for each in completions
+        ]
     group = RolloutGroup.single_turn(prompt, completions)
     return ScoredGroup(group=group, rewards=rewards, verdicts={"math": verdicts})
 

@@ -71,6 +71,7 @@ def batches() -> list[list[GroupRecord]]:
                     rewards=[float(reward) for reward in rng.permutation([0.0, 1.0])],
                     lengths=[int(length) for length in rng.integers(*((4, 15) if step < 4 else (40, 60)), 2)],
                     name=f"o{2 * step + index}",
+                    version=step,
                 )
             )
             for index in range(2)
