@@ -16,7 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def rows(steps: int) -> tuple[Any, Path, list[Any]]:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         run = load(hydra.compose("tune", ["experiment=smollm2_tune", f"steps={steps}", *changes]), TuneConfig)
     model = base_model.prepare(run.model.path)
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         feed = open_rows(run, open_tokenizer(model), model, Path(folder) / "rows.json", print).feed
     return run, model, [record for _ in range(steps) for record in feed.take()]
 

@@ -91,8 +91,9 @@ class EpisodePool:
     def assign(self, orders: list[Order]) -> None:
         """Gives each order to the worker with the fewest unfinished completions for each slot; does not wait."""
         shares: defaultdict[str, list[Order]] = defaultdict(list)
+        takers = self._takers()
         for order in orders:
-            worker = min(self._takers(), key=lambda worker: worker.busy)
+            worker = min(takers, key=lambda worker: worker.busy)
             worker.add(order)
             self.completions += order.sampling.completions
             shares[worker.name].append(order)

@@ -22,6 +22,7 @@ from ray._private.state import available_resources_per_node
 
 from rlframe.actors.failure import describe
 from rlframe.actors.logs import kept_in
+from rlframe.actors.table import node_id
 from rlframe.cluster import ray_cluster
 from rlframe.cluster import start as cluster
 from rlframe.cluster.actor import start_actor
@@ -97,8 +98,8 @@ def test_a_submitted_run_keeps_its_roles_apart_and_a_second_run_joins(
         job = subprocess.Popen(submit, stdout=output, stderr=output)
     second = compose([*existing, f"reward.labels={{{ROLE}: second}}"])
     with cluster.start(second, tiny_model, ["reward"]) as actors:  # of the same names, at the same time
-        node_id = ray.get(actors.starter.handles["reward-0"].__ray_call__.remote(_node_id))
-        assert by_role({node_id: "reward-0"}) == {"second": "reward-0"}
+        home = ray.get(actors.starter.handles["reward-0"].__ray_call__.remote(node_id))
+        assert by_role({home: "reward-0"}) == {"second": "reward-0"}
     assert job.wait(240) == 0, log.read_text()[-3000:]
     assert "finished" in log.read_text()
 
@@ -121,10 +122,6 @@ def places(name: str) -> set[str]:
     """The nodes of all actors of a name that the cluster has had."""
     ids = [actor["Address"]["NodeID"] for actor in all_actors().values() if actor["Name"] == name]
     return set(by_role(dict.fromkeys(ids)))
-
-
-def _node_id(_: Any) -> str:
-    return ray.get_runtime_context().get_node_id()
 
 
 def wait_for_free_nodes() -> None:
