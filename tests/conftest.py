@@ -31,6 +31,7 @@ GROUPS = {
     "actors/": "actors",
     "cluster/": "actors",
     "experience/": "actors",
+    "learner/": "learner",  # its processes of ranks serve all of its tests
     "kubernetes/": "actors",
     "reward/test_pool.py": "actors",
     "reward/test_restarts.py": "actors",

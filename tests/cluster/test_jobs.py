@@ -131,6 +131,7 @@ def test_a_wrong_model_there_has_the_words_and_code_of_here(cluster: JobsCluster
     assert words in there.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_a_stopped_run_leaves_a_checkpoint_and_goes_on(
     cluster: JobsCluster, laptop: Path, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -84,6 +84,7 @@ def stored_bytes() -> dict[str, int]:
     return by_role(stats)
 
 
+@pytest.mark.long
 def test_a_submitted_run_keeps_its_roles_apart_and_a_second_run_joins(
     nodes: Nodes, existing: list[str], tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_ranks_have_the_parameters_and_buffers_that_transformers_loads(
     assert whole / ranks <= held < whole / ranks + len(ours)  # a shard's padding is less than a value a rank
 
 
+@pytest.mark.long
 def test_loading_and_export_need_memory_for_a_share_and_two_layers(tmp_path: Path) -> None:
     sizes = {"layers": 8, "hidden": 512, "intermediate": 256, "vocabulary": 30_000, "experts": 16}
     make_model(tmp_path, files=3, **sizes)

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rlframe.train.loop import train
 from tests.conftest import compose, tiny_overrides
 
@@ -20,6 +22,7 @@ def trajectories(run_dir: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["step"], row["prompt_id"]))
 
 
+@pytest.mark.long
 def test_two_engines_and_workers_give_the_same_run_as_one_engine(tiny_model: Path, tmp_path: Path) -> None:
     for engines, workers in ((1, 0), (2, 2)):
         pools = [f"rollout.engines={engines}", f"rollout.episode_workers={workers}"]

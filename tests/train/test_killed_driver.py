@@ -58,6 +58,7 @@ def alive(processes: list[psutil.Process]) -> list[str]:
     return [process.name() for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.long
 def test_a_stopped_rank_is_named_and_a_killed_driver_leaves_nothing(driver: subprocess.Popen[bytes], tmp_path: Path):
     logs = tmp_path / "run" / "logs"
     assert {"learner-0.log", "learner-1.log", "rollout-0.log", "reward-0.log"} == {log.name for log in logs.iterdir()}

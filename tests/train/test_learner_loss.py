@@ -188,29 +188,43 @@ def test_the_run_to_compare_with_learns_and_corrects_from_step_6_on(undisturbed:
     assert len({values for _, values in undisturbed.loads}) == STEPS
 
 
-DEATHS = {
-    "learner-1.forward.1": signal.SIGKILL,  # from the base model
-    "learner-0.backward.2": signal.SIGKILL,
-    "learner-1.reduction.3": signal.SIGKILL,
-    "learner-0.checkpoint.3": signal.SIGKILL,
-    "learner-0.optimizer.5": signal.SIGKILL,
-    "learner-1.publish.6": signal.SIGKILL,
-    "learner-1.forward.7": signal.SIGKILL,  # the mismatch gate has switched the correction on
-}
-
-
-def test_ranks_killed_in_each_phase_leave_the_same_run(undisturbed: Ended, tiny_model: Path, tmp_path: Path) -> None:
-    ended = run_with(tiny_model, tmp_path, DEATHS)
+@pytest.mark.parametrize(
+    "places",
+    [
+        # After step 3 new ranks begin with the base model; at step 7 the mismatch gate has switched the correction on.
+        ["0.checkpoint.3", "1.forward.7"],
+        pytest.param(
+            # The first new ranks begin with the base model.
+            [
+                "1.forward.1",
+                "0.backward.2",
+                "1.reduction.3",
+                "0.checkpoint.3",
+                "0.optimizer.5",
+                "1.publish.6",
+                "1.forward.7",
+            ],
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["two", "each"],
+)
+def test_ranks_killed_in_each_phase_leave_the_same_run(
+    undisturbed: Ended, tiny_model: Path, tmp_path: Path, places: list[str]
+) -> None:
+    ended = run_with(tiny_model, tmp_path, {f"learner-{place}": signal.SIGKILL for place in places})
     check_equal(ended, undisturbed)
-    assert ended.output.count("the learner is lost after step") == len(DEATHS)
+    assert ended.output.count("the learner is lost after step") == len(places)
 
 
+@pytest.mark.long
 def test_a_stopped_rank_is_found_and_replaced(undisturbed: Ended, tiny_model: Path, tmp_path: Path) -> None:
     ended = run_with(tiny_model, tmp_path, {"learner-1.backward.4": signal.SIGSTOP}, "cluster.stall_timeout_s=40")
     check_equal(ended, undisturbed)
     assert "did not take step 4 within 40 s (cluster.stall_timeout_s)" in ended.output
 
 
+@pytest.mark.long
 def test_a_new_rank_that_stops_at_its_start_is_replaced(undisturbed: Ended, tiny_model: Path, tmp_path: Path) -> None:
     orders: dict[str, int] = {"learner-0.forward.2": signal.SIGKILL, "learner-1.connect.0": signal.SIGSTOP}
     ended = run_with(tiny_model, tmp_path, orders, "cluster.stall_timeout_s=40")
@@ -218,6 +232,7 @@ def test_a_new_rank_that_stops_at_its_start_is_replaced(undisturbed: Ended, tiny
     assert ended.output.count("the learner is lost after step 1, ") == 2
 
 
+@pytest.mark.long
 def test_ranks_killed_while_a_run_is_restored_leave_it_whole(
     undisturbed: Ended, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -229,6 +244,7 @@ def test_ranks_killed_while_a_run_is_restored_leave_it_whole(
     assert ended.output.count("the learner is lost after step") == len(orders)
 
 
+@pytest.mark.long
 def test_a_learner_that_dies_at_each_try_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
     orders = {"learner-1.forward.2": signal.SIGKILL, "learner-0.optimizer.2": signal.SIGKILL}
     reasons = (

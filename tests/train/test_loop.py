@@ -164,6 +164,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
     assert (run_dir / "curves.png").exists()
 
 
+@pytest.mark.long
 def test_a_run_that_loses_a_rank_equals_an_uninterrupted_one(
     six_steps: Path, mixture: list[str], tmp_path: Path
 ) -> None:

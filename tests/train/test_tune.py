@@ -125,6 +125,7 @@ def test_a_resumed_tuning_run_equals_an_uninterrupted_one(six_steps: Path, tmp_p
     assert "is complete: all 6 steps are taken" in tune(f"run_dir={run_dir}", "resume=auto")
 
 
+@pytest.mark.long
 def test_a_tuning_run_that_loses_a_rank_equals_one_that_does_not(
     six_steps: Path, tiny_model: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -136,17 +137,24 @@ def test_a_tuning_run_that_loses_a_rank_equals_one_that_does_not(
     assert metrics[-1]["losses/learner"] == 1
 
 
-def test_a_resumed_run_of_dpo_equals_an_uninterrupted_one(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def preferences(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run of DPO, and what its terminal showed."""
+    folder = tmp_path_factory.mktemp("preferences")
     records = []
     for number in range(8):
         answers = {"chosen": f"smollm2 {number}", "rejected": "no " * (number % 3 + 1)}
         records.append({"prompt": f"smollm2: pair {number}?", **answers})
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:6]))
-    (tmp_path / "heldout.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[6:]))
-    paths = [f"rows.path={tmp_path / 'pairs.jsonl'}", f"rows.heldout.path={tmp_path / 'heldout.jsonl'}"]
-    whole, run_dir = tmp_path / "whole", tmp_path / "again"
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:6]))
+    (folder / "heldout.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[6:]))
+    paths = [f"rows.path={folder / 'pairs.jsonl'}", f"rows.heldout.path={folder / 'heldout.jsonl'}"]
     one_rank = ["algorithm=dpo", "learner.lr=0.001", "learner.ranks=1"]  # two ranks: tests/learner/test_row_losses.py
-    shown = tune(*settings(tiny_model, rows), *paths, *one_rank, f"run_dir={whole}")
+    shown = tune(*settings(tiny_model, rows), *paths, *one_rank, f"run_dir={folder / 'run'}")
+    return folder / "run", shown
+
+
+def test_a_run_of_dpo_prefers_what_was_chosen(preferences: tuple[Path, str]) -> None:
+    whole, shown = preferences
     assert "chosen rejected   margin accuracy" in shown
     metrics, evaluations = lines(whole / "metrics.jsonl"), lines(whole / "evaluations.jsonl")
     assert metrics[0]["learner/loss"] == pytest.approx(0.693147, abs=1e-5)  # log 2: the policy is the reference
@@ -157,11 +165,16 @@ def test_a_resumed_run_of_dpo_equals_an_uninterrupted_one(tiny_model: Path, rows
     assert evaluations[0]["eval/loss"] == pytest.approx(0.693147, abs=1e-5)
     assert len(lines(whole / "reference.jsonl")) == 1 + 6 + 2 + 1  # the header, rows, held-out rows, the end
     assert (whole / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.long
+def test_a_resumed_run_of_dpo_equals_an_uninterrupted_one(preferences: tuple[Path, str], tmp_path: Path) -> None:
+    whole, run_dir = preferences[0], tmp_path / "again"
     shutil.copytree(whole, run_dir)
     shutil.rmtree(run_dir / "checkpoints" / "step_000006")
     tune(f"run_dir={run_dir}", "resume=auto")
     assert learned(run_dir) == learned(whole)
-    assert lines(run_dir / "evaluations.jsonl") == evaluations
+    assert lines(run_dir / "evaluations.jsonl") == lines(whole / "evaluations.jsonl")
     assert (run_dir / "reference.jsonl").read_text() == (whole / "reference.jsonl").read_text()
 
 

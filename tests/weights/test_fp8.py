@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from rlframe.cluster import start as cluster
@@ -14,6 +15,7 @@ from tests.tiny.models import make_fp8
 from tests.weights.test_sync import disagreement
 
 
+@pytest.mark.long
 def test_engines_of_an_fp8_model_sample_with_the_learners_weights(deepseek_v3_model: Path, tmp_path: Path) -> None:
     model = make_fp8(deepseek_v3_model, tmp_path / "model", (128, 128))
     run = compose(tiny_overrides(model))

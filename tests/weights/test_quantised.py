@@ -21,6 +21,7 @@ def run(untied_model: Path) -> RunConfig:
     return compose([*tiny_overrides(untied_model), *settings])
 
 
+@pytest.mark.long
 def test_quantised_weights_follow_the_learner(actors: cluster.Actors, run: RunConfig) -> None:
     assert disagreement(actors, run) < ROUNDING
     for _ in range(3):
