@@ -14,6 +14,7 @@ TOKENS = list(range(10, 42))  # in the vocabulary of every model
 TRIES = 20  # while versions change
 RETRY_S = 0.2
 PEER_S = 15.0  # for a serving engine to answer; another one is asked after it
+MAX_PEERS = 3  # asked in vain; where all engines are full, the new one helps more by serving than by being compared
 
 
 async def difference(
@@ -25,15 +26,16 @@ async def difference(
 ) -> str | None:
     """The reason why a new engine must not serve: a mean difference of log-probabilities of fixed tokens above `bound`.
 
-    None where the engines agree; also where no engine serves, and with a warning where no serving engine answers, as
-    one with full slots may, or every answer is of another version. `peers`: engines that serve, as of now. `warn`: for
-    the console. Raises the error of the new engine, and Stalled where it does not answer within `timeout_s`
+    None where the engines agree; also where no engine serves, and with a warning where no serving engine of MAX_PEERS
+    answers, as one with full slots may, or every answer is of another version. `peers`: engines that serve, as of now.
+    `warn`: for the console. Raises the error of the new engine, and Stalled where it does not answer within `timeout_s`
     (cluster.stall_timeout_s).
     """
     silent: set[str] = set()  # names of peers that have not answered
     uncompared = f"{newcomer.name} serves and was compared with no engine: "
     for _ in range(TRIES):
-        if not (serving := [peer for peer in peers() if peer.name not in silent]):
+        serving = [peer for peer in peers() if peer.name not in silent]
+        if not serving or len(silent) == MAX_PEERS:
             if silent:
                 warn(f"{uncompared}{', '.join(sorted(silent))} told no log-probabilities within {PEER_S:g} s")
             return None

@@ -50,6 +50,9 @@ def test_an_engine_that_nobody_is_compared_with_is_told() -> None:
     problem, [line], seconds = compare(Engine(0, seconds=100), Engine(1, seconds=100))
     assert (problem, seconds) == (None, 30.0)
     assert line.startswith("rollout-9 serves and was compared with no engine: rollout-0, rollout-1 told no log-prob")
+    problem, [line], seconds = compare(*[Engine(number, seconds=100) for number in range(8)])
+    assert (problem, seconds) == (None, 45.0)
+    assert line.count("rollout-") == 1 + 3
     problem, [line], seconds = compare(Engine(0, loads=True))  # 20 answers, 0.2 s apart
     assert problem is None and line.endswith("versions changed during 20 comparisons") and round(seconds, 3) == 4.0
 
