@@ -268,6 +268,7 @@ class Verdict:
     detail: str
     # [sampled tokens] float32, weighted rewards of single tokens beside the score; None: the verdict has none.
     token_rewards: np.ndarray | None = field(default=None, compare=False)
+    final: bool = field(default=False, compare=False)  # failed, and would fail again; no file keeps it
 
     def __post_init__(self) -> None:
         if (self.score is None) != (self.status == "failed"):

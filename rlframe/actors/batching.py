@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 GATHER_S = 0.005  # time for concurrent calls to join the first call's forward pass
 
 Forward: TypeAlias = Callable[[list[list[int]]], list[float]]  # token ids, [B] sequences -> [B] scores
+Call: TypeAlias = tuple[list[int], asyncio.Future[float]]  # token ids, and the score
 
 
 class Batcher:
@@ -21,7 +22,7 @@ class Batcher:
         """`forward` runs on `thread`. `max_batch`: sequences of a pass; `max_batch_tokens`: with padding."""
         self.forward, self.thread = forward, thread
         self.max_batch, self.max_batch_tokens, self.timeout_s = max_batch, max_batch_tokens, timeout_s
-        self._waiting: list[tuple[list[int], asyncio.Future[float]]] = []
+        self._waiting: list[Call] = []
         self._drain: asyncio.Task[None] | None = None
 
     async def score(self, token_ids: list[int]) -> float:
@@ -35,11 +36,12 @@ class Batcher:
     async def _drain_waiting(self) -> None:
         await asyncio.sleep(GATHER_S)
         while self._waiting:  # calls that arrive during a pass join the next round without a further wait
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = [call for call in self._waiting if _wanted(call)], []
             for indices in passes([len(ids) for ids, _ in waiting], self.max_batch, self.max_batch_tokens):
-                await self._pass([waiting[index] for index in indices])
+                if batch := [waiting[index] for index in indices if _wanted(waiting[index])]:
+                    await self._pass(batch)
 
-    async def _pass(self, batch: list[tuple[list[int], asyncio.Future[float]]]) -> None:
+    async def _pass(self, batch: list[Call]) -> None:
         try:
             running = asyncio.get_running_loop().run_in_executor(self.thread, self.forward, [ids for ids, _ in batch])
         except RuntimeError as closed:
@@ -48,7 +50,7 @@ class Batcher:
             error = await error_of(running, self.timeout_s, f"a forward pass of {len(batch)} sequences")
             results = [error_copy(error) for _ in batch] if error else running.result()
         for (_, score), result in zip(batch, results, strict=True):
-            if score.done():  # the caller gave up
+            if score.done():
                 continue
             if isinstance(result, Exception):
                 score.set_exception(result)
@@ -70,6 +72,11 @@ def passes(lengths: list[int], max_batch: int, max_batch_tokens: int) -> list[li
         else:
             batches.append([index])
     return batches
+
+
+def _wanted(call: Call) -> bool:
+    """False once the caller has given up, as one whose time is over."""
+    return not call[1].done()
 
 
 async def error_of(future: asyncio.Future[Any], timeout_s: float, action: str) -> BaseException | None:

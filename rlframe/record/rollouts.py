@@ -138,7 +138,7 @@ def _record(step: int, scored: ScoredGroup, index: int, advantage: Advantage) ->
 def _verdict_record(verdict: Verdict) -> dict[str, Any]:
     """Rewards of tokens are as many numbers as tokens: their sum is in the file."""
     record = asdict(replace(verdict, token_rewards=None))
-    del record["token_rewards"]
+    del record["token_rewards"], record["final"]
     if verdict.token_rewards is None:
         return record
     return record | {"token_reward": float(verdict.token_rewards.sum(dtype=np.float64))}

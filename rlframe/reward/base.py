@@ -50,6 +50,7 @@ class Reward(Config):
     """
 
     reads_tokens: ClassVar[bool] = False  # True: needs `completion.token_ids`, which completions of an endpoint lack
+    max_calls: ClassVar[int | None] = None  # `async` calls of a worker at the same time; further ones wait, untimed
 
     name: str
     weight: float  # factor of the score in the sum; negative: a penalty
@@ -122,6 +123,9 @@ class Reward(Config):
 
     def start(self) -> None:
         """Starts slow resources, such as a process or a model. An exception ends the run at its start."""
+
+    async def ready(self) -> None:
+        """Waits for what `start` has begun, before each `async` call and outside of its time limit."""
 
     def close(self) -> None:
         """Releases all resources. Called at the end of each worker, and on the driver after the last `check`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from rlframe.reward.base import Reward
 from rlframe.types import Problem, RewardTerm, RolloutGroup, ScoredGroup, Verdict
@@ -26,7 +27,7 @@ def combine(group: RolloutGroup, verdicts: dict[str, list[Verdict]], terms: Mapp
     return ScoredGroup(
         group=group,
         rewards=[total(scores, terms) for scores in counted],
-        verdicts=verdicts,
+        verdicts=_gated(verdicts, terms),
         terms={
             name: RewardTerm(weight=terms[name].weight, scores=[scores[name] if scores else 0.0 for scores in counted])
             for name in verdicts
@@ -42,10 +43,9 @@ def counted_scores(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) ->
     """
     counted: dict[str, float] = {}
     for name, verdict in verdicts.items():
-        required = [verdicts[other].score for other in terms[name].requires if other in verdicts]
-        if None in required:
+        if any(verdicts[other].score is None for other in terms[name].requires if other in verdicts):
             return None
-        if any(score is not None and score < 1 for score in required):
+        if _is_closed(name, verdicts, terms):
             counted[name] = 0.0
             continue
         if verdict.score is None:
@@ -53,6 +53,23 @@ def counted_scores(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) ->
         low, high = terms[name].clip or (verdict.score, verdict.score)
         counted[name] = min(max(verdict.score, low), high)
     return counted
+
+
+def _is_closed(name: str, verdicts: Mapping[str, Verdict], terms: Mapping[str, Reward]) -> bool:
+    """True if a reward that the term `name` requires scores below 1 on the completion."""
+    scores = [verdicts[other].score for other in terms[name].requires if other in verdicts]
+    return any(score is not None and score < 1 for score in scores)
+
+
+def _gated(verdicts: dict[str, list[Verdict]], terms: Mapping[str, Reward]) -> dict[str, list[Verdict]]:
+    """The verdicts [G] of each reward, without rewards of tokens where what the term requires scores below 1."""
+    gated = dict(verdicts)
+    for name, row in verdicts.items():
+        for index, verdict in enumerate(row):
+            of_completion = {other: each[index] for other, each in verdicts.items()}
+            if verdict.token_rewards is not None and _is_closed(name, of_completion, terms):
+                gated[name] = [*gated[name][:index], replace(verdict, token_rewards=None), *row[index + 1 :]]
+    return gated
 
 
 def total(counted: dict[str, float] | None, terms: Mapping[str, Reward]) -> float | None:

@@ -62,5 +62,5 @@ class KimiLength(Reward):
     def _score(self, length_term: float, correct: Verdict) -> float | Verdict:
         if correct.score is None:
             detail = f"{self.correct!r} has no verdict: {correct.detail}"
-            return Verdict(score=None, status="failed", seconds=0.0, detail=detail)
+            return Verdict(score=None, status="failed", seconds=0.0, detail=detail, final=True)
         return length_term if correct.score >= 1 else min(0.0, length_term)

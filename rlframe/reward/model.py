@@ -71,6 +71,9 @@ class ClassifierReward(Reward):
             timeout_s=self.timeout_s,
         )
 
+    async def ready(self) -> None:
+        await self.loaded()
+
     def close(self) -> None:
         if self._batcher is not None:
             self._batcher.thread.shutdown(wait=False)  # a queued pass still runs, since calls wait for it

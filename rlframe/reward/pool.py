@@ -118,7 +118,7 @@ class RewardPool:
                 detail = f"its workers died or stopped: {error}"
                 verdict = Verdict(score=None, status="failed", seconds=0.0, detail=detail)
                 return verdicts | {name: [verdict] * count for name in failed}
-            failed = [name for name in failed if any(verdict.status == "failed" for verdict in verdicts[name])]
+            failed = [name for name in failed if any(_may_succeed(verdict) for verdict in verdicts[name])]
             if not failed:
                 break
         return verdicts
@@ -225,6 +225,11 @@ class RewardWorkers:
         except Exception as failure:  # the calls that wait for a worker raise it, once no worker is left
             self._restart_error = failure
             replica.state = ReplicaState.DEAD
+
+
+def _may_succeed(verdict: Verdict) -> bool:
+    """True for a failed verdict that another request may better."""
+    return verdict.status == "failed" and not verdict.final
 
 
 async def _end(replica: Replica, error: Exception) -> None:

@@ -35,6 +35,7 @@ class ProcessReward(ClassifierReward):
     """
 
     reads_tokens = True
+    max_calls = 2  # a group has as many sequences as all of its steps, and another one is tokenized meanwhile
     name: Literal["steps"]
     separator: Separator
     score: Literal["min", "last"]
@@ -71,7 +72,7 @@ class ProcessReward(ClassifierReward):
         rewards = normalised([scores for scores in scored if not isinstance(scores, str)])
         seconds = time.perf_counter() - started
         return [
-            Verdict(score=None, status="failed", seconds=seconds, detail=scores)
+            Verdict(score=None, status="failed", seconds=seconds, detail=scores, final=True)
             if isinstance(scores, str)
             else self._verdict(ends, scores, next(rewards), seconds)
             for (_, ends), scores in zip(cuts, scored, strict=True)

@@ -10,6 +10,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from math import isfinite
 from typing import Any
@@ -36,6 +37,7 @@ class RewardWorker:
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rewards")
         self.thread_lock = asyncio.Lock()
         self.hung_reward: str | None = None  # name of the reward that holds the thread
+        self.turns = {name: asyncio.Semaphore(each.max_calls) for name, each in rewards.items() if each.max_calls}
         for reward in rewards.values():
             # On the thread that later calls the reward: a resource may be bound to its thread's life.
             self.thread.submit(reward.start).result()
@@ -120,8 +122,10 @@ class RewardWorker:
         work = doing(f"reward {name}", subject.id if isinstance(subject, Prompt) else subject.prompt.id)
         try:
             if inspect.iscoroutinefunction(call if inspect.ismethod(call) else type(call).__call__):
-                with work:
-                    return await asyncio.wait_for(call(*arguments), self.timeout_s)
+                async with self.turns.get(name) or nullcontext():
+                    with work:
+                        await self.rewards[name].ready()
+                        return await asyncio.wait_for(call(*arguments), self.timeout_s)
             async with self.thread_lock:
                 if self.hung_reward:
                     raise Hung(f"{self.name}: reward {self.hung_reward!r} never came back", self.process)

@@ -24,6 +24,30 @@ def test_passes_are_sorted_and_bounded(lengths: list[int], max_batch: int, max_t
     assert passes(lengths, max_batch, max_tokens) == indices
 
 
+def test_calls_that_were_given_up_are_computed_no_more():
+    computed: list[int] = []
+
+    def forward(batch: list[list[int]]) -> list[float]:
+        time.sleep(0.3)
+        computed.extend(ids[0] for ids in batch)
+        return [0.0] * len(batch)
+
+    async def run() -> None:
+        batcher = Batcher(forward, thread, max_batch=1, max_batch_tokens=8, timeout_s=60.0)
+        calls = [asyncio.create_task(batcher.score([number])) for number in range(4)]
+        await asyncio.sleep(0.1)  # the first pass has begun
+        late = asyncio.create_task(batcher.score([4]))  # of the next round
+        await asyncio.sleep(0)
+        for call in (calls[1], calls[3], late):
+            call.cancel()
+        await asyncio.gather(calls[0], calls[2])
+        await batcher.score([5])
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        asyncio.run(run())
+    assert computed == [0, 2, 5]
+
+
 def test_a_pass_that_takes_too_long_is_an_error_within_its_bound():
     ended = threading.Event()
 

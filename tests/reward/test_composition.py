@@ -1,7 +1,9 @@
 """Composition: the rewards that score a prompt, and the sum of their verdicts."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlframe.reward import Reward
@@ -45,7 +47,7 @@ def test_a_reward_is_the_weighted_sum_and_none_without_a_score():
     }
     scored = combine(group, verdicts, {"math": term(2.0), "length": term(-0.5)})
     assert scored.rewards == [0.5, -0.5, None]  # 2·1 - 0.5·3, 2·0 - 0.5·1
-    assert scored.verdicts is verdicts and scored.group is group
+    assert scored.verdicts == verdicts and scored.group is group
     assert scored.terms["math"] == RewardTerm(weight=2.0, scores=[1.0, 0.0, 0.0])  # the third has no reward
     assert scored.terms["length"] == RewardTerm(weight=-0.5, scores=[3.0, 1.0, 0.0])
 
@@ -56,6 +58,17 @@ def test_terms_hold_scores_after_clips_and_requirements():
     scored = combine(group, verdicts, {"format": term(1.0), "length": term(0.5, clip=[0.0, 2.0], requires=["format"])})
     assert scored.terms["length"].scores == [2.0, 0.0]
     assert scored.rewards == [2.0, 0.5]
+
+
+def test_tokens_have_no_rewards_where_the_required_reward_is_below_1():
+    group = RolloutGroup.single_turn(PROMPT, [COMPLETION] * 3)
+    steps = [replace(verdict(0.5), token_rewards=np.array([1.0, 2.0], np.float32)) for _ in range(3)]
+    verdicts = {"format": [verdict(1.0), verdict(0.0), verdict(1.0)], "steps": steps}
+    scored = combine(group, verdicts, {"format": term(1.0), "steps": term(0.0, requires=["format"])})
+    found = [scored.token_rewards(index) for index in range(3)]
+    assert [None if each is None else each.tolist() for each in found] == [[1.0, 2.0], None, [1.0, 2.0]]
+    assert scored.rewards == [1.0, 0.0, 1.0]
+    assert steps[1].token_rewards is not None
 
 
 def test_a_missing_verdict_is_an_error_that_names_prompt_and_reward():

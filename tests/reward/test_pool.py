@@ -49,6 +49,8 @@ class Obeys(Reward):
             raise ConnectionError("the judge was down")
         if word == "never":
             raise ConnectionError("the judge is down")
+        if word == "final":
+            return Verdict(score=None, status="failed", seconds=0.0, detail="too long", final=True)
         return Verdict(score=prompt.extra["right"], status="scored", seconds=0.0, detail=str(os.getpid()))
 
 
@@ -202,10 +204,11 @@ def test_a_hung_reward_runs_again_in_a_new_worker(pool: Any, tmp_path: Path):
 
 def test_a_failed_verdict_is_requested_again_up_to_the_attempts(pool: Any, tmp_path: Path):
     rewards = pool(attempts=3)
-    once, never = [verdict["obeys"] for verdict in asyncio.run(score_all(rewards, ["once", "never"]))]
-    assert (once.score, never.score) == (1.0, None)
+    texts = ["once", "never", "final"]
+    once, never, final = [verdict["obeys"] for verdict in asyncio.run(score_all(rewards, texts))]
+    assert (once.score, never.score, final.score) == (1.0, None, None)
     assert "ConnectionError: the judge is down" in never.detail
-    assert [journal(tmp_path).count(word) for word in ("once", "never")] == [2, 3]
+    assert [journal(tmp_path).count(word) for word in texts] == [2, 3, 1]
     assert rewards.metrics()["reward/retried"] == 3
 
 

@@ -87,6 +87,7 @@ def test_a_step_s_score_is_the_output_at_its_last_token(verdicts: list[Verdict],
 def test_a_completion_that_is_too_long_fails_alone(verdicts: list[Verdict]) -> None:
     assert (verdicts[2].status, verdicts[2].score, verdicts[2].token_rewards) == ("failed", None, None)
     assert "more than max_tokens=256" in verdicts[2].detail
+    assert verdicts[2].final  # three attempts would compute all of the group's steps three times
 
 
 def test_scores_are_normalised_over_the_steps_of_the_group() -> None:

@@ -114,6 +114,31 @@ def test_async_rewards_wait_together_and_blocking_rewards_take_turns():
     assert seconds(Slow, 0.1) >= 1.0
 
 
+class TakesTurns(Reward):
+    """Waits for 0.4 s to be ready and for 0.4 s in each of at most two calls at a time."""
+
+    max_calls = 2
+
+    async def ready(self) -> None:
+        await asyncio.sleep(0.4)
+
+    async def __call__(self, prompt: Prompt, completion: Completion) -> float:
+        await asyncio.sleep(0.4)
+        return 1.0
+
+
+def test_waits_for_a_turn_and_for_a_model_are_not_a_calls_time():
+    worker = RewardWorker("worker", {"mine": TakesTurns(name="x", weight=1.0)}, timeout_s=0.7)
+
+    async def six() -> list[float | None]:
+        rows = await asyncio.gather(*(worker.score(["mine"], PROMPT, COMPLETION) for _ in range(6)))
+        return [row["mine"][0].score for row in rows]
+
+    started = time.monotonic()
+    assert asyncio.run(six()) == [1.0] * 6
+    assert time.monotonic() - started >= 3 * 0.8  # two at a time
+
+
 def test_a_blocking_reward_that_hangs_fails_and_its_worker_raises_hung():
     worker = RewardWorker("reward-3", {"stuck": Slow(name="x", weight=1.0, seconds=1.5)}, timeout_s=0.2)
 
