@@ -63,7 +63,7 @@ class Language(Reward):
     """
 
     name: Literal["language"]
-    # "prompt": the language of the prompt's last user message; if it has no words, the thought's commonest language.
+    # "prompt": the language of the prompt's last user message; if it tells none, the thought's commonest language.
     language: Literal["prompt", "en", "zh", "fr", "es", "de", "it", "pt", "nl", "ja", "ko", "ru", "ar", "hi", "th"]
 
     def tags(self) -> list[str]:
@@ -86,8 +86,19 @@ class Language(Reward):
 
 @lru_cache(maxsize=1024)  # a group's completions share their prompt
 def main_language(text: str) -> str | None:
-    """The language of most words; None for a text without words, or whose words tell no language."""
-    counts = count_words(text, frozenset(), favoured=None)
+    """The language of most words.
+
+    None for a text without words, whose words tell no language, or that tells two languages equally: "Quanto é 2 + 3?"
+    is Italian or Portuguese.
+    """
+    language = commonest_language(text)
+    tied = any(commonest_language(text, other) != language for other in FUNCTION_WORDS)
+    return None if tied else language
+
+
+def commonest_language(text: str, favoured: str | None = None) -> str | None:
+    """The language of most words, `favoured` where it ties; None for a text that tells no language."""
+    counts = count_words(text, frozenset(), favoured)
     del counts[NO_EVIDENCE]
     return max(counts, key=counts.__getitem__) if counts else None
 
@@ -96,7 +107,7 @@ def main_language(text: str) -> str | None:
 def words_of_other_scripts(text: str) -> frozenset[str]:
     """Quotes from other scripts: the Latin words of a Chinese text, the Chinese runs of an English text."""
     latin, others = LATIN_WORD.findall(NON_LATIN.sub("\n", text)), NON_LATIN.findall(text)
-    return frozenset(others if main_language(text) in FUNCTION_WORDS else map(str.lower, latin))
+    return frozenset(others if commonest_language(text) in FUNCTION_WORDS else map(str.lower, latin))
 
 
 def count_words(text: str, ignored: frozenset[str], favoured: str | None) -> Counter[str]:
@@ -153,7 +164,10 @@ def latin_words(text: str, ignored: frozenset[str], favoured: str | None, *, alo
     words = [word for sentence in sentences for word in sentence]
     hits = evidence(words)
     if len(words) < MIN_WORDS:
-        hits = Counter({other: WORD_MARKS * number for other, number in hits.items()}) + marks(text)
+        # Words that languages share ("Addition: 5") tell the favoured one, whatever their letters look like.
+        shared = favoured is not None and 0 < hits[favoured] == max(hits.values())
+        weighted = Counter({other: WORD_MARKS * number for other, number in hits.items()})
+        hits = weighted if shared else weighted + marks(text)
     if not hits:
         return Counter() if looks_like_names else +Counter({NO_EVIDENCE: len(words)})
     language = latin_language(hits, len(words), favoured or "", FUNCTION_WORDS.keys())

@@ -104,6 +104,24 @@ def test_a_word_of_several_languages_is_in_the_target_language():
     assert [score(language, "Total: 85.") for language in ("en", "fr", "es", "ru")] == [1.0, 1.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize("text", ["Addition: 2 + 3 = 5", "Question: 2 + 3", "Solution: 5", "2 + 3 euros"])
+def test_letters_do_not_overrule_a_word_of_several_languages(text: str):
+    assert [score(language, text) for language in ("en", "fr", "ru")] == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("question", "thought"),
+    [
+        ("Quanto é 2 + 3?", "A soma é 5."),
+        ("Quanto é 2 + 3?", "La somma è 5."),
+        ("Calcule 2 + 3.", "A soma é 5."),
+        ("Wat is 2 + 3?", "De som is 5."),
+    ],
+)
+def test_a_question_of_two_languages_takes_the_thoughts(question: str, thought: str):
+    assert score("prompt", thought, user(question)) == 1.0
+
+
 def test_a_question_without_language_takes_the_thoughts():
     assert score("prompt", "Ensuite 83 + 2 = 85.", user("Gabra 83?")) == 1.0
 
