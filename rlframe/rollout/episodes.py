@@ -216,7 +216,8 @@ class EpisodeWorker:
         judges = set(self.rewards.judges(order.prompt.task))
         group = OpenGroup(order=order, completions=logged.completions)
         for index, judged in logged.verdicts.items():  # a resumed run may have other teachers and rewards
-            if asked_today(judged, teacher) and judges <= judged.keys():
+            failed = any(verdict.status == "failed" for verdict in judged.values())  # what failed may work again now
+            if not failed and asked_today(judged, teacher) and judges <= judged.keys():
                 group.verdicts[index] = judged
         self._groups[order.key] = group
         for index in group.completions.keys() - group.verdicts.keys():

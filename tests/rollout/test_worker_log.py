@@ -266,6 +266,19 @@ def test_a_completion_is_judged_again_by_a_reward_term_that_is_new(tmp_path: Pat
     assert run(judged()) == [200, 500, 900]
 
 
+def test_a_completion_whose_verdict_failed_is_judged_again(tmp_path: Path):
+    async def judged() -> tuple[list[int], list[float | None]]:
+        earlier, judge = CountingJudge(), CountingJudge()
+        earlier.fails = True
+        await die_after(5.5, tmp_path, earlier, timed_engine("rollout-0"))  # judged 200 and 500 of 900 tokens
+        second = await go_on(tmp_path, judge, timed_engine("rollout-1"))
+        return judge.judged, second.records[ORDER.key].rewards
+
+    lengths, rewards = run(judged())
+    assert lengths == [200, 500, 900]
+    assert None not in rewards
+
+
 def test_adopted_tokens_wait_for_the_first_training_orders(tmp_path: Path):
     async def adopted() -> list[list[str]]:
         first = await sample(3.5, tmp_path, CountingJudge(), timed_engine("rollout-0"), ORDER)

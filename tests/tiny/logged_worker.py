@@ -30,10 +30,13 @@ class CountingJudge(TimedJudge):
         super().__init__(seconds=seconds)
         self.judged: list[int] = []
         self.name = "math"  # of the reward term
+        self.fails = False
 
     async def score(self, names: list[str], prompt: Prompt, completion: Completion) -> dict[str, list[Verdict]]:
         self.judged.append(len(completion.token_ids))
-        return await super().score(names, prompt, completion)
+        verdicts = await super().score(names, prompt, completion)
+        failed = [Verdict(score=None, status="failed", seconds=0.0, detail="the judge is down")]
+        return dict.fromkeys(verdicts, failed) if self.fails else verdicts
 
     def pool(self) -> RewardPool:
         workers = Replicas("worker", [Replica(name="reward-0", handle=InProcess(self))])
