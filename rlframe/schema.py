@@ -47,7 +47,8 @@ LabelSelector: TypeAlias = dict[
 Labels: TypeAlias = Annotated[LabelSelector, EMPTY_FOR_NULL]
 # Amounts of Ray's custom resources, which `ray start --resources` gives to nodes: {"rollout": 1}.
 ResourceName: TypeAlias = Annotated[str, AfterValidator(lambda name: _custom_resource(name))]
-Resources: TypeAlias = Annotated[dict[ResourceName, Annotated[float, Field(gt=0)]], EMPTY_FOR_NULL]
+ResourceAmounts: TypeAlias = dict[ResourceName, Annotated[float, Field(gt=0)]]
+Resources: TypeAlias = Annotated[ResourceAmounts, EMPTY_FOR_NULL]
 # Name of an environment variable with a secret. A refusal must not show the text: it may be the secret itself.
 SecretName: TypeAlias = Annotated[str, AfterValidator(lambda name: _variable(name))]
 

@@ -90,14 +90,15 @@ def context_length(path: str) -> int | None:
     """
     source = locate(path)
     if (folder := _folder(source)).is_dir():
-        if (length := _context_length(_settings(folder))) is not None:
-            return length
-        from transformers import AutoConfig
-
-        return _context_length(
-            vars(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config(decoder=True))
-        )
+        length = _context_length(_settings(folder))
+        return _context_length(_defaults(folder)) if length is None else length
     return int(gguf_file.settings(source)["max_position_embeddings"])
+
+
+def vocabulary_size(path: str) -> int:
+    """Number of token ids of the model at `path`; without the number in its config.json, that of its model type."""
+    known = settings(path).get("vocab_size")
+    return int(known or _defaults(_folder(locate(path)))["vocab_size"])
 
 
 def settings(path: str) -> dict[str, Any]:
@@ -255,6 +256,13 @@ def _settings(folder: Path) -> dict[str, Any]:
     """Settings of the language model in a folder's config.json."""
     whole = json.loads((folder / "config.json").read_text())
     return whole.get("text_config", whole)
+
+
+def _defaults(folder: Path) -> dict[str, Any]:
+    """Settings of the language model, with transformers' defaults of its type in the place of missing ones."""
+    from transformers import AutoConfig
+
+    return vars(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config(decoder=True))
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

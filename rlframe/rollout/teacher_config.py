@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from rlframe.model.config import ModelConfig
-from rlframe.schema import Labels, Passthrough, Resources
+from rlframe.schema import LabelSelector, ResourceAmounts
 
 if TYPE_CHECKING:
     from rlframe.rollout.config import RolloutConfig
@@ -31,9 +31,9 @@ class TeacherConfig(ModelConfig):
     max_concurrent: int | None = Field(default=None, ge=1)
     gpu_memory_share: float | None = Field(default=None, gt=0, le=1)
     kv_cache_gib: int | None = Field(default=None, ge=1)
-    engine_args: Passthrough | None = None
-    labels: Labels | None = None
-    resources: Resources | None = None
+    engine_args: dict[str, Any] | None = None  # {}, here and below: none, whatever `rollout` has
+    labels: LabelSelector | None = None
+    resources: ResourceAmounts | None = None
 
     def teaches(self, task: str) -> bool:
         return self.tasks is None or task in self.tasks
@@ -41,8 +41,11 @@ class TeacherConfig(ModelConfig):
     def engine(self, rollout: RolloutConfig) -> RolloutConfig:
         """The settings of the teacher's engines: those of the rollout engines, but for the teacher's own keys."""
         given: dict[str, Any] = {key: getattr(self, key) for key in set(type(self).model_fields) - OWN}
-        own = {key: value for key, value in given.items() if value not in (None, {})}
-        alone = {"pipeline_parallel": 1, "data_parallel": 1, "expert_parallel": False, "routed_experts": False}
+        own = {key: value for key, value in given.items() if value is not None}
+        # Batches that the policy's engines sample by would be more logits than a teacher has room for.
+        shared = {key: value for key, value in rollout.engine_args.items() if key != "max_num_batched_tokens"}
+        alone: dict[str, Any] = {"pipeline_parallel": 1, "data_parallel": 1, "expert_parallel": False}
+        alone |= {"routed_experts": False, "engine_args": shared}
         fixed = {"tensor_parallel": self.tensor_parallel, "cache": "recompute"}
         return rollout.model_copy(update=alone | own | fixed)
 

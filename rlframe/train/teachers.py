@@ -53,7 +53,7 @@ def check_teachers(
     for name, teacher in teachers.items():
         folder = base_model.prepare(teacher.path)
         problem = difference(tokenizer, open_tokenizer(folder), texts)
-        vocabulary, largest = base_model.settings(teacher.path)["vocab_size"], max(tokenizer.get_vocab().values())
+        vocabulary, largest = base_model.vocabulary_size(teacher.path), max(tokenizer.get_vocab().values())
         if vocabulary <= largest:
             problem = f"it knows {vocabulary} ids, and the student's tokenizer has the id {largest}"
         if problem:

