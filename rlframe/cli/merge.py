@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
         out, weights = new_folder(models.pop("out", None)), models.pop("weights", None)
         weights = [1 / len(models) for _ in models] if weights is None else numbers("weights", weights)
         count = _merge(models, weights, out)
-    except (ConfigError, RunFailed, ValueError) as error:
+    except (ConfigError, RunFailed, ValueError, OSError) as error:  # of a disk that is full
         return exits.refuse(HEADLINE, str(error))
     print(f"{count} tensors, averaged of {', '.join(models)}, in {out}")
     return 0
@@ -41,12 +42,15 @@ def _merge(models: dict[str, Any], weights: list[float], out: Path) -> int:
 
 
 def settings_of(arguments: list[str], verb: str) -> dict[str, Any]:
-    """The values of key=value arguments, as YAML. Raises ConfigError for other arguments."""
+    """The values of key=value arguments, as YAML. Raises ConfigError for other arguments, and for a key given twice."""
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
     if wrong := [argument for argument in arguments if not argument.partition("=")[2]]:
         raise ConfigError(f"{wrong[0]}: is no key=value; see {verb} --help")
+    keys = Counter(argument.partition("=")[0] for argument in arguments)
+    if repeated := [key for key, number in keys.items() if number > 1]:
+        raise ConfigError(f"{repeated[0]}: is given {keys[repeated[0]]} times, and would count once; give it once")
     try:
         settings: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
     except YAMLError as error:

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         keep = numbers("keep_layers", settings["keep_layers"])
         out = new_folder(settings["out"])
         before, after = drop_layers(base_model.prepare(models[0]), keep, out)
-    except (ConfigError, RunFailed, ValueError) as error:
+    except (ConfigError, RunFailed, ValueError, OSError) as error:  # of a disk that is full
         return exits.refuse(HEADLINE, str(error))
     print(f"{after} of {before} layers in {out}")
     return 0

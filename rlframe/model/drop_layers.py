@@ -11,7 +11,7 @@ from rlframe.errors import ConfigError, RunFailed
 from rlframe.model import quantisation
 from rlframe.model.base_model import make_folder
 from rlframe.model.checkpoint_files import CheckpointFiles
-from rlframe.model.checkpoint_names import model_on_meta
+from rlframe.model.checkpoint_names import is_classifier, model_on_meta
 from rlframe.model.conversion import conversions
 from rlframe.model.merge import new_tensor, pieces
 from rlframe.model.shrink import LAYER_COUNTS, PERIODS
@@ -37,6 +37,8 @@ def drop_layers(model: Path, keep: Sequence[int], out: Path) -> tuple[int, int]:
     if method := quantisation.method(model):
         raise ConfigError(f"{model}: its weights are quantised ({method}); save them dequantised first")
     config: Any = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    if is_classifier(config.architectures):
+        raise ConfigError(f"{model}: is a sequence classifier; shrink a language model, and train its score head then")
     text = config.get_text_config(decoder=True)
     layers = text.num_hidden_layers
     whole = all(isinstance(layer, int) for layer in keep)

@@ -151,7 +151,9 @@ def _average(
                 raise ConfigError(f"{tensor.name} in {name} has values that are no numbers (NaN or infinite)")
         average = sum(weight * part for weight, part in zip(weights, parts, strict=True))
         assert isinstance(average, Tensor)
-        yield average.to(dtype)
+        if not (rounded := average.to(dtype)).isfinite().all():
+            raise ConfigError(f"{tensor.name}: an average is greater than {dtype} holds; take smaller weights")
+        yield rounded
 
 
 def _settings(folder: Path) -> dict[str, Any]:

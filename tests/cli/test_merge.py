@@ -33,6 +33,7 @@ def filled(arguments: list[str], model: Path, folder: Path) -> list[str]:
     ("arguments", "line"),
     [
         (["a=MODEL", "b=MODEL"], "out: has no value; set out=FOLDER"),
+        (["out=OUT", "m=MODEL", "m=MODEL", "n=MODEL"], "m: is given 2 times, and would count once"),
         (["out=OUT"], "an average needs two models or more"),
         (["out=OUT", "a=MODEL", "b=MODEL", "weights=[0.5"], "weights=[0.5: a value is no YAML"),
         (["out=OUT", "a=MODEL"], "an average needs two models or more"),

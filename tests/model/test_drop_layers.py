@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlframe.errors import ConfigError
 from rlframe.model.drop_layers import drop_layers
-from tests.tiny.models import byte_tokenizer
+from tests.tiny.models import byte_tokenizer, make_preference_model
 
 SIZES: dict[str, Any] = {
     "vocab_size": 261,
@@ -113,6 +113,11 @@ def test_a_period_that_the_config_cannot_say_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*out*"))
     drop_layers(folder, [2, 3], tmp_path / "out")  # a whole period
     assert_student(folder, tmp_path / "out", [2, 3])
+
+
+def test_a_reward_model_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a sequence classifier; shrink a language model"):
+        drop_layers(make_preference_model(tmp_path / "reward"), [0], tmp_path / "out")
 
 
 @pytest.mark.parametrize("keep", [[], [0, 4], [-1, 0], [1, 0], [0, 0]])

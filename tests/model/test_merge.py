@@ -121,6 +121,14 @@ def test_a_tensor_with_nan_is_named(tiny_model: Path, tmp_path: Path) -> None:
     assert text == f"{name} in broken has values that are no numbers (NaN or infinite)"
 
 
+def test_an_average_beyond_its_type_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    great = changed(tiny_model, tmp_path / "great", dtype=torch.float16)
+    with_tensors(great, tmp_path / "greater", lambda tensors: tensors[name][3].fill_(60_000))
+    text = refused({"greater": tmp_path / "greater", "great": great}, tmp_path / "out", [2.0, -1.0])
+    assert text == f"{name}: an average is greater than torch.float16 holds; take smaller weights"
+
+
 def test_the_first_missing_or_different_tensor_is_named(tiny_model: Path, tmp_path: Path) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     less = with_tensors(tiny_model, tmp_path / "less", lambda tensors: tensors.pop(name))
