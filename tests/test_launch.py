@@ -106,6 +106,7 @@ def script(job: dict[str, str], log: Path, *settings: str) -> Iterator[subproces
             end_offspring(running)
 
 
+@pytest.mark.long
 def test_slurms_signal_saves_a_checkpoint_and_queues_the_job_again(
     job: dict[str, str], tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -38,6 +38,7 @@ def listening(process: psutil.Process) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.long
 def test_every_socket_of_a_local_run_is_on_the_loopback_interface(
     tiny_run: RunConfig, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

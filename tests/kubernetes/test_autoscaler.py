@@ -66,6 +66,7 @@ def until(pods: Kubelet, happened: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_pods_follow_the_demand_and_a_killed_pod_is_replaced(pods: Kubelet) -> None:
     most = 0
 

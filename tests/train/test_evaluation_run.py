@@ -16,6 +16,8 @@ import pytest
 from rlframe.record import rollouts
 from tests.conftest import tiny_overrides
 
+pytestmark = pytest.mark.long  # tests/train/test_loop.py evaluates the checkpoint of a run without a stop
+
 RLFRAME = [sys.executable, "-m", "rlframe.cli"]
 TIMEOUT_S = 420
 WANDB = ["tracking=wandb", "tracking.mode=offline"] if find_spec("wandb") else []

@@ -25,7 +25,8 @@ from tests.conftest import tiny_overrides
 from tests.tiny.learner import exported
 
 TIMEOUT_S = 420
-RLFRAME = [sys.executable, "-m", "rlframe.cli", "train"]
+VERB = [sys.executable, "-m", "rlframe.cli"]
+RLFRAME = [*VERB, "train"]
 
 
 def rlframe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -145,6 +146,17 @@ def test_six_steps_leave_everything_that_the_readme_names(six_steps: Path) -> No
     assert [row["step"] for row in lines(six_steps / "evaluations.jsonl")] == [0, 3, 6]
     assert (six_steps / "curves.png").stat().st_size > 10_000
     assert sorted(path.name for path in (six_steps / "checkpoints").iterdir()) == ["step_000003", "step_000006"]
+
+
+def test_evaluate_repeats_the_figures_of_the_runs_last_evaluation(
+    six_steps: Path, mixture: list[str], tmp_path: Path
+) -> None:
+    checkpoint = six_steps / "checkpoints" / "step_000006" / "huggingface"
+    command = [*VERB, "evaluate", *mixture, f"model.path={checkpoint}", f"run_dir={tmp_path / 'again'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr[-3000:]
+    last = lines(six_steps / "evaluations.jsonl")[-1]
+    assert lines(tmp_path / "again" / "evaluations.jsonl") == [last | {"step": 0}]
 
 
 @pytest.mark.parametrize("placement", ["colocated"])  # the uninterrupted run is separate
