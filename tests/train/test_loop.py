@@ -216,7 +216,7 @@ def test_an_export_has_single_experts_and_opens_in_transformers(six_steps: Path,
 
 def test_at_staleness_1_a_stopped_run_skips_a_cut_checkpoint(qwen3_moe_model: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "ahead"
-    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS, "learner.expert_parallel=2"]
+    mixture = [*tiny_overrides(qwen3_moe_model), *SETTINGS, "learner.expert_parallel=2", "evaluate.every=0"]
     running = subprocess.Popen(
         [*RLFRAME, *mixture, "max_staleness=1", "late=wait", "steps=500", "checkpoint.every=2", f"run_dir={run_dir}"],
         stdout=subprocess.PIPE,
