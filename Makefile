@@ -21,10 +21,10 @@ train: setup ## the main job; overrides go in ARGS="steps=10 seed=1"
 	$(BIN)/rlframe train experiment=smollm2_arithmetic $(ARGS)
 
 test: check ## check, then the tests, in two processes; ARGS="-k clip" picks some
-	$(BIN)/pytest -n 2 -m "not long" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not long" $(ARGS)
 
 long: setup ## the tests that take minutes each, which `make test` leaves out
-	$(BIN)/pytest -m long $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m long $(ARGS)
 
 check: setup ## format, lint, types, import contracts, import budget
 	$(BIN)/ruff format --check .

@@ -44,6 +44,7 @@ def run(tiny_model: Path) -> Iterator[RunConfig]:
         ray_cluster.end({})
 
 
+@pytest.mark.long
 def test_a_worker_moves_to_the_node_of_the_engine_that_is_left(run: RunConfig, tmp_path: Path) -> None:
     def start_workers(engines: list[Replica], handles: dict[str, Handle]) -> EpisodePool:
         rewards = start_reward_actors(run.reward, reward_slots(run.reward), handles)

@@ -275,6 +275,7 @@ def tiny_wheel(folder: Path) -> Path:
     return wheel
 
 
+@pytest.mark.long
 def test_only_a_rewards_own_actors_have_its_packages(local_ray: None, tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         "from rlframe.reward import Reward\n\n\nclass Marked(Reward):\n"
