@@ -36,6 +36,7 @@ MISMATCH = [
 TOKENS = {"rows/tokens": "of all rows", "learner/tokens": "computed", "rows/trained_tokens": "trained on"}
 FIGURES = [("chosen", "rejected", "score"), ("margin", "accuracy")]  # rows/* and eval/* of two panels
 SMOOTHED = 5  # steps in the smallest running mean; a curve of 10 steps or more gets a running mean
+LEGEND_COLUMNS = 4  # entries of a legend in a row
 
 Points = tuple[list[int], list[float]]  # steps and their values
 
@@ -69,21 +70,10 @@ def draw_run(files: RunDir, reward: str, warn: Callable[[str], None]) -> None:
 
 
 def draw_tuning(files: RunDir, warn: Callable[[str], None]) -> None:
-    """Draws a tuning run that has metrics: losses, learning rate and gradient, tokens, seconds."""
+    """Draws a tuning run that has metrics."""
     if files.metrics.exists():
-        metrics, evaluations = read_metrics(files.metrics), read_evaluations(files.evaluations)
-        panels = [
-            partial(_draw_losses, metrics=metrics, evaluations=evaluations),
-            partial(_draw_lines, title="Gradient norm", lines={"learner/grad_norm": "norm"}, metrics=metrics),
-            partial(_draw_lines, title="Tokens of a step", lines=TOKENS, metrics=metrics),
-            partial(_draw_seconds, metrics=metrics),
-        ]
-        if metrics and "rows/accuracy" in metrics[-1]:  # of comparisons or labels
-            panels[1:3] = [
-                partial(_draw_figures, names=names, metrics=metrics, evaluations=evaluations) for names in FIGURES
-            ]
         try:
-            _write(_figure(metrics, evaluations, panels), files.curves)
+            _write(plot_tuning(read_metrics(files.metrics), read_evaluations(files.evaluations)), files.curves)
         except OSError as error:
             warn(f"{files.curves} is not drawn: {error}")
 
@@ -96,6 +86,21 @@ def plot(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]], rew
         partial(_draw_mismatch, metrics=metrics),
         partial(_draw_seconds, metrics=metrics),
     ]
+    return _figure(metrics, evaluations, panels)
+
+
+def plot_tuning(metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> Figure:
+    """Plots losses, gradient, tokens and seconds of a tuning run; of comparisons or labels their figures."""
+    panels = [
+        partial(_draw_losses, metrics=metrics, evaluations=evaluations),
+        partial(_draw_lines, title="Gradient norm", lines={"learner/grad_norm": "norm"}, metrics=metrics),
+        partial(_draw_lines, title="Tokens of a step", lines=TOKENS, metrics=metrics),
+        partial(_draw_seconds, metrics=metrics),
+    ]
+    if metrics and "rows/accuracy" in metrics[-1]:  # of comparisons or labels
+        panels[1:3] = [
+            partial(_draw_figures, names=names, metrics=metrics, evaluations=evaluations) for names in FIGURES
+        ]
     return _figure(metrics, evaluations, panels)
 
 
@@ -136,8 +141,8 @@ def _draw_rewards(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[d
 
 
 def _draw_losses(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> None:
-    """Draws the losses in nats a token, and the share of exact answers, which has the same range of 0 to 1."""
-    _title(axes, "Loss (nats a token) and exact answers")
+    """Draws the losses in nats a token, and the share of exact answers, which is from 0 to 1."""
+    _title(axes, "Loss and exact answers")
     _curve(axes, _points(metrics, "learner/loss"), BLUE, "loss")
     for key, colour, label in (("loss", ORANGE, "held-out loss"), ("exact", RED, "held-out exact")):
         steps, values = _points(evaluations, figure_key(MAIN_SET, key))
@@ -218,12 +223,12 @@ def _window(count: int) -> int:
     return max(SMOOTHED, count // 20)
 
 
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=11.5, fontweight="bold", pad=9)
+def _title(axes: Axes, text: str, pad: float = 9.0) -> None:
+    axes.set_title(text, loc="left", fontsize=11.5, fontweight="bold", pad=pad)
 
 
 def _finish(axes: Axes) -> None:
-    """Styles a panel. The legend stands above the panel and covers no curve."""
+    """Styles a panel. The legend stands above the panel, beside the title or, if it is long, below."""
     axes.set_xlabel("step", color="#555555")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
@@ -234,9 +239,11 @@ def _finish(axes: Axes) -> None:
         axes.set_yticks([])
     elif len(handles) > 1:
         axes.legend(
-            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles), frameon=False, fontsize=9,
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=LEGEND_COLUMNS, frameon=False, fontsize=9,
             handlelength=1.1, columnspacing=1.1, borderaxespad=0.3,
         )  # fmt: skip
+        if len(handles) >= LEGEND_COLUMNS:
+            _title(axes, axes.get_title(loc="left"), pad=9 + 15 * math.ceil(len(handles) / LEGEND_COLUMNS))
 
 
 def _points(metrics: list[dict[str, Any]], key: str) -> Points:

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from rlframe.record.curves import draw, draw_run, plot
+from rlframe.record.curves import draw, draw_run, plot, plot_tuning
 from rlframe.record.directory import RunDir
 
 REWARDS, LENGTHS, MISMATCH, SECONDS = range(4)
@@ -82,6 +82,27 @@ def test_every_held_out_set_and_the_deciding_reward_are_drawn():
     axes = plot([row(1, **{"reward/code": 0.75}), row(2)], evaluations, "code").axes[REWARDS]
     heights = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert heights == {"reward": [0.1, 0.2], "accuracy": [0.75], "held-out pass@1": [0.5], "aime pass@1": [0.25]}
+
+
+def test_no_legend_covers_a_title():
+    tokens = {"rows/tokens": 9.0, "learner/tokens": 7.0, "rows/trained_tokens": 5.0}
+    pair = {"rows/accuracy": 0.5, "rows/margin": 0.1, "rows/chosen": -1.0, "rows/rejected": -2.0}
+    tuned = [row(step) | tokens | {"learner/loss": 2.0, "learner/grad_norm": 1.0} for step in range(1, 13)]
+    evaluations = [{"step": 0.0, "eval/loss": 2.0, "eval/exact": 0.0, "eval/pass@1": 0.5, "eval/long/pass@1": 0.5}]
+    many = [evaluations[0] | {f"eval/set{number}/pass@1": 0.1 for number in range(4)}]
+    figures = [
+        plot_tuning(tuned, evaluations),
+        plot_tuning([each | pair for each in tuned], evaluations),
+        *(plot([each | {"reward/math": 0.5} for each in tuned], sets, "math") for sets in (evaluations, many)),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        legends = [axes for axes in figure.axes if axes.get_legend()]
+        assert len(legends) >= 2
+        for axes in legends:
+            title = axes.get_title(loc="left")
+            [text] = [child for child in axes.get_children() if getattr(child, "get_text", str)() == title]
+            assert not text.get_window_extent().overlaps(axes.get_legend().get_window_extent()), title
 
 
 def test_a_picture_that_the_disk_does_not_take_is_a_warning(tmp_path):
