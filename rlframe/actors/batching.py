@@ -50,7 +50,7 @@ class Batcher:
             error = await error_of(running, self.timeout_s, f"a forward pass of {len(batch)} sequences")
             results = [error_copy(error) for _ in batch] if error else running.result()
         for (_, score), result in zip(batch, results, strict=True):
-            if score.done():
+            if score.done():  # the caller gave up
                 continue
             if isinstance(result, Exception):
                 score.set_exception(result)

@@ -63,13 +63,16 @@ def _is_closed(name: str, verdicts: Mapping[str, Verdict], terms: Mapping[str, R
 
 def _gated(verdicts: dict[str, list[Verdict]], terms: Mapping[str, Reward]) -> dict[str, list[Verdict]]:
     """The verdicts [G] of each reward, without rewards of tokens where what the term requires scores below 1."""
-    gated = dict(verdicts)
-    for name, row in verdicts.items():
-        for index, verdict in enumerate(row):
-            of_completion = {other: each[index] for other, each in verdicts.items()}
-            if verdict.token_rewards is not None and _is_closed(name, of_completion, terms):
-                gated[name] = [*gated[name][:index], replace(verdict, token_rewards=None), *row[index + 1 :]]
-    return gated
+
+    def gate(name: str, index: int, verdict: Verdict) -> Verdict:
+        of_completion = {other: row[index] for other, row in verdicts.items()}
+        closed = verdict.token_rewards is not None and _is_closed(name, of_completion, terms)
+        return replace(verdict, token_rewards=None) if closed else verdict
+
+    return {
+        name: [gate(name, *each) for each in enumerate(row)] if terms[name].requires else row
+        for name, row in verdicts.items()
+    }
 
 
 def total(counted: dict[str, float] | None, terms: Mapping[str, Reward]) -> float | None:
