@@ -43,9 +43,10 @@ def counted_scores(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) ->
     """
     counted: dict[str, float] = {}
     for name, verdict in verdicts.items():
-        if any(verdicts[other].score is None for other in terms[name].requires if other in verdicts):
+        required = _required(name, verdicts, terms)
+        if None in required:
             return None
-        if _is_closed(name, verdicts, terms):
+        if _closes(required):
             counted[name] = 0.0
             continue
         if verdict.score is None:
@@ -55,10 +56,14 @@ def counted_scores(verdicts: dict[str, Verdict], terms: Mapping[str, Reward]) ->
     return counted
 
 
-def _is_closed(name: str, verdicts: Mapping[str, Verdict], terms: Mapping[str, Reward]) -> bool:
-    """True if a reward that the term `name` requires scores below 1 on the completion."""
-    scores = [verdicts[other].score for other in terms[name].requires if other in verdicts]
-    return any(score is not None and score < 1 for score in scores)
+def _required(name: str, verdicts: Mapping[str, Verdict], terms: Mapping[str, Reward]) -> list[float | None]:
+    """A completion's scores by the rewards that the term `name` requires, of those that speak on its task."""
+    return [verdicts[other].score for other in terms[name].requires if other in verdicts]
+
+
+def _closes(required: list[float | None]) -> bool:
+    """True if a required score is below 1."""
+    return any(score is not None and score < 1 for score in required)
 
 
 def _gated(verdicts: dict[str, list[Verdict]], terms: Mapping[str, Reward]) -> dict[str, list[Verdict]]:
@@ -66,7 +71,7 @@ def _gated(verdicts: dict[str, list[Verdict]], terms: Mapping[str, Reward]) -> d
 
     def gate(name: str, index: int, verdict: Verdict) -> Verdict:
         of_completion = {other: row[index] for other, row in verdicts.items()}
-        closed = verdict.token_rewards is not None and _is_closed(name, of_completion, terms)
+        closed = verdict.token_rewards is not None and _closes(_required(name, of_completion, terms))
         return replace(verdict, token_rewards=None) if closed else verdict
 
     return {

@@ -25,8 +25,8 @@ from tests.conftest import tiny_overrides
 from tests.tiny.learner import exported
 
 TIMEOUT_S = 420
-VERB = [sys.executable, "-m", "rlframe.cli"]
-RLFRAME = [*VERB, "train"]
+PROGRAM = [sys.executable, "-m", "rlframe.cli"]
+RLFRAME = [*PROGRAM, "train"]
 
 
 def rlframe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -152,7 +152,7 @@ def test_evaluate_repeats_the_figures_of_the_runs_last_evaluation(
     six_steps: Path, mixture: list[str], tmp_path: Path
 ) -> None:
     checkpoint = six_steps / "checkpoints" / "step_000006" / "huggingface"
-    command = [*VERB, "evaluate", *mixture, f"model.path={checkpoint}", f"run_dir={tmp_path / 'again'}"]
+    command = [*PROGRAM, "evaluate", *mixture, f"model.path={checkpoint}", f"run_dir={tmp_path / 'again'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr[-3000:]
     last = lines(six_steps / "evaluations.jsonl")[-1]
