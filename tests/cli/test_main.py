@@ -9,6 +9,7 @@ import pytest
 import rlframe
 from rlframe.cli import main as cli
 from rlframe.config.compose import load, save
+from rlframe.record.manifest import report_on, seal
 
 
 @pytest.fixture
@@ -143,14 +144,18 @@ def test_auto_starts_a_run_goes_on_with_it_and_ends_when_complete(command, start
     assert command(*same)[0] == 0  # the last checkpoint is missing
     checkpoint = run_dir / "checkpoints" / "step_000003"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint / "state.json").write_text("whole")
+    seal(checkpoint, report_on("the driver", lambda: [checkpoint / "state.json"]).files)
     assert command(*same)[0] == 0  # the last evaluation is missing
     (run_dir / "evaluations.jsonl").write_text('{"step": 3}\n')
+    (checkpoint / "state.json").write_text("who")
+    assert command(*same)[0] == 0  # the last checkpoint is cut short
+    (checkpoint / "state.json").write_text("whole")
     code, out, _ = command(*same)
-    assert (code, len(started)) == (0, 4)
+    assert (code, len(started)) == (0, 5)
     assert out == f"The run in {run_dir} is complete: all 3 steps are taken. A greater steps=N takes more.\n"
     assert command(*same, "steps=5")[0] == 0
-    assert (len(started), started[-1].steps, started[-1].resume) == (5, 5, str(run_dir))
+    assert (len(started), started[-1].steps, started[-1].resume) == (6, 5, str(run_dir))
 
 
 def test_auto_keeps_saved_values_that_the_command_does_not_name(command, started, model_folder, composed, tmp_path):
