@@ -69,21 +69,21 @@ def _select(selected: SelectConfig) -> None:
 
     from rlframe.rows.files import write_rows
     from rlframe.select import counts, selection
-    from rlframe.select.items import files_of
+    from rlframe.select.items import inputs_of
 
     out = Path(selected.out)
-    inputs = [file.resolve() for source in selected.sources for file in files_of(Path(source).expanduser())]
-    if out.resolve() in inputs:
+    inputs = inputs_of(selected.sources)
+    if out.resolve() in [source_file.file.resolve() for source_file in inputs]:
         raise ConfigError(f"out: {out} is one of the sources; write to another file")
     if not out.parent.is_dir():
         raise ConfigError(f"out: there is no folder {out.parent.resolve()}")
-    decisions = selection.decide(selected, _held_out(selected))
+    decisions = selection.decide(selected, inputs, _held_out(selected))
     console = Console(highlight=False)
     if not decisions.kept and not decisions.pairs:
         reasons = ", ".join(f"{count} {reason}" for reason, count in decisions.total.most_common())
         raise ConfigError(f"no row is left of {decisions.total.total()} lines: {reasons or 'the inputs are empty'}")
     tokenizer_of = cache(lambda source: _tokenizer_of(selected, source))
-    written = write_rows(selection.rows(selected, decisions, tokenizer_of), out)
+    written = write_rows(selection.rows(selected, inputs, decisions, tokenizer_of), out)
     file = counts.write_counts(selected, decisions, written)
     console.print(counts.table(decisions))
     if decisions.held_out:

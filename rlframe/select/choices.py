@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import combinations
@@ -10,6 +9,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from rlframe.select.config import Choice, GradePairs, LengthPairs, RandomChoice
+from rlframe.select.filters import NO_VERDICT
+
+WRONG = "not right"
 
 
 class Candidate(NamedTuple):
@@ -41,12 +43,19 @@ def choose(candidates: Sequence[Candidate], choice: Choice | RandomChoice) -> li
             seed = choice.seed.to_bytes(16, "big")
             ranked = sorted(candidates, key=lambda candidate: blake2b(candidate.digest, key=seed).digest())
         case Choice(name="best"):
-            ranked = sorted(candidates, key=lambda candidate: (-_reward(candidate), candidate.tokens or 0))
+            ranked = sorted(candidates, key=lambda candidate: (-(candidate.reward or 0.0), candidate.tokens or 0))
         case Choice(name="shortest"):
-            ranked = sorted(filter(lambda candidate: candidate.right, candidates), key=lambda c: c.tokens or 0)
+            ranked = sorted(candidates, key=lambda candidate: candidate.tokens or 0)
         case _:
             ranked = list(candidates)
-    return ranked[: choice.per_prompt]
+    return [candidate for candidate in ranked if not unfit(candidate, choice)][: choice.per_prompt]
+
+
+def unfit(candidate: Candidate, choice: Choice | RandomChoice) -> str | None:
+    """The reason for which a choice never takes a candidate; None where it may."""
+    if choice.name == "best" and candidate.reward is None:
+        return NO_VERDICT
+    return WRONG if choice.name == "shortest" and not candidate.right else None
 
 
 def pairs(candidates: Sequence[Candidate], choice: LengthPairs | GradePairs) -> list[Pair]:
@@ -85,10 +94,6 @@ def grade_pairs(candidates: Sequence[Candidate], choice: GradePairs) -> list[Pai
             used |= positions
             disjoint.append(pair)
     return disjoint
-
-
-def _reward(candidate: Candidate) -> float:
-    return -math.inf if candidate.reward is None else candidate.reward
 
 
 def _graded(one: Candidate, other: Candidate, choice: GradePairs) -> Pair | None:

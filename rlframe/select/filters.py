@@ -6,7 +6,7 @@ from rlframe.select.config import Keep, within
 from rlframe.select.items import Item, question_of
 from rlframe.types import ScoredGroup, Verdict
 
-CUT_OFF = "cut off"
+CUT_OFF, NO_VERDICT = "cut off", "no verdict"
 
 
 class Filters:
@@ -35,13 +35,13 @@ class Filters:
         if len(scored.group.trajectories[0].turns) > 1:
             return "several turns"
         if (reward := item.score(None)) is None and self.keep.reward is not None:
-            return "no verdict"
+            return NO_VERDICT
         if reward is not None and not within(reward, self.keep.reward):
             return "reward"
         for name, rule in self.keep.verdicts.items():
             score = item.score(name)
             if name not in scored.verdicts or (score is None and rule.score is not None):
-                return "no verdict"
+                return NO_VERDICT
             wrong_status = rule.status is not None and scored.verdicts[name][0].status not in rule.status
             if wrong_status or (score is not None and not within(score, rule.score)):
                 return f"verdict {name}"

@@ -13,7 +13,9 @@ from typing import Any
 from rlframe.record.files import stream_json_lines
 from rlframe.select.items import files_of, question_of
 
-WORD = re.compile(r"\w+|[-+*/=<>^%×÷]")
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese, which put no spaces between words.
+SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]+|[-+*/=<>^%×÷]")  # of a script without spaces, one character
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 QUESTION_FIELDS = ("question", "prompt", "problem")
 LEAST_COMMON = 4  # questions of a set, from which on runs of words in more than half of them are its template
@@ -69,10 +71,14 @@ def _question(record: dict[str, Any], where: str) -> str:
     match fields[0] if fields else None:
         case str(text):
             return text
-        case [*messages] if all(isinstance(message, dict) for message in messages):
+        case [*messages] if all(map(_is_message, messages)):
             if question := question_of(messages):
                 return question
     raise ValueError(f"{where}: no question; a held-out line has messages, {', '.join(QUESTION_FIELDS)}")
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))
 
 
 def _folded(question: str) -> str:

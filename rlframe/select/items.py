@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlframe.record import rollouts
 from rlframe.record.files import stream_json_lines
@@ -16,6 +17,20 @@ from rlframe.rows.types import Comparison, Demonstration, Row
 from rlframe.types import Message, ScoredGroup
 
 PATTERNS = ("step_*.jsonl.gz", "part_*.jsonl.gz", "part_*.jsonl")
+
+
+class Input(NamedTuple):
+    """A file of a source, as it was when the selection began."""
+
+    source: str
+    file: Path
+    bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, source: str, file: Path) -> Input:
+        status = file.stat()
+        return cls(source, file, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +45,15 @@ class Item:
     def messages(self) -> list[Message]:
         """The conversation before the answer."""
         return self.row.messages if self.row else self._scored.group.prompt.messages
+
+    @property
+    def questions(self) -> list[str]:
+        """The questions whose answers may be learned: each one of a row; of a completion the last one, since worked
+        examples stand before it.
+        """
+        if self.row is None:
+            return [question_of(self.messages)]
+        return [message["content"] for message in self.messages if message["role"] == "user"]
 
     @property
     def task(self) -> str:
@@ -71,11 +95,31 @@ class Item:
         return self.completion
 
 
+def inputs_of(sources: Iterable[str]) -> list[Input]:
+    """The files of all sources, each in its order. Raises ValueError for a source without one."""
+    return [Input.of(source, file) for source in sources for file in files_of(Path(source).expanduser())]
+
+
+def read_inputs(inputs: Iterable[Input]) -> Iterator[tuple[str, Item]]:
+    """Every line with its source, one in memory at a time.
+
+    Raises ValueError that names file and line, and for a file that has changed since `inputs_of`.
+    """
+    for source_file in inputs:
+        for item in _read(source_file.file):
+            yield source_file.source, item
+        if Input.of(source_file.source, source_file.file) != source_file:
+            raise ValueError(f"{source_file.file} has changed while it was read; select once its writer has ended")
+
+
 def read_items(source: str) -> Iterator[Item]:
     """Every line of a source, one in memory at a time. Raises ValueError that names the path, or file and line."""
-    for file in files_of(Path(source).expanduser()):
-        for number, record in stream_json_lines(file):
-            yield _item(record, f"{file}:{number}", f"{file}, line {number}")
+    return chain.from_iterable(map(_read, files_of(Path(source).expanduser())))
+
+
+def _read(file: Path) -> Iterator[Item]:
+    for number, record in stream_json_lines(file):
+        yield _item(record, f"{file}:{number}", f"{file}, line {number}")
 
 
 def files_of(path: Path) -> list[Path]:

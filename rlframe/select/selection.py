@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from rlframe.errors import ConfigError
 from rlframe.prompts.overlap import digest
 from rlframe.rows.types import Assessment, Comparison, Demonstration, Row
-from rlframe.select.choices import Candidate, Pair, choose, pairs
+from rlframe.select.choices import Candidate, Pair, choose, pairs, unfit
 from rlframe.select.config import GradePairs, LengthPairs, SelectConfig, within
 from rlframe.select.filters import Filters
 from rlframe.select.heldout import HeldOut
-from rlframe.select.items import Item, question_of, read_items
+from rlframe.select.items import Input, Item, question_of, read_inputs
 from rlframe.types import Message
 
-HELD_OUT, DUPLICATE, PASS_RATE, WRONG = "held out", "duplicate", "pass rate", "not right"
+HELD_OUT, DUPLICATE, PASS_RATE = "held out", "duplicate", "pass rate"
 NOT_CHOSEN, NO_PARTNER = "not chosen", "no partner"
 KEPT = "kept"
 NAMED = 3  # held-out items that are named
@@ -63,7 +63,7 @@ class FirstPass:
         self._rated: defaultdict[bytes, list[int]] = defaultdict(lambda: [0, 0])  # conversation -> right and scored
         self._prompts: defaultdict[bytes, list[tuple[str, Candidate]]] = defaultdict(list)  # with their sources
         self._answers: set[bytes] = set()
-        self._held: dict[bytes, bool] = {}  # conversation -> held out
+        self._held: dict[tuple[bytes, int], bool] = {}  # conversation and number of its questions -> held out
         self._named: list[str] = []
         self._kept: set[int] = set()
         self._completions = self._cut_off = 0
@@ -81,7 +81,7 @@ class FirstPass:
             self._completions += 1
             self._rewards |= dict.fromkeys(item.completion.verdicts)
             self._cut_off += item.completion.finish_reasons[0] == "length"
-        answer = _answer_digest(conversation, item.text, self._config.duplicates)
+        answer = _answer_digest(conversation, item.text, right, self._config.duplicates)
         if reason := self._filters.reason(item) or self._against_others(item, conversation, answer):
             self._counts[source][reason] += 1
             return
@@ -117,24 +117,28 @@ class FirstPass:
 
     def _against_others(self, item: Item, conversation: bytes, answer: bytes) -> str | None:
         """The reason against an item beside held-out questions and earlier items."""
-        if conversation not in self._held:
-            self._held[conversation] = self._held_out.holds(question_of(item.messages))
-        if self._held[conversation]:
+        questions = item.questions
+        key = conversation, len(questions)
+        if key not in self._held:
+            self._held[key] = any(map(self._held_out.holds, questions))
+        if self._held[key]:
             self._named += [item.where] if len(self._named) < NAMED else []
             return HELD_OUT
         return DUPLICATE if self._config.duplicates != "none" and answer in self._answers else None
 
 
-def decide(config: SelectConfig, held_out: HeldOut) -> Decisions:
-    """The first pass over all sources. Raises ValueError for a line that cannot be read, and as `FirstPass` does."""
+def decide(config: SelectConfig, inputs: list[Input], held_out: HeldOut) -> Decisions:
+    """The first pass over all inputs. Raises ValueError as `read_inputs`, and as `FirstPass` does."""
     first = FirstPass(config, held_out)
-    for index, (source, item) in enumerate(_items(config.sources)):
+    for index, (source, item) in enumerate(read_inputs(inputs)):
         first.add(index, source, item)
     return first.decide()
 
 
-def rows(config: SelectConfig, decisions: Decisions, tokenizer_of: Callable[[str], str | None]) -> Iterator[Row]:
-    """The rows, in the order of the inputs; a pair is where its later half is.
+def rows(
+    config: SelectConfig, inputs: list[Input], decisions: Decisions, tokenizer_of: Callable[[str], str | None]
+) -> Iterator[Row]:
+    """The rows, in the order of the inputs; a pair is where its later half is. Raises ValueError as `read_inputs`.
 
     `tokenizer_of`: source -> digest of the tokenizer that made its token ids; None: unknown, and they are left out.
     """
@@ -143,7 +147,7 @@ def rows(config: SelectConfig, decisions: Decisions, tokenizer_of: Callable[[str
         for candidate in (pair.chosen, pair.rejected):
             pairs_of[candidate.position].append(pair)
     waiting: dict[int, Item] = {}  # halves of pairs whose other half is not read yet
-    for index, (source, item) in enumerate(_items(config.sources)):
+    for index, (source, item) in enumerate(read_inputs(inputs)):
         if index in decisions.kept:
             yield item.row or _demonstration(item, tokenizer_of(source), config)
         if index in pairs_of:
@@ -158,10 +162,6 @@ def rows(config: SelectConfig, decisions: Decisions, tokenizer_of: Callable[[str
                         del waiting[half]
 
 
-def _items(sources: Iterable[str]) -> Iterator[tuple[str, Item]]:
-    return ((source, item) for source in sources for item in read_items(source))
-
-
 def _decided(candidates: list[Candidate], rated: list[int], config: SelectConfig) -> tuple[list[str], list[Pair]]:
     """KEPT or a reason against each candidate of a prompt, and the prompt's pairs."""
     right, scored = rated
@@ -173,7 +173,7 @@ def _decided(candidates: list[Candidate], rated: list[int], config: SelectConfig
         paired = {half.position for pair in prompt_pairs for half in (pair.chosen, pair.rejected)}
         return [KEPT if candidate.position in paired else NO_PARTNER for candidate in candidates], prompt_pairs
     chosen = {candidate.position for candidate in choose(candidates, choice)}
-    reasons = [WRONG if choice.name == "shortest" and not candidate.right else NOT_CHOSEN for candidate in candidates]
+    reasons = [unfit(candidate, choice) or NOT_CHOSEN for candidate in candidates]
     return [
         KEPT if candidate.position in chosen else reason for candidate, reason in zip(candidates, reasons, strict=True)
     ], []
@@ -222,11 +222,16 @@ def _comparison(chosen: Item, rejected: Item, pair: Pair, config: SelectConfig) 
     )
 
 
-def _answer_digest(conversation: bytes, text: str, duplicates: str) -> bytes:
-    """[16] of a conversation and an answer; normalised: "It is 5." and "it is  5." have the same."""
+def _answer_digest(conversation: bytes, text: str, right: bool | None, duplicates: str) -> bytes:
+    """[16] of a conversation and an answer; normalised: "It is 5." and "it is  5." have the same.
+
+    A right answer and a wrong one never have: "1 2" and "1  2" may be two answers to a reward.
+    """
     if duplicates == "normalised":
-        text = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return blake2b(conversation + text.encode(errors="surrogatepass"), digest_size=16).digest()
+        text = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return blake2b(
+        conversation + text.encode(errors="surrogatepass"), digest_size=16, person=str(right).encode()
+    ).digest()
 
 
 def _check_kind(item: Item, config: SelectConfig) -> None:

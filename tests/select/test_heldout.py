@@ -18,6 +18,13 @@ def test_ten_words_in_a_row_are_held_out_in_any_case() -> None:
     assert not holds("Tom has 12 red apples and buys 8 more at the market on Monday.", [TOM])
 
 
+def test_ten_characters_of_a_script_without_spaces_are_held_out() -> None:
+    question = "小明有12个红苹果，又在市场上买了7个，他现在一共有多少个苹果？"
+    assert holds(f"应用题。{question}请写出答案。", [question])
+    assert not holds("小红有5个梨，吃了2个，还剩多少个梨？", [question])
+    assert holds("โจทย์: แม่มีแอปเปิลสีแดงสิบสองผล", ["แม่มีแอปเปิลสีแดงสิบสองผล และซื้อเพิ่ม"])
+
+
 def test_a_short_question_is_compared_as_a_whole() -> None:
     assert holds("what is 28 + 37", ["What is 28 + 37?"])
     assert not holds("What is 28 - 37?", ["What is 28 + 37?"])
@@ -67,3 +74,13 @@ def test_a_held_out_line_without_a_question_is_named(tmp_path: Path) -> None:
 def test_a_question_that_many_lines_of_a_set_repeat_is_held_out() -> None:
     question = "How many apples are left over when nine children share thirty of them?"
     assert HeldOut([[question] * 8], 10, values=False).holds(question)
+
+
+@pytest.mark.parametrize(
+    "message", ['{"from": "human", "value": "q"}', '{"role": "user"}', '{"role": "user", "content": [1]}']
+)
+def test_held_out_messages_of_another_shape_are_named(tmp_path: Path, message: str) -> None:
+    file = tmp_path / "held.jsonl"
+    file.write_text(f'{{"question": "One?"}}\n{{"messages": [{message}]}}\n')
+    with pytest.raises(ValueError, match=r"held\.jsonl, line 2: no question"):
+        list(read_questions(str(file)))

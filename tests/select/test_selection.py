@@ -6,8 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from rlframe.cli import select
 from rlframe.rows.files import read_rows
 from rlframe.rows.types import Comparison, Demonstration
+from rlframe.select import selection
+from rlframe.select.heldout import HeldOut
+from rlframe.select.items import inputs_of
 from tests.tiny.drawn import drawn, write_part
 
 Selected = Callable[..., tuple[list[dict], dict]]
@@ -23,6 +29,57 @@ def test_every_line_has_one_reason(selected: Selected) -> None:
 
 def test_exact_duplicates_differ_in_white_space(selected: Selected) -> None:
     assert selected("duplicates=exact")[1]["dropped"] == {"cut off": 1, "empty": 1}
+
+
+def test_a_right_answer_is_no_duplicate_of_a_wrong_one(selected: Selected, folder: Path) -> None:
+    wrong = [drawn("Q?", f"<answer>{text}</answer>", reward=0.0, tokens=5) for text in ("1 2", "102", "x\n y")]
+    right = [drawn("Q?", f"<answer>{text}</answer>", reward=1.0, tokens=9) for text in ("12", "10\u00b2", "x y")]
+    write_part(folder / "part_000000.jsonl.gz", wrong + right)
+    (folder / "part_000001.jsonl.gz").unlink()
+    rows, counts = selected("select=best", "select.per_prompt=3", "duplicates=normalised")
+    assert [row["answer"][8:-9] for row in rows] == ["12", "10\u00b2", "x y"]
+    assert counts["dropped"] == {"not chosen": 3}
+
+
+def test_best_takes_nothing_that_has_no_verdict(selected: Selected, folder: Path) -> None:
+    lines = [drawn(f"Q{n}?", str(reward), reward=reward, tokens=3) for n, reward in ((1, None), (2, None), (2, -1.0))]
+    write_part(folder / "part_000000.jsonl.gz", lines)
+    (folder / "part_000001.jsonl.gz").unlink()
+    rows, counts = selected("select=best", "select.per_prompt=2")
+    assert [row["answer"] for row in rows] == ["-1.0"] and counts["dropped"] == {"no verdict": 2}
+    assert selected("select=all")[1]["kept"] == 3
+
+
+def test_a_file_that_appears_between_the_passes_shifts_no_row(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for number, source in enumerate((folder, tmp_path / "other")):
+        write_part(source / "part_000000.jsonl.gz", [drawn(f"Q{number}?", "12", reward=float(number), tokens=3)] * 2)
+    (folder / "part_000001.jsonl.gz").unlink()
+    config = select._config([str(folder), str(tmp_path / "other"), "out=rows.jsonl", "keep.reward=[1.0,null]"])
+    assert config is not None
+    inputs = inputs_of(config.sources)
+    decisions = selection.decide(config, inputs, HeldOut([], 10, values=False))
+    write_part(folder / "part_000001.jsonl.gz", [drawn("Q2?", "5", reward=0.0, tokens=3)])
+    [row] = selection.rows(config, inputs, decisions, lambda _: None)
+    assert row.messages[0]["content"] == "Q1?"
+    write_part(folder / "part_000000.jsonl.gz", [drawn("Q2?", "5", reward=0.0, tokens=3)])
+    with pytest.raises(
+        ValueError, match=r"part_000000\.jsonl\.gz has changed while it was read; select once its writer"
+    ):
+        list(selection.rows(config, inputs, decisions, lambda _: None))
+
+
+def test_a_held_out_question_of_an_earlier_turn_drops_a_row(selected: Selected, folder: Path) -> None:
+    turns = ["What is 12 + 16?", "28", "Sure?", "Yes, 28."]
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
+    (folder.parent / "written.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    (folder.parent / "held.jsonl").write_text('{"question": "What is 12 + 16?"}\n')
+    line = drawn("Sure?", "Yes.", reward=1.0, tokens=3)  # behind a worked example
+    write_part(folder / "part_000000.jsonl.gz", [line | {"messages": messages[:2] + line["messages"]}])
+    (folder / "part_000001.jsonl.gz").unlink()
+    sources = [folder, folder.parent / "written.jsonl"]
+    rows, counts = selected(f"heldout.files=[{folder.parent / 'held.jsonl'}]", sources=sources)
+    assert counts["dropped"] == {"held out": 1} and [row["answer"] for row in rows] == ["Yes."]
 
 
 def test_right_completions_by_reward_or_by_verdict(selected: Selected) -> None:
