@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rlframe.cli import command_line
@@ -34,6 +35,11 @@ same command goes on with the missing parts: no prompt is drawn twice. docs/draw
   --cfg job                     print the composed config; conf/draw.yaml explains every key
 """
 
+TRAINING = {  # a key of training's sampling -> that of a draw's
+    "rollout.group_size": "draw.samples",
+    **{f"rollout.{name}": f"draw.{name}" for name in ("temperature", "top_p", "top_k", "min_p")},
+}
+
 
 def main(arguments: list[str]) -> int:
     """Runs every job of the command line; returns the worst exit code."""
@@ -44,13 +50,23 @@ def main(arguments: list[str]) -> int:
 
 
 def _start(composed: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
     from rlframe.train.draw import draw
 
     if composed.resume is not None:
         raise ConfigError("resume: the same command goes on with a draw by itself; leave it out")
     run = load(composed)
+    for line in unused(HydraConfig.get().overrides.task):
+        print(f"! {line}", file=sys.stderr)
     environment.provide(run.secrets)
     draw(run)
+
+
+def unused(overrides: list[str]) -> list[str]:
+    """A line for each override that has no effect on a draw, though it has one on training."""
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
+    return [f"{key} is for training; a draw samples by {TRAINING[key]}" for key in keys if key in TRAINING]
 
 
 def load(composed: Any) -> DrawRun:

@@ -16,7 +16,7 @@ Trains a model on written rows by the learner of `rlframe train`, without engine
   algorithm=bradley_terry       a reward model of comparisons, for the reward `model`
   algorithm=pointwise           a reward model of labels, of answers or of their steps
   model.path                    a hub id, a folder, or a checkpoint of a run
-  rows.path                     a JSONL file, the folder that a stage wrote, or 'data/*.parquet'
+  rows.path                     a JSONL file, a folder of part_*.jsonl, or 'data/*.parquet'
   rows.heldout.path             rows for the held-out loss, and accuracy or the share of exact answers
   rows.per_step, .max_tokens    rows of an update; most tokens of a row
   rows.turns                    last, or all turns of the assistant

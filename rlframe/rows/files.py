@@ -1,4 +1,4 @@
-"""`write_rows` and `read_rows`: rows on disk, in JSONL files and in the folders of part_*.jsonl that a stage writes."""
+"""`write_rows` and `read_rows`: rows on disk, in JSONL files and in folders of part_*.jsonl."""
 
 from __future__ import annotations
 

@@ -50,6 +50,9 @@ def row_of(record: Mapping[str, Any], row_id: str, where: str) -> Row:
         {"prompt": "Is 7 prime?", "answer": "Yes.", "label": 1}         an answer that is judged as a whole
         {"prompt": "...", "steps": ["2 + 3 = 5.", ...], "labels": [1, ...]}     or step by step; true and false will do
 
+    An `answer` beside a completion, or beside messages that end with the assistant, is a reference, and no part of the
+    row.
+
     `row_id`: of a record without an id. Raises ValueError, whose message starts with `where`, for any other shape.
     """
     record = {key: value for key, value in record.items() if value is not None}
@@ -71,18 +74,23 @@ def row_of(record: Mapping[str, Any], row_id: str, where: str) -> Row:
 
 def _demonstration(record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a demonstration that hold its texts and tokens."""
-    if "answer" in record:
-        before, answer = _conversation(record, "answer")
-        if "reasoning" in record:
-            answer = {**answer, REASONING: _text(record["reasoning"], "reasoning")}
-    elif "completion" in record:
+    if "completion" in record:
         before, answer = _conversation(record, "completion")
+    elif "answer" in record and not _is_whole(record):
+        before, answer = _conversation(record, "answer")
     elif "messages" in record:
         before, answer = _split(_messages(record["messages"], "messages"), "messages")
     else:
         raise ValueError(f"has no answer: it has {', '.join(map(repr, record)) or 'no field'}; a row has {SHAPES}")
+    if "reasoning" in record:
+        answer = {**answer, REASONING: _text(record["reasoning"], "reasoning")}
     texts = {"messages": before, "answer": answer["content"], "reasoning": answer.get(REASONING)}
     return texts | _tokens(record)
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """True for messages that end with the assistant."""
+    return "messages" in record and _messages(record["messages"], "messages")[-1]["role"] == "assistant"
 
 
 def _tokens(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class ScoreEncoder:
     def trajectories(self, row: Row) -> list[Trajectory]:
         """The two answers of a comparison, the chosen one first, or the only one of an assessment.
 
-        Raises ValueError, which names the row, where the chat template leaves out a part of an answer.
+        Thoughts that the chat template leaves out are not read, here and when the model is a reward. Raises ValueError,
+        which names the row, where the template leaves out a step.
         """
         assert not isinstance(row, Demonstration), "a reward model learns from comparisons or labels"
         answers = [[row.chosen], [row.rejected]] if isinstance(row, Comparison) else [row.steps]

@@ -24,7 +24,7 @@ from rlframe.types import Problem
 if TYPE_CHECKING:
     import pyarrow
 
-PARTS = "part_*.jsonl"  # of a folder; a stage writes them one after the other
+PARTS = "part_*.jsonl"  # of a folder, in the order of their names
 
 
 class Rows(Protocol):
@@ -50,7 +50,7 @@ class RowSource(Config):
 
 
 class Files(RowSource):
-    """A JSONL file, the folder of part_*.jsonl that a stage writes, or Parquet files by a pattern."""
+    """A JSONL file, a folder of files part_*.jsonl, or Parquet files by a pattern."""
 
     name: Literal["files"] = "files"
     path: str  # relative to the working directory, or absolute; ~ is the home folder
@@ -174,7 +174,12 @@ def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         if parts := sorted(path.glob(PARTS)):
             return parts
-        raise ValueError(f"{path.resolve()}: the folder has no {PARTS}; name a file, or the folder that a stage wrote")
+        if any(path.glob(f"{PARTS}.gz")):
+            raise ValueError(
+                f"{path.resolve()}: the folder holds completions with their scores, and no rows; let rlframe select "
+                "make rows of them, and name its file"
+            )
+        raise ValueError(f"{path.resolve()}: the folder has no {PARTS}; name a file")
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path.resolve()}")
     return [path]

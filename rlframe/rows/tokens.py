@@ -38,7 +38,8 @@ class RowEncoder:
         prompt      <|im_start|>user\\nWhat is 2 + 3?<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n
         completion  5<|im_end|>
 
-    Sampled tokens of the same tokenizer are taken as they are, since other tokens may spell the same text.
+    Sampled tokens of the same tokenizer are taken as they are, since other tokens may spell the same text. Where
+    prompt and answer both open the thoughts, since another chat template was sampled with, the text counts.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RowEncoder:
         self._renderer = Renderer(tokenizer, template)
         self._turns = turns
         self._digest = tokenizer_digest(tokenizer)
+        self._vocabulary = len(tokenizer)
         self.end_id = self._end_id(tokenizer, stop_ids, raw=template.raw)
         self._stop_ids = stop_ids | {self.end_id}
 
@@ -85,10 +87,9 @@ class RowEncoder:
             try:
                 prompt = self._renderer.text(before)
                 prompt_ids = self._renderer.prompt_token_ids(prompt)
-                if at == last and row.token_ids is not None and row.tokenizer == self._digest:
-                    token_ids = row.token_ids
-                else:
-                    token_ids = self._completion_ids(before, conversation[at], prompt)
+                text = self._spelled(before, conversation[at], prompt)
+                token_ids = self._sampled_ids(row) if at == last and text == row.answer else None
+                token_ids = token_ids or self._completion_ids(text)
             except ValueError as error:
                 raise ValueError(f"row {row.id}: {error}") from error
             parents = [index for index, path in enumerate(paths) if prompt_ids[: len(path)] == path]
@@ -98,8 +99,24 @@ class RowEncoder:
             paths.append(prompt_ids + token_ids)
         return Trajectory(turns=turns)
 
-    def _completion_ids(self, before: list[Message], answer: Message, prompt: str) -> list[int]:
-        token_ids = self._renderer.encode(self._spelled(before, answer, prompt))
+    def _sampled_ids(self, row: Demonstration) -> list[int] | None:
+        """The row's own tokens; None where it has none of this tokenizer."""
+        if row.token_ids is None or row.tokenizer != self._digest:
+            return None
+        if unknown := [token_id for token_id in row.token_ids if not 0 <= token_id < self._vocabulary]:
+            raise ValueError(
+                f"token_ids holds {unknown[0]}, which is none of the tokenizer's {self._vocabulary} tokens; leave "
+                "token_ids and tokenizer out"
+            )
+        return row.token_ids
+
+    def _completion_ids(self, text: str) -> list[int]:
+        if EMPTY_THOUGHTS.match(text):
+            raise ValueError(
+                "the answer begins with an empty block of thoughts, which the policy would learn to write; leave it "
+                "out, and let the chat template write it: rows.template.chat_template_kwargs={enable_thinking: false}"
+            )
+        token_ids = self._renderer.encode(text)
         if not self._stop_ids.isdisjoint(token_ids):
             raise ValueError("the answer holds the token that ends it; leave it out, since rlframe adds it")
         return [*token_ids, self.end_id]
@@ -126,11 +143,6 @@ class RowEncoder:
             raise ValueError(
                 "the answer closes thoughts that neither it nor the prompt opens, as an answer drawn under a chat "
                 "template that opens them; write <think> before them"
-            )
-        if EMPTY_THOUGHTS.match(text):
-            raise ValueError(
-                "the answer begins with an empty block of thoughts, which the policy would learn to write; leave it "
-                "out, and let the chat template write it: rows.template.chat_template_kwargs={enable_thinking: false}"
             )
         return text
 

@@ -115,20 +115,29 @@ class RowFeed:
         return group
 
     def state(self) -> dict[str, Any]:
-        return {"position": self.position, "dropped": self.dropped, "per_step": self.per_step}
+        counts = {"position": self.position, "dropped": self.dropped}
+        return counts | {"per_step": self.per_step, "max_tokens": self.max_tokens, "order": self.stream.digest()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Raises ConfigError for another number of rows in a step where it decides epochs, or the reference's rows."""
-        per_step = state.get("per_step", self.per_step)
+        """Raises ConfigError for other rows than the saved ones, of which a position would mean others.
+
+        And for another number of rows in a step where it decides epochs, or which rows have sums by a reference.
+        """
         compares = isinstance(self.algorithm, RowLoss) and self.algorithm.compares_with_reference
-        if per_step != self.per_step and (self.total is not None or compares):
-            reason, remedy = "by which its epochs are counted in steps", ", or end the run by steps=N epochs=null"
-            if self.total is None:
-                reason, remedy = "by which the reference has computed the sums of its rows", ", or start a new run"
+        if state.get("order", self.stream.digest()) != self.stream.digest():
             raise ConfigError(
-                f"rows.per_step: {self.per_step}, but the run to resume took {per_step}, {reason}; use {per_step}"
-                f"{remedy}"
+                "rows: their number, order (seed) or weights have changed since the run to resume began, so some rows "
+                "would be taken twice and others never; restore them, or start a new run"
             )
+        by_sums = "by which the reference has computed the sums of its rows", ", or start a new run"
+        by_epochs = "by which its epochs are counted in steps", ", or end the run by steps=N epochs=null"
+        for key, matters in (("per_step", compares or self.total is not None), ("max_tokens", compares)):
+            now, saved = getattr(self, key), state.get(key, getattr(self, key))
+            if matters and now != saved:
+                reason, remedy = by_sums if compares else by_epochs
+                raise ConfigError(
+                    f"rows.{key}: {now}, but the run to resume took {saved}, {reason}; use {saved}{remedy}"
+                )
         self.position, self.dropped = state["position"], state["dropped"]
 
     def metrics(self) -> dict[str, float]:

@@ -173,13 +173,21 @@ def begin(
 
 @contextmanager
 def running(ctx: Session, draw: Callable[[], None]) -> Iterator[None]:
-    """The steps of an open run. A signal saves a checkpoint and raises Stop; `draw` is called whatever ends the run."""
+    """The steps of an open run. A signal saves a checkpoint and raises Stop; `draw` is called whatever ends the run.
+
+    A second signal in the middle of a step leaves no state that could be saved: the ranks may be a step further.
+    """
     try:
         yield
         ctx.checkpoints.wait()
     except Stop as stop:
         try:
-            ctx.save()
+            if ctx.signals.cut_short:
+                ctx.console.warn(
+                    f"step {ctx.step} gets no checkpoint: a second signal cut short a step or a checkpoint"
+                )
+            else:
+                ctx.save()
             ctx.checkpoints.wait()
         except LearnerLost as lost:
             ctx.console.warn(f"step {ctx.step} has no checkpoint: {lost}")

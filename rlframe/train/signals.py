@@ -20,6 +20,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None  # name of the latest signal
+        self.cut_short = False  # a second signal has left half a state, which must not be saved
         self._immediate = True
 
     def listen(self) -> None:
@@ -34,6 +35,9 @@ class StopSignals:
         stopping = self.received is not None  # the caller is handling a Stop already
         try:
             yield
+        except Stop:
+            self.cut_short = True
+            raise
         finally:
             self._immediate = outer
         if self.received and not stopping:

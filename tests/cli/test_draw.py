@@ -17,6 +17,7 @@ import psutil
 import pytest
 from aiohttp import web
 
+from rlframe.cli.draw import unused
 from rlframe.record import rollouts
 from rlframe.rows.files import read_rows
 from rlframe.rows.types import Assessment
@@ -35,6 +36,14 @@ def rlframe(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 
 def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part_*.jsonl.gz"))
+
+
+def test_sampling_of_training_has_no_effect_on_a_draw_and_says_so():
+    overrides = ["rollout.temperature=0.6", "rollout.max_tokens=9", "draw.top_p=0.9", "+rollout.group_size=4"]
+    assert unused(overrides) == [
+        "rollout.temperature is for training; a draw samples by draw.temperature",
+        "rollout.group_size is for training; a draw samples by draw.samples",
+    ]
 
 
 def test_a_killed_draw_goes_on_with_its_missing_parts(tiny_model: Path, tmp_path: Path):

@@ -41,6 +41,9 @@ def test_rows_survive_a_file_unchanged(tmp_path: Path) -> None:
         {"prompt": "What is 2 + 3?", "completion": [*ASK, SAY]},
         {"messages": ASK, "answer": "5"},
         {"messages": [*ASK, {**SAY, "reasoning_content": None}], "level": 3},
+        {"prompt": ASK, "completion": "5", "answer": "42"},
+        {"prompt": "What is 2 + 3?", "messages": [*ASK, SAY], "answer": "42"},
+        {"messages": [*ASK, SAY], "answer": "42"},
     ],
 )
 def test_every_shape_of_a_demonstration_is_read(record: dict) -> None:
@@ -110,6 +113,12 @@ def test_thoughts_beside_the_content_are_kept() -> None:
     assert isinstance(row, Demonstration)
     assert row.reasoning == "2 and 3 make 5"
     assert row.messages[1] == thought
+
+
+@pytest.mark.parametrize("shape", [{"completion": "5"}, {"answer": "5"}])
+def test_a_field_of_thoughts_belongs_to_any_answer(shape: dict) -> None:
+    row = read({"prompt": "What is 2 + 3?", "reasoning": "2 and 3 make 5"} | shape)
+    assert isinstance(row, Demonstration) and (row.answer, row.reasoning) == ("5", "2 and 3 make 5")
 
 
 @pytest.mark.parametrize(

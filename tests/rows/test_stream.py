@@ -93,12 +93,22 @@ def test_written_sums_are_right_term_by_term() -> None:
 
 @pytest.mark.parametrize(
     ("path", "problem"),
-    [("none.jsonl", "there is no file or folder"), ("", "the folder has no part_\\*.jsonl"), ("empty.jsonl", "no row")],
+    [
+        ("none.jsonl", "there is no file or folder"),
+        ("", "the folder has no part_\\*.jsonl; name a file"),
+        ("empty.jsonl", "no row"),
+    ],
 )
 def test_a_path_without_rows_is_refused(tmp_path: Path, path: str, problem: str) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(ValueError, match=problem):
         RowStream({"": Files(path=str(tmp_path / path))}, seed=0)
+
+
+def test_a_folder_of_completions_is_no_folder_of_rows(tmp_path: Path) -> None:
+    (tmp_path / "part_000001.jsonl.gz").touch()
+    with pytest.raises(ValueError, match="completions with their scores, and no rows; let rlframe select make rows"):
+        Files(path=str(tmp_path)).load()
 
 
 def test_a_part_has_files_unless_it_names_another_source() -> None:

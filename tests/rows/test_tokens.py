@@ -79,6 +79,41 @@ def test_sampled_tokens_are_kept_where_the_tokenizer_is_the_same() -> None:
     assert texts(encoder().trajectory(other))[0][1] == "5<|end|>"
 
 
+def sampled_row(answer: str) -> Demonstration:
+    tokenizer = byte_tokenizer()
+    token_ids = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return row(answer, token_ids=token_ids, tokenizer=tokenizer_digest(tokenizer))
+
+
+def test_thoughts_sampled_under_a_template_that_does_not_open_them_are_opened_once() -> None:
+    ((prompt, completion),) = texts(encoder(R1_DISTILL).trajectory(sampled_row("<think>\n2+3</think>5")))
+    assert prompt.endswith("<think>\n") and completion == "2+3</think>5<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "problem"),
+    [
+        (SMOLLM2, "2+3</think>5", "closes thoughts that neither it nor the prompt opens"),
+        (R1_DISTILL, "5", "and the answer never closes it"),
+    ],
+)
+def test_sampled_thoughts_that_contradict_the_prompt_are_refused(template: str, answer: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        encoder(template).trajectory(sampled_row(answer))
+
+
+def test_an_empty_block_of_thoughts_that_was_sampled_is_kept() -> None:
+    ((_, completion),) = texts(encoder(QWEN3).trajectory(sampled_row("<think>\n\n</think>\n\n5")))
+    assert completion == "<think>\n\n</think>\n\n5<|end|>"
+
+
+@pytest.mark.parametrize("token_id", [-5, 999_999, 10**12])
+def test_a_token_that_the_tokenizer_lacks_is_refused(token_id: int) -> None:
+    known = tokenizer_digest(byte_tokenizer())
+    with pytest.raises(ValueError, match=rf"^row r: token_ids holds {token_id}, which is none of the tokenizer's"):
+        encoder().trajectory(row("5", token_ids=[20, token_id], tokenizer=known))
+
+
 def test_all_turns_of_a_kept_conversation_are_one_sequence() -> None:
     trajectory = encoder(turns="all").trajectory(row("9", ASK, say("5"), MORE))
     assert texts(trajectory)[1] == ("<|user|>And 4 more?<|end|><|assistant|>", "9<|end|>")

@@ -82,6 +82,17 @@ def test_a_resumed_run_of_epochs_keeps_its_rows_per_step(tiny_model: Path, tmp_p
     assert by_steps.position == 4
 
 
+def test_rows_that_have_changed_are_refused_at_resume(tiny_model: Path, tmp_path: Path) -> None:
+    by_steps = [f"rows.path={write(tmp_path / 'a.jsonl', 10)}", "steps=9", "epochs=null"]
+    feed = open_feed(tune_config(tiny_model, *by_steps)).feed
+    feed.take()
+    with pytest.raises(ConfigError, match=r"rows: their number, order \(seed\) or weights have changed"):
+        open_feed(tune_config(tiny_model, *by_steps, "seed=1")).feed.restore(feed.state())
+    write(tmp_path / "a.jsonl", 11)
+    with pytest.raises(ConfigError, match=r"restore them, or start a new run"):
+        open_feed(tune_config(tiny_model, *by_steps)).feed.restore(feed.state())
+
+
 def test_a_resumed_run_keeps_the_steps_that_its_first_start_counted(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +343,10 @@ def test_a_resumed_run_of_comparisons_keeps_its_rows_per_step(tiny_model: Path, 
     feed.take()
     with pytest.raises(ConfigError, match=r"rows\.per_step: 2, but the run to resume took 4, by which the reference"):
         open_feed(tune_config(tiny_model, *settings, "rows.per_step=2")).feed.restore(feed.state())
+    with pytest.raises(
+        ConfigError, match=r"rows\.max_tokens: 65, but the run to resume took 64, by which the reference"
+    ):
+        open_feed(tune_config(tiny_model, *settings, "rows.max_tokens=65")).feed.restore(feed.state())
 
 
 def test_held_out_rows_with_equal_ids_keep_their_own_prompts(tiny_model: Path, tmp_path: Path) -> None:
