@@ -118,8 +118,8 @@ class EpisodeActors:
 
         Returns the name and handle of the other, which still starts.
         """
-        ray.kill(self.handles[lost])
-        home = self._home_of_successor(self._homes[lost])
+        ray.kill(self.handles.pop(lost))
+        home = self._home_of_successor(self._homes.pop(lost))
         name = self.start([], home or None)
         self._homes[name] = home
         return name, self.handles[name]
@@ -131,7 +131,7 @@ class EpisodeActors:
         near = {node for handle in engines for node in node_of(handle)} - draining.keys()
         if home in near or not near:
             return "" if home in draining else home
-        workers = Counter(node for name, node in self._homes.items() if name in self.handles)
+        workers = Counter(self._homes.values())
         return min(sorted(near), key=workers.__getitem__)
 
 

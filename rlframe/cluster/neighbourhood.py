@@ -32,9 +32,12 @@ class Neighbourhood:
                 fleet.background.start(self._move(name))
 
     def _strays(self) -> list[str]:
-        """Names of the workers on nodes without engines."""
+        """Names of the workers on nodes without engines.
+
+        None where the worker is an object of this process, and in a run without a log, whose groups would be lost.
+        """
         episodes, engines = self.fleet.episodes, [*self.fleet.seated.values()]
-        if episodes is None or episodes.start_worker is None:  # the worker is an object of this process
+        if episodes is None or episodes.start_worker is None or not episodes.keeps_log:
             return []
         nodes = set[str]().union(*map(self.fleet.engines.nodes, engines))
         homes = {worker.name: node_of(worker.handle) for worker in list(episodes.workers.values()) if not worker.lost}

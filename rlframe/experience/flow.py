@@ -56,16 +56,14 @@ class RolloutFeed(Scorer):
     ) -> None:
         """`rollouts` tells the policy versions. `warn` gets lines for the console.
 
-        `errands`: repairs of engines that received wrong weights while the learner was training, for example.
         `journal`: of the ledger; None: a run without checkpoints, which cannot go on after a death.
         """
-        super().__init__(episodes, background, slots=slots, warn=warn)
+        super().__init__(episodes, background, slots=slots, warn=warn, errands=errands)
         self.ledger = ledger
         self.stream = stream
         self.rollouts = rollouts
         self.sampling = sampling
         self.resampling = resampling
-        self.errands = errands
         self.journal = journal
         self.taken_at = 0.0  # by the background's clock, at the end of the last `take`
         self._ahead = ledger.max_staleness > 0
@@ -92,7 +90,7 @@ class RolloutFeed(Scorer):
         with self._waiting(f"sample and score the {count} groups of step {self.rollouts.version + 1}"):
             while (taken := self.background.run(self._take(count))) is None:
                 assert self.errands is not None
-                self.errands.run()  # on this thread, because ranks publish and save between two steps
+                self.errands.run()
         self._takes = False
         groups, warning = taken
         if warning:
@@ -155,7 +153,7 @@ class RolloutFeed(Scorer):
                 f"the log of the run's prompts is left out, and step {step} is followed by new samples: {problem}"
             )
         self._reported_drops = self.ledger.replaced
-        self.background.run(journal.begin_epoch(step))
+        self.background.run(self._in_time(journal.begin_epoch(step), "open the log"))
         if resumed:
             self.background.run(journal.resume(step))
         return step + journal.batches_left
@@ -163,7 +161,7 @@ class RolloutFeed(Scorer):
     def begin_epoch(self, step: int) -> None:
         """Cuts the log where the checkpoint of `step` stands; before the checkpoint is saved."""
         if self.journal is not None:
-            self.background.run(self.journal.begin_epoch(step))
+            self.background.run(self._in_time(self.journal.begin_epoch(step), "open a part of the log"))
 
     def commit(self, step: int) -> None:
         """Deletes the parts of the log that nothing needs once the checkpoint of `step` is whole. For any thread."""
@@ -179,14 +177,6 @@ class RolloutFeed(Scorer):
         """Continues from `state`."""
         self._on_loop(lambda: self.ledger.restore(state))
         self._reported_drops = self.ledger.replaced
-
-    def _on_loop(self, read: Callable[[], Any]) -> Any:
-        """The result of a call on the event loop, where reports change the ledger at any time."""
-
-        async def call() -> Any:
-            return read()
-
-        return self.background.run(call())
 
     async def _take(self, count: int) -> tuple[list[GroupRecord], str | None] | None:
         """The groups, and a warning of dynamic sampling. None: an engine must be repaired first."""
@@ -216,11 +206,13 @@ class RolloutFeed(Scorer):
         version = self.rollouts.version
         if self.journal is None:
             self.ledger.forget(version)
-            return self.ledger.take(count, version)
-        if not await self.journal.secure(count, version):
+            return self.ledger.take(count, version) if self.episodes.is_whole else None
+        if self.ledger.next_batch(count, version) is None:
+            return None
+        if not await self._in_time(self.journal.secure(count, version), "write groups into the log"):
             return None
         groups = self.ledger.take(count, version)
-        await self.journal.flush()
+        await self._in_time(self.journal.flush(), "write the log of the run's prompts")
         self.ledger.forget(self.journal.committed)
         return groups
 

@@ -66,7 +66,7 @@ class Progress:
         if _works(report):
             self._active_at = now
         _set(self._stuck_rewards, worker, self._stuck_reward(report))
-        if report.engines or report.broken:  # other reports tell nothing of the engines
+        if report.engines is not None:  # other reports tell nothing of the engines
             known = self._engines.get(worker, {})
             self._engines[worker] = {engine.name: _reported(known, engine, now) for engine in report.engines}
             _set(self._stuck_engines, worker, self._stuck_engine(worker, now))
@@ -131,7 +131,7 @@ class Progress:
 
 
 def _works(report: EpisodeReport) -> bool:
-    loads = any(engine.loading for engine in report.engines)
+    loads = any(engine.loading for engine in report.engines or ())
     return bool(report.completions or report.scoring or report.scoring_silent_s or report.finished or loads)
 
 

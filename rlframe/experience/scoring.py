@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rlframe.actors.waits import Wait, waiting
 from rlframe.errors import BodyLost, Stalled
@@ -15,16 +15,19 @@ from rlframe.experience.usage import Usage
 from rlframe.rollout.messages import EpisodeReport, Finished, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
     from pathlib import Path
 
     from rlframe.actors.background import Background
+    from rlframe.experience.errands import Errands
     from rlframe.rollout.episode_pool import EpisodePool
     from rlframe.training import GroupRecord, RatedGroup
     from rlframe.types import Prompt, Sampling, ScoredGroup
 
 CHECK_EVERY_S = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,12 +50,22 @@ class Scorer:
     """
 
     def __init__(
-        self, episodes: EpisodePool, background: Background, *, slots: int, warn: Callable[[str], None]
+        self,
+        episodes: EpisodePool,
+        background: Background,
+        *,
+        slots: int,
+        warn: Callable[[str], None],
+        errands: Errands | None = None,
     ) -> None:
-        """`slots`: completions that an engine samples at the same time. `warn` gets lines for the console."""
+        """`slots`: completions that an engine samples at the same time. `warn` gets lines for the console.
+
+        `errands`: repairs of engines that received wrong weights while the learner was training, for example.
+        """
         self.episodes = episodes
         self.background = background
         self.warn = warn
+        self.errands = errands
         self.progress = Progress(background.stall_timeout_s)
         self.usage = Usage(slots)
         self.verdicts: Counter[str] = Counter()  # by status, on finished groups, since the start
@@ -86,7 +99,14 @@ class Scorer:
         engine's or a reward worker's error, and Stalled.
         """
         with self._waiting(f"sample and score {len(prompts)} prompts"):
-            return self.background.run(self._score(prompts, sampling))
+            scores = self._on_loop(lambda: self._open(prompts, sampling))
+            try:
+                while (groups := self.background.run(self._collect(scores))) is None:
+                    assert self.errands is not None
+                    self.errands.run()  # on this thread, because ranks publish and save between two steps
+                return groups
+            finally:
+                self._on_loop(lambda: self._close(scores))
 
     def begin(self, prompts: list[Prompt], sampling: Sampling) -> Future[list[ScoredGroup]]:
         """Starts what `score` does, and does not wait, so that further prompts follow without a gap."""
@@ -107,25 +127,61 @@ class Scorer:
 
     def write(self, step: int, folder: Path, groups: list[GroupRecord], rated: list[RatedGroup]) -> None:
         """Lets the episode workers write groups of a step into `folder`; does not wait for the files."""
-        self.background.run(self.episodes.write(step, folder, groups, rated))
+        self.background.run(self._in_time(self.episodes.write(step, folder, groups, rated), "write a step's rollouts"))
 
     def _waiting(self, doing: str) -> AbstractContextManager[Wait]:
         return waiting(["rollout", "reward"], doing, self.background.stall_timeout_s, BOUND)
 
+    def _on_loop(self, call: Callable[[], T]) -> T:
+        """The result of a call on the event loop, where reports change everything at any time."""
+
+        async def called() -> T:
+            return call()
+
+        return self.background.run(called())
+
+    async def _in_time(self, work: Coroutine[Any, Any, T], doing: str) -> T:
+        """The result of work on disks. Raises Stalled where a disk or a file server does not answer."""
+        bound_s = self.background.stall_timeout_s
+        with waiting(["episodes"], doing, bound_s, BOUND):
+            try:
+                return await asyncio.wait_for(work, bound_s)
+            except TimeoutError:
+                raise Stalled(
+                    f"episode workers and the driver did not {doing} in run_dir within {bound_s:g} s ({BOUND}): does "
+                    "the disk or the file server answer?"
+                ) from None
+
     async def _score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
+        scores = self._open(prompts, sampling)
+        try:
+            while (groups := await self._groups(list(scores.values()))) is None:
+                await self._wait()
+            return groups
+        finally:
+            self._close(scores)
+
+    def _open(self, prompts: list[Prompt], sampling: Sampling) -> dict[str, Score]:
+        """Orders prompts -> what comes of each, by its key."""
         self._calls += 1
         orders = [Order(key=f"{prompt.id}#score{self._calls}", prompt=prompt, sampling=sampling) for prompt in prompts]
         scores = {order.key: Score(order=order) for order in orders}
         self._scores |= scores
         self.progress.begin_wait(self.background.now())
         self._assign(orders)
-        try:
-            while (groups := await self._groups(list(scores.values()))) is None:
-                await self._wait()
-            return groups
-        finally:
-            for key in scores:
-                del self._scores[key]
+        return scores
+
+    async def _collect(self, scores: dict[str, Score]) -> list[ScoredGroup] | None:
+        """The groups, once all are scored. None: the driver's thread has an errand meanwhile."""
+        while (groups := await self._groups(list(scores.values()))) is None:
+            if self.errands is not None and self.errands.waiting:
+                return None
+            await self._wait()
+        return groups
+
+    def _close(self, scores: dict[str, Score]) -> None:
+        for key in scores:
+            del self._scores[key]
 
     async def _groups(self, scores: list[Score]) -> list[ScoredGroup] | None:
         """The groups of all scores; None where one is open, or its tokens are lost and will come again."""

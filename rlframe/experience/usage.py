@@ -50,7 +50,7 @@ class Usage:
     def note(self, worker: str, report: EpisodeReport, now: float) -> None:
         """Follows a worker's report, after `advance`."""
         self._refusals[worker] = report.refusals
-        for engine in filter(lambda engine: engine.answered, report.engines):
+        for engine in filter(lambda engine: engine.answered, report.engines or ()):
             reading = Reading(at=now, engine=engine)
             last = self._last.get(engine.name)
             if last is None or engine.tokens < last.engine.tokens:  # a new engine, perhaps under an old name

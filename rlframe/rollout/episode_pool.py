@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from rlframe.reward.pool import merge_metrics
 from rlframe.rollout.messages import EngineSeat, EpisodeReport, Order
 from rlframe.rollout.rollout_files import RolloutFiles
 from rlframe.rollout.seated import Seated, ask
-from rlframe.rollout.succession import Knowledge, announce, leave_engine, open_segment, take_over
+from rlframe.rollout.succession import Knowledge, announce, catch_up, is_behind, leave_engine, open_segment, take_over
 from rlframe.rollout.worker_losses import WorkerLosses
 from rlframe.types import ScoredGroup
 
@@ -80,6 +80,7 @@ class EpisodePool:
         self.warn: Callable[[str], None] = lambda line: None
         self._warned: set[str] = set()
         self._known = Knowledge()
+        self._adopted: set[str] = set()  # keys of restored orders that are not assigned yet
         self._files = RolloutFiles(lambda: self._known.epoch and self._known.epoch.parent, lambda line: self.warn(line))
         self._error: BaseException | None = None  # of a call that nobody awaits
         self._calls = Tasks(self._fail)
@@ -99,6 +100,8 @@ class EpisodePool:
             shares[worker.name].append(order)
         for name, share in shares.items():
             self._calls.start(ask(self.workers[name], "sample", share))
+        if not self._adopted.isdisjoint(order.key for order in orders):  # restored orders come all at once
+            self._adopted.clear()
 
     async def follow(self, on_report: Callable[[str, EpisodeReport], None]) -> None:
         """Hands on each report with the worker's name, for ever. Raises the failure that a report tells."""
@@ -142,9 +145,8 @@ class EpisodePool:
 
         `hand_over`: the engine lives, and gives its last tokens.
         """
-        for worker in self.workers.values():
-            if name in worker.engines:
-                await leave_engine(worker, name, hand_over)
+        while worker := next((worker for worker in self.workers.values() if name in worker.engines), None):
+            await leave_engine(worker, name, hand_over)
 
     async def replace_worker(self, name: str, reason: str) -> None:
         """Puts another worker in the place of a living one, and returns once the successor has taken over."""
@@ -165,6 +167,7 @@ class EpisodePool:
 
         An order with such a key goes on from its tokens, once it is assigned.
         """
+        self._adopted |= set(keys)
         files = segment_files(ledger, epochs)
         for worker in self.workers.values():
             worker.segments = files + worker.segments
@@ -185,12 +188,19 @@ class EpisodePool:
         return [records[location] for location in locations]
 
     async def flush(self) -> bool:
-        """Returns once the log has all bodies of groups that were reported.
-
-        False: a worker is lost, or a successor has not put all finished groups again, so their references are dead.
-        """
+        """Returns once the log has all bodies of groups that were reported, and whether references to them live."""
         await self._tell_all("flush")
+        return self.is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """False: a worker is lost, or a successor has not put all finished groups again, so references are dead."""
         return not any(worker.lost or worker.again for worker in self.workers.values())
+
+    @property
+    def keeps_log(self) -> bool:
+        """True in a run with checkpoints, where the tokens and groups of a lost worker are not lost."""
+        return self._known.epoch is not None
 
     async def check_folder(self, folder: Path) -> None:
         """Raises RunFailed where a worker's machine does not see a folder of this machine."""
@@ -259,7 +269,11 @@ class EpisodePool:
         while len(reasons) < STARTS:
             name, handle = await asyncio.get_running_loop().run_in_executor(None, self.start_worker, previous)
             successor = Seated(name=name, handle=handle, segments=list(lost.segments))
-            await self._let_take_over(successor, lost)
+            orders = [*lost.open.values(), *self.held(lost.name)]
+            keys = self._adopted.union(order.key for order in orders)
+            await self._in_time(successor, take_over(successor, lost, self._known, keys))
+            while is_behind(successor, lost, self._known):  # news that came at the very end
+                await self._in_time(successor, catch_up(successor, lost, self._known))
             if not successor.lost:
                 self._swap(lost, successor)
                 self.losses.recover(lost)
@@ -268,10 +282,9 @@ class EpisodePool:
             reasons.append(f"{name}: {successor.lost}")
         raise RunFailed(f"{lost.name} is lost, and nobody can take its place: {'; '.join(reasons)}")
 
-    async def _let_take_over(self, successor: Seated, lost: Seated) -> None:
+    async def _in_time(self, successor: Seated, work: Coroutine[Any, Any, None]) -> None:
         """Returns once a new worker has taken over, or is lost itself: it may die or stop while it starts."""
-        orders = [*lost.open.values(), *self.held(lost.name)]
-        taking_over = asyncio.ensure_future(take_over(successor, lost, self._known, orders))
+        taking_over = asyncio.ensure_future(work)
         try:
             if not await any_done([taking_over], self.start_s):
                 successor.lose(f"it has not taken over within {self.start_s:g} s (cluster.start_timeout_s)")

@@ -138,7 +138,7 @@ class EpisodeWorker:
             scoring={name: calls for name, calls in self._calls().items() if calls},
             scoring_silent_s=now - self._verdict_at if self._scoring else 0.0,
             finished=finished,
-            engines=self._sampler.reports() if tells_engines else [],
+            engines=self._sampler.reports() if tells_engines else None,
             refused=refused,
             refusals=self._sampler.refusals,
             broken=broken,

@@ -61,6 +61,8 @@ class InFlight:
             queue = request.queue
             if (state := self._states.get(queue.request_id)) is not None and state.is_prefilling:
                 await self._add(request, salt, lora)
+                if request.given:
+                    Seam(self.llm, request).move_into(self._states[request.queue.request_id])
                 await self.llm.abort(queue.request_id, internal=True)
 
     def new_tokens(self) -> Partials | None:

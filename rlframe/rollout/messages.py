@@ -95,7 +95,7 @@ class EpisodeReport:
     scoring: dict[str, int]  # reward worker -> calls in flight
     scoring_silent_s: float  # seconds without a verdict, while calls are in flight
     finished: list[Finished] = field(default_factory=list)
-    engines: list[EngineReport] = field(default_factory=list)  # all, once a heartbeat; between two heartbeats: none
+    engines: list[EngineReport] | None = None  # all, once a heartbeat; None between two heartbeats
     refused: dict[str, str] = field(default_factory=dict)  # engine -> problem of the last of its refused completions
     refusals: int = 0  # completions that were refused, since the start
     broken: dict[str, str] = field(default_factory=dict)  # engine to replace -> reason: dead, silent, or refused thrice

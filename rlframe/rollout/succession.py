@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlframe.rollout.messages import Order
 from rlframe.rollout.seated import Seated, ask
 
 
@@ -40,14 +40,20 @@ async def leave_engine(worker: Seated, engine: str, hand_over: bool = False) -> 
     await ask(worker, "leave_engine", engine, hand_over)
 
 
-async def take_over(successor: Seated, lost: Seated, known: Knowledge, orders: list[Order]) -> None:
-    """Brings a new worker to where its orders can go on; `orders`: of the lost worker."""
-    await _catch_up(successor, lost, known)
-    await ask(successor, "adopt", lost.segments, [order.key for order in orders])
-    await _catch_up(successor, lost, known)
+async def take_over(successor: Seated, lost: Seated, known: Knowledge, keys: Collection[str]) -> None:
+    """Brings a new worker to where orders can go on; `keys`: of orders that the lost worker had, or may have got."""
+    await catch_up(successor, lost, known)
+    await ask(successor, "adopt", lost.segments, list(keys))
+    await catch_up(successor, lost, known)
 
 
-async def _catch_up(successor: Seated, lost: Seated, known: Knowledge) -> None:
+def is_behind(worker: Seated, lost: Seated, known: Knowledge) -> bool:
+    """True for a living worker that was not told all that `catch_up` tells."""
+    knows = (worker.epoch, worker.version, worker.engines.keys()) == (known.epoch, known.version, lost.engines.keys())
+    return not worker.lost and not knows
+
+
+async def catch_up(successor: Seated, lost: Seated, known: Knowledge) -> None:
     """Tells a new worker what it must know, until nothing has changed meanwhile, or it is lost itself."""
     while not successor.lost:
         if known.epoch is not None and successor.epoch != known.epoch:

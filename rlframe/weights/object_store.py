@@ -125,7 +125,7 @@ class ObjectStore:
             self.background.start(self._catch_up(replica))
 
     async def _catch_up(self, replica: Replica) -> None:
-        """Loads the newest version, and again where a newer version came meanwhile, or whole values for a repair."""
+        """Loads the newest version, and again where other values came meanwhile, or whole values for a repair."""
         loaded = None
         try:
             while self._newest is not None and self._should_load(replica, self._newest, loaded):
@@ -156,7 +156,9 @@ class ObjectStore:
             return False
         if replica in self.arrivals.broken:
             return newest.whole
-        return loaded is None or newest.snapshot.version > loaded.snapshot.version
+        if loaded is None or newest.snapshot.version > loaded.snapshot.version:
+            return True
+        return not newest.snapshot.equals(loaded.snapshot)  # new ranks may have trained the version again
 
 
 def _is_late(replica: Replica, oldest_version: int | None) -> bool:

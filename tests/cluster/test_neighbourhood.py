@@ -52,10 +52,12 @@ def test_a_worker_moves_to_the_node_of_the_engine_that_is_left(run: RunConfig, t
 
     with open_fleet(run, tmp_path, start_workers) as fleet_run:
         handles: dict[str, Any] = fleet_run.handles
+        fleet_run.background.run(fleet_run.episodes.open_segments(tmp_path / "ledger" / "000001"))
         fleet_run.scale(2)
         fleet_run.until(lambda: fleet_run.seated() == ["rollout-0", "rollout-1"])
         first, second = node_of(handles["rollout-0"]), node_of(handles["rollout-1"])
-        assert first != second and node_of(handles["episodes-0"]) == first
+        left = handles["episodes-0"]
+        assert first != second and node_of(left) == first
         fleet_run.order("o0", 400, 500)
         fleet_run.order("o1", 500, 400)
         fleet_run.background.run(fleet_run.fleet.remove("rollout-0"))
@@ -63,4 +65,4 @@ def test_a_worker_moves_to_the_node_of_the_engine_that_is_left(run: RunConfig, t
         assert node_of(handles["episodes-1"]) == second
         # A group that was whole before the move has its record; the other is sampled to its end by the successor.
         fleet_run.until(lambda: {"o0@0#1", "o1@0#1"} <= fleet_run.followed.records.keys())
-        fleet_run.until(lambda: "episodes-0" not in fleet_run.episodes.workers and not node_of(handles["episodes-0"]))
+        fleet_run.until(lambda: "episodes-0" not in fleet_run.episodes.workers and not node_of(left))

@@ -11,8 +11,8 @@ import pytest
 from benchmarks.async_parts.clock import VirtualBackground
 from rlframe.actors.background import Background
 from rlframe.experience.errands import Errands
-from tests.tiny.episodes import TinyEngine
-from tests.tiny.feed import hold, make_feed, names, publish, release
+from tests.tiny.episodes import PAIR, TinyEngine
+from tests.tiny.feed import hold, make_feed, make_stream, names, publish, release
 
 
 @pytest.fixture
@@ -68,6 +68,23 @@ def test_a_take_has_the_engine_repaired_that_a_due_prompt_waits_for(background: 
         assert names(feed.take(2)) == ["o0", "o3"]
     background.run(feed.episodes.close())
     assert wrong.repaired_by == [threading.current_thread()]  # where ranks publish, between two steps
+
+
+def test_an_evaluation_has_the_engine_repaired_that_it_waits_for(background: Background) -> None:
+    engine = TinyEngine()
+    wrong = WrongWeights(engine)
+    feed = make_feed(background, [engine], max_staleness=1, slots=20, errands=wrong)
+    hold(engine, "o0")
+
+    async def spoil_later() -> None:
+        background._loop.call_later(10, wrong.spoil, background)
+
+    with feed:
+        background.run(spoil_later())
+        groups = feed.score([make_stream().at(0)], PAIR)
+    background.run(feed.episodes.close())
+    assert [group.group.prompt.id for group in groups] == ["o0@0"]
+    assert wrong.repaired_by == [threading.current_thread()]
 
 
 def test_a_checkpoint_that_is_due_does_not_wait_for_the_step_s_groups(background: Background) -> None:

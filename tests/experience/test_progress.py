@@ -99,6 +99,15 @@ def test_a_message_names_sixteen_engines_of_a_thousand() -> None:
     ]  # fmt: skip
 
 
+def test_the_last_engine_of_a_worker_that_has_left_is_described_no_more() -> None:
+    progress = Progress(60)
+    progress.note("episodes-0", report(engine("rollout-0", loading=True)), 0)
+    progress.note("episodes-0", replace(report(scoring={"reward-0": 1}), engines=None), 1)  # between two heartbeats
+    assert [each.report.name for each in progress.engines()] == ["rollout-0"]
+    progress.note("episodes-0", report(scoring={"reward-0": 1}), 2)
+    assert progress.engines() == [] and progress.problem(61) is None
+
+
 def test_an_engine_that_has_left_is_watched_no_more() -> None:
     progress = Progress(BOUND_S)
     progress.note("episode-0", report(engine(loading=True), engine("rollout-1")), 1.0)

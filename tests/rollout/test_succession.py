@@ -10,6 +10,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from rlframe.errors import RunFailed
+from rlframe.rollout import episode_pool, succession
 from rlframe.rollout.messages import Order
 from tests.tiny.logged_worker import order, run
 from tests.tiny.losable import LosablePool, seat
@@ -76,6 +77,72 @@ def test_a_successor_learns_what_changes_while_it_starts(tmp_path: Path):
     assert pool.made["episodes-1"].worker._sampler.newest_version == 7
     (record,) = pool.records.values()
     assert record.location is not None and record.location.file == "000002/episodes-1.log"
+
+
+def test_a_successor_learns_what_changes_as_it_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async def sample() -> LosablePool:
+        async with LosablePool(tmp_path) as pool:
+            changes: list[asyncio.Future[Any]] = []
+
+            async def take_over(*arguments: Any) -> None:
+                await succession.take_over(*arguments)
+                news = [pool.announce(7), pool.open_segments(tmp_path / "000002"), pool.join_engine(seat(5))]
+                changes.extend(map(asyncio.ensure_future, news))  # they run before the successor has its place
+
+            monkeypatch.setattr(episode_pool, "take_over", take_over)
+            pool.assign(orders("p"))
+            await asyncio.sleep(1.5)
+            await pool.kill("episodes-0")
+            await pool.until(lambda: bool(pool.records))
+            return pool
+
+    pool = run(sample())
+    worker = pool.made["episodes-1"].worker
+    assert (worker._sampler.newest_version, sorted(worker._sampler.engines)) == (7, ["rollout-0", "rollout-5"])
+    (record,) = pool.records.values()
+    assert record.location is not None and record.location.file == "000002/episodes-1.log"
+
+
+def test_an_engine_leaves_while_another_worker_is_replaced(tmp_path: Path):
+    async def leave() -> list[str]:
+        async with LosablePool(tmp_path, workers=3) as pool:
+            worker = pool.made["episodes-1"].worker
+            leave_engine = worker.leave_engine
+
+            async def slowly(name: str, hand_over: bool = False) -> None:
+                await asyncio.sleep(1)
+                await leave_engine(name, hand_over)
+
+            worker.leave_engine = slowly  # pyright: ignore[reportAttributeAccessIssue]
+            leaving = asyncio.ensure_future(pool.leave_engine("rollout-1", hand_over=True))
+            await asyncio.sleep(0.1)
+            await pool.kill("episodes-0")
+            await leaving
+            return sorted(pool.workers)
+
+    assert run(leave()) == ["episodes-1", "episodes-2", "episodes-3"]
+
+
+def test_restored_orders_outlive_a_worker_that_dies_before_they_are_assigned(tmp_path: Path):
+    async def sampled() -> tuple[int, list[int]]:
+        (p,) = orders("p")
+        async with LosablePool(tmp_path) as pool:  # the first driver
+            pool.assign([p])
+            await asyncio.sleep(3)  # a completion of 200 tokens has ended, the other has 300
+            await pool.flush()
+            pool.made["episodes-0"].stop()
+        async with LosablePool(tmp_path, epoch=2) as pool:
+            await pool.adopt(tmp_path, [1], [p.key])
+            await pool.kill("episodes-0")
+            await pool.until(lambda: "episodes-0" not in pool.workers)
+            pool.assign([p])
+            await pool.until(lambda: bool(pool.records))
+            assert lengths(pool) == {"p#1": [200, 400]}
+            engine = pool.workers["episodes-1"].engines["rollout-0"].handle.target
+            return (await engine.progress()).tokens, pool.judge.judged
+
+    tokens, judged = run(sampled())
+    assert tokens <= 200 and judged == [400]
 
 
 def test_no_batch_may_be_taken_before_finished_groups_are_put_again(tmp_path: Path):

@@ -99,7 +99,7 @@ def test_reports_between_two_heartbeats_carry_no_engines():
             await followed.groups("o0")
             followed.pool.assign([make_order("o1")])
             await followed.groups("o1")
-            return [len(report.engines) for report in followed.reports]
+            return [len(report.engines or ()) for report in followed.reports]
 
     first, *later = asyncio.run(engines())
     assert first == 1

@@ -209,7 +209,7 @@ class Followed:
     def _note(self, _: str, report: EpisodeReport) -> None:
         self.reports.append(report)
         self.records |= {finished.key: finished.record for finished in report.finished}
-        self.engines |= {engine.name: engine for engine in report.engines}
+        self.engines |= {engine.name: engine for engine in report.engines or ()}
         if self.new_engine:
             for name in report.broken:
                 seat = EngineSeat(name=f"{name}-again", handle=InProcess(self.new_engine(name)), slots=8)

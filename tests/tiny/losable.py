@@ -22,8 +22,9 @@ def seat(number: int) -> EngineSeat:
 class LosablePool(EpisodePool):
     """Workers of this process, each with an engine, and successors that start with `on_start`."""
 
-    def __init__(self, ledger: Path, workers: int = 1) -> None:
+    def __init__(self, ledger: Path, workers: int = 1, epoch: int = 1) -> None:
         self.ledger = ledger
+        self.first_epoch = ledger / f"{epoch:06d}"
         self.judge = CountingJudge()
         self.made: dict[str, LoggedWorker] = {}
         seats = {f"episodes-{n}": [seat(n)] for n in range(workers)}
@@ -60,7 +61,7 @@ class LosablePool(EpisodePool):
                 self.following.result()
 
     async def __aenter__(self) -> LosablePool:
-        await self.open_segments(self.ledger / "000001")
+        await self.open_segments(self.first_epoch)
         self.following = asyncio.ensure_future(self.follow(self.note))
         return self
 

@@ -44,6 +44,23 @@ def test_an_engine_that_has_the_version_only_half_loads_it_from_new_ranks() -> N
         assert (run.engines["a"].loads, run.states(), run.lost) == ([1, 2, 2], {"a": "serving"}, {})
 
 
+def test_an_engine_that_still_loads_the_dead_ranks_version_loads_the_new_ranks_too() -> None:
+    with open_run(max_lag=4, a=Engine(), b=Engine()) as run:
+        run.sync()
+        run.until(lambda: run.versions() == {"a": 1, "b": 1})
+        run.engines["b"].slow = True
+        run.sync()
+        run.until(lambda: run.versions()["a"] == 2 and len(run.engines["b"].loads) == 2)
+        run.weights.learner_lost()
+        run.learner.values_of = lambda version: version + 100
+        run.weights.sync(2)
+        run.permit("b")
+        run.until(lambda: len(run.engines["b"].loads) == 3)
+        run.permit("b")
+        run.weights.settle()
+        assert [engine.loads for engine in run.engines.values()] == [[1, 2, 2], [1, 2, 2]]
+
+
 def test_every_engine_loads_where_a_replay_has_computed_other_values() -> None:
     with open_run(max_lag=0, a=Engine(), b=Engine()) as run:
         run.sync()
