@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from threading import Event
 from types import SimpleNamespace
@@ -97,16 +97,6 @@ class Run:
             health=Health(),
             step=step,
         )
-
-
-@pytest.fixture
-def signals() -> Iterator[StopSignals]:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    signals = StopSignals()
-    signals.listen()
-    yield signals
-    signal.signal(signal.SIGTERM, before[0])
-    signal.signal(signal.SIGINT, before[1])
 
 
 def lost(number: int = 0) -> LearnerLost:

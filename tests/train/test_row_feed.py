@@ -111,10 +111,10 @@ def test_a_resumed_run_keeps_the_steps_that_its_first_start_counted(
     assert longer.feed.total == 40
 
 
-def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Path, signals: StopSignals) -> None:
     run = tune_config(tiny_model, f"rows.path={write(tmp_path / 'a.jsonl', 10)}", "steps=9", "epochs=null")
-    feed, signals = open_feed(run).feed, StopSignals()
-    at, numbers, reached = feed.stream.at, (signal.SIGINT, signal.SIGTERM), []
+    feed = open_feed(run).feed
+    at, reached = feed.stream.at, []
 
     def interrupted(position: int) -> Any:
         if position == 2:
@@ -133,14 +133,8 @@ def test_a_signal_while_rows_are_taken_skips_none(tiny_model: Path, tmp_path: Pa
         learner=learner,
         record=lambda step, *_: reached.append(step),
     )
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    signals.listen()
-    try:
-        with pytest.raises(Stop):
-            take_step(run, ctx, 0)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with pytest.raises(Stop):
+        take_step(run, ctx, 0)
     assert (reached, feed.position) == ([1], 4)  # the rows that a checkpoint skips are those of a step that was taken
 
 

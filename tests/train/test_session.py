@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,16 +9,6 @@ import pytest
 
 from rlframe.train.session import running
 from rlframe.train.signals import Stop, StopSignals
-
-
-@pytest.fixture
-def signals() -> Iterator[StopSignals]:
-    handler = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    stop_signals = StopSignals()
-    stop_signals.listen()
-    yield stop_signals
-    signal.signal(signal.SIGINT, handler[0])
-    signal.signal(signal.SIGTERM, handler[1])
 
 
 @pytest.mark.parametrize(("count", "checkpoints"), [(1, [7]), (2, [])])

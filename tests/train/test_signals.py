@@ -2,21 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
-from rlframe.train.signals import Stop, StopSignals
-
-
-@pytest.fixture
-def signals() -> Iterator[StopSignals]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop_signals = StopSignals()
-    stop_signals.listen()
-    yield stop_signals
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+from rlframe.train.signals import Stop
 
 
 def send(number: int) -> None:
