@@ -283,7 +283,7 @@ class EpisodePool:
         raise RunFailed(f"{lost.name} is lost, and nobody can take its place: {'; '.join(reasons)}")
 
     async def _in_time(self, successor: Seated, work: Coroutine[Any, Any, None]) -> None:
-        """Returns once a new worker has taken over, or is lost itself: it may die or stop while it starts."""
+        """Returns once a new worker has done its part of a takeover, or is lost: it may die or stop meanwhile."""
         taking_over = asyncio.ensure_future(work)
         try:
             if not await any_done([taking_over], self.start_s):

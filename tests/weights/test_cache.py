@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from rlframe.cluster import start as cluster
 from rlframe.config.run import RunConfig
-from rlframe.types import Completion, Prompt, SampledCompletion, Sampling
+from rlframe.types import Completion, Prompt, SampledCompletion, SampledTokens, Sampling, VersionSpan
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.engines import sample, sample_through
+from tests.tiny.models import byte_tokenizer
 from tests.weights.test_sync import disagreement, nudge, prompt, sync
 
 SLOTS = 2
@@ -49,7 +52,7 @@ def versions(completion: Completion) -> list[int]:
     return [span.version for span in completion.versions]
 
 
-def sample_through_a_load(actors: cluster.Actors, *groups: tuple[Prompt, Sampling]) -> list[list[SampledCompletion]]:
+def sample_through_a_load(actors: cluster.Actors, *groups: tuple[Any, ...]) -> list[list[SampledCompletion]]:
     """Groups in flight while the engine loads the learner's next version."""
     nudge(actors)
     return asyncio.run(sample_through(handle(actors), ray.put(actors.learner.publish(whole=False)), *groups))
@@ -91,6 +94,27 @@ def test_a_prompt_that_waits_through_a_load_finds_no_old_keys(actors: cluster.Ac
     _, (waiting,) = sample_through_a_load(actors, (long_prompt, LONG), (QUESTION, one))
     assert versions(waiting.completion) == [actors.learner.version]
     assert waiting.completion.cached_tokens == 0
+
+
+def test_a_stop_text_that_another_engine_began_is_found_after_a_load(
+    actors: cluster.Actors, long_prompt: Prompt
+) -> None:
+    """Completions wait behind the tokens "zyxa" of another engine, and end with any "a" and another character."""
+    token_ids = np.array(byte_tokenizer()("zyxa", add_special_tokens=False)["input_ids"], np.int32)
+    given = SampledTokens(
+        start=0,
+        token_ids=token_ids,
+        logprobs=np.full(4, -1.0, np.float32),
+        versions=[VersionSpan(version=actors.learner.version, start=0, end=4)],
+    )
+    places = list(range(16))
+    stopping = replace(GROUP, completions=16, max_tokens=40, stop=[f"a{chr(code)}" for code in range(33, 127)])
+    waiting = (QUESTION, stopping, {QUESTION.id: places}, {QUESTION.id: dict.fromkeys(places, given)})
+    _, samples = sample_through_a_load(actors, (long_prompt, LONG), waiting)
+    texts = [sampled.completion.text for sampled in samples]
+    assert {text[:4] for text in texts} == {"zyxa"}
+    stopped = [text for text in texts if "!" <= text[4:5] <= "~"]
+    assert len(stopped) >= 3 and {len(text) for text in stopped} == {5}
 
 
 def test_engine_and_learner_agree_after_loads_beside_training(actors: cluster.Actors, run: RunConfig) -> None:
