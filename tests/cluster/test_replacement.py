@@ -21,6 +21,7 @@ from rlframe.errors import RunFailed
 from rlframe.types import SampledCompletion, ScoredGroup
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.episodes import Followed, TinyEngine, make_order
+from tests.tiny.ray_local import start_ray
 
 
 class BrokenEngine(TinyEngine):
@@ -54,7 +55,7 @@ class LightEngines(EngineActors):
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    start_ray(2)
     send_user_modules()
     yield
     ray.shutdown()

@@ -9,13 +9,14 @@ import pytest
 import ray
 
 from tests.tiny.ranks import RankProcesses
+from tests.tiny.ray_local import start_ray
 
 Launch = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="package")
 def processes() -> Iterator[RankProcesses]:
-    ray.init("local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    start_ray(8)
     yield RankProcesses()
     ray.shutdown()
 

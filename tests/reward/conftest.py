@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from tests.tiny.ray_local import start_ray
+
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    start_ray(4)
     yield
     ray.shutdown()

@@ -36,6 +36,7 @@ from rlframe.training import GroupRecord
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.groups import make_group, recorded
 from tests.tiny.mortal import MemoryFeed, MortalStarter
+from tests.tiny.ray_local import start_ray
 
 STEPS = 8
 SETTINGS = [
@@ -55,7 +56,7 @@ SETTINGS = [
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
     # A run keeps the reservation of its ranks until its driver ends: 2 CPUs for each of the runs below.
-    ray.init("local", num_cpus=16, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+    start_ray(16, store_mib=200)
     send_user_modules()
     yield
     ray.shutdown()
