@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from rlframe.errors import RunFailed, Stalled
 from rlframe.schema import user_modules
 from tests.conftest import compose, tiny_overrides
 from tests.tiny.fleet import FleetRun, open_fleet
+from tests.tiny.ray_local import start_ray
 
 CPUS = 4
 
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    ray.init("local", num_cpus=CPUS, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    start_ray(CPUS)
     user_modules.add("benchmarks.async_parts")
     send_user_modules()
     yield
@@ -63,7 +65,7 @@ def test_all_engines_at_once_are_replaced(tiny_model: Path, tmp_path: Path) -> N
 
 
 def test_a_stopped_engine_is_replaced(tiny_model: Path, tmp_path: Path) -> None:
-    with open_fleet(settings(tiny_model, "rollout.engines=2"), tmp_path) as run:
+    with open_fleet(settings(tiny_model, "rollout.engines=2"), tmp_path, silence_s=5.0) as run:
         run.order("o0", 1200, 1200)
         run.order("o1", 1200, 1200)
         run.until(lambda: len(run.followed.engines) == 2)
@@ -149,20 +151,20 @@ def test_an_engine_without_room_is_demand_while_the_least_number_is_there(tiny_m
     )
     with open_fleet(run_config, tmp_path) as run:
         run.scale(2)
-        for _ in range(30):
-            run.until(lambda: list(run.fleet.coming) == ["rollout-1"])
-        assert (run.seated(), run.warnings) == (["rollout-0"], [])
+        end = time.monotonic() + 3  # three times the bound on a start
+        run.until(lambda: time.monotonic() > end)
+        assert (run.seated(), list(run.fleet.coming), run.warnings) == (["rollout-0"], ["rollout-1"], [])
         run.scale(1)
         run.until(lambda: list(run.handles) == ["rollout-0"])
 
 
 def test_too_few_engines_for_too_long_end_the_run(tiny_model: Path, tmp_path: Path) -> None:
-    overrides = ["rollout.engines=1", f"rollout.cpus={CPUS}", "cluster.start_timeout_s=1"]
+    overrides = ["rollout.engines=1", f"rollout.cpus={CPUS}", "cluster.start_timeout_s=5"]
     with open_fleet(settings(tiny_model, *overrides), tmp_path) as run:
         hog = ray.remote(num_cpus=1)(Hog).remote()  # waits for the CPUs of the engine, and takes one
         run.kill("rollout-0")
         run.order("o0", 20, 20)
-        problem = r"^rollout\.engines: 0 of at least 1 engines are there for 1 s .* rollout-1 did not start; .* 3 of 4 "
+        problem = r"^rollout\.engines: 0 of at least 1 engines are there for 5 s .* rollout-1 did not start; .* 3 of 4 "
         with pytest.raises(Stalled, match=problem):
             run.until(lambda: False)
         ray.kill(hog)
@@ -246,9 +248,11 @@ def test_a_checkpoint_is_due_once_when_the_driver_s_node_drains(
 
 def test_an_engine_that_hangs_in_its_start_is_replaced(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "rollout-1.hang").touch()
-    overrides = ["rollout.engines={min: 1, max: 2}", "cluster.start_timeout_s=5"]
-    with open_fleet(settings(tiny_model, *overrides), tmp_path) as run:
+    engines = "rollout.engines={min: 1, max: 2}"
+    with open_fleet(settings(tiny_model, engines, "cluster.start_timeout_s=5"), tmp_path) as run:
         run.scale(2)
+        run.until(lambda: list(run.fleet.coming) == ["rollout-1"])
+        run.engines.run = settings(tiny_model, engines)  # the next engine may take longer
         run.until(lambda: len(run.seated()) == 2)
         assert "rollout-1" not in run.seated()
         assert "rollout-1 has room, and did not start within 5 s (cluster.start_timeout_s)" in run.warnings[0]

@@ -21,7 +21,7 @@ from benchmarks.async_parts.engine import TimedEngine
 from rlframe.cluster import start as cluster
 from rlframe.rollout import plugin
 from rlframe.rollout.death import EngineDead
-from rlframe.rollout.messages import EngineSeat
+from rlframe.rollout.messages import EngineBounds, EngineSeat
 from rlframe.types import SampledCompletion
 from tests.rollout.conftest import SAMPLING, prompt
 from tests.tiny.mortal_engines import Watch
@@ -107,7 +107,7 @@ def test_a_killed_actor_s_completions_go_on_in_five_seconds(actors: cluster.Acto
     pids = ray.get([handle.__ray_call__.remote(lambda _: os.getpid()) for handle in handles])
 
     async def run() -> tuple[Watch, float]:
-        run = Watch(engines={})
+        run = Watch(engines={}, bounds=EngineBounds(silence_s=60.0, first_token_s=60.0, attempts=3))
         for n, handle in enumerate(handles):
             run.sampler.join(EngineSeat(name=f"timed-{n}", handle=handle, slots=8))
         run.sample(p=[500, 600, 700])

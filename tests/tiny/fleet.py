@@ -38,9 +38,10 @@ from tests.tiny.weights import Learner
 
 TOKEN_S = 0.01
 SLOTS = 8
-WAIT_S = 60.0  # longer than anything that a test waits for
+WAIT_S = 240.0  # longer than anything that a test waits for
 SAMPLING = Sampling(completions=2, max_tokens=4000, temperature=1.0, seed=0)
-BOUNDS = EngineBounds(silence_s=5.0, first_token_s=5.0, attempts=3)
+Workers = int | Callable[..., EpisodePool]
+SILENCE_S = 30.0  # of an engine that is taken for dead; a busy machine stands still for seconds
 
 
 class FaultyEngine(TimedEngine):
@@ -102,7 +103,7 @@ class FaultyEngines(EngineActors):
 class FleetRun:
     """An open run. Methods are for the test's thread."""
 
-    def __init__(self, run: RunConfig, faults: Path, workers: int | Callable[..., EpisodePool]) -> None:
+    def __init__(self, run: RunConfig, faults: Path, workers: Workers, silence_s: float) -> None:
         self.run = run
         self.warnings: list[str] = []
         self.handles: dict[str, Handle] = {}
@@ -115,7 +116,10 @@ class FleetRun:
         for engine in first:
             engine.state = ReplicaState.SERVING
         self.rollouts = RolloutPool(Replicas("engine", first), self.background, timeout_s=WAIT_S)
-        self.episodes = _episodes(first, workers) if isinstance(workers, int) else workers(first, self.handles)
+        if isinstance(workers, int):
+            self.episodes = _episodes(first, workers, silence_s)
+        else:
+            self.episodes = workers(first, self.handles)
         self.rollouts.subscribe(self.episodes.announce)
         self.learner = Learner()
         transport = ObjectStore(self.learner, self.rollouts, self.background)
@@ -186,12 +190,13 @@ class FleetRun:
 
 
 @contextmanager
-def open_fleet(run: RunConfig, faults: Path, workers: int | Callable[..., EpisodePool] = 1) -> Iterator[FleetRun]:
+def open_fleet(run: RunConfig, faults: Path, workers: Workers = 1, silence_s: float = SILENCE_S) -> Iterator[FleetRun]:
     """Opens a run on the Ray cluster of this process.
 
     `workers`: number of episode workers in this process, or a function of engines and handles that starts actors.
+    `silence_s`: without a token, after which workers in this process give up on an engine.
     """
-    fleet_run = FleetRun(run, faults, workers)
+    fleet_run = FleetRun(run, faults, workers, silence_s)
     try:
         fleet_run.background.run(fleet_run.followed.__aenter__())
         yield fleet_run
@@ -201,13 +206,14 @@ def open_fleet(run: RunConfig, faults: Path, workers: int | Callable[..., Episod
             ray.kill(handle)
 
 
-def _episodes(engines: list[Replica], workers: int) -> EpisodePool:
+def _episodes(engines: list[Replica], workers: int, silence_s: float) -> EpisodePool:
+    bounds = EngineBounds(silence_s=silence_s, first_token_s=silence_s, attempts=3)
     seated = {}
     for number in range(workers):
         seats = [EngineSeat(name=each.name, handle=each.handle, slots=SLOTS) for each in engines[number::workers]]
         name = f"episodes-{number}"
         worker = EpisodeWorker(
-            name, seats, Judge().pool, ahead=0.0, put=lambda scored: scored, bounds=BOUNDS, rest_s=0.0
+            name, seats, Judge().pool, ahead=0.0, put=lambda scored: scored, bounds=bounds, rest_s=0.0
         )
         seated[name] = InProcess(worker), seats
     return EpisodePool(seated, ahead=0.0)
