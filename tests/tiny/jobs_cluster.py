@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.tiny.nodes import FIRST_IP, RAY, end_offspring, free_ports, node_arguments, wait_until_started
+from tests.tiny.nodes import DASHBOARD_IP, FIRST_IP, RAY, end_offspring, free_ports, node_arguments, wait_until_started
 
 ROOT = Path(__file__).parents[2]
 CPUS = 8
@@ -42,8 +42,8 @@ def jobs_cluster(folder: Path) -> Iterator[JobsCluster]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    port, dashboard_port = free_ports(FIRST_IP, 2)
-    url = f"http://127.0.0.1:{dashboard_port}"
+    [port], [dashboard_port] = free_ports(FIRST_IP, 1), free_ports(DASHBOARD_IP, 1)
+    url = f"http://{DASHBOARD_IP}:{dashboard_port}"
     planted = {"WANDB_API_KEY": secrets.token_hex(20), "RLFRAME_TEST_KEY": f"sk-{secrets.token_hex(16)}"}
     bare = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, *planted)}
     bare |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}

@@ -24,8 +24,9 @@ import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
 FIRST_IP, SECOND_IP = "127.0.0.2", "127.0.0.3"
+DASHBOARD_IP = "127.0.0.1"  # where Ray binds the dashboard of a head at any address
 STORE_BYTES = 128 << 20
-START_S = 60.0
+START_S = 240.0  # on a busy machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ def two_nodes(folder: Path, *, cpus: int = 4, gpus: int = 0) -> Iterator[Nodes]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    port, dashboard_port = free_ports(FIRST_IP, 2)
+    [port], [dashboard_port] = free_ports(FIRST_IP, 1), free_ports(DASHBOARD_IP, 1)
     environment = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
@@ -68,7 +69,7 @@ def two_nodes(folder: Path, *, cpus: int = 4, gpus: int = 0) -> Iterator[Nodes]:
             wait_until_started(folder / f"{name}.log")
         yield Nodes(
             address=f"{FIRST_IP}:{port}",
-            dashboard=f"http://127.0.0.1:{dashboard_port}",
+            dashboard=f"http://{DASHBOARD_IP}:{dashboard_port}",
             environment=environment,
             first_only=first_only,
         )
