@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from benchmarks.async_parts.engine import TimedEngine
+from rlframe.actors import pings
 from rlframe.actors.replicas import Replica
 from rlframe.cluster import episodes
 from rlframe.cluster.actor import start_actor
@@ -34,13 +35,24 @@ from tests.tiny.groups import plain
 from tests.tiny.logged_worker import order
 
 TOKEN_S = 0.01
-DEADLINE_S = 120.0  # of a start on a busy machine
+DEADLINE_S = 300.0  # of a start on a busy machine
 
 
 @pytest.fixture(scope="module")
 def run(tiny_model: Path) -> RunConfig:
     workers = ["rollout.engines=2", "rollout.episode_workers=1", "reward.cpus=0", "reward.timeout_s=5"]
     return compose([*tiny_overrides(tiny_model), *workers])
+
+
+class PacedEngine(TimedEngine):
+    """A timed engine whose completions go on at another speed at once."""
+
+    async def pace(self, speed: float) -> None:
+        self.set_speed(speed)
+        for request in [*self._running]:
+            if request.timer is not None:
+                request.timer.cancel()
+            self._end(request)  # which sets the timer anew where tokens are left
 
 
 class Lost(Followed):
@@ -83,12 +95,17 @@ def pool(run: RunConfig, local_ray: None) -> Iterator[EpisodePool]:
     settings = {"slots": 16, "token_s": TOKEN_S, "load_s": 0.0}
     for index in range(2):
         slot = Slot(kind="rollout", index=index, cpus=0, gpus=0)
-        engines.append(Replica(name=slot.name, handle=start_actor(slot, TimedEngine, (), handles, settings)))
+        engines.append(Replica(name=slot.name, handle=start_actor(slot, PacedEngine, (), handles, settings)))
     rewards = start_reward_actors(run.reward, reward_slots(run.reward), handles)
     ray.get([handle.__ray_ready__.remote() for handle in handles.values()], timeout=DEADLINE_S)
     yield episode_pool(run, engines, rewards, handles, time.monotonic() + DEADLINE_S, print)
     for handle in handles.values():
         ray.kill(handle)
+
+
+async def sampled(engines: list[Any]) -> int:
+    """Tokens of all engines."""
+    return sum([(await engine.progress.remote()).tokens for engine in engines])
 
 
 def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePool, tmp_path: Path):
@@ -97,20 +114,24 @@ def test_after_a_kill_groups_go_on_and_finished_ones_come_again(pool: EpisodePoo
     async def kill() -> tuple[Lost, Any, int]:
         async with Lost(pool, tmp_path, [short, *long]) as lost:
             await lost.begin()
+            engines = [seat.handle for worker in pool.workers.values() for seat in worker.engines.values()]
             await lost.until(lambda: short.key in lost.records and lost.tokens > 2000)
             before = lost.records[short.key]
             body = plain(await pool.fetch(before))
             assert await pool.flush()
             await lost.signal(signal.SIGKILL)
+            while await sampled(engines) < 5000:  # tokens that nobody but the engines knows
+                await asyncio.sleep(0.1)
+            await asyncio.gather(*[engine.pace.remote(0.001) for engine in engines])  # while the successor starts
+            await lost.until(lambda: list(pool.workers) == ["episodes-1"])
+            await asyncio.gather(*[engine.pace.remote(1.0) for engine in engines])
             await lost.until(lambda: all(lost.records.get(o.key, before) is not before for o in [short, *long]))
             assert await pool.flush()
             assert list(pool.workers) == ["episodes-1"]
             after = lost.records[short.key]
             assert (after.worker, after.location) == ("episodes-1", before.location)
             assert plain(await pool.fetch(after)) == body
-            engines = [worker.engines.values() for worker in pool.workers.values()]
-            tokens = sum([(await seat.handle.progress.remote()).tokens for seats in engines for seat in seats])
-            return lost, [lost.records[o.key].lengths for o in long], tokens
+            return lost, [lost.records[o.key].lengths for o in long], await sampled(engines)
 
     lost, lengths, tokens = asyncio.run(kill())
     assert lengths == [[1800, 2000]] * 3
@@ -136,13 +157,17 @@ def test_successors_that_die_or_hang_at_their_start_have_successors(
         return reward_pool(*arguments)
 
     monkeypatch.setattr(episodes, "reward_pool", make_rewards)
-    pool.start_s = 25.0
+    pool.start_s = DEADLINE_S
 
     async def kill() -> tuple[Lost, list[str]]:
         async with Lost(pool, tmp_path, [order("o", 300, 400)]) as lost:
             await lost.begin()
             await lost.until(lambda: lost.tokens > 100)
             await lost.signal(signal.SIGKILL)
+            async with asyncio.timeout(DEADLINE_S):
+                while (tmp_path / "hangs").exists():
+                    await asyncio.sleep(0.1)
+            monkeypatch.setattr(pings, "LOOK_S", 0.01)  # the wait for the one that hangs takes 3 s in place of 300
             await lost.until(lambda: bool(lost.records))
             return lost, list(pool.workers)
 

@@ -29,6 +29,7 @@ from rlframe.types import (
 
 Place = tuple[Prompt, int]
 TOKENS = 3  # of each completion
+NEWS_S = 240.0  # longest time between two reports, while actors start on a busy machine
 PAIR = Sampling(completions=2, max_tokens=8, temperature=1.0, seed=0)
 BOUNDS = EngineBounds(silence_s=60.0, first_token_s=60.0, attempts=3)
 MATH = {"name": "math", "weight": 1.0, "extract": ["answer"], "timeout_s": 1.0, "max_answer_chars": 200}
@@ -195,7 +196,7 @@ class Followed:
     async def until(self, happened: Callable[[], bool]) -> None:
         """Raises a failure that a report tells."""
         while not happened():
-            await asyncio.wait_for(self._news.wait(), 60)
+            await asyncio.wait_for(self._news.wait(), NEWS_S)
             self._news.clear()
             if self._following.done():
                 self._following.result()
