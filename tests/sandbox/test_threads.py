@@ -98,7 +98,7 @@ def test_a_thread_counts_until_the_kernel_has_removed_it(sandbox: Sandbox):
 
 def test_the_end_of_the_main_thread_makes_no_room_for_another(sandbox: Sandbox):
     source = (
-        f"def bomb(): exec({THREAD_BOMB!r}, {{}}); import os, time; time.sleep(0.5); os._exit(0)\n"
+        f"def bomb(): exec({THREAD_BOMB!r}, {{}}); import os, time; time.sleep(2); os._exit(0)\n"
         "import _thread, ctypes, os; _thread.start_new_thread(bomb, ())\n"
         "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"
     )
