@@ -3,7 +3,7 @@
 import asyncio
 import json
 import shutil
-import time
+import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -189,14 +189,23 @@ def test_a_pass_that_raises_fails_its_own_sequences_and_no_later_ones(shared: Pa
 
 def test_close_leaves_no_call_waiting(folder: Path):
     model = Passes(folder, max_batch=1)
+    begun, gate = threading.Event(), threading.Event()
+
+    def keep_waiting() -> None:
+        begun.set()
+        gate.wait(60)
 
     async def run() -> list[Any]:
         assert model.reward._batcher is not None
-        model.reward._batcher.thread.submit(time.sleep, 0.5)  # keeps the first pass waiting
+        thread = model.reward._batcher.thread
+        thread.submit(keep_waiting)
+        assert await asyncio.to_thread(begun.wait, 60)
         calls = [asyncio.create_task(model.reward(PROMPT, completion(text))) for text in TEXTS]
-        await asyncio.sleep(0.1)
+        while thread._work_queue.empty():  # until the first pass waits
+            await asyncio.sleep(0.01)
         model.reward.close()
-        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), timeout=10)
+        gate.set()
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), timeout=60)
 
     results = asyncio.run(run())
     assert [type(result) for result in results].count(Verdict) == 1

@@ -21,6 +21,7 @@ from rlframe.reward.config import RewardConfig
 from rlframe.reward.failures import RewardsFail
 from rlframe.reward.pool import RewardPool, RewardWorkers
 from rlframe.types import Completion, Prompt, RolloutGroup, Verdict
+from tests.tiny.ended import ended
 
 PROMPT = Prompt(id="p", messages=[], token_ids=[], reference=r"2\sqrt{2}", task="math", extra={"right": 1.0})
 
@@ -41,6 +42,9 @@ class Obeys(Reward):
             journal.write(completion.text + "\\n")
         if word == "sleep":
             await asyncio.sleep(float(number))
+        if word == "wait":
+            while not Path(self.journal).with_name("gate").exists():
+                await asyncio.sleep(0.02)
         if word == "hang":
             time.sleep(float(number))
         if word == "die":
@@ -165,9 +169,12 @@ def test_a_worker_killed_in_mid_batch_loses_no_verdict_and_comes_back(pool: Any,
 
     async def kill_one() -> list[dict[str, Verdict]]:
         first = (await score_all(rewards, ["sleep 0"]))[0]["obeys"]
-        batch = asyncio.ensure_future(score_all(rewards, [f"sleep 1.0{n}" for n in range(8)]))
-        await asyncio.sleep(0.5)
+        batch = asyncio.ensure_future(score_all(rewards, [f"wait {n}" for n in range(8)]))
+        while len(journal(tmp_path)) < 1 + 8 and not batch.done():
+            await asyncio.sleep(0.02)
         os.kill(int(first.detail), signal.SIGKILL)
+        await ended(int(first.detail))
+        (tmp_path / "gate").touch()
         return await batch
 
     verdicts = asyncio.run(kill_one())

@@ -8,6 +8,7 @@ import pytest
 import ray
 
 from rlframe.actors.replicas import Replica, Replicas, ReplicasDown
+from rlframe.actors.table import is_alive
 from rlframe.errors import Hung
 from rlframe.reward import Reward
 from rlframe.reward.pool import RewardWorkers
@@ -43,6 +44,9 @@ def test_a_worker_that_never_starts_again_does_not_end_the_others(local_ray: Non
         answer = await workers.call("score")
         workers._restart(replicas["w1.0"], ConnectionError())
         ray.kill(replicas["w1.0"].handle)
+        async with asyncio.timeout(60):
+            while is_alive(replicas["w1.0"].handle):
+                await asyncio.sleep(0.02)
         with pytest.raises(ReplicasDown, match=r"no worker is left of w0\.1, w1\.0; the last one did not start again"):
             await workers.call("score")
         return answer
@@ -62,7 +66,7 @@ class Hangs(Reward):
 def test_two_pools_that_see_a_hung_worker_restart_it_once(local_ray: None):
     reward = Hangs(name="hangs", weight=1.0)
     options = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": 8, "num_cpus": 0}
-    handle = ray.remote(RewardWorker).options(**options).remote("reward-0", {"hangs": reward}, 0.2)
+    handle = ray.remote(RewardWorker).options(**options).remote("reward-0", {"hangs": reward}, 2.0)
     replicas = [Replicas("worker", [Replica(name="reward-0", handle=handle)]) for _ in range(2)]
     first, second = (RewardWorkers(["hangs"], each, max_in_flight=4, max_deaths=1) for each in replicas)
 
