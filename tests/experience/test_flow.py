@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -242,7 +243,16 @@ def test_an_interrupted_take_leaves_every_prompt_in_the_ledger() -> None:
     hold(engine, "o1")
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     StopSignals().listen()
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    def stop() -> None:
+        deadline = time.monotonic() + 60
+        while not engine.calls and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)  # for the answer about o0
+        if engine.calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
     try:
         with feed:
             with pytest.raises(Stop, match="SIGTERM"):

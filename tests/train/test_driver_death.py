@@ -85,5 +85,5 @@ def test_a_killed_run_goes_on_by_the_same_command(tiny_model: Path, tmp_path: Pa
     assert [json.loads(row)["step"] for row in rows(run_dir / "evaluations.jsonl")] == [0, 4, 8]
 
     complete = start(same, log)
-    assert complete.wait(60) == 0
+    assert complete.wait(240) == 0
     assert f"The run in {run_dir} is complete: all 8 steps are taken." in log.read_text()
