@@ -41,7 +41,7 @@ def scored(
 
     async def score() -> tuple[list[ScoredGroup], list[int]]:
         async with endpoint(handler) as (url, _):
-            limits = {"timeout_s": 5.0, "attempts": attempts, "max_concurrent": 4, "requests_per_minute": None}
+            limits = {"timeout_s": 60.0, "attempts": attempts, "max_concurrent": 4, "requests_per_minute": None}
             client = ChatClient(url, "none", **limits)
             scorer = EndpointScorer(client, "big", request, TinyJudge().pool(), background, warn=warn)
             future = scorer.begin([prompt(name) for name in names], SAMPLING)

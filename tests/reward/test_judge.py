@@ -4,12 +4,14 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,7 @@ SERVER_START_S = 240  # 25 s on two quiet cores
 @pytest.fixture(scope="module")
 def vllm_url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """vLLM's OpenAI server on the tiny random model, with a key."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     # One process schedules and computes, as in the CPU engines of a run.
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_API_KEY": KEY}
@@ -61,6 +61,14 @@ def vllm_url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         end(server)
+
+
+def free_port() -> int:
+    """A port that no connection of another process takes by itself while the server starts."""
+    for port in random.sample(range(20_000, 32_768), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("100 ports between 20000 and 32767 are taken")
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -273,7 +281,9 @@ def test_close_closes_the_connections():
             assert runner.server is not None
             open_connections = len(runner.server.connections)
             await asyncio.to_thread(judge.close)
-            await asyncio.sleep(0.2)
+            deadline = time.monotonic() + 30
+            while runner.server.connections and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
             return open_connections, len(runner.server.connections)
 
     assert asyncio.run(run()) == (1, 0)

@@ -29,7 +29,7 @@ TERM: dict[str, Any] = {
     "max_grade": 10,
     "max_reason_chars": 20,
     "request": {"temperature": 0.0},
-    "timeout_s": 5.0,
+    "timeout_s": 60.0,
     "attempts": 1,
     "max_concurrent": 16,
     "requests_per_minute": None,
