@@ -125,8 +125,8 @@ def test_prints_of_an_earlier_cells_threads_are_kept_apart(sandbox: Sandbox) -> 
     [_, quiet, mixed] = run(
         sandbox,
         noise + start,
-        "time.sleep(0.1); print('main')",
-        "t = threading.Thread(target=print, args=('own thread',)); t.start(); t.join(); time.sleep(0.1)",
+        "time.sleep(0.5); print('main')",
+        "t = threading.Thread(target=print, args=('own thread',)); t.start(); t.join(); time.sleep(0.5)",
     )
     assert (quiet.printed, mixed.printed) == ("main\n", "own thread\n")
     assert set(quiet.background.split()) == set(mixed.background.split()) == {"noise"}

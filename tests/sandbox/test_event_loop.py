@@ -11,7 +11,7 @@ TOUR = """
 import asyncio, time
 
 async def square(x, queue):
-    await asyncio.sleep(0.01 * (3 - x))
+    await asyncio.sleep(0.3 * (3 - x))
     await queue.put(x * x)
 
 async def slow():

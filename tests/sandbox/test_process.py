@@ -105,7 +105,7 @@ def test_a_worker_killed_between_calls_is_replaced_without_an_error():
     child = process("os:getpid")
     pid = child.call(timeout_s=5)
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)  # the socket closes; the worker stays a zombie until its replacement
+    assert wait_until_dead(pid)  # its socket has closed; the worker stays a zombie until its replacement
     assert child.call(timeout_s=5) not in (pid, os.getpid())
     child.close()
 
@@ -177,8 +177,8 @@ def test_a_call_that_waits_for_a_core_has_its_whole_cpu_time():
     child.call("0", timeout_s=5)
     worker = psutil.Process(child._child._worker_pid)
     worker.suspend()  # for longer than the call's timeout, as if other processes had the core
-    threading.Timer(1.5, worker.resume).start()
     start = time.monotonic()
+    threading.Timer(1.5, worker.resume).start()
     assert child.call("sum(range(10**6))", timeout_s=1.0) == 499_999_500_000
     assert time.monotonic() - start >= 1.4
     child.close()
