@@ -105,7 +105,7 @@ def test_an_event_loop_that_runs_nothing_ends_all_calls() -> None:
 
     start = time.monotonic()
     try:
-        with pytest.raises(Stalled, match=r"under test: the event loop of the driver has run nothing for [12] s"):
+        with pytest.raises(Stalled, match=r"under test: the event loop of the driver has run nothing for \d+ s"):
             background.run(block())
         assert 1 <= time.monotonic() - start < 10
         with pytest.raises(Stalled, match="has run nothing"):

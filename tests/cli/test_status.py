@@ -19,6 +19,13 @@ from tests.tiny.status import make_actor, make_status
 WAIT = WaitStatus(text="learner-0 to take step 7 (a.bound=1800)", seconds=41.0, unmoved_s=41.0, bound_s=1800.0)
 
 
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no age depends on how long a test takes."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
 def shown(folder: Path, capsys: pytest.CaptureFixture[str], **fields: Any) -> list[str]:
     """The lines that the verb prints for a status of these fields, of this machine and process by default."""
     here = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time(), "time": time.time()}

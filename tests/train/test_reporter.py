@@ -111,6 +111,13 @@ def report(tokens: int, silent_s: float, scoring_silent_s: float = 0.0) -> Episo
     return EpisodeReport(orders=1, completions=14, scoring=scoring, scoring_silent_s=scoring_silent_s, engines=[engine])
 
 
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no age depends on how long a test takes."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+
 def unmoved(folder: Path, waited_s: float, reports: list[EpisodeReport]) -> tuple[int, list[str]]:
     """Seconds without progress of a wait for groups after reports that have just come, and the console's lines."""
     said: list[str] = []
@@ -126,11 +133,13 @@ def unmoved(folder: Path, waited_s: float, reports: list[EpisodeReport]) -> tupl
         return int(status.waits[0].unmoved_s), said
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_a_wait_in_which_tokens_or_verdicts_come_is_never_told(tmp_path: Path):
     assert unmoved(tmp_path, 1000.0, [report(tokens=500, silent_s=0.1)]) == (0, [])
     assert unmoved(tmp_path, 1000.0, [report(tokens=500, silent_s=90.0, scoring_silent_s=2.0)]) == (2, [])
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_after_a_minute_without_progress_the_console_tells_who_waits_for_whom_once(tmp_path: Path):
     seconds, said = unmoved(tmp_path, 1000.0, [report(tokens=500, silent_s=70.0)])
     assert seconds == 70
@@ -142,5 +151,6 @@ def test_after_a_minute_without_progress_the_console_tells_who_waits_for_whom_on
     assert stacks.count(", step 0\n") == 1 and "in unmoved\n" in stacks  # the function that waits
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_a_wait_is_never_unmoved_for_longer_than_it_lasts(tmp_path: Path):
     assert unmoved(tmp_path, 2.0, [report(tokens=500, silent_s=70.0)]) == (2, [])
