@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,13 +30,26 @@ def ray_reads_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def listening(process: psutil.Process) -> list[tuple[str, str]]:
-    """Name and address of every TCP socket that listens and every UDP socket of a process."""
-    sockets = process.net_connections(kind="inet")
+    """Name and address of every TCP socket that listens and every UDP socket of a process; none where it has ended."""
+    try:
+        name, sockets = process.name(), process.net_connections(kind="inet")
+    except psutil.NoSuchProcess:
+        return []
     return [
-        (process.name(), socket.laddr.ip)
+        (name, socket.laddr.ip)
         for socket in sockets
         if socket.laddr and (socket.status == psutil.CONN_LISTEN or socket.type.name == "SOCK_DGRAM")
     ]
+
+
+def raylet_of_this_process() -> psutil.Process:
+    raylets = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a worker may have ended
+            if process.name() == "raylet":
+                raylets.append(process)
+    [raylet] = raylets
+    return raylet
 
 
 @pytest.mark.long
@@ -53,10 +67,12 @@ def test_every_socket_of_a_local_run_is_on_the_loopback_interface(
         assert len(sockets) >= 20
         assert [socket for socket in sockets if socket[1] not in LOOPBACK] == []
         assert ray.util.get_node_ip_address() == "127.0.0.1"
-        [raylet] = [process for process in offspring if process.name() == "raylet"]
-        token = raylet.environ()["RAY_AUTH_TOKEN"]
+        token = raylet_of_this_process().environ()["RAY_AUTH_TOKEN"]
         logs = Path(ray._private.worker._global_node.get_session_dir_path())
-        command_lines = [" ".join(process.cmdline()) for process in offspring if process.is_running()]
+        command_lines = []
+        for process in offspring:
+            with suppress(psutil.NoSuchProcess):
+                command_lines.append(" ".join(process.cmdline()))
     assert len(token) == 64
     assert not [line for line in command_lines if token in line]
     assert not [path for path in logs.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
@@ -100,6 +116,5 @@ def test_only_processes_with_the_token_get_an_answer_of_a_local_cluster(
 
     with cluster.start(tiny_run, tiny_model, ["reward"]):
         address = ray.get_runtime_context().gcs_address
-        [raylet] = [child for child in psutil.Process().children(recursive=True) if child.name() == "raylet"]
-        assert answer(raylet.environ()["RAY_AUTH_TOKEN"])
+        assert answer(raylet_of_this_process().environ()["RAY_AUTH_TOKEN"])
         assert not answer("f" * 64)
