@@ -142,7 +142,8 @@ def _draw_rewards(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[d
 
 def _draw_losses(axes: Axes, metrics: list[dict[str, Any]], evaluations: list[dict[str, float]]) -> None:
     """Draws the losses in nats a token, and the share of exact answers, which is from 0 to 1."""
-    _title(axes, "Loss and exact answers")
+    has_exact = any(figure_key(MAIN_SET, "exact") in row for row in evaluations)
+    _title(axes, "Loss and exact answers" if has_exact else "Loss")
     _curve(axes, _points(metrics, "learner/loss"), BLUE, "loss")
     for key, colour, label in (("loss", ORANGE, "held-out loss"), ("exact", RED, "held-out exact")):
         steps, values = _points(evaluations, figure_key(MAIN_SET, key))
