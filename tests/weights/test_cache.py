@@ -22,6 +22,7 @@ from tests.weights.test_sync import disagreement, nudge, prompt, sync
 SLOTS = 2
 GROUP = Sampling(completions=4, max_tokens=4, temperature=1.0, seed=3)
 LONG = Sampling(completions=SLOTS, max_tokens=380, temperature=1.0, seed=3)
+QUEUE = replace(LONG, completions=4 * SLOTS)  # keeps what comes behind it waiting, also beside other work
 QUESTION = prompt("question", "What is 1 + 1? " * 5)  # 75 tokens: two blocks of 32 for the cache
 
 
@@ -91,7 +92,7 @@ def test_a_prompt_that_waits_through_a_load_finds_no_old_keys(actors: cluster.Ac
     cached(actors)
     assert cached(actors) == [64] * 4
     one = replace(GROUP, completions=1)
-    _, (waiting,) = sample_through_a_load(actors, (long_prompt, LONG), (QUESTION, one))
+    _, (waiting,) = sample_through_a_load(actors, (long_prompt, QUEUE), (QUESTION, one))
     assert versions(waiting.completion) == [actors.learner.version]
     assert waiting.completion.cached_tokens == 0
 
@@ -110,7 +111,7 @@ def test_a_stop_text_that_another_engine_began_is_found_after_a_load(
     places = list(range(16))
     stopping = replace(GROUP, completions=16, max_tokens=40, stop=[f"a{chr(code)}" for code in range(33, 127)])
     waiting = (QUESTION, stopping, {QUESTION.id: places}, {QUESTION.id: dict.fromkeys(places, given)})
-    _, samples = sample_through_a_load(actors, (long_prompt, LONG), waiting)
+    _, samples = sample_through_a_load(actors, (long_prompt, QUEUE), waiting)
     texts = [sampled.completion.text for sampled in samples]
     assert {text[:4] for text in texts} == {"zyxa"}
     stopped = [text for text in texts if "!" <= text[4:5] <= "~"]
