@@ -88,11 +88,8 @@ class RolloutFeed(Scorer):
         """
         start, self._takes = self.background.now(), True
         with self._waiting(f"sample and score the {count} groups of step {self.rollouts.version + 1}"):
-            while (taken := self.background.run(self._take(count))) is None:
-                assert self.errands is not None
-                self.errands.run()
+            groups, warning = self._between_errands(lambda: self._take(count))
         self._takes = False
-        groups, warning = taken
         if warning:
             self.warn(warning)
         self.taken_at = self.background.now()
@@ -190,7 +187,7 @@ class RolloutFeed(Scorer):
         self._drop()
         while (groups := await self._next_batch(count)) is None:
             self._admit()
-            if self.errands is not None and self.errands.waiting:
+            if self._has_errand:
                 return None
             await self._wait()
             self._drop()

@@ -101,10 +101,7 @@ class Scorer:
         with self._waiting(f"sample and score {len(prompts)} prompts"):
             scores = self._on_loop(lambda: self._open(prompts, sampling))
             try:
-                while (groups := self.background.run(self._collect(scores))) is None:
-                    assert self.errands is not None
-                    self.errands.run()  # on this thread, because ranks publish and save between two steps
-                return groups
+                return self._between_errands(lambda: self._collect(scores))
             finally:
                 self._on_loop(lambda: self._close(scores))
 
@@ -132,6 +129,17 @@ class Scorer:
     def _waiting(self, doing: str) -> AbstractContextManager[Wait]:
         return waiting(["rollout", "reward"], doing, self.background.stall_timeout_s, BOUND)
 
+    def _between_errands(self, wait: Callable[[], Coroutine[Any, Any, T | None]]) -> T:
+        """The result of a wait, which is None where an errand comes first, and is then begun again."""
+        while (result := self.background.run(wait())) is None:
+            assert self.errands is not None
+            self.errands.run()  # on this thread, because ranks publish and save between two steps
+        return result
+
+    @property
+    def _has_errand(self) -> bool:
+        return self.errands is not None and self.errands.waiting
+
     def _on_loop(self, call: Callable[[], T]) -> T:
         """The result of a call on the event loop, where reports change everything at any time."""
 
@@ -155,7 +163,7 @@ class Scorer:
     async def _score(self, prompts: list[Prompt], sampling: Sampling) -> list[ScoredGroup]:
         scores = self._open(prompts, sampling)
         try:
-            while (groups := await self._groups(list(scores.values()))) is None:
+            while (groups := await self._collect(scores)) is None:
                 await self._wait()
             return groups
         finally:
@@ -174,7 +182,7 @@ class Scorer:
     async def _collect(self, scores: dict[str, Score]) -> list[ScoredGroup] | None:
         """The groups, once all are scored. None: the driver's thread has an errand meanwhile."""
         while (groups := await self._groups(list(scores.values()))) is None:
-            if self.errands is not None and self.errands.waiting:
+            if self._has_errand:
                 return None
             await self._wait()
         return groups

@@ -41,13 +41,11 @@ class InFlight:
 
         `salt`: the prefix cache finds keys and values of this salt only.
         """
-        seam = Seam(self.llm, request) if request.given else None
+        seam = self._seam(request)
         if seam and (reason := seam.finish_reason):
             return asyncio.create_task(_ended(request, reason, self.visible_text))
         releases = self.releases
-        await self._add(request, salt, lora)
-        if seam:
-            seam.move_into(self._states[request.queue.request_id])  # vLLM cannot have sent a token yet
+        await self._add(request, salt, lora, seam)
         self._in_flight[request] = None
         task = asyncio.create_task(sampled_completion(request, self.visible_text))
         task.add_done_callback(lambda _: self._in_flight.pop(request, None))
@@ -60,9 +58,7 @@ class InFlight:
         for request in list(self._in_flight):
             queue = request.queue
             if (state := self._states.get(queue.request_id)) is not None and state.is_prefilling:
-                await self._add(request, salt, lora)
-                if request.given:
-                    Seam(self.llm, request).move_into(self._states[request.queue.request_id])
+                await self._add(request, salt, lora, self._seam(request))
                 await self.llm.abort(queue.request_id, internal=True)
 
     def new_tokens(self) -> Partials | None:
@@ -108,13 +104,19 @@ class InFlight:
             if (state := self._states.get(request.queue.request_id)) is not None:
                 yield request, state
 
-    async def _add(self, request: Request, salt: str | None, lora: LoRARequest | None) -> None:
+    def _seam(self, request: Request) -> Seam | None:
+        """None for a request without tokens of another engine."""
+        return Seam(self.llm, request) if request.given else None
+
+    async def _add(self, request: Request, salt: str | None, lora: LoRARequest | None, seam: Seam | None) -> None:
         self.requests += 1
         request_id = f"{request.prompt.id}#{request.index}/{self.requests}"
         tokens: Any = {"prompt_token_ids": request.token_ids}
         if salt is not None:
             tokens["cache_salt"] = salt
         request.queue = await self.llm.add_request(request_id, tokens, request.parameters(), lora_request=lora)
+        if seam:
+            seam.move_into(self._states[request.queue.request_id])  # vLLM cannot have sent a token yet
 
     async def _abort(self, requests: Iterable[Request]) -> None:
         await self.llm.abort([request.queue.request_id for request in requests], internal=True)

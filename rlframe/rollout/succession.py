@@ -55,14 +55,13 @@ def is_behind(worker: Seated, lost: Seated, known: Knowledge) -> bool:
 
 async def catch_up(successor: Seated, lost: Seated, known: Knowledge) -> None:
     """Tells a new worker what it must know, until nothing has changed meanwhile, or it is lost itself."""
-    while not successor.lost:
+    while is_behind(successor, lost, known):
         if known.epoch is not None and successor.epoch != known.epoch:
             await open_segment(successor, known.epoch)
         elif successor.version != known.version:
             await announce(successor, known.version)
         elif joined := lost.engines.keys() - successor.engines.keys():
             await asyncio.gather(*[join_engine(successor, engine, lost) for engine in sorted(joined)])
-        elif left := successor.engines.keys() - lost.engines.keys():
-            await asyncio.gather(*[leave_engine(successor, engine) for engine in left])
         else:
-            return
+            left = successor.engines.keys() - lost.engines.keys()
+            await asyncio.gather(*[leave_engine(successor, engine) for engine in left])

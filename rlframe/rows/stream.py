@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -58,6 +58,7 @@ class RowStream:
         """Times that an epoch takes the row at an index of `rows`."""
         return next(weight for _, end, weight in self._parts if index < end)
 
+    @cached_property
     def digest(self) -> str:
         """Equal for streams of equally many rows in the same order; their texts are not read."""
         return blake2b(self._epoch_order(0).tobytes(), digest_size=8).hexdigest()

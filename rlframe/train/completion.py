@@ -24,8 +24,8 @@ def is_complete(run: SharedKeys) -> bool:
     files = RunDir(Path(run.run_dir))
     return (
         last_step(files.metrics) >= run.last_step
-        and (not run.checkpoint.every or _has_checkpoint(files.checkpoints, run.last_step))
         and (not run.evaluation_every or any(step >= run.last_step for step in _evaluations(files.evaluations)))
+        and (not run.checkpoint.every or _has_checkpoint(files.checkpoints, run.last_step))  # reads most
     )
 
 

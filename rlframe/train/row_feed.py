@@ -116,7 +116,7 @@ class RowFeed:
 
     def state(self) -> dict[str, Any]:
         counts = {"position": self.position, "dropped": self.dropped}
-        return counts | {"per_step": self.per_step, "max_tokens": self.max_tokens, "order": self.stream.digest()}
+        return counts | {"per_step": self.per_step, "max_tokens": self.max_tokens, "order": self.stream.digest}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Raises ConfigError for other rows than the saved ones, of which a position would mean others.
@@ -124,7 +124,7 @@ class RowFeed:
         And for another number of rows in a step where it decides epochs, or which rows have sums by a reference.
         """
         compares = isinstance(self.algorithm, RowLoss) and self.algorithm.compares_with_reference
-        if state.get("order", self.stream.digest()) != self.stream.digest():
+        if state.get("order", self.stream.digest) != self.stream.digest:
             raise ConfigError(
                 "rows: their number, order (seed) or weights have changed since the run to resume began, so some rows "
                 "would be taken twice and others never; restore them, or start a new run"

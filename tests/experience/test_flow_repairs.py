@@ -35,16 +35,24 @@ def test_a_frozen_engine_with_wrong_weights_blocks_no_admission(background: Back
 
 
 class WrongWeights:
-    """An engine that samples prompt o0 has wrong weights from `spoil` until the repair."""
+    """An engine that samples prompt o0 has wrong weights from `spoil_later` on until the repair."""
 
     def __init__(self, engine: TinyEngine) -> None:
         self.engine = engine
         self.waiting = False
         self.repaired_by: list[threading.Thread] = []
 
-    def spoil(self, background: Background) -> None:
-        self.waiting = True
-        background.notify()
+    def spoil_later(self, background: Background) -> None:
+        """Spoils the weights in ten seconds."""
+
+        def spoil() -> None:
+            self.waiting = True
+            background.notify()
+
+        async def begin() -> None:
+            background._loop.call_later(10, spoil)
+
+        background.run(begin())
 
     def run(self) -> None:
         self.repaired_by.append(threading.current_thread())
@@ -57,14 +65,10 @@ def test_a_take_has_the_engine_repaired_that_a_due_prompt_waits_for(background: 
     wrong = WrongWeights(engine)
     feed = make_feed(background, [engine], max_staleness=1, slots=20, errands=wrong)
     hold(engine, "o0")
-
-    async def spoil_later() -> None:
-        background._loop.call_later(10, wrong.spoil, background)
-
     with feed:
         assert names(feed.take(2)) == ["o1", "o2"]
         publish(feed, [engine], 1)
-        background.run(spoil_later())
+        wrong.spoil_later(background)
         assert names(feed.take(2)) == ["o0", "o3"]
     background.run(feed.episodes.close())
     assert wrong.repaired_by == [threading.current_thread()]  # where ranks publish, between two steps
@@ -75,12 +79,8 @@ def test_an_evaluation_has_the_engine_repaired_that_it_waits_for(background: Bac
     wrong = WrongWeights(engine)
     feed = make_feed(background, [engine], max_staleness=1, slots=20, errands=wrong)
     hold(engine, "o0")
-
-    async def spoil_later() -> None:
-        background._loop.call_later(10, wrong.spoil, background)
-
     with feed:
-        background.run(spoil_later())
+        wrong.spoil_later(background)
         groups = feed.score([make_stream().at(0)], PAIR)
     background.run(feed.episodes.close())
     assert [group.group.prompt.id for group in groups] == ["o0@0"]
